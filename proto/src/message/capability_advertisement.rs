@@ -1,0 +1,82 @@
+//! `capability-advertisement` and its response: the handshake (draft-ietf-sacm-arch-13 §6.2.1). The
+//! endpoint list is that of draft -06, which draft -13 §5.1 still demands.
+
+use serde::{Deserialize, Serialize};
+
+use crate::capability::CapabilityUrn;
+use crate::fault::Fault;
+use crate::id::{ComponentId, EndpointId};
+use crate::observation::EndpointFacts;
+
+/// What the component can do, and for which endpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CapabilityAdvertisement {
+    /// Every capability, each answered by itself.
+    pub capabilities: Vec<CapabilityUrn>,
+    /// The endpoints that a collector speaks for; empty for the others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<AdvertisedEndpoint>,
+    /// The component's software version.
+    pub software_version: String,
+}
+
+/// An endpoint that a collector speaks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct AdvertisedEndpoint {
+    /// The collector's own name for it, such as `self`.
+    pub local_name: String,
+    /// What identifies and describes it.
+    pub facts: EndpointFacts,
+}
+
+/// The orchestrator's answer. Zero successes leave the component registered but not active.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CapabilityAdvertisementResponse {
+    /// One answer a capability, in the order asked.
+    pub capabilities: Vec<CapabilityAnswer>,
+    /// Labels for the advertised endpoints.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<AssignedEndpoint>,
+    /// Repositories that are there, so that services know whom to ask.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repositories: Vec<ComponentId>,
+}
+
+/// Success or failure of one capability.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CapabilityAnswer {
+    /// Which.
+    pub capability_urn: CapabilityUrn,
+    /// Whether it is registered.
+    pub registration_status: RegistrationStatus,
+    /// Topics to subscribe to for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capability_topics: Vec<String>,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<Fault>,
+}
+
+/// `registration-status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RegistrationStatus {
+    /// Registered.
+    Success,
+    /// Not registered; `messages` says why.
+    Failure,
+}
+
+/// The label of an advertised endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct AssignedEndpoint {
+    /// The collector's own name for it.
+    pub local_name: String,
+    /// Its label from now on.
+    pub endpoint: EndpointId,
+}

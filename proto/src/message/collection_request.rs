@@ -1,0 +1,31 @@
+//! `collection-request` and `cancel-request` (draft-ietf-sacm-arch-13 §6.4.2, proposals P-8 and P-9).
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::content::ContentRef;
+use crate::id::{EndpointId, RequestId};
+
+/// Collect a plan now. Results go to the repositories; the requester gets status notifications.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CollectionRequest {
+    /// Names this request; a collector that has it already does not start it again.
+    pub request: RequestId,
+    /// The collection plan (`proto::plan::CollectionPlan`, JSON, raw deflate), to be pulled from the
+    /// orchestrator unless the collector has it.
+    pub plan: ContentRef,
+    /// Endpoints to look at; empty: all that the collector speaks for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<EndpointId>,
+    /// After this nobody waits for an answer.
+    pub deadline: Timestamp,
+}
+
+/// Stop a request, if it is still running. Who asked for it may stop it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CancelRequest {
+    /// Which.
+    pub request: RequestId,
+}

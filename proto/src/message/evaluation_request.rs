@@ -1,0 +1,31 @@
+//! `evaluation-request` (the empty headings of draft-ietf-sacm-arch-13 §6.5, proposal P-14).
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::content::ContentRef;
+use crate::id::{ComponentId, EndpointId, RequestId};
+
+/// Evaluate a policy on stored observations.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct EvaluationRequest {
+    /// Names this request.
+    pub request: RequestId,
+    /// The policy's name, for people.
+    pub policy: String,
+    /// The compiled policy, to be pulled from the repository.
+    pub content: ContentRef,
+    /// The profile's id; absent: the rules that the benchmark selects by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// Endpoints to evaluate.
+    pub targets: Vec<EndpointId>,
+    /// The repository that has the observations and the policy.
+    pub repository: ComponentId,
+    /// Observations that were collected earlier than this are stale: their rules become `unknown`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collected_since: Option<Timestamp>,
+    /// After this nobody waits for an answer.
+    pub deadline: Timestamp,
+}

@@ -1,0 +1,59 @@
+//! `query-request` and its response: stored observations (draft-ietf-sacm-arch-13 §5.5.9, P-15).
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ComponentId, EndpointId};
+use crate::observation::{EndpointFacts, Flag, Item, Method};
+use crate::plan::ObjectKey;
+
+/// Observations of one endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct QueryRequest {
+    /// Of which endpoint.
+    pub endpoint: EndpointId,
+    /// Of which objects, in the order wanted.
+    pub objects: Vec<ObjectKey>,
+    /// As they were known at that time; absent: now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<Timestamp>,
+}
+
+/// One page: it ends where the limit on the payload does, and `next` is where to go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct QueryResponse {
+    /// What the endpoint last said of itself.
+    pub facts: EndpointFacts,
+    /// Items; rows refer to them by position.
+    pub items: Vec<Item>,
+    /// Observations.
+    pub rows: Vec<QueryRow>,
+    /// Objects that nothing is stored for.
+    pub missing: Vec<ObjectKey>,
+    /// How many of the objects asked for this page has answered; fewer than asked: ask for the rest.
+    pub answered: u64,
+}
+
+/// One stored observation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct QueryRow {
+    /// Which object.
+    pub object: ObjectKey,
+    /// How completely.
+    pub flag: Flag,
+    /// When the endpoint was last looked at and this was so.
+    pub collected: Timestamp,
+    /// Who looked.
+    pub origin: ComponentId,
+    /// How.
+    pub method: Method,
+    /// Positions in `items`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<u32>,
+    /// Why it is not complete.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<String>,
+}

@@ -1,0 +1,291 @@
+//! What an operator's command asks of an orchestrator, over a local socket that only the owner of
+//! the data directory can open. One request a connection: a JSON line, then `content-bytes` raw
+//! bytes; the answer is JSON lines, the last of which is `done` or `fault`.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::capability::ComponentType;
+use crate::fault::Fault;
+use crate::id::{ComponentId, EndpointId, TransactionId};
+use crate::message::{PolicyDescription, ResultsResponse, ResultsSelection};
+use crate::observation::EndpointFacts;
+use crate::verdict::{EvaluationSummary, RuleResult, Verdict};
+
+/// A request line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct OperatorRequest {
+    /// What is asked.
+    pub ask: Ask,
+    /// How many raw bytes follow the line.
+    #[serde(default)]
+    pub content_bytes: u64,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ask {
+    /// How is the system.
+    Status,
+    /// Who is registered.
+    Roster,
+    /// Collect what a policy needs.
+    Collect(Workflow),
+    /// Collect unless told otherwise, and evaluate.
+    Evaluate(Workflow),
+    /// Stored verdicts.
+    #[serde(rename_all = "kebab-case")]
+    Results {
+        /// Which.
+        selection: ResultsSelection,
+        /// Only these; empty: all.
+        verdicts: Vec<Verdict>,
+    },
+    /// Take the data stream that follows as a policy.
+    #[serde(rename_all = "kebab-case")]
+    PolicyImport {
+        /// Its name.
+        name: String,
+    },
+    /// Which policies are there.
+    PolicyList,
+    /// The workflows of late.
+    Transactions,
+    /// Make a join token.
+    #[serde(rename_all = "kebab-case")]
+    TokenCreate {
+        /// For this type of component.
+        component_type: ComponentType,
+        /// How many components may join with it.
+        uses: u32,
+        /// How long it holds.
+        ttl_seconds: u64,
+    },
+    /// Take a component off the roster: its certificate is refused from now on.
+    #[serde(rename_all = "kebab-case")]
+    Retire {
+        /// Which.
+        component: ComponentId,
+    },
+}
+
+/// What a workflow is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Workflow {
+    /// The policy's name.
+    pub policy: String,
+    /// A profile's id, or the end of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// Endpoints by label or name; empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<String>,
+    /// Evaluate what is stored, contact no endpoint.
+    #[serde(default)]
+    pub is_stored_only: bool,
+    /// How long to wait for answers.
+    pub timeout_seconds: u64,
+}
+
+/// An answer line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OperatorEvent {
+    /// The workflow has begun.
+    #[serde(rename_all = "kebab-case")]
+    Started {
+        /// Its id.
+        transaction: TransactionId,
+        /// How many endpoints are asked.
+        endpoint_count: u64,
+    },
+    /// How far it is.
+    #[serde(rename_all = "kebab-case")]
+    Progress {
+        /// What is going on.
+        activity: Activity,
+        /// Units done.
+        done: u64,
+        /// Units in all.
+        total: u64,
+    },
+    /// A verdict came in.
+    #[serde(rename_all = "kebab-case")]
+    Verdict {
+        /// On which endpoint.
+        endpoint: EndpointId,
+        /// The verdict.
+        result: Box<RuleResult>,
+    },
+    /// An endpoint is evaluated.
+    Summary(Box<EvaluationSummary>),
+    /// The workflow has ended: every responder is in one terminal state.
+    Ended(Box<TransactionView>),
+    /// Answer to `status`.
+    Status(Box<SystemStatus>),
+    /// Answer to `roster`.
+    Roster(Vec<RosterEntry>),
+    /// Answer to `results`.
+    Results(Box<ResultsResponse>),
+    /// Answer to `policy-import`.
+    Policy(Box<PolicyDescription>),
+    /// Answer to `policy-list`.
+    Policies(Vec<PolicyDescription>),
+    /// Answer to `transactions`.
+    Transactions(Vec<TransactionView>),
+    /// Answer to `token-create`.
+    Token(String),
+    /// Something the operator should know.
+    Notice(String),
+    /// Nothing follows.
+    Done,
+    /// It did not work; nothing follows.
+    Fault(Fault),
+}
+
+/// What a workflow does at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activity {
+    /// Endpoints are being looked at.
+    Collecting,
+    /// Verdicts are being made.
+    Evaluating,
+}
+
+/// Answer to `status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SystemStatus {
+    /// The orchestrator.
+    pub orchestrator: ComponentId,
+    /// Its software version.
+    pub version: String,
+    /// Since when it runs.
+    pub started: Timestamp,
+    /// Where it listens.
+    pub listen: String,
+    /// Its data directory.
+    pub data_directory: String,
+    /// How many components are in each state.
+    pub component_counts: Vec<(ComponentState, u64)>,
+    /// How many endpoints are known.
+    pub endpoint_count: u64,
+    /// How many workflows are open.
+    pub open_transaction_count: u64,
+    /// Messages refused since the start, by fault code.
+    pub refused_counts: Vec<(String, u64)>,
+}
+
+/// Where a component is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ComponentState {
+    /// Waits for an operator's approval.
+    Pending,
+    /// Has its id, has not shaken hands.
+    Registered,
+    /// Has shaken hands and is heard from.
+    Active,
+    /// Missed its heartbeats; a health check is out.
+    Suspect,
+    /// Did not answer the health check either.
+    Unavailable,
+    /// Taken off by an operator.
+    Retired,
+}
+
+impl ComponentState {
+    /// The state as the wire spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Registered => "registered",
+            Self::Active => "active",
+            Self::Suspect => "suspect",
+            Self::Unavailable => "unavailable",
+            Self::Retired => "retired",
+        }
+    }
+
+    /// The state that this text spells.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Pending, Self::Registered, Self::Active, Self::Suspect, Self::Unavailable, Self::Retired]
+            .into_iter()
+            .find(|state| state.as_str() == text)
+    }
+}
+
+/// A component on the roster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RosterEntry {
+    /// Its id.
+    pub component: ComponentId,
+    /// What it is.
+    pub component_type: ComponentType,
+    /// What its operator calls it.
+    pub name: String,
+    /// Where it is in its life.
+    pub state: ComponentState,
+    /// When it was last heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard: Option<Timestamp>,
+    /// Its software version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub software_version: Option<String>,
+    /// How many of its capabilities are registered.
+    pub capability_count: u64,
+    /// The endpoints that it speaks for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<EndpointEntry>,
+}
+
+/// An endpoint that a collector speaks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct EndpointEntry {
+    /// Its label.
+    pub endpoint: EndpointId,
+    /// What identifies and describes it.
+    pub facts: EndpointFacts,
+}
+
+/// A workflow as an operator sees it. `asked` is the sum of all counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TransactionView {
+    /// Its id.
+    pub transaction: TransactionId,
+    /// `collect` or `evaluate`.
+    pub workflow: String,
+    /// The policy's name.
+    pub policy: String,
+    /// `running`, `completed`, `partial`, `failed`.
+    pub state: String,
+    /// When it began.
+    pub begun: Timestamp,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Timestamp>,
+    /// Every responder with its state.
+    pub responders: Vec<ResponderView>,
+}
+
+/// One responder of a workflow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ResponderView {
+    /// Who.
+    pub component: ComponentId,
+    /// What it was asked: `collect` or `evaluate`.
+    pub operation: String,
+    /// Its state: `asked`, `accepted`, or a terminal one.
+    pub state: String,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}

@@ -1,0 +1,178 @@
+//! Verdicts and what they are based on.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ComponentId, EndpointId, TransactionId};
+use crate::plan::ObjectKey;
+
+/// XCCDF 1.2 `resultEnumType`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// The endpoint meets the rule.
+    Pass,
+    /// It does not.
+    Fail,
+    /// The check could not be carried out.
+    Error,
+    /// It could not be decided; never counts as pass.
+    Unknown,
+    /// The rule does not apply to this endpoint.
+    NotApplicable,
+    /// There is no check, or it uses something that is not covered yet.
+    NotChecked,
+    /// The profile does not select the rule.
+    NotSelected,
+    /// For information only.
+    Informational,
+    /// Was wrong, has been mended.
+    Fixed,
+}
+
+impl Verdict {
+    /// Every verdict.
+    pub const ALL: [Self; 9] = [
+        Self::Pass,
+        Self::Fail,
+        Self::Error,
+        Self::Unknown,
+        Self::NotApplicable,
+        Self::NotChecked,
+        Self::NotSelected,
+        Self::Informational,
+        Self::Fixed,
+    ];
+
+    /// The verdict as XCCDF spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "fail",
+            Self::Error => "error",
+            Self::Unknown => "unknown",
+            Self::NotApplicable => "notapplicable",
+            Self::NotChecked => "notchecked",
+            Self::NotSelected => "notselected",
+            Self::Informational => "informational",
+            Self::Fixed => "fixed",
+        }
+    }
+
+    /// The verdict that this text spells.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|verdict| verdict.as_str() == text)
+    }
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.pad(self.as_str())
+    }
+}
+
+/// XCCDF `severityEnumType`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Not a security matter.
+    Info,
+    /// Low.
+    Low,
+    /// Medium.
+    Medium,
+    /// High.
+    High,
+    /// Not said.
+    #[default]
+    Unknown,
+}
+
+impl Severity {
+    /// The severity as XCCDF spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl std::fmt::Display for Severity {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.pad(self.as_str())
+    }
+}
+
+/// What a met expectation means: good for a compliance rule, bad for a vulnerability's description
+/// (draft-ietf-sacm-arch-13 §4.1.3, "context").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sense {
+    /// True is satisfactory.
+    #[default]
+    Compliance,
+    /// True is unsatisfactory.
+    Vulnerability,
+}
+
+/// One rule's verdict on one endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RuleResult {
+    /// The XCCDF rule's id.
+    pub rule: String,
+    /// Its title.
+    pub title: String,
+    /// Its severity in this profile.
+    pub severity: Severity,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Whether true means good or bad.
+    #[serde(default)]
+    pub sense: Sense,
+    /// What was found, in words; empty for a pass.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub found: Vec<String>,
+    /// What was expected, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expected: Vec<String>,
+    /// Why it is unknown, error, or not checked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
+    /// How to mend it, for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
+    /// The objects whose observations it was decided on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<ObjectKey>,
+}
+
+/// The outcome of one policy and profile on one endpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct EvaluationSummary {
+    /// The workflow that asked.
+    pub transaction: TransactionId,
+    /// Of which endpoint.
+    pub endpoint: EndpointId,
+    /// The policy's name.
+    pub policy: String,
+    /// The profile's id, or `(default)`.
+    pub profile: String,
+    /// When it was decided.
+    pub evaluated: Timestamp,
+    /// The oldest observation that it rests on; `None` where it rests on none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_collected: Option<Timestamp>,
+    /// Who decided.
+    pub evaluator: ComponentId,
+    /// XCCDF default score, 0 to 100 (`urn:xccdf:scoring:default`); absent where no rule counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
+    /// How many rules got each verdict.
+    pub counts: Vec<(Verdict, u64)>,
+}
