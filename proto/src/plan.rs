@@ -60,12 +60,34 @@ key! {
     VariableKey, Variable, "var:"
 }
 
+/// The kinds of object that this version has probes for. A test over another kind is `not evaluated`,
+/// with the kind's name as the reason.
+pub const PROBED_KINDS: &[&str] = &[
+    "independent:environmentvariable58",
+    "independent:family",
+    "independent:textfilecontent54",
+    "independent:variable",
+    "linux:dpkginfo",
+    "linux:inetlisteningservers",
+    "linux:partition",
+    "linux:systemdunitdependency",
+    "linux:systemdunitproperty",
+    "unix:file",
+    "unix:password",
+    "unix:shadow",
+    "unix:symlink",
+    "unix:sysctl",
+    "unix:uname",
+];
+
 /// What to collect.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct CollectionPlan {
     /// [`PLAN_VERSION`].
     pub version: u32,
+    /// The objects whose findings are to be reported.
+    pub report: Vec<ObjectKey>,
     /// Objects to report, and those that they refer to.
     pub objects: BTreeMap<ObjectKey, Object>,
     /// States that filters use.

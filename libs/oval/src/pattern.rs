@@ -1,0 +1,250 @@
+//! `pattern match`: Perl-compatible regular expressions, bounded.
+//!
+//! OVAL §5.1.2 names PCRE. A pattern may come from a policy, from a variable, or from a file on a
+//! hostile endpoint, so every match has a step limit; over it the match is an error.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use pcre2::bytes::{Regex, RegexBuilder};
+
+use crate::limits;
+
+/// How a pattern is applied (`Textfilecontent54Behaviors`; the default is that of plain entities).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Flags {
+    /// Letters match whatever their case.
+    pub is_caseless: bool,
+    /// `^` and `$` match at every line.
+    pub is_multiline: bool,
+    /// `.` matches a newline.
+    pub is_singleline: bool,
+}
+
+/// A pattern that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// It does not compile.
+    #[error("the pattern `{pattern}` is not a regular expression: {reason}")]
+    Invalid {
+        /// The pattern, cut.
+        pattern: String,
+        /// What PCRE says.
+        reason: String,
+    },
+    /// It needs more steps than the limit.
+    #[error("the pattern `{pattern}` takes more than {} steps on this text", limits::PATTERN_STEPS_MAX)]
+    TooCostly {
+        /// The pattern, cut.
+        pattern: String,
+    },
+}
+
+/// A compiled pattern.
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    text: String,
+    /// For text that is UTF-8.
+    regex: Regex,
+    /// For bytes that are not.
+    bytes: Option<Regex>,
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(120).collect()
+}
+
+thread_local! {
+    static KEPT: RefCell<BTreeMap<(String, Flags), Pattern>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+impl Pattern {
+    /// Compiles a pattern, or takes it from those kept by this thread.
+    pub fn new(text: &str, flags: Flags) -> Result<Self, PatternError> {
+        let key = (text.to_owned(), flags);
+        if let Some(kept) = KEPT.with_borrow(|kept| kept.get(&key).cloned()) {
+            return Ok(kept);
+        }
+        let pattern = Self::compile(text, flags)?;
+        KEPT.with_borrow_mut(|kept| {
+            if kept.len() >= limits::PATTERNS_KEPT_MAX {
+                kept.clear();
+            }
+            kept.insert(key, pattern.clone());
+        });
+        Ok(pattern)
+    }
+
+    fn compile(text: &str, flags: Flags) -> Result<Self, PatternError> {
+        let invalid = |reason: String| PatternError::Invalid { pattern: cut(text), reason };
+        if text.len() > limits::PATTERN_BYTES_MAX {
+            return Err(invalid(format!("longer than {} bytes", limits::PATTERN_BYTES_MAX)));
+        }
+        // The limit rides in the pattern: the wrapper has no setter for it. A pattern may lower it
+        // with a verb of its own, not raise it.
+        let limited = format!("(*LIMIT_MATCH={}){text}", limits::PATTERN_STEPS_MAX);
+        let build = |is_utf: bool| {
+            RegexBuilder::new()
+                .caseless(flags.is_caseless)
+                .multi_line(flags.is_multiline)
+                .dotall(flags.is_singleline)
+                .utf(is_utf)
+                .jit_if_available(true)
+                .build(&limited)
+        };
+        let regex = build(true).map_err(|error| invalid(error.to_string()))?;
+        Ok(Self { text: text.to_owned(), regex, bytes: build(false).ok() })
+    }
+
+    fn engine(&self, subject: &[u8]) -> &Regex {
+        match &self.bytes {
+            Some(bytes) if std::str::from_utf8(subject).is_err() => bytes,
+            _ => &self.regex,
+        }
+    }
+
+    fn costly(&self, _error: pcre2::Error) -> PatternError {
+        PatternError::TooCostly { pattern: cut(&self.text) }
+    }
+
+    /// Whether the pattern finds a match anywhere.
+    pub fn is_match(&self, subject: &[u8]) -> Result<bool, PatternError> {
+        self.engine(subject).is_match(subject).map_err(|error| self.costly(error))
+    }
+
+    /// The first match at or after `start`: where it is, and its groups from 1 on.
+    pub fn find(&self, subject: &[u8], start: usize) -> Result<Option<Found>, PatternError> {
+        let regex = self.engine(subject);
+        let mut locations = regex.capture_locations();
+        let found = regex.captures_read_at(&mut locations, subject, start).map_err(|error| self.costly(error))?;
+        Ok(found.map(|whole| Found {
+            start: whole.start(),
+            end: whole.end(),
+            groups: (1..locations.len()).map(|group| locations.get(group)).collect(),
+        }))
+    }
+}
+
+/// A match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Where it begins.
+    pub start: usize,
+    /// Where it ends.
+    pub end: usize,
+    /// The groups; `None` where a group took no part.
+    pub groups: Vec<Option<(usize, usize)>>,
+}
+
+/// Makes text match itself (`escape_regex`, §5.3.4.6).
+pub fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        if r"\^$.|?*+()[]{}".contains(character) {
+            escaped.push('\\');
+        }
+        escaped.push(character);
+    }
+    escaped
+}
+
+/// A glob as a pattern (`glob_to_regex`, §5.3.4.14).
+pub fn from_glob(glob: &str, noescape: bool) -> String {
+    let mut pattern = String::from("^");
+    let characters: Vec<char> = glob.chars().collect();
+    let mut at = 0;
+    let mut is_first_of_part = true;
+    while at < characters.len() {
+        let character = characters[at];
+        at += 1;
+        match character {
+            '*' => pattern.push_str(if is_first_of_part { r"(?=[^.])[^/]*" } else { "[^/]*" }),
+            '?' => pattern.push_str(if is_first_of_part { "[^./]" } else { "[^/]" }),
+            '[' => {
+                let close = characters[at..].iter().skip(1).position(|inside| *inside == ']').map(|found| at + found + 1);
+                match close {
+                    Some(close) => {
+                        pattern.push('[');
+                        if matches!(characters[at], '!' | '^') {
+                            pattern.push('^');
+                            at += 1;
+                        }
+                        for inside in &characters[at..close] {
+                            if *inside == '\\' || *inside == '[' {
+                                pattern.push('\\');
+                            }
+                            pattern.push(*inside);
+                        }
+                        pattern.push(']');
+                        at = close + 1;
+                    }
+                    None => pattern.push_str(r"\["),
+                }
+            }
+            '\\' if !noescape && at < characters.len() => {
+                pattern.push_str(&escape(&characters[at].to_string()));
+                at += 1;
+            }
+            other => pattern.push_str(&escape(&other.to_string())),
+        }
+        is_first_of_part = character == '/';
+    }
+    pattern.push('$');
+    pattern
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(pattern: &str, subject: &str, expect: bool) {
+        let pattern = Pattern::new(pattern, Flags::default()).unwrap();
+        assert_eq!(pattern.is_match(subject.as_bytes()).unwrap(), expect);
+    }
+
+    #[test]
+    fn perl_syntax_is_understood() {
+        check(r"^(?!root:)[^:]+:[^!*]", "daemon:x", true);
+        check(r"^\s*PermitRootLogin(?-i)[ \t]+no", "PermitRootLogin no", true);
+        check(r"(a)\1", "aa", true);
+    }
+
+    #[test]
+    fn a_catastrophic_pattern_is_an_error_and_not_a_hang() {
+        let pattern = Pattern::new("^(a+)+$", Flags::default()).unwrap();
+        let subject = format!("{}b", "a".repeat(60));
+        assert!(matches!(pattern.is_match(subject.as_bytes()), Err(PatternError::TooCostly { .. }) | Ok(false)));
+        let pattern = Pattern::new(r"^(([a-z])+.)+[A-Z]([a-z])+$", Flags::default()).unwrap();
+        assert!(matches!(pattern.is_match("a".repeat(200).as_bytes()), Err(PatternError::TooCostly { .. }) | Ok(false)));
+    }
+
+    #[test]
+    fn a_broken_pattern_names_itself() {
+        let error = Pattern::new("(", Flags::default()).unwrap_err().to_string();
+        assert!(error.contains("`(`"), "{error}");
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf_8_can_be_searched() {
+        let pattern = Pattern::new("b+", Flags::default()).unwrap();
+        assert_eq!(pattern.find(b"\xff\xfebb", 0).unwrap().unwrap().start, 2);
+    }
+
+    #[test]
+    fn a_glob_becomes_a_pattern() {
+        let matches = |glob: &str, path: &str| {
+            Pattern::new(&from_glob(glob, false), Flags::default()).unwrap().is_match(path.as_bytes()).unwrap()
+        };
+        assert!(matches("/etc/*.conf", "/etc/a.conf"));
+        assert!(!matches("/etc/*.conf", "/etc/.conf"));
+        assert!(!matches("/etc/*.conf", "/etc/a/b.conf"));
+        assert!(matches("/etc/[!a]?", "/etc/bc"));
+        assert!(!matches("/etc/[!a]?", "/etc/ac"));
+    }
+
+    #[test]
+    fn escaped_text_matches_itself() {
+        let text = r"a.b*c[d](e){f}^$|\+?";
+        check(&format!("^{}$", escape(text)), text, true);
+    }
+}

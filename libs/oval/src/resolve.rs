@@ -1,0 +1,396 @@
+//! From a plan's objects to what they find: variables become values, sets become items, filters
+//! drop what is not wanted. Where to look is left to a [`Prober`].
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use jiff::Timestamp;
+use proto::observation::{Collected, Flag, Item, ItemEntity};
+use proto::plan::{
+    Check, CollectionPlan, Datatype, Entity, EntityValue, Filter, FilterAction, Object, ObjectKey, ObjectSet,
+    Operation, SetOperand,
+};
+
+use crate::check::{self, Truth};
+use crate::compare::{CompareError, compare};
+use crate::limits;
+use crate::set;
+use crate::state::States;
+use crate::variable::{ObjectSource, VariableProblem, Variables};
+
+/// Looks at an endpoint.
+pub trait Prober {
+    /// What there is of that kind that the query asks for.
+    fn probe(&mut self, query: &Query) -> Collected;
+}
+
+/// An object with its variables resolved: what a probe gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query {
+    /// The kind of items, such as `unix:file`.
+    pub kind: String,
+    /// What their entities must be.
+    pub entities: Vec<QueryEntity>,
+    /// The object's behaviors.
+    pub behaviors: BTreeMap<String, String>,
+}
+
+/// What one entity must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueryEntity {
+    /// Its name.
+    pub name: String,
+    /// How it compares.
+    pub operation: Operation,
+    /// In which datatype.
+    pub datatype: Datatype,
+    /// With what; several where a variable has several values.
+    pub values: Vec<String>,
+    /// How several values count.
+    pub var_check: Check,
+    /// `xsi:nil`: not asked about.
+    pub is_nil: bool,
+}
+
+impl QueryEntity {
+    /// Whether this value is what the object asks for.
+    pub fn matches(&self, actual: &str) -> Result<bool, CompareError> {
+        if self.is_nil {
+            return Ok(true);
+        }
+        let mut truths = Vec::with_capacity(self.values.len());
+        for expected in &self.values {
+            truths.push(Truth::from(compare(self.datatype, self.operation, actual, expected)?));
+        }
+        Ok(check::check(self.var_check, truths) == Truth::True)
+    }
+
+    /// The values that a probe can go straight to: those of an `equals` that any one may meet.
+    pub fn exact(&self) -> Option<&[String]> {
+        let is_any = self.values.len() == 1 || self.var_check == Check::AtLeastOne;
+        (!self.is_nil && self.operation == Operation::Equals && is_any).then_some(self.values.as_slice())
+    }
+}
+
+impl Query {
+    /// The entity of that name.
+    pub fn entity(&self, name: &str) -> Option<&QueryEntity> {
+        self.entities.iter().find(|entity| entity.name == name)
+    }
+
+    /// A behavior, or what the schema says it is when it is not written.
+    pub fn behavior<'query>(&'query self, name: &str, otherwise: &'query str) -> &'query str {
+        self.behaviors.get(name).map_or(otherwise, String::as_str)
+    }
+
+    /// Whether an item's entities are all what the object asks for; entities that the item does not
+    /// have do not count.
+    pub fn matches(&self, item: &Item) -> Result<bool, CompareError> {
+        for entity in &self.entities {
+            if let Some(value) = item.value(&entity.name)
+                && !entity.matches(value)?
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Resolves objects of one plan, each once.
+pub struct Resolver<'plan, P> {
+    states: Option<States<'plan>>,
+    plan: &'plan CollectionPlan,
+    source: Source<'plan, P>,
+}
+
+impl<P> std::fmt::Debug for Resolver<'_, P> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Resolver").finish_non_exhaustive()
+    }
+}
+
+/// The part that variables call back into.
+struct Source<'plan, P> {
+    plan: &'plan CollectionPlan,
+    prober: P,
+    now: Timestamp,
+    known: BTreeMap<ObjectKey, Rc<Collected>>,
+}
+
+impl<'plan, P: Prober> Resolver<'plan, P> {
+    /// For this plan.
+    pub fn new(plan: &'plan CollectionPlan, prober: P, now: Timestamp) -> Self {
+        let source = Source { plan, prober, now, known: BTreeMap::new() };
+        Self { states: Some(States { plan, variables: Variables::new(plan, now) }), plan, source }
+    }
+
+    /// What an object finds.
+    pub fn object(&mut self, key: &ObjectKey) -> Rc<Collected> {
+        let mut states =
+            self.states.take().unwrap_or_else(|| States { plan: self.plan, variables: Variables::new(self.plan, self.source.now) });
+        let collected = self.source.resolve(key, &mut states, 0);
+        self.states = Some(states);
+        collected
+    }
+
+    /// The prober again, after all objects.
+    pub fn into_prober(self) -> P {
+        self.source.prober
+    }
+}
+
+impl<P: Prober> ObjectSource for Source<'_, P> {
+    fn object(&mut self, key: &ObjectKey, depth: usize) -> Option<Rc<Collected>> {
+        // A variable asks for an object in the middle of another one: its own variables are computed
+        // in a fresh memo, because the outer one is borrowed.
+        let mut states = States { plan: self.plan, variables: Variables::new(self.plan, self.now) };
+        Some(self.resolve(key, &mut states, depth))
+    }
+}
+
+impl<'plan, P: Prober> Source<'plan, P> {
+    fn resolve(&mut self, key: &ObjectKey, states: &mut States<'plan>, depth: usize) -> Rc<Collected> {
+        if let Some(known) = self.known.get(key) {
+            return Rc::clone(known);
+        }
+        let collected = Rc::new(self.look(key, states, depth));
+        self.known.insert(key.clone(), Rc::clone(&collected));
+        collected
+    }
+
+    fn look(&mut self, key: &ObjectKey, states: &mut States<'plan>, depth: usize) -> Collected {
+        if depth > limits::REFERENCE_DEPTH_MAX {
+            let reason = format!("objects refer to each other deeper than {}", limits::REFERENCE_DEPTH_MAX);
+            return Collected::nothing(Flag::Error, reason);
+        }
+        let Some(object) = self.plan.objects.get(key) else {
+            return Collected::nothing(Flag::Error, format!("the plan has no object {key}"));
+        };
+        if let Some(set) = &object.set {
+            return self.set(set, states, depth);
+        }
+        match self.query(object, states, depth) {
+            Ok(query) if query.kind == VARIABLE_KIND => {
+                let collected = variable_item(&query);
+                self.filtered(collected, &object.filters, states, depth)
+            }
+            Ok(query) => {
+                let collected = self.prober.probe(&query);
+                self.filtered(collected, &object.filters, states, depth)
+            }
+            Err(VariableProblem::NoValues(reason)) => Collected::nothing(Flag::DoesNotExist, reason),
+            Err(VariableProblem::NotCollected) => {
+                Collected::nothing(Flag::NotCollected, VariableProblem::NotCollected.to_string())
+            }
+            Err(VariableProblem::Error(reason)) => Collected::nothing(Flag::Error, reason),
+        }
+    }
+
+    fn query(&mut self, object: &Object, states: &mut States<'plan>, depth: usize) -> Result<Query, VariableProblem> {
+        let mut entities = Vec::with_capacity(object.entities.len());
+        for entity in &object.entities {
+            let values = match &entity.value {
+                EntityValue::Literal(value) => vec![value.clone()],
+                EntityValue::Nil => Vec::new(),
+                EntityValue::Variable(key) => states.variables.values(key, self, depth + 1)?.to_vec(),
+                EntityValue::Record(_) => {
+                    return Err(VariableProblem::Error("record entities are not covered yet".to_owned()));
+                }
+            };
+            entities.push(query_entity(entity, values));
+        }
+        Ok(Query { kind: object.kind.clone(), entities, behaviors: object.behaviors.clone() })
+    }
+
+    fn filtered(
+        &mut self,
+        mut collected: Collected,
+        filters: &[Filter],
+        states: &mut States<'plan>,
+        depth: usize,
+    ) -> Collected {
+        if filters.is_empty() || collected.items.is_empty() {
+            return collected;
+        }
+        for filter in filters {
+            let Some(state) = self.plan.states.get(&filter.state) else {
+                return Collected::nothing(Flag::Error, format!("the plan has no state {}", filter.state));
+            };
+            let mut kept = Vec::with_capacity(collected.items.len());
+            for item in collected.items {
+                let is_match = states.evaluate(state, &item, self, depth + 1, &mut Vec::new()) == Truth::True;
+                if is_match == (filter.action == FilterAction::Include) {
+                    kept.push(item);
+                }
+            }
+            collected.items = kept;
+        }
+        if collected.items.is_empty() && collected.flag == Flag::Complete {
+            collected.flag = Flag::DoesNotExist;
+        }
+        collected
+    }
+
+    fn set(&mut self, set: &ObjectSet, states: &mut States<'plan>, depth: usize) -> Collected {
+        let mut operands = Vec::with_capacity(set.operands.len());
+        for operand in &set.operands {
+            operands.push(match operand {
+                SetOperand::Object(key) => {
+                    let items = Collected::clone(&self.resolve(key, states, depth + 1));
+                    self.filtered(items, &set.filters, states, depth)
+                }
+                SetOperand::Set(inner) if depth < limits::REFERENCE_DEPTH_MAX => self.set(inner, states, depth + 1),
+                SetOperand::Set(_) => Collected::nothing(Flag::Error, "sets are nested too deep"),
+            });
+        }
+        match operands.as_slice() {
+            [only] => only.clone(),
+            [left, right] => set::combine(set.operator, left, right),
+            _ => Collected::nothing(Flag::Error, "a set has one or two operands"),
+        }
+    }
+}
+
+/// `independent:variable` looks at no endpoint: its item is the variable's values.
+const VARIABLE_KIND: &str = "independent:variable";
+
+fn variable_item(query: &Query) -> Collected {
+    let values = query.entity("var_ref").map(|entity| entity.values.as_slice()).unwrap_or_default();
+    let entities = values.iter().map(|value| ItemEntity::text("value", value)).collect();
+    Collected::from_items(vec![Item::new(VARIABLE_KIND, entities)])
+}
+
+fn query_entity(entity: &Entity, values: Vec<String>) -> QueryEntity {
+    QueryEntity {
+        name: entity.name.clone(),
+        operation: entity.operation,
+        datatype: entity.datatype,
+        is_nil: matches!(entity.value, EntityValue::Nil),
+        values,
+        var_check: entity.var_check,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::plan::{Component, Operator, SetOperator, State, StateKey, Variable, VariableKey, VariableSource};
+
+    /// Answers with one item for each value of `name`, and counts how often it was asked.
+    #[derive(Default)]
+    struct Echo {
+        asked: usize,
+    }
+
+    impl Prober for Echo {
+        fn probe(&mut self, query: &Query) -> Collected {
+            self.asked += 1;
+            let values = query.entity("name").map(|entity| entity.values.clone()).unwrap_or_default();
+            Collected::from_items(values.iter().map(|value| Item::new(&query.kind, vec![ItemEntity::text("name", value)])).collect())
+        }
+    }
+
+    fn entity(value: EntityValue) -> Entity {
+        Entity {
+            name: "name".into(),
+            operation: Operation::Equals,
+            datatype: Datatype::String,
+            value,
+            var_check: Check::AtLeastOne,
+            entity_check: Check::All,
+            mask: false,
+        }
+    }
+
+    fn object(value: EntityValue, filters: Vec<Filter>) -> Object {
+        Object { kind: "x".into(), entities: vec![entity(value)], behaviors: BTreeMap::new(), filters, set: None }
+    }
+
+    fn literal(text: &str) -> EntityValue {
+        EntityValue::Literal(text.into())
+    }
+
+    fn add(plan: &mut CollectionPlan, object: Object) -> ObjectKey {
+        let key = ObjectKey::of(&object);
+        plan.objects.insert(key.clone(), object);
+        key
+    }
+
+    fn names(collected: &Collected) -> Vec<&str> {
+        collected.items.iter().filter_map(|item| item.value("name")).collect()
+    }
+
+    #[test]
+    fn a_variable_over_one_object_feeds_another() {
+        let mut plan = CollectionPlan::default();
+        let first = add(&mut plan, object(literal("sshd"), vec![]));
+        let variable = Variable {
+            datatype: Datatype::String,
+            source: VariableSource::Local(Component::Concat(vec![
+                Component::Object { object: first, item_field: "name".into(), record_field: None },
+                Component::Literal(".service".into()),
+            ])),
+        };
+        let variable_key = VariableKey::of(&variable);
+        plan.variables.insert(variable_key.clone(), variable);
+        let second = add(&mut plan, object(EntityValue::Variable(variable_key), vec![]));
+        let mut resolver = Resolver::new(&plan, Echo::default(), Timestamp::UNIX_EPOCH);
+        assert_eq!(names(&resolver.object(&second)), ["sshd.service"]);
+        assert_eq!(names(&resolver.object(&second)), ["sshd.service"]);
+        assert_eq!(resolver.into_prober().asked, 2);
+    }
+
+    #[test]
+    fn an_empty_variable_means_that_the_object_does_not_exist() {
+        let mut plan = CollectionPlan::default();
+        let nothing = Object { kind: "x".into(), entities: vec![], behaviors: BTreeMap::new(), filters: vec![], set: None };
+        let nothing = add(&mut plan, nothing);
+        let variable = Variable {
+            datatype: Datatype::String,
+            source: VariableSource::Local(Component::Object { object: nothing, item_field: "name".into(), record_field: None }),
+        };
+        let key = VariableKey::of(&variable);
+        plan.variables.insert(key.clone(), variable);
+        let asked = add(&mut plan, object(EntityValue::Variable(key), vec![]));
+        let collected = Resolver::new(&plan, Echo::default(), Timestamp::UNIX_EPOCH).object(&asked);
+        assert_eq!(collected.flag, Flag::DoesNotExist);
+        assert!(!collected.messages.is_empty());
+    }
+
+    #[test]
+    fn filters_and_sets_keep_what_is_wanted() {
+        let mut plan = CollectionPlan::default();
+        let state = State { kind: "x".into(), operator: Operator::And, entities: vec![entity(literal("b"))] };
+        let state_key = StateKey::of(&state);
+        plan.states.insert(state_key.clone(), state);
+        let exclude = Filter { action: FilterAction::Exclude, state: state_key.clone() };
+        let include = Filter { action: FilterAction::Include, state: state_key };
+        let a = add(&mut plan, object(literal("a"), vec![]));
+        let b = add(&mut plan, object(literal("b"), vec![]));
+        let set = |filters| Object {
+            kind: "x".into(),
+            entities: vec![],
+            behaviors: BTreeMap::new(),
+            filters: vec![],
+            set: Some(ObjectSet {
+                operator: SetOperator::Union,
+                operands: vec![SetOperand::Object(a.clone()), SetOperand::Object(b.clone())],
+                filters,
+            }),
+        };
+        let (both, without, only) = (set(vec![]), set(vec![exclude]), set(vec![include]));
+        let (both, without, only) = (add(&mut plan, both), add(&mut plan, without), add(&mut plan, only));
+        let mut resolver = Resolver::new(&plan, Echo::default(), Timestamp::UNIX_EPOCH);
+        assert_eq!(names(&resolver.object(&both)), ["a", "b"]);
+        assert_eq!(names(&resolver.object(&without)), ["a"]);
+        assert_eq!(names(&resolver.object(&only)), ["b"]);
+    }
+
+    #[test]
+    fn an_object_that_the_plan_lacks_is_an_error_and_not_a_panic() {
+        let plan = CollectionPlan::default();
+        let collected = Resolver::new(&plan, Echo::default(), Timestamp::UNIX_EPOCH).object(&ObjectKey("obj:none".into()));
+        assert_eq!(collected.flag, Flag::Error);
+    }
+}

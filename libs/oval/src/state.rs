@@ -1,0 +1,264 @@
+//! States against items (§5.3.6.1, "State Evaluation").
+
+use std::rc::Rc;
+
+use proto::observation::{Item, ItemEntity, Status};
+use proto::plan::{CollectionPlan, Entity, EntityValue, State};
+
+use crate::check::{self, Truth};
+use crate::compare::compare;
+use crate::variable::{ObjectSource, VariableProblem, Variables};
+
+/// An entity of an item that is not as the state wants it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mismatch {
+    /// The entity's name.
+    pub entity: String,
+    /// What was found, in words.
+    pub found: String,
+    /// What was expected, in words.
+    pub expected: String,
+    /// Why it could not be compared, where that is so.
+    pub reason: Option<String>,
+}
+
+/// Evaluates states of a plan.
+#[derive(Debug)]
+pub struct States<'plan> {
+    /// The plan that the states belong to.
+    pub plan: &'plan CollectionPlan,
+    /// Its variables.
+    pub variables: Variables<'plan>,
+}
+
+impl States<'_> {
+    /// Whether the item is as the state wants it; what is not goes to `mismatches`.
+    pub fn evaluate(
+        &mut self,
+        state: &State,
+        item: &Item,
+        source: &mut dyn ObjectSource,
+        depth: usize,
+        mismatches: &mut Vec<Mismatch>,
+    ) -> Truth {
+        match item.status {
+            Status::Exists => {}
+            Status::Error => return Truth::Error,
+            Status::DoesNotExist => return Truth::False,
+            Status::NotCollected => return Truth::Unknown,
+        }
+        let results: Vec<Truth> =
+            state.entities.iter().map(|entity| self.entity(entity, item, source, depth, mismatches)).collect();
+        if results.is_empty() {
+            return Truth::True;
+        }
+        check::operator(state.operator, results)
+    }
+
+    fn entity(
+        &mut self,
+        entity: &Entity,
+        item: &Item,
+        source: &mut dyn ObjectSource,
+        depth: usize,
+        mismatches: &mut Vec<Mismatch>,
+    ) -> Truth {
+        let expected = match self.expected(entity, source, depth) {
+            Ok(expected) => expected,
+            Err((truth, reason)) => {
+                mismatches.push(Mismatch {
+                    entity: entity.name.clone(),
+                    found: found_words(item, entity),
+                    expected: format!("{} {} a variable", entity.name, entity.operation),
+                    reason: Some(reason),
+                });
+                return truth;
+            }
+        };
+        let mut reason = None;
+        let results: Vec<Truth> =
+            item.named(&entity.name).map(|found| against(entity, found, &expected, &mut reason)).collect();
+        if results.is_empty() {
+            reason = Some(format!("the item has no `{}`", entity.name));
+        }
+        let truth = check::check(entity.entity_check, results);
+        if truth != Truth::True {
+            mismatches.push(Mismatch {
+                entity: entity.name.clone(),
+                found: found_words(item, entity),
+                expected: expected_words(entity, &expected),
+                reason,
+            });
+        }
+        truth
+    }
+
+    /// What the entity is compared with.
+    fn expected(
+        &mut self,
+        entity: &Entity,
+        source: &mut dyn ObjectSource,
+        depth: usize,
+    ) -> Result<Rc<Vec<String>>, (Truth, String)> {
+        match &entity.value {
+            EntityValue::Literal(value) => Ok(Rc::new(vec![value.clone()])),
+            EntityValue::Nil => Ok(Rc::new(vec![String::new()])),
+            EntityValue::Record(_) => Err((Truth::NotEvaluated, "record entities are not covered yet".to_owned())),
+            EntityValue::Variable(key) => self.variables.values(key, source, depth + 1).map_err(|problem| {
+                let truth = match problem {
+                    VariableProblem::Error(_) | VariableProblem::NoValues(_) => Truth::Error,
+                    VariableProblem::NotCollected => Truth::Unknown,
+                };
+                (truth, problem.to_string())
+            }),
+        }
+    }
+}
+
+fn against(entity: &Entity, found: &ItemEntity, expected: &[String], reason: &mut Option<String>) -> Truth {
+    match found.status {
+        Status::Exists => {}
+        Status::Error => {
+            *reason = Some(format!("`{}` could not be read", entity.name));
+            return Truth::Error;
+        }
+        Status::DoesNotExist => return Truth::False,
+        Status::NotCollected => return Truth::Unknown,
+    }
+    let value = found.value.as_deref().unwrap_or_default();
+    let results: Vec<Truth> = expected
+        .iter()
+        .map(|wanted| match compare(entity.datatype, entity.operation, value, wanted) {
+            Ok(is_met) => Truth::from(is_met),
+            Err(problem) => {
+                *reason = Some(problem.to_string());
+                Truth::Error
+            }
+        })
+        .collect();
+    check::check(entity.var_check, results)
+}
+
+fn found_words(item: &Item, entity: &Entity) -> String {
+    if entity.mask {
+        return format!("{} = (masked)", entity.name);
+    }
+    let values: Vec<String> = item
+        .named(&entity.name)
+        .map(|found| found.value.as_deref().map_or_else(|| format!("({})", status_words(found.status)), quoted))
+        .collect();
+    let values = if values.is_empty() { "(nothing)".to_owned() } else { values.join(", ") };
+    format!("{} = {values}", entity.name)
+}
+
+fn expected_words(entity: &Entity, expected: &[String]) -> String {
+    if entity.mask {
+        return format!("{} {} (masked)", entity.name, entity.operation);
+    }
+    let values: Vec<String> = expected.iter().take(8).map(|value| quoted(value)).collect();
+    let more = if expected.len() > 8 { format!(" and {} more", expected.len() - 8) } else { String::new() };
+    let which = if expected.len() > 1 { format!("{} of ", entity.var_check) } else { String::new() };
+    format!("{} {} {which}{}{more}", entity.name, operation_words(entity), values.join(", "))
+}
+
+fn operation_words(entity: &Entity) -> &'static str {
+    match entity.operation {
+        proto::plan::Operation::Equals => "=",
+        proto::plan::Operation::NotEqual => "≠",
+        proto::plan::Operation::GreaterThan => ">",
+        proto::plan::Operation::LessThan => "<",
+        proto::plan::Operation::GreaterThanOrEqual => "≥",
+        proto::plan::Operation::LessThanOrEqual => "≤",
+        proto::plan::Operation::PatternMatch => "matches",
+        other => other.as_str(),
+    }
+}
+
+/// Text for a person: one line, cut, quoted where it is empty or has blanks.
+fn quoted(value: &str) -> String {
+    let cut: String = value.chars().take(100).flat_map(char::escape_debug).collect();
+    let cut = cut.replace("\\'", "'").replace("\\\"", "\"").replace("\\\\", "\\");
+    let more = if value.chars().count() > 100 { "…" } else { "" };
+    if cut.is_empty() || cut.contains(char::is_whitespace) { format!("\"{cut}{more}\"") } else { format!("{cut}{more}") }
+}
+
+fn status_words(status: Status) -> &'static str {
+    match status {
+        Status::Error => "could not be read",
+        Status::Exists => "empty",
+        Status::DoesNotExist => "does not exist",
+        Status::NotCollected => "not collected",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+    use proto::observation::Collected;
+    use proto::plan::{Check, Datatype, ObjectKey, Operation, Operator};
+
+    struct Nothing;
+
+    impl ObjectSource for Nothing {
+        fn object(&mut self, _key: &ObjectKey, _depth: usize) -> Option<Rc<Collected>> {
+            None
+        }
+    }
+
+    fn entity(name: &str, operation: Operation, datatype: Datatype, value: &str, entity_check: Check) -> Entity {
+        Entity {
+            name: name.into(),
+            operation,
+            datatype,
+            value: EntityValue::Literal(value.into()),
+            var_check: Check::All,
+            entity_check,
+            mask: false,
+        }
+    }
+
+    fn evaluate(entities: Vec<Entity>, operator: Operator, item: Item) -> (Truth, Vec<Mismatch>) {
+        let plan = CollectionPlan::default();
+        let mut states = States { plan: &plan, variables: Variables::new(&plan, Timestamp::UNIX_EPOCH) };
+        let mut mismatches = Vec::new();
+        let state = State { kind: "unix:file".into(), operator, entities };
+        let truth = states.evaluate(&state, &item, &mut Nothing, 0, &mut mismatches);
+        (truth, mismatches)
+    }
+
+    fn file(mode: bool) -> Item {
+        Item::new("unix:file", vec![ItemEntity::int("user_id", 0), ItemEntity::boolean("owrite", mode)])
+    }
+
+    #[test]
+    fn a_mismatch_says_what_was_found_and_what_was_expected() {
+        let wanted = vec![entity("owrite", Operation::Equals, Datatype::Boolean, "false", Check::All)];
+        let (truth, mismatches) = evaluate(wanted, Operator::And, file(true));
+        assert_eq!(truth, Truth::False);
+        assert_eq!((mismatches[0].found.as_str(), mismatches[0].expected.as_str()), ("owrite = true", "owrite = false"));
+    }
+
+    #[test]
+    fn an_entity_that_the_item_lacks_is_unknown() {
+        let wanted = vec![entity("size", Operation::Equals, Datatype::Int, "1", Check::All)];
+        assert_eq!(evaluate(wanted, Operator::And, file(true)).0, Truth::Unknown);
+    }
+
+    #[test]
+    fn several_values_count_as_entity_check_says() {
+        let item = Item::new("x", vec![ItemEntity::text("option", "ro"), ItemEntity::text("option", "nodev")]);
+        let wanted = |check| vec![entity("option", Operation::Equals, Datatype::String, "nodev", check)];
+        assert_eq!(evaluate(wanted(Check::AtLeastOne), Operator::And, item.clone()).0, Truth::True);
+        assert_eq!(evaluate(wanted(Check::All), Operator::And, item).0, Truth::False);
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_datatype_is_an_error_with_its_reason() {
+        let item = Item::new("x", vec![ItemEntity::text("value", "many")]);
+        let wanted = vec![entity("value", Operation::Equals, Datatype::Int, "1", Check::All)];
+        let (truth, mismatches) = evaluate(wanted, Operator::And, item);
+        assert_eq!(truth, Truth::Error);
+        assert!(mismatches[0].reason.as_deref().unwrap().contains("`many`"));
+    }
+}

@@ -1,0 +1,393 @@
+//! Variables and their functions (§5.3.4).
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use jiff::Timestamp;
+use proto::observation::{Collected, Flag, Status};
+use proto::plan::{CollectionPlan, Component, Datatype, ObjectKey, VariableKey, VariableSource};
+
+use crate::limits;
+use crate::pattern::{self, Flags, Pattern};
+
+/// Where the items of an object come from: a probe in the collector, storage in the evaluator.
+pub trait ObjectSource {
+    /// What the object found; `None` where nobody has looked.
+    fn object(&mut self, key: &ObjectKey, depth: usize) -> Option<Rc<Collected>>;
+}
+
+/// Why a variable has no values.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VariableProblem {
+    /// There is nothing to take values from.
+    #[error("the variable has no values: {0}")]
+    NoValues(String),
+    /// A value could not be computed.
+    #[error("the variable cannot be computed: {0}")]
+    Error(String),
+    /// What it needs was not collected.
+    #[error("what the variable needs was not collected")]
+    NotCollected,
+}
+
+/// The values of a variable, or why there are none.
+pub type Values = Result<Rc<Vec<String>>, VariableProblem>;
+
+/// Computes variables of a plan, each once.
+#[derive(Debug)]
+pub struct Variables<'plan> {
+    plan: &'plan CollectionPlan,
+    now: Timestamp,
+    known: BTreeMap<VariableKey, Values>,
+}
+
+fn error(text: impl Into<String>) -> VariableProblem {
+    VariableProblem::Error(text.into())
+}
+
+impl<'plan> Variables<'plan> {
+    /// For this plan; `now` is what `time_difference` measures from.
+    pub fn new(plan: &'plan CollectionPlan, now: Timestamp) -> Self {
+        Self { plan, now, known: BTreeMap::new() }
+    }
+
+    /// The values of a variable.
+    pub fn values(&mut self, key: &VariableKey, source: &mut dyn ObjectSource, depth: usize) -> Values {
+        if let Some(known) = self.known.get(key) {
+            return known.clone();
+        }
+        if depth > limits::REFERENCE_DEPTH_MAX {
+            return Err(error(format!("references are deeper than {}", limits::REFERENCE_DEPTH_MAX)));
+        }
+        let values = match self.plan.variables.get(key) {
+            None => Err(error(format!("the plan has no variable {key}"))),
+            Some(variable) => match &variable.source {
+                VariableSource::Constant(values) => Ok(values.clone()),
+                VariableSource::Unbound(reason) => Err(error(reason.clone())),
+                VariableSource::Local(component) => {
+                    let datatype = variable.datatype;
+                    self.component(component, source, depth + 1).and_then(|values| typed(datatype, values))
+                }
+            },
+        };
+        let values = values.map(Rc::new);
+        self.known.insert(key.clone(), values.clone());
+        values
+    }
+
+    fn component(
+        &mut self,
+        component: &Component,
+        source: &mut dyn ObjectSource,
+        depth: usize,
+    ) -> Result<Vec<String>, VariableProblem> {
+        if depth > limits::REFERENCE_DEPTH_MAX {
+            return Err(error(format!("references are deeper than {}", limits::REFERENCE_DEPTH_MAX)));
+        }
+        let mut all = |components: &[Component]| -> Result<Vec<Vec<String>>, VariableProblem> {
+            components.iter().map(|component| self.component(component, source, depth + 1)).collect()
+        };
+        let values = match component {
+            Component::Literal(value) => vec![value.clone()],
+            Component::Object { object, item_field, record_field } => {
+                if record_field.is_some() {
+                    return Err(error("record fields are not covered yet"));
+                }
+                return from_object(source.object(object, depth + 1), item_field);
+            }
+            Component::Variable(key) => return self.values(key, source, depth + 1).map(|values| values.to_vec()),
+            Component::Arithmetic { is_product, operands } => {
+                combine(&all(operands)?, |left, right| arithmetic(*is_product, left, right))?
+            }
+            Component::Concat(parts) => combine(&all(parts)?, |left, right| Ok(format!("{left}{right}")))?,
+            Component::Count(parts) => {
+                let mut count = 0_usize;
+                for part in parts {
+                    match self.component(part, source, depth + 1) {
+                        Ok(values) => count += values.len(),
+                        Err(VariableProblem::NoValues(_)) => {}
+                        Err(problem) => return Err(problem),
+                    }
+                }
+                vec![count.to_string()]
+            }
+            Component::Merge(delimiter, parts) => vec![all(parts)?.concat().join(delimiter)],
+            Component::Unique(parts) => {
+                let mut seen = std::collections::BTreeSet::new();
+                all(parts)?.concat().into_iter().filter(|value| seen.insert(value.clone())).collect()
+            }
+            Component::Begin(prefix, of) => self.each(of, source, depth, |value| {
+                Ok(vec![if value.starts_with(prefix.as_str()) { value } else { format!("{prefix}{value}") }])
+            })?,
+            Component::End(suffix, of) => self.each(of, source, depth, |value| {
+                Ok(vec![if value.ends_with(suffix.as_str()) { value } else { format!("{value}{suffix}") }])
+            })?,
+            Component::EscapeRegex(of) => self.each(of, source, depth, |value| Ok(vec![pattern::escape(&value)]))?,
+            Component::GlobToRegex { noescape, of } => {
+                self.each(of, source, depth, |value| Ok(vec![pattern::from_glob(&value, *noescape)]))?
+            }
+            Component::RegexCapture(regex, of) => {
+                let regex = Pattern::new(regex, Flags::default()).map_err(|problem| error(problem.to_string()))?;
+                self.each(of, source, depth, |value| {
+                    let found = regex.find(value.as_bytes(), 0).map_err(|problem| error(problem.to_string()))?;
+                    let group = found.and_then(|found| found.groups.first().copied().flatten());
+                    Ok(vec![group.map_or_else(String::new, |(start, end)| value[start..end].to_owned())])
+                })?
+            }
+            Component::Split(delimiter, of) => self.each(of, source, depth, |value| {
+                Ok(if delimiter.is_empty() {
+                    vec![value]
+                } else {
+                    value.split(delimiter.as_str()).map(str::to_owned).collect()
+                })
+            })?,
+            Component::Substring { start, length, of } => {
+                self.each(of, source, depth, |value| substring(&value, *start, *length))?
+            }
+            Component::TimeDifference { format_1, format_2, operands } => {
+                let operands = all(operands)?;
+                self.time_difference(format_1, format_2, &operands)?
+            }
+        };
+        if values.len() > limits::VARIABLE_VALUES_MAX {
+            return Err(error(format!("more than {} values", limits::VARIABLE_VALUES_MAX)));
+        }
+        Ok(values)
+    }
+
+    fn each(
+        &mut self,
+        of: &Component,
+        source: &mut dyn ObjectSource,
+        depth: usize,
+        function: impl Fn(String) -> Result<Vec<String>, VariableProblem>,
+    ) -> Result<Vec<String>, VariableProblem> {
+        let values = self.component(of, source, depth + 1)?;
+        Ok(values.into_iter().map(function).collect::<Result<Vec<_>, _>>()?.concat())
+    }
+
+    fn time_difference(
+        &self,
+        format_1: &str,
+        format_2: &str,
+        operands: &[Vec<String>],
+    ) -> Result<Vec<String>, VariableProblem> {
+        let now = vec![self.now.as_second()];
+        let seconds = |values: &[String], format: &str| -> Result<Vec<i64>, VariableProblem> {
+            values.iter().map(|value| seconds_of(value, format)).collect()
+        };
+        let (first, second) = match operands {
+            [only] => (now, seconds(only, format_1)?),
+            [first, second] => (seconds(first, format_1)?, seconds(second, format_2)?),
+            _ => return Err(error("time_difference takes one or two components")),
+        };
+        Ok(first.iter().flat_map(|first| second.iter().map(move |second| (first - second).to_string())).collect())
+    }
+}
+
+/// The values of one entity of every item.
+fn from_object(object: Option<Rc<Collected>>, item_field: &str) -> Result<Vec<String>, VariableProblem> {
+    let object = object.ok_or(VariableProblem::NotCollected)?;
+    match object.flag {
+        Flag::Error => return Err(error(first_message(&object, "its object could not be collected"))),
+        Flag::NotCollected => return Err(VariableProblem::NotCollected),
+        Flag::DoesNotExist | Flag::NotApplicable => {
+            return Err(VariableProblem::NoValues("its object found nothing".to_owned()));
+        }
+        Flag::Complete | Flag::Incomplete => {}
+    }
+    let values: Vec<String> = object
+        .items
+        .iter()
+        .filter(|item| item.status == Status::Exists)
+        .flat_map(|item| item.named(item_field).filter_map(|entity| entity.value.clone()).collect::<Vec<_>>())
+        .collect();
+    if values.is_empty() {
+        return Err(VariableProblem::NoValues(format!("no item has a `{item_field}`")));
+    }
+    Ok(values)
+}
+
+fn first_message(object: &Collected, otherwise: &str) -> String {
+    object.messages.first().cloned().unwrap_or_else(|| otherwise.to_owned())
+}
+
+/// Every combination; the first operand varies fastest, as in `oscap`.
+fn combine(
+    operands: &[Vec<String>],
+    function: impl Fn(&str, &str) -> Result<String, VariableProblem>,
+) -> Result<Vec<String>, VariableProblem> {
+    let (first, rest) = operands.split_first().ok_or_else(|| error("a function without components"))?;
+    let mut combined = first.clone();
+    for operand in rest {
+        if combined.len().saturating_mul(operand.len()) > limits::VARIABLE_VALUES_MAX {
+            return Err(error(format!("more than {} combinations", limits::VARIABLE_VALUES_MAX)));
+        }
+        let mut next = Vec::with_capacity(combined.len() * operand.len());
+        for right in operand {
+            for left in &combined {
+                next.push(function(left, right)?);
+            }
+        }
+        combined = next;
+    }
+    Ok(combined)
+}
+
+fn arithmetic(is_product: bool, left: &str, right: &str) -> Result<String, VariableProblem> {
+    if let (Ok(left), Ok(right)) = (left.trim().parse::<i128>(), right.trim().parse::<i128>()) {
+        let result = if is_product { left.checked_mul(right) } else { left.checked_add(right) };
+        return result.map(|number| number.to_string()).ok_or_else(|| error("arithmetic overflow"));
+    }
+    let number = |value: &str| {
+        value.trim().parse::<f64>().map_err(|_| error(format!("`{}` is not a number", proto::limits::shown(value))))
+    };
+    let (left, right) = (number(left)?, number(right)?);
+    Ok(if is_product { left * right } else { left + right }.to_string())
+}
+
+fn substring(value: &str, start: i64, length: i64) -> Result<Vec<String>, VariableProblem> {
+    let first = usize::try_from(start - 1).unwrap_or(0);
+    let count = value.chars().count();
+    if first >= count && count > 0 {
+        return Ok(Vec::new());
+    }
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    Ok(vec![value.chars().skip(first).take(length).collect()])
+}
+
+/// A time of one of OVAL's formats as seconds since the epoch.
+fn seconds_of(value: &str, format: &str) -> Result<i64, VariableProblem> {
+    let wrong = || error(format!("`{}` is not a time of the format {format}", proto::limits::shown(value)));
+    if format == "seconds_since_epoch" {
+        return value.trim().parse().map_err(|_| wrong());
+    }
+    let digits: Vec<&str> = value.split(|character: char| !character.is_ascii_digit()).filter(|part| !part.is_empty()).collect();
+    // `YYYYMMDD`, with or without a time behind it, or separated fields.
+    let compact = digits.first().is_some_and(|first| first.len() == 8);
+    let fields: Vec<&str> = if compact {
+        let date = digits[0];
+        let mut fields = vec![&date[..4], &date[4..6], &date[6..]];
+        match digits.get(1) {
+            Some(time) if time.len() == 6 => fields.extend([&time[..2], &time[2..4], &time[4..]]),
+            Some(_) => fields.extend(&digits[1..]),
+            None => {}
+        }
+        fields
+    } else {
+        digits
+    };
+    let number = |at: usize| fields.get(at).map_or(Ok(0), |field| field.parse::<i64>().map_err(|_| wrong()));
+    let (year, month, day) = match format {
+        "year_month_day" => (number(0)?, number(1)?, number(2)?),
+        "month_day_year" => (number(2)?, number(0)?, number(1)?),
+        "day_month_year" => (number(2)?, number(1)?, number(0)?),
+        other => return Err(error(format!("the time format {other} is not covered yet"))),
+    };
+    let text = format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", number(3)?, number(4)?, number(5)?);
+    text.parse::<Timestamp>().map(Timestamp::as_second).map_err(|_| wrong())
+}
+
+/// Values must be of the variable's datatype.
+fn typed(datatype: Datatype, values: Vec<String>) -> Result<Vec<String>, VariableProblem> {
+    let wrong = match datatype {
+        Datatype::Int => values.iter().find(|value| value.trim().parse::<i128>().is_err()),
+        Datatype::Float => values.iter().find(|value| value.trim().parse::<f64>().is_err()),
+        _ => None,
+    };
+    match wrong {
+        Some(value) => Err(error(format!("`{}` is not of the datatype {datatype}", proto::limits::shown(value)))),
+        None => Ok(values),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::observation::{Item, ItemEntity};
+    use proto::plan::Variable;
+
+    struct Items(Vec<Item>);
+
+    impl ObjectSource for Items {
+        fn object(&mut self, _key: &ObjectKey, _depth: usize) -> Option<Rc<Collected>> {
+            Some(Rc::new(Collected::from_items(self.0.clone())))
+        }
+    }
+
+    fn evaluate(component: Component, found: &[&str]) -> Result<Vec<String>, VariableProblem> {
+        let variable = Variable { datatype: Datatype::String, source: VariableSource::Local(component) };
+        let key = VariableKey::of(&variable);
+        let mut plan = CollectionPlan::default();
+        plan.variables.insert(key.clone(), variable);
+        let items = found.iter().map(|value| Item::new("x", vec![ItemEntity::text("value", *value)])).collect();
+        Variables::new(&plan, Timestamp::from_second(1_000_000).unwrap())
+            .values(&key, &mut Items(items), 0)
+            .map(|values| values.to_vec())
+    }
+
+    fn object() -> Component {
+        Component::Object { object: ObjectKey("obj:1".into()), item_field: "value".into(), record_field: None }
+    }
+
+    fn literal(text: &str) -> Component {
+        Component::Literal(text.into())
+    }
+
+    fn check(component: Component, found: &[&str], expect: &[&str]) {
+        assert_eq!(evaluate(component, found).unwrap(), expect);
+    }
+
+    #[test]
+    fn concat_gives_every_combination() {
+        check(Component::Concat(vec![literal("/"), object(), literal("/x")]), &["a", "b"], &["/a/x", "/b/x"]);
+        check(Component::Concat(vec![object(), object()]), &["a", "b"], &["aa", "ba", "ab", "bb"]);
+    }
+
+    #[test]
+    fn count_of_nothing_is_zero_and_nothing_else_has_values() {
+        check(Component::Count(vec![object()]), &[], &["0"]);
+        check(Component::Count(vec![object()]), &["a", "a"], &["2"]);
+        check(Component::Count(vec![Component::Unique(vec![object()])]), &["a", "a"], &["1"]);
+        assert!(matches!(evaluate(object(), &[]), Err(VariableProblem::NoValues(_))));
+    }
+
+    #[test]
+    fn capture_takes_the_first_group_or_empty_text() {
+        let capture = Component::RegexCapture(r"^(\w+)=".into(), Box::new(object()));
+        check(capture, &["umask=022", "none"], &["umask", ""]);
+    }
+
+    #[test]
+    fn arithmetic_is_exact_for_integers() {
+        let sum = Component::Arithmetic { is_product: false, operands: vec![object(), literal("-1")] };
+        check(sum, &["9007199254740993"], &["9007199254740992"]);
+        let product = Component::Arithmetic { is_product: true, operands: vec![object(), literal("1.5")] };
+        check(product, &["4"], &["6"]);
+        let wrong = Component::Arithmetic { is_product: true, operands: vec![object(), literal("x")] };
+        assert!(evaluate(wrong, &["4"]).is_err());
+    }
+
+    #[test]
+    fn text_functions() {
+        check(Component::Split(":".into(), Box::new(object())), &["/bin:/usr/bin"], &["/bin", "/usr/bin"]);
+        check(Component::Substring { start: 2, length: 3, of: Box::new(object()) }, &["abcdef"], &["bcd"]);
+        check(Component::Begin("/".into(), Box::new(object())), &["a", "/b"], &["/a", "/b"]);
+        check(Component::End("/".into(), Box::new(object())), &["a/", "b"], &["a/", "b/"]);
+        check(Component::EscapeRegex(Box::new(object())), &["a.b"], &[r"a\.b"]);
+        check(Component::Merge(",".into(), vec![object()]), &["a", "b"], &["a,b"]);
+    }
+
+    #[test]
+    fn a_time_difference_is_in_seconds() {
+        let difference = |format: &str| Component::TimeDifference {
+            format_1: format.into(),
+            format_2: "year_month_day".into(),
+            operands: vec![object()],
+        };
+        check(difference("seconds_since_epoch"), &["999000"], &["1000"]);
+        check(difference("year_month_day"), &["19700112"], &["49600"]);
+        check(difference("year_month_day"), &["1970/01/12 13:46:40"], &["0"]);
+        assert!(evaluate(difference("win_filetime"), &["1"]).is_err());
+    }
+}

@@ -1,0 +1,866 @@
+//! From a policy and a profile to what agents collect and what the evaluator decides.
+//!
+//! Ids of the document become keys by content: two tests over the same object share it, whatever
+//! document they stand in. A reference to nowhere, a cycle, or a construct that is not covered makes
+//! the test that uses it an error or `not evaluated`, with the reason; every other rule stands.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proto::plan::{
+    Check, CollectionPlan, Component, Entity, EntityValue, Existence, Filter, FilterAction, Object, ObjectKey,
+    ObjectSet, Operator, PLAN_VERSION, PROBED_KINDS, SetOperand, State, StateKey, Variable, VariableKey,
+    VariableSource,
+};
+use proto::verdict::Severity;
+
+use ::oval::check::Truth;
+
+use crate::cpe::{self, LogicalPart, LogicalTest};
+use crate::limits::REFERENCE_DEPTH_MAX;
+use crate::oval::{Class, Criteria, Criterion, OvalDefinitions, OvalSet, OvalVariableSource};
+use crate::policy::{Policy, PolicyError};
+use crate::xccdf::{self, Change, Common, ComplexCheck, ComplexPart, Item, Role, Rule, TextPart};
+
+/// What a policy and a profile compile to.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The profile's id, or `(default)`.
+    pub profile: String,
+    /// What agents get.
+    pub collection: CollectionPlan,
+    /// The rules, in order; those that are not selected included.
+    pub rules: Vec<RulePlan>,
+    /// Groups and rules as the score sees them; rules by position.
+    pub tree: Vec<TreeNode>,
+    /// Definitions, by position.
+    pub definitions: Vec<DefinitionPlan>,
+    /// Tests, by position.
+    pub tests: Vec<TestPlan>,
+}
+
+/// A rule, ready to be decided.
+#[derive(Debug)]
+pub struct RulePlan {
+    /// Its id.
+    pub id: String,
+    /// Its title.
+    pub title: String,
+    /// Its severity in this profile.
+    pub severity: Severity,
+    /// Its role in this profile.
+    pub role: Role,
+    /// Whether it is selected.
+    pub selected: bool,
+    /// One list for each level that names platforms (benchmark, groups, rule): any of a list, all lists.
+    pub platforms: Vec<Vec<PlatformPlan>>,
+    /// How it is decided.
+    pub check: CheckPlan,
+    /// How to mend it, values filled in.
+    pub fix: String,
+}
+
+/// A place in the benchmark's tree.
+#[derive(Debug)]
+pub enum TreeNode {
+    /// A group with its weight.
+    Group(f64, Vec<TreeNode>),
+    /// A rule with its weight, by position.
+    Rule(f64, usize),
+}
+
+/// How a rule is decided.
+#[derive(Debug)]
+pub enum CheckPlan {
+    /// It cannot be.
+    NotChecked(String),
+    /// By definitions, all of which must hold.
+    Definitions {
+        /// By position.
+        definitions: Vec<usize>,
+        /// Pass and fail change places.
+        negate: bool,
+    },
+    /// By other checks.
+    Complex {
+        /// All, instead of any.
+        is_and: bool,
+        /// Pass and fail change places.
+        negate: bool,
+        /// The checks.
+        parts: Vec<CheckPlan>,
+    },
+}
+
+/// What must hold for a platform.
+#[derive(Debug, Clone)]
+pub enum PlatformPlan {
+    /// Nobody says what it is: it holds nowhere.
+    Undefined(String),
+    /// A definition, by position.
+    Definition(usize),
+    /// Others combined.
+    Test {
+        /// All, instead of any.
+        is_and: bool,
+        /// The opposite.
+        negate: bool,
+        /// The others.
+        parts: Vec<PlatformPlan>,
+    },
+}
+
+/// A definition, ready to be decided.
+#[derive(Debug)]
+pub struct DefinitionPlan {
+    /// Its class.
+    pub class: Class,
+    /// What must hold; `Fixed` where it cannot be decided.
+    pub criteria: CriteriaPlan,
+}
+
+/// Criteria over tests and definitions by position.
+#[derive(Debug)]
+pub enum CriteriaPlan {
+    /// Decided already, with the reason.
+    Fixed(Truth, String),
+    /// Parts combined.
+    Operator {
+        /// How.
+        operator: Operator,
+        /// True and false change places.
+        negate: bool,
+        /// The parts.
+        parts: Vec<CriteriaPlan>,
+    },
+    /// A test.
+    Test {
+        /// By position.
+        test: usize,
+        /// True and false change places.
+        negate: bool,
+    },
+    /// A definition.
+    Definition {
+        /// By position.
+        definition: usize,
+        /// True and false change places.
+        negate: bool,
+    },
+}
+
+/// A test, ready to be decided.
+#[derive(Debug)]
+pub struct TestPlan {
+    /// Its kind.
+    pub kind: String,
+    /// How items' results combine.
+    pub check: Check,
+    /// How many items there must be.
+    pub existence: Existence,
+    /// How states combine.
+    pub state_operator: Operator,
+    /// The object and the states, or why there are none.
+    pub subject: Result<(ObjectKey, Vec<StateKey>), (Truth, String)>,
+    /// For people.
+    pub comment: String,
+}
+
+/// Why something cannot be compiled.
+#[derive(Debug, Clone)]
+enum Cannot {
+    /// The document is wrong.
+    Broken(String),
+    /// The document is right, and this program does not cover it.
+    Uncovered(String),
+}
+
+impl Cannot {
+    fn outcome(self) -> (Truth, String) {
+        match self {
+            Self::Broken(reason) => (Truth::Error, reason),
+            Self::Uncovered(construct) => (Truth::NotEvaluated, format!("not covered yet: {construct}")),
+        }
+    }
+}
+
+/// Compiles a policy for a profile; `None`: what the benchmark selects by itself.
+pub fn compile(policy: &Policy, profile: Option<&str>) -> Result<Compiled, PolicyError> {
+    let tailored = Tailored::new(policy, profile)?;
+    let mut compiler = Compiler {
+        policy,
+        tailored: &tailored,
+        documents: BTreeMap::new(),
+        bindings: BTreeMap::new(),
+        compiled: Compiled {
+            profile: profile.map_or_else(|| Ok("(default)".to_owned()), |wanted| policy.profile(wanted).map(|found| found.id.clone()))?,
+            collection: CollectionPlan { version: PLAN_VERSION, ..CollectionPlan::default() },
+            rules: Vec::new(),
+            tree: Vec::new(),
+            definitions: Vec::new(),
+            tests: Vec::new(),
+        },
+        platforms_open: 0,
+    };
+    let platforms = compiler.platforms(&policy.benchmark.platforms);
+    let mut levels = if policy.benchmark.platforms.is_empty() { Vec::new() } else { vec![platforms] };
+    let tree = compiler.items(&policy.benchmark.items, true, &mut levels);
+    compiler.compiled.tree = tree;
+    compiler.finish_report();
+    Ok(compiler.compiled)
+}
+
+/// The benchmark as a profile has it.
+struct Tailored<'policy> {
+    policy: &'policy Policy,
+    selected: BTreeMap<String, bool>,
+    values: BTreeMap<String, Vec<String>>,
+    refined: BTreeMap<String, Refined>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Refined {
+    selector: Option<String>,
+    severity: Option<Severity>,
+    weight: Option<f64>,
+    role: Option<Role>,
+}
+
+impl<'policy> Tailored<'policy> {
+    fn new(policy: &'policy Policy, profile: Option<&str>) -> Result<Self, PolicyError> {
+        let mut tailored =
+            Self { policy, selected: BTreeMap::new(), values: BTreeMap::new(), refined: BTreeMap::new() };
+        let mut chain = Vec::new();
+        let mut next = profile.map(|wanted| policy.profile(wanted)).transpose()?;
+        while let Some(profile) = next {
+            if chain.len() >= REFERENCE_DEPTH_MAX {
+                return Err(PolicyError::Damaged(format!("the profile `{}` extends itself", profile.id)));
+            }
+            chain.push(profile);
+            next = profile.extends.as_deref().map(|extended| policy.profile(extended)).transpose()?;
+        }
+        for profile in chain.iter().rev() {
+            for change in &profile.changes {
+                tailored.apply(change);
+            }
+        }
+        Ok(tailored)
+    }
+
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Select { item, selected } => {
+                self.selected.insert(item.clone(), *selected);
+            }
+            Change::SetValue { value, to } => {
+                self.values.insert(value.clone(), to.clone());
+            }
+            Change::RefineValue { value, selector } => {
+                let chosen = self.policy.benchmark.values.get(value).and_then(|value| value.by_selector.get(selector));
+                if let Some(chosen) = chosen {
+                    self.values.insert(value.clone(), chosen.clone());
+                }
+            }
+            Change::RefineRule { rule, selector, severity, weight, role } => {
+                let refined = self.refined.entry(rule.clone()).or_default();
+                refined.selector = selector.clone().or(refined.selector.take());
+                refined.severity = severity.or(refined.severity);
+                refined.weight = weight.or(refined.weight);
+                refined.role = role.or(refined.role);
+            }
+        }
+    }
+
+    fn is_selected(&self, common: &Common) -> bool {
+        let by_cluster = common.cluster.as_ref().and_then(|cluster| self.selected.get(cluster));
+        self.selected.get(&common.id).or(by_cluster).copied().unwrap_or(common.selected)
+    }
+
+    fn value(&self, id: &str) -> Option<Vec<String>> {
+        self.values.get(id).cloned().or_else(|| {
+            let value = self.policy.benchmark.values.get(id)?;
+            value.by_selector.get("").cloned().or_else(|| value.first.clone())
+        })
+    }
+
+    fn refined(&self, common: &Common) -> Refined {
+        let by_cluster = common.cluster.as_ref().and_then(|cluster| self.refined.get(cluster));
+        self.refined.get(&common.id).or(by_cluster).cloned().unwrap_or_default()
+    }
+
+    /// Selected ids, for `requires` and `conflicts`.
+    fn is_selected_id(&self, id: &str) -> bool {
+        fn find<'items>(items: &'items [Item], id: &str) -> Option<&'items Common> {
+            items.iter().find_map(|item| match item {
+                Item::Rule(rule) => (rule.common.id == id).then_some(&rule.common),
+                Item::Group(group) if group.common.id == id => Some(&group.common),
+                Item::Group(group) => find(&group.items, id),
+            })
+        }
+        find(&self.policy.benchmark.items, id).is_some_and(|common| self.is_selected(common))
+    }
+}
+
+/// Which document, with which external values: two rules may give one variable different values.
+type Context = (String, usize);
+
+#[derive(Default)]
+struct Document {
+    definitions: BTreeMap<String, usize>,
+    open_definitions: BTreeSet<String>,
+    tests: BTreeMap<String, usize>,
+    objects: BTreeMap<String, Result<ObjectKey, Cannot>>,
+    states: BTreeMap<String, Result<StateKey, Cannot>>,
+    variables: BTreeMap<String, Result<VariableKey, Cannot>>,
+    open: BTreeSet<String>,
+}
+
+struct Compiler<'policy, 'tailored> {
+    policy: &'policy Policy,
+    tailored: &'tailored Tailored<'policy>,
+    documents: BTreeMap<Context, Document>,
+    /// The external values of each context of a document.
+    bindings: BTreeMap<String, Vec<BTreeMap<String, Vec<String>>>>,
+    compiled: Compiled,
+    platforms_open: usize,
+}
+
+impl<'policy> Compiler<'policy, '_> {
+    fn items(&mut self, items: &'policy [Item], is_selected: bool, levels: &mut Vec<Vec<PlatformPlan>>) -> Vec<TreeNode> {
+        let mut nodes = Vec::with_capacity(items.len());
+        for item in items {
+            match item {
+                Item::Group(group) => {
+                    let is_selected = is_selected && self.tailored.is_selected(&group.common);
+                    let depth = levels.len();
+                    if !group.common.platforms.is_empty() {
+                        levels.push(self.platforms(&group.common.platforms));
+                    }
+                    let children = self.items(&group.items, is_selected, levels);
+                    levels.truncate(depth);
+                    nodes.push(TreeNode::Group(group.common.weight, children));
+                }
+                Item::Rule(rule) => {
+                    let weight = self.tailored.refined(&rule.common).weight.unwrap_or(rule.common.weight);
+                    let is_selected = is_selected && self.tailored.is_selected(&rule.common) && self.is_allowed(&rule.common);
+                    nodes.push(TreeNode::Rule(weight, self.compiled.rules.len()));
+                    let plan = self.rule(rule, is_selected, levels);
+                    self.compiled.rules.push(plan);
+                }
+            }
+        }
+        nodes
+    }
+
+    fn is_allowed(&self, common: &Common) -> bool {
+        common.requires.iter().all(|any| any.iter().any(|id| self.tailored.is_selected_id(id)))
+            && !common.conflicts.iter().any(|id| self.tailored.is_selected_id(id))
+    }
+
+    fn rule(&mut self, rule: &'policy Rule, selected: bool, levels: &[Vec<PlatformPlan>]) -> RulePlan {
+        let refined = self.tailored.refined(&rule.common);
+        let role = refined.role.unwrap_or(rule.role);
+        let mut platforms: Vec<Vec<PlatformPlan>> = levels.to_vec();
+        let check = if !selected {
+            CheckPlan::NotChecked("not selected".to_owned())
+        } else if role == Role::Unchecked {
+            CheckPlan::NotChecked("the profile says `unchecked`".to_owned())
+        } else {
+            if !rule.common.platforms.is_empty() {
+                platforms.push(self.platforms(&rule.common.platforms));
+            }
+            self.check_of(rule, refined.selector.as_deref().unwrap_or_default())
+        };
+        RulePlan {
+            id: rule.common.id.clone(),
+            title: rule.common.title.clone(),
+            severity: refined.severity.unwrap_or(rule.severity),
+            role,
+            selected,
+            platforms,
+            check,
+            fix: self.fix_text(&rule.fix_text),
+        }
+    }
+
+    fn fix_text(&self, parts: &[TextPart]) -> String {
+        let mut text = String::new();
+        for part in parts {
+            match part {
+                TextPart::Text(plain) => text.push_str(plain),
+                TextPart::Sub(value) => text.push_str(&self.tailored.value(value).unwrap_or_default().join(", ")),
+            }
+        }
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        lines.join("\n")
+    }
+
+    /// A complex check, or the last OVAL check with the selector (else without one), as `oscap` picks it.
+    fn check_of(&mut self, rule: &'policy Rule, selector: &str) -> CheckPlan {
+        if let Some(complex) = &rule.complex_check {
+            return self.complex(complex);
+        }
+        let with = |selector: &str| {
+            rule.checks.iter().rev().find(|check| check.system == cpe::OVAL_SYSTEM && check.selector == selector)
+        };
+        match with(selector).or_else(|| with("")) {
+            Some(check) => self.check(check),
+            None => CheckPlan::NotChecked(match rule.checks.first() {
+                Some(check) => format!("not covered yet: checks of the system {}", check.system),
+                None => "the rule has no automated check".to_owned(),
+            }),
+        }
+    }
+
+    fn complex(&mut self, complex: &'policy ComplexCheck) -> CheckPlan {
+        let parts = complex
+            .parts
+            .iter()
+            .map(|part| match part {
+                ComplexPart::Check(check) if check.system == cpe::OVAL_SYSTEM => self.check(check),
+                ComplexPart::Check(check) => {
+                    CheckPlan::NotChecked(format!("not covered yet: checks of the system {}", check.system))
+                }
+                ComplexPart::Complex(inner) => self.complex(inner),
+            })
+            .collect();
+        CheckPlan::Complex { is_and: complex.is_and, negate: complex.negate, parts }
+    }
+
+    fn check(&mut self, check: &'policy xccdf::Check) -> CheckPlan {
+        for (href, name) in &check.content {
+            let Some(document) = self.policy.oval.get(href) else { continue };
+            let context = self.context(href, &check.exports);
+            let ids: Vec<&String> = match name {
+                Some(name) if document.definitions.contains_key(name) => vec![name],
+                Some(_) => continue,
+                None => document.definitions.keys().collect(),
+            };
+            let definitions = ids.into_iter().map(|id| self.definition(document, &context, id, 0)).collect();
+            return CheckPlan::Definitions { definitions, negate: check.negate };
+        }
+        let wanted: Vec<String> = check
+            .content
+            .iter()
+            .map(|(href, name)| format!("{} in {href}", name.as_deref().unwrap_or("all definitions")))
+            .collect();
+        CheckPlan::NotChecked(format!("the check is not in the data stream: {}", wanted.join(", ")))
+    }
+
+    /// The context of a document in which these values are exported.
+    fn context(&mut self, href: &str, exports: &[(String, String)]) -> Context {
+        let wanted: BTreeMap<String, Vec<String>> = exports
+            .iter()
+            .filter_map(|(value, variable)| Some((variable.clone(), self.tailored.value(value)?)))
+            .collect();
+        let contexts = self.bindings.entry(href.to_owned()).or_insert_with(|| vec![BTreeMap::new()]);
+        // The fewest contexts: one where nothing contradicts. A variable that a context was compiled
+        // without must not get a value later, so a context is open only for what it has not used.
+        for (number, known) in contexts.iter_mut().enumerate() {
+            let fits = wanted.iter().all(|(variable, values)| match known.get(variable) {
+                Some(other) => other == values,
+                None => !self
+                    .documents
+                    .get(&(href.to_owned(), number))
+                    .is_some_and(|document| document.variables.contains_key(variable)),
+            });
+            if fits {
+                known.extend(wanted);
+                return (href.to_owned(), number);
+            }
+        }
+        contexts.push(wanted);
+        (href.to_owned(), contexts.len() - 1)
+    }
+
+    fn document(&mut self, context: &Context) -> &mut Document {
+        self.documents.entry(context.clone()).or_default()
+    }
+
+    fn fixed(&mut self, truth: Truth, reason: impl Into<String>) -> usize {
+        let criteria = CriteriaPlan::Fixed(truth, reason.into());
+        self.compiled.definitions.push(DefinitionPlan { class: Class::Compliance, criteria });
+        self.compiled.definitions.len() - 1
+    }
+
+    fn definition(&mut self, oval: &'policy OvalDefinitions, context: &Context, id: &str, depth: usize) -> usize {
+        if let Some(known) = self.document(context).definitions.get(id) {
+            return *known;
+        }
+        if depth > REFERENCE_DEPTH_MAX {
+            return self.fixed(Truth::Error, format!("definitions extend each other deeper than {REFERENCE_DEPTH_MAX} at `{id}`"));
+        }
+        let Some(definition) = oval.definitions.get(id) else {
+            return self.fixed(Truth::Error, format!("the definition `{id}` is not in the data stream"));
+        };
+        if !self.document(context).open_definitions.insert(id.to_owned()) {
+            return self.fixed(Truth::Error, format!("the definition `{id}` extends itself"));
+        }
+        let criteria = match &definition.criteria {
+            Some(criteria) => self.criteria(oval, context, criteria, depth),
+            None => CriteriaPlan::Fixed(Truth::NotEvaluated, format!("the definition `{id}` has no criteria")),
+        };
+        self.compiled.definitions.push(DefinitionPlan { class: definition.class, criteria });
+        let position = self.compiled.definitions.len() - 1;
+        let document = self.document(context);
+        document.open_definitions.remove(id);
+        document.definitions.insert(id.to_owned(), position);
+        position
+    }
+
+    fn criteria(&mut self, oval: &'policy OvalDefinitions, context: &Context, criteria: &'policy Criteria, depth: usize) -> CriteriaPlan {
+        let parts = criteria
+            .parts
+            .iter()
+            .map(|part| match part {
+                Criterion::Criteria(inner) => self.criteria(oval, context, inner, depth),
+                Criterion::Test { test, negate, comment } => {
+                    CriteriaPlan::Test { test: self.test(oval, context, test, comment), negate: *negate }
+                }
+                Criterion::Extend { definition, negate } => {
+                    let definition = self.definition(oval, context, definition, depth + 1);
+                    CriteriaPlan::Definition { definition, negate: *negate }
+                }
+            })
+            .collect();
+        CriteriaPlan::Operator { operator: criteria.operator, negate: criteria.negate, parts }
+    }
+
+    fn test(&mut self, oval: &'policy OvalDefinitions, context: &Context, id: &str, comment: &str) -> usize {
+        if let Some(known) = self.document(context).tests.get(id) {
+            return *known;
+        }
+        let plan = match oval.tests.get(id) {
+            None => TestPlan {
+                kind: "unknown".to_owned(),
+                check: Check::All,
+                existence: Existence::AtLeastOneExists,
+                state_operator: Operator::And,
+                subject: Err((Truth::Error, format!("the test `{id}` is not in the data stream"))),
+                comment: comment.to_owned(),
+            },
+            Some(test) => {
+                let subject = if test.kind == "independent:unknown" {
+                    Err((Truth::Unknown, "the test is an unknown_test".to_owned()))
+                } else {
+                    self.subject(oval, context, test.object.as_deref(), &test.states).map_err(Cannot::outcome)
+                };
+                TestPlan {
+                    kind: test.kind.clone(),
+                    check: test.check,
+                    existence: test.existence,
+                    state_operator: test.state_operator,
+                    subject,
+                    comment: if test.comment.is_empty() { comment.to_owned() } else { test.comment.clone() },
+                }
+            }
+        };
+        self.compiled.tests.push(plan);
+        let position = self.compiled.tests.len() - 1;
+        self.document(context).tests.insert(id.to_owned(), position);
+        position
+    }
+
+    fn subject(
+        &mut self,
+        oval: &'policy OvalDefinitions,
+        context: &Context,
+        object: Option<&str>,
+        states: &[String],
+    ) -> Result<(ObjectKey, Vec<StateKey>), Cannot> {
+        let object = object.ok_or_else(|| Cannot::Broken("the test names no object".to_owned()))?;
+        let object = self.object(oval, context, object, 0)?;
+        let states = states.iter().map(|state| self.state(oval, context, state, 0)).collect::<Result<_, _>>()?;
+        Ok((object, states))
+    }
+
+    /// Guards against cycles around one reference.
+    fn open<T>(
+        &mut self,
+        context: &Context,
+        id: &str,
+        depth: usize,
+        compile: impl FnOnce(&mut Self) -> Result<T, Cannot>,
+    ) -> Result<T, Cannot> {
+        if depth > REFERENCE_DEPTH_MAX {
+            return Err(Cannot::Broken(format!("references are deeper than {REFERENCE_DEPTH_MAX} at `{id}`")));
+        }
+        if !self.document(context).open.insert(id.to_owned()) {
+            return Err(Cannot::Broken(format!("`{id}` refers to itself")));
+        }
+        let compiled = compile(self);
+        self.document(context).open.remove(id);
+        compiled
+    }
+
+    fn object(&mut self, oval: &'policy OvalDefinitions, context: &Context, id: &str, depth: usize) -> Result<ObjectKey, Cannot> {
+        if let Some(known) = self.document(context).objects.get(id) {
+            return known.clone();
+        }
+        let key = self.open(context, id, depth, |compiler| {
+            let object = oval.objects.get(id).ok_or_else(|| Cannot::Broken(format!("the object `{id}` is not in the data stream")))?;
+            if object.set.is_none() && !PROBED_KINDS.contains(&object.kind.as_str()) {
+                return Err(Cannot::Uncovered(format!("{}_object", object.kind)));
+            }
+            let set = object.set.as_ref().map(|set| compiler.set(oval, context, set, depth + 1)).transpose()?;
+            let plan = Object {
+                kind: object.kind.clone(),
+                entities: compiler.entities(oval, context, &object.entities, depth)?,
+                behaviors: object.behaviors.clone(),
+                filters: compiler.filters(oval, context, &object.filters, depth)?,
+                set,
+            };
+            let key = ObjectKey::of(&plan);
+            compiler.compiled.collection.objects.insert(key.clone(), plan);
+            Ok(key)
+        });
+        self.document(context).objects.insert(id.to_owned(), key.clone());
+        key
+    }
+
+    fn set(&mut self, oval: &'policy OvalDefinitions, context: &Context, set: &'policy OvalSet, depth: usize) -> Result<ObjectSet, Cannot> {
+        if depth > REFERENCE_DEPTH_MAX {
+            return Err(Cannot::Broken("sets are nested too deep".to_owned()));
+        }
+        let mut operands = Vec::new();
+        for object in &set.objects {
+            operands.push(SetOperand::Object(self.object(oval, context, object, depth + 1)?));
+        }
+        for inner in &set.sets {
+            operands.push(SetOperand::Set(Box::new(self.set(oval, context, inner, depth + 1)?)));
+        }
+        if operands.is_empty() || operands.len() > 2 {
+            return Err(Cannot::Broken(format!("a set has {} operands; one or two are allowed", operands.len())));
+        }
+        Ok(ObjectSet { operator: set.operator, operands, filters: self.filters(oval, context, &set.filters, depth)? })
+    }
+
+    fn filters(
+        &mut self,
+        oval: &'policy OvalDefinitions,
+        context: &Context,
+        filters: &[(FilterAction, String)],
+        depth: usize,
+    ) -> Result<Vec<Filter>, Cannot> {
+        filters
+            .iter()
+            .map(|(action, state)| Ok(Filter { action: *action, state: self.state(oval, context, state, depth + 1)? }))
+            .collect()
+    }
+
+    fn state(&mut self, oval: &'policy OvalDefinitions, context: &Context, id: &str, depth: usize) -> Result<StateKey, Cannot> {
+        if let Some(known) = self.document(context).states.get(id) {
+            return known.clone();
+        }
+        let key = self.open(context, id, depth, |compiler| {
+            let state = oval.states.get(id).ok_or_else(|| Cannot::Broken(format!("the state `{id}` is not in the data stream")))?;
+            let entities = compiler.entities(oval, context, &state.entities, depth)?;
+            let plan = State { kind: state.kind.clone(), operator: state.operator, entities };
+            let key = StateKey::of(&plan);
+            compiler.compiled.collection.states.insert(key.clone(), plan);
+            Ok(key)
+        });
+        self.document(context).states.insert(id.to_owned(), key.clone());
+        key
+    }
+
+    fn entities(
+        &mut self,
+        oval: &'policy OvalDefinitions,
+        context: &Context,
+        entities: &[Entity],
+        depth: usize,
+    ) -> Result<Vec<Entity>, Cannot> {
+        entities
+            .iter()
+            .map(|entity| {
+                let value = match &entity.value {
+                    EntityValue::Variable(id) => EntityValue::Variable(self.variable(oval, context, &id.0, depth + 1)?),
+                    // A `variable_object` names its variable as text.
+                    EntityValue::Literal(id) if entity.name == "var_ref" => {
+                        EntityValue::Variable(self.variable(oval, context, id.trim(), depth + 1)?)
+                    }
+                    EntityValue::Record(_) => return Err(Cannot::Uncovered("the datatype record".to_owned())),
+                    plain => plain.clone(),
+                };
+                Ok(Entity { value, ..entity.clone() })
+            })
+            .collect()
+    }
+
+    fn variable(&mut self, oval: &'policy OvalDefinitions, context: &Context, id: &str, depth: usize) -> Result<VariableKey, Cannot> {
+        if let Some(known) = self.document(context).variables.get(id) {
+            return known.clone();
+        }
+        let key = self.open(context, id, depth, |compiler| {
+            let variable = oval.variables.get(id).ok_or_else(|| Cannot::Broken(format!("the variable `{id}` is not in the data stream")))?;
+            let source = match &variable.source {
+                OvalVariableSource::Constant(values) => VariableSource::Constant(values.clone()),
+                OvalVariableSource::External(possible) => {
+                    let bound = compiler.bindings.get(&context.0).and_then(|all| all[context.1].get(id)).cloned();
+                    match bound {
+                        None => VariableSource::Unbound(format!("the external variable `{id}` has no value in this profile")),
+                        Some(values) => match values.iter().find(|value| !possible.is_empty() && !possible.contains(value)) {
+                            Some(wrong) => VariableSource::Unbound(format!("`{wrong}` is not a possible value of the variable `{id}`")),
+                            None => VariableSource::Constant(values),
+                        },
+                    }
+                }
+                OvalVariableSource::Local(component) => {
+                    VariableSource::Local(compiler.component(oval, context, component, depth + 1)?)
+                }
+                OvalVariableSource::Unsupported(construct) => return Err(Cannot::Uncovered(construct.clone())),
+            };
+            let plan = Variable { datatype: variable.datatype, source };
+            let key = VariableKey::of(&plan);
+            compiler.compiled.collection.variables.insert(key.clone(), plan);
+            Ok(key)
+        });
+        self.document(context).variables.insert(id.to_owned(), key.clone());
+        key
+    }
+
+    fn component(&mut self, oval: &'policy OvalDefinitions, context: &Context, component: &Component, depth: usize) -> Result<Component, Cannot> {
+        if depth > REFERENCE_DEPTH_MAX {
+            return Err(Cannot::Broken("functions are nested too deep".to_owned()));
+        }
+        let mut all = |components: &[Component]| -> Result<Vec<Component>, Cannot> {
+            components.iter().map(|inner| self.component(oval, context, inner, depth + 1)).collect()
+        };
+        Ok(match component {
+            Component::Literal(_) => component.clone(),
+            Component::Object { record_field: Some(_), .. } => return Err(Cannot::Uncovered("record_field".to_owned())),
+            Component::Object { object, item_field, record_field } => Component::Object {
+                object: self.object(oval, context, &object.0, depth + 1)?,
+                item_field: item_field.clone(),
+                record_field: record_field.clone(),
+            },
+            Component::Variable(id) => Component::Variable(self.variable(oval, context, &id.0, depth + 1)?),
+            Component::Arithmetic { is_product, operands } => {
+                Component::Arithmetic { is_product: *is_product, operands: all(operands)? }
+            }
+            Component::Concat(parts) => Component::Concat(all(parts)?),
+            Component::Count(parts) => Component::Count(all(parts)?),
+            Component::Merge(delimiter, parts) => Component::Merge(delimiter.clone(), all(parts)?),
+            Component::Unique(parts) => Component::Unique(all(parts)?),
+            Component::TimeDifference { format_1, format_2, operands } => Component::TimeDifference {
+                format_1: format_1.clone(),
+                format_2: format_2.clone(),
+                operands: all(operands)?,
+            },
+            Component::Begin(text, of) => Component::Begin(text.clone(), self.boxed(oval, context, of, depth)?),
+            Component::End(text, of) => Component::End(text.clone(), self.boxed(oval, context, of, depth)?),
+            Component::EscapeRegex(of) => Component::EscapeRegex(self.boxed(oval, context, of, depth)?),
+            Component::GlobToRegex { noescape, of } => {
+                Component::GlobToRegex { noescape: *noescape, of: self.boxed(oval, context, of, depth)? }
+            }
+            Component::RegexCapture(regex, of) => Component::RegexCapture(regex.clone(), self.boxed(oval, context, of, depth)?),
+            Component::Split(delimiter, of) => Component::Split(delimiter.clone(), self.boxed(oval, context, of, depth)?),
+            Component::Substring { start, length, of } => {
+                Component::Substring { start: *start, length: *length, of: self.boxed(oval, context, of, depth)? }
+            }
+        })
+    }
+
+    fn boxed(&mut self, oval: &'policy OvalDefinitions, context: &Context, of: &Component, depth: usize) -> Result<Box<Component>, Cannot> {
+        self.component(oval, context, of, depth + 1).map(Box::new)
+    }
+
+    fn platforms(&mut self, names: &[String]) -> Vec<PlatformPlan> {
+        names.iter().map(|name| self.platform(name)).collect()
+    }
+
+    fn platform(&mut self, name: &str) -> PlatformPlan {
+        let policy = self.policy;
+        let id = name.strip_prefix('#').unwrap_or(name);
+        if let Some(platform) = policy.platforms.language.iter().find(|platform| platform.id == id) {
+            return match &platform.test {
+                Some(test) => self.logical(test),
+                None => PlatformPlan::Undefined(name.to_owned()),
+            };
+        }
+        let item = policy.platforms.dictionary.iter().find(|item| cpe::same_name(&item.name, name));
+        match item.and_then(|item| Some((item, policy.oval.get(&item.href)?))) {
+            Some((item, oval)) => {
+                let context = self.context(&item.href, &[]);
+                PlatformPlan::Definition(self.definition(oval, &context, &item.definition, 0))
+            }
+            None => PlatformPlan::Undefined(name.to_owned()),
+        }
+    }
+
+    fn logical(&mut self, test: &'policy LogicalTest) -> PlatformPlan {
+        self.platforms_open += 1;
+        let parts = if self.platforms_open > REFERENCE_DEPTH_MAX {
+            vec![PlatformPlan::Undefined("platforms are nested too deep".to_owned())]
+        } else {
+            test.parts
+                .iter()
+                .map(|part| match part {
+                    LogicalPart::Test(inner) => self.logical(inner),
+                    LogicalPart::Name(name) => self.platform(name),
+                    LogicalPart::Unsupported(system) => PlatformPlan::Undefined(system.clone()),
+                    LogicalPart::Definition { href, id } => match self.policy.oval.get(href) {
+                        Some(oval) => {
+                            let context = self.context(href, &[]);
+                            PlatformPlan::Definition(self.definition(oval, &context, id, 0))
+                        }
+                        None => PlatformPlan::Undefined(format!("{id} in {href}")),
+                    },
+                })
+                .collect()
+        };
+        self.platforms_open -= 1;
+        PlatformPlan::Test { is_and: test.is_and, negate: test.negate, parts }
+    }
+
+    /// What has to come back: the objects of tests, and those whose items feed variables of states.
+    fn finish_report(&mut self) {
+        let plan = &self.compiled.collection;
+        let mut report: BTreeSet<ObjectKey> = BTreeSet::new();
+        let mut variables: Vec<&VariableKey> = Vec::new();
+        let mut seen: BTreeSet<&VariableKey> = BTreeSet::new();
+        for (object, states) in self.compiled.tests.iter().filter_map(|test| test.subject.as_ref().ok()) {
+            report.insert(object.clone());
+            for entity in states.iter().filter_map(|key| plan.states.get(key)).flat_map(|state| &state.entities) {
+                if let EntityValue::Variable(key) = &entity.value {
+                    variables.push(key);
+                }
+            }
+        }
+        while let Some(key) = variables.pop() {
+            if let Some(VariableSource::Local(component)) = plan.variables.get(key).map(|variable| &variable.source)
+                && seen.insert(key)
+            {
+                references(component, &mut report, &mut variables);
+            }
+        }
+        self.compiled.collection.report = report.into_iter().collect();
+    }
+}
+
+fn references<'plan>(component: &'plan Component, objects: &mut BTreeSet<ObjectKey>, variables: &mut Vec<&'plan VariableKey>) {
+    match component {
+        Component::Literal(_) => {}
+        Component::Object { object, .. } => {
+            objects.insert(object.clone());
+        }
+        Component::Variable(key) => variables.push(key),
+        Component::Arithmetic { operands: parts, .. }
+        | Component::Concat(parts)
+        | Component::Count(parts)
+        | Component::Merge(_, parts)
+        | Component::Unique(parts)
+        | Component::TimeDifference { operands: parts, .. } => {
+            for part in parts {
+                references(part, objects, variables);
+            }
+        }
+        Component::Begin(_, of)
+        | Component::End(_, of)
+        | Component::EscapeRegex(of)
+        | Component::GlobToRegex { of, .. }
+        | Component::RegexCapture(_, of)
+        | Component::Split(_, of)
+        | Component::Substring { of, .. } => references(of, objects, variables),
+    }
+}

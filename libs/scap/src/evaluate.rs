@@ -1,0 +1,543 @@
+//! From plans and stored observations to verdicts, with the evidence in words.
+//!
+//! What was not collected, is stale, or was cut off is `unknown` with the reason; never `pass`.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use jiff::Timestamp;
+use oval::check::{self, Truth};
+use oval::state::{Mismatch, States};
+use oval::variable::{ObjectSource, Variables};
+use proto::observation::{Collected, Flag, Item, Status};
+use proto::plan::{CollectionPlan, Entity, EntityValue, Existence, Object, ObjectKey, Operator, StateKey};
+use proto::verdict::{RuleResult, Sense, Verdict};
+
+use crate::compile::{CheckPlan, Compiled, CriteriaPlan, PlatformPlan, RulePlan, TestPlan, TreeNode};
+use crate::oval::Class;
+use crate::score::{self, Scored};
+use crate::xccdf::Role;
+
+/// A stored observation, as the evaluator needs it.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    /// What was found.
+    pub collected_object: Rc<Collected>,
+    /// When.
+    pub collected: Timestamp,
+}
+
+/// What to decide on.
+#[derive(Debug, Clone, Default)]
+pub struct Evidence {
+    /// By object.
+    pub observations: BTreeMap<ObjectKey, Observed>,
+    /// Anything older is stale.
+    pub collected_since: Option<Timestamp>,
+}
+
+/// Verdicts on one endpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evaluation {
+    /// The selected rules, in the benchmark's order.
+    pub results: Vec<RuleResult>,
+    /// The default score; `None` where no rule counts.
+    pub score: Option<f64>,
+    /// The oldest observation that was used.
+    pub oldest_collected: Option<Timestamp>,
+    /// How many rules got each verdict, `notselected` included.
+    pub counts: Vec<(Verdict, u64)>,
+}
+
+/// Lines of evidence kept for each rule.
+const EVIDENCE_LINES_MAX: usize = 6;
+
+/// Decides every rule.
+pub fn evaluate(compiled: &Compiled, evidence: &Evidence, now: Timestamp) -> Evaluation {
+    let plan = &compiled.collection;
+    let mut evaluator = Evaluator {
+        compiled,
+        source: Stored { evidence },
+        states: States { plan, variables: Variables::new(plan, now) },
+        definitions: vec![None; compiled.definitions.len()],
+        tests: vec![None; compiled.tests.len()],
+        open: Vec::new(),
+        oldest: None,
+    };
+    let mut results = Vec::new();
+    let mut verdicts = Vec::with_capacity(compiled.rules.len());
+    for rule in &compiled.rules {
+        let result = evaluator.rule(rule);
+        verdicts.push(result.verdict);
+        if result.verdict != Verdict::NotSelected {
+            results.push(result);
+        }
+    }
+    let mut counts: BTreeMap<Verdict, u64> = BTreeMap::new();
+    for verdict in &verdicts {
+        *counts.entry(*verdict).or_default() += 1;
+    }
+    Evaluation {
+        results,
+        score: score::default_model(&scored(&compiled.tree, &verdicts)),
+        oldest_collected: evaluator.oldest,
+        counts: counts.into_iter().collect(),
+    }
+}
+
+fn scored(tree: &[TreeNode], verdicts: &[Verdict]) -> Vec<Scored> {
+    tree.iter()
+        .map(|node| match node {
+            TreeNode::Group(weight, children) => Scored::Group(*weight, scored(children, verdicts)),
+            TreeNode::Rule(weight, at) => Scored::Rule(*weight, verdicts[*at]),
+        })
+        .collect()
+}
+
+/// Observations as a source for variables.
+struct Stored<'evidence> {
+    evidence: &'evidence Evidence,
+}
+
+impl ObjectSource for Stored<'_> {
+    fn object(&mut self, key: &ObjectKey, _depth: usize) -> Option<Rc<Collected>> {
+        self.evidence.observations.get(key).map(|observed| Rc::clone(&observed.collected_object))
+    }
+}
+
+/// What a test came to.
+#[derive(Debug, Clone)]
+struct Outcome {
+    truth: Truth,
+    found: Vec<String>,
+    expected: Vec<String>,
+    reasons: Vec<String>,
+}
+
+impl Outcome {
+    fn because(truth: Truth, reason: impl Into<String>) -> Self {
+        Self { truth, found: Vec::new(), expected: Vec::new(), reasons: vec![reason.into()] }
+    }
+}
+
+struct Evaluator<'run> {
+    compiled: &'run Compiled,
+    source: Stored<'run>,
+    states: States<'run>,
+    definitions: Vec<Option<Truth>>,
+    tests: Vec<Option<Rc<Outcome>>>,
+    /// Definitions that are being decided, to see a cycle.
+    open: Vec<usize>,
+    oldest: Option<Timestamp>,
+}
+
+impl Evaluator<'_> {
+    fn rule(&mut self, rule: &RulePlan) -> RuleResult {
+        let mut result = RuleResult {
+            rule: rule.id.clone(),
+            title: rule.title.clone(),
+            severity: rule.severity,
+            verdict: Verdict::NotSelected,
+            sense: Sense::Compliance,
+            found: Vec::new(),
+            expected: Vec::new(),
+            reasons: Vec::new(),
+            fix: None,
+            objects: Vec::new(),
+        };
+        if !rule.selected {
+            return result;
+        }
+        if rule.role == Role::Unchecked {
+            result.verdict = Verdict::NotChecked;
+            result.reasons.push("the profile says `unchecked`".to_owned());
+            return result;
+        }
+        if let Some(reason) = self.not_applicable(rule) {
+            result.verdict = Verdict::NotApplicable;
+            result.reasons.push(reason);
+            return result;
+        }
+        let mut told = Told::default();
+        let verdict = self.check(&rule.check, &mut told);
+        result.sense = told.sense;
+        result.objects = told.objects;
+        result.objects.sort();
+        result.objects.dedup();
+        if verdict != Verdict::Pass {
+            for (from, to) in [
+                (told.found, &mut result.found),
+                (told.expected, &mut result.expected),
+                (told.reasons, &mut result.reasons),
+            ] {
+                for line in from {
+                    if to.len() < EVIDENCE_LINES_MAX && !to.contains(&line) {
+                        to.push(line);
+                    }
+                }
+            }
+        }
+        if matches!(verdict, Verdict::Fail) && !rule.fix.is_empty() {
+            result.fix = Some(rule.fix.chars().take(1200).collect());
+        }
+        result.verdict = match (rule.role, verdict) {
+            (Role::Unscored, Verdict::Pass | Verdict::Fail | Verdict::Error | Verdict::Unknown) => Verdict::Informational,
+            (_, verdict) => verdict,
+        };
+        result
+    }
+
+    fn not_applicable(&mut self, rule: &RulePlan) -> Option<String> {
+        for level in &rule.platforms {
+            let mut names = Vec::new();
+            if !level.iter().any(|platform| self.platform(platform, &mut names) == Truth::True) {
+                let reason = if names.is_empty() {
+                    "none of the rule's platforms is here".to_owned()
+                } else {
+                    format!("the platform is not defined: {}", names.join(", "))
+                };
+                return Some(reason);
+            }
+        }
+        None
+    }
+
+    fn platform(&mut self, platform: &PlatformPlan, undefined: &mut Vec<String>) -> Truth {
+        match platform {
+            PlatformPlan::Undefined(name) => {
+                undefined.push(name.clone());
+                Truth::False
+            }
+            PlatformPlan::Definition(definition) => {
+                // Only a clear yes makes a platform: `oscap` takes everything else as no.
+                Truth::from(self.definition(*definition) == Truth::True)
+            }
+            PlatformPlan::Test { is_and, negate, parts } => {
+                let truths: Vec<Truth> = parts.iter().map(|part| self.platform(part, undefined)).collect();
+                let operator = if *is_and { Operator::And } else { Operator::Or };
+                let truth = check::operator(operator, truths);
+                if *negate { truth.negated() } else { truth }
+            }
+        }
+    }
+
+    fn check(&mut self, plan: &CheckPlan, told: &mut Told) -> Verdict {
+        let (verdict, negate) = match plan {
+            CheckPlan::NotChecked(reason) => {
+                told.reasons.push(reason.clone());
+                return Verdict::NotChecked;
+            }
+            CheckPlan::Definitions { definitions, negate } => {
+                let verdicts: Vec<Verdict> = definitions.iter().map(|definition| self.decided(*definition, told)).collect();
+                (combine(true, &verdicts), *negate)
+            }
+            CheckPlan::Complex { is_and, negate, parts } => {
+                let verdicts: Vec<Verdict> = parts.iter().map(|part| self.check(part, told)).collect();
+                (combine(*is_and, &verdicts), *negate)
+            }
+        };
+        match (negate, verdict) {
+            (true, Verdict::Pass) => Verdict::Fail,
+            (true, Verdict::Fail) => Verdict::Pass,
+            (_, verdict) => verdict,
+        }
+    }
+
+    /// A definition's verdict: for patches and vulnerabilities, true is bad.
+    fn decided(&mut self, position: usize, told: &mut Told) -> Verdict {
+        let truth = self.definition(position);
+        let definition = &self.compiled.definitions[position];
+        let is_bad_when_true = matches!(definition.class, Class::Patch | Class::Vulnerability);
+        if is_bad_when_true {
+            told.sense = Sense::Vulnerability;
+        }
+        self.tell(&definition.criteria, is_bad_when_true, told, 0);
+        match truth {
+            Truth::True if is_bad_when_true => Verdict::Fail,
+            Truth::False if is_bad_when_true => Verdict::Pass,
+            Truth::True => Verdict::Pass,
+            Truth::False => Verdict::Fail,
+            Truth::Unknown => Verdict::Unknown,
+            Truth::Error => Verdict::Error,
+            Truth::NotEvaluated => Verdict::NotChecked,
+            Truth::NotApplicable => Verdict::NotApplicable,
+        }
+    }
+
+    fn definition(&mut self, position: usize) -> Truth {
+        if let Some(known) = self.definitions[position] {
+            return known;
+        }
+        if self.open.contains(&position) {
+            return Truth::Error;
+        }
+        self.open.push(position);
+        let compiled = self.compiled;
+        let truth = self.criteria(&compiled.definitions[position].criteria);
+        self.open.pop();
+        self.definitions[position] = Some(truth);
+        truth
+    }
+
+    fn criteria(&mut self, criteria: &CriteriaPlan) -> Truth {
+        let (truth, negate) = match criteria {
+            CriteriaPlan::Fixed(truth, _) => (*truth, false),
+            CriteriaPlan::Operator { operator, negate, parts } => {
+                let truths: Vec<Truth> = parts.iter().map(|part| self.criteria(part)).collect();
+                (check::operator(*operator, truths), *negate)
+            }
+            CriteriaPlan::Test { test, negate } => (self.test(*test).truth, *negate),
+            CriteriaPlan::Definition { definition, negate } => (self.definition(*definition), *negate),
+        };
+        if negate { truth.negated() } else { truth }
+    }
+
+    fn test(&mut self, position: usize) -> Rc<Outcome> {
+        if let Some(known) = &self.tests[position] {
+            return Rc::clone(known);
+        }
+        let compiled = self.compiled;
+        let test = &compiled.tests[position];
+        let outcome = match &test.subject {
+            Err((truth, reason)) => Outcome::because(*truth, reason.clone()),
+            Ok((object, states)) => self.decide(test, object, states),
+        };
+        let outcome = Rc::new(outcome);
+        self.tests[position] = Some(Rc::clone(&outcome));
+        outcome
+    }
+
+    fn decide(&mut self, test: &TestPlan, object: &ObjectKey, states: &[StateKey]) -> Outcome {
+        let Some(observed) = self.source.evidence.observations.get(object) else {
+            return Outcome::because(Truth::Unknown, format!("not collected: {}", self.object_words(object)));
+        };
+        if self.source.evidence.collected_since.is_some_and(|since| observed.collected < since) {
+            let text = format!("stale: collected {:.0}, too old for this evaluation", observed.collected);
+            return Outcome::because(Truth::Unknown, text);
+        }
+        self.oldest = Some(self.oldest.map_or(observed.collected, |oldest| oldest.min(observed.collected)));
+        let collected = Rc::clone(&observed.collected_object);
+        let reason = |what: &str| collected.messages.first().map_or_else(|| what.to_owned(), Clone::clone);
+        match collected.flag {
+            Flag::Error if test.existence == Existence::AnyExist && states.is_empty() => Outcome { truth: Truth::True, found: vec![], expected: vec![], reasons: vec![] },
+            Flag::Error => Outcome::because(Truth::Error, reason("the object could not be collected")),
+            Flag::NotCollected => Outcome::because(Truth::Unknown, reason("not collected")),
+            Flag::NotApplicable => Outcome::because(Truth::NotApplicable, reason("not applicable on this endpoint")),
+            Flag::DoesNotExist => {
+                let truth = check::existence(test.existence, []);
+                let mut outcome = Outcome { truth, found: Vec::new(), expected: Vec::new(), reasons: Vec::new() };
+                if truth == Truth::False {
+                    outcome.found.push(format!("nothing: {}", self.object_words(object)));
+                    outcome.expected = self.states_words(states).unwrap_or_else(|| vec!["that it exists".to_owned()]);
+                    outcome.reasons.clone_from(&collected.messages);
+                }
+                outcome
+            }
+            Flag::Complete | Flag::Incomplete => self.decide_items(test, &collected, states),
+        }
+    }
+
+    fn decide_items(&mut self, test: &TestPlan, collected: &Collected, states: &[StateKey]) -> Outcome {
+        let is_incomplete = collected.flag == Flag::Incomplete;
+        let existence = if is_incomplete {
+            incomplete_existence(test.existence, &collected.items)
+        } else {
+            check::existence(test.existence, collected.items.iter().map(|item| item.status))
+        };
+        let mut outcome = Outcome { truth: existence, found: Vec::new(), expected: Vec::new(), reasons: Vec::new() };
+        if is_incomplete {
+            outcome.reasons.clone_from(&collected.messages);
+        }
+        let existing: Vec<&Item> = collected.items.iter().filter(|item| item.status == Status::Exists).collect();
+        if existence != Truth::True {
+            outcome.found = existing.iter().take(EVIDENCE_LINES_MAX).map(|item| item_words(item)).collect();
+            if existing.len() > EVIDENCE_LINES_MAX {
+                outcome.found.push(format!("and {} more", existing.len() - EVIDENCE_LINES_MAX));
+            }
+            outcome.expected.push(match test.existence {
+                Existence::NoneExist => "none".to_owned(),
+                Existence::OnlyOneExists => "exactly one".to_owned(),
+                _ => "that it exists".to_owned(),
+            });
+            return outcome;
+        }
+        if states.is_empty() || existing.is_empty() {
+            return outcome;
+        }
+        let plan = self.compiled;
+        let mut truths = Vec::with_capacity(existing.len());
+        for item in &existing {
+            let mut mismatches: Vec<Mismatch> = Vec::new();
+            let of_states: Vec<Truth> = states
+                .iter()
+                .map(|key| match plan.collection.states.get(key) {
+                    Some(state) => self.states.evaluate(state, item, &mut self.source, 0, &mut mismatches),
+                    None => Truth::Error,
+                })
+                .collect();
+            let truth = check::operator(test.state_operator, of_states);
+            truths.push(truth);
+            if truth != Truth::True && outcome.found.len() < EVIDENCE_LINES_MAX {
+                for mismatch in mismatches {
+                    outcome.found.push(format!("{}: {}", subject_words(item), mismatch.found));
+                    outcome.expected.push(mismatch.expected);
+                    outcome.reasons.extend(mismatch.reason);
+                }
+            }
+        }
+        outcome.expected.dedup();
+        outcome.truth = check::check(test.check, truths);
+        if is_incomplete {
+            outcome.truth = match (test.check, outcome.truth) {
+                (proto::plan::Check::AtLeastOne, Truth::True) | (_, Truth::False) => outcome.truth,
+                _ => Truth::Unknown,
+            };
+        }
+        outcome
+    }
+
+    /// Gathers the evidence of the parts that made the criteria what they are; `want_false` follows
+    /// negation.
+    fn tell(&mut self, criteria: &CriteriaPlan, want_false: bool, told: &mut Told, depth: usize) {
+        if depth > 2 * crate::limits::REFERENCE_DEPTH_MAX {
+            return;
+        }
+        let compiled = self.compiled;
+        match criteria {
+            CriteriaPlan::Fixed(_, reason) => told.reasons.push(reason.clone()),
+            CriteriaPlan::Operator { negate, parts, .. } => {
+                for part in parts {
+                    self.tell(part, want_false ^ negate, told, depth + 1);
+                }
+            }
+            CriteriaPlan::Definition { definition, negate } => {
+                self.tell(&compiled.definitions[*definition].criteria, want_false ^ negate, told, depth + 1);
+            }
+            CriteriaPlan::Test { test, negate } => {
+                let outcome = self.test(*test);
+                let plan = &compiled.tests[*test];
+                if let Ok((object, _)) = &plan.subject {
+                    told.objects.push(object.clone());
+                }
+                let truth = if *negate { outcome.truth.negated() } else { outcome.truth };
+                let is_good = truth == Truth::from(!want_false);
+                if is_good {
+                    return;
+                }
+                if outcome.truth == Truth::True {
+                    told.found.push(format!("so it is: {}", one_line(&plan.comment)));
+                    told.expected.push("that it is not so".to_owned());
+                }
+                told.found.extend(outcome.found.iter().cloned());
+                told.expected.extend(outcome.expected.iter().cloned());
+                told.reasons.extend(outcome.reasons.iter().cloned());
+            }
+        }
+    }
+
+    fn object_words(&self, key: &ObjectKey) -> String {
+        let plan = &self.compiled.collection;
+        plan.objects.get(key).map_or_else(|| key.to_string(), |object| object_words(plan, object))
+    }
+
+    fn states_words(&self, states: &[StateKey]) -> Option<Vec<String>> {
+        let plan = &self.compiled.collection;
+        let words: Vec<String> = states
+            .iter()
+            .filter_map(|key| plan.states.get(key))
+            .flat_map(|state| &state.entities)
+            .map(|entity| entity_words(plan, entity))
+            .collect();
+        (!words.is_empty()).then_some(words)
+    }
+}
+
+/// What is told about a rule.
+#[derive(Debug, Default)]
+struct Told {
+    sense: Sense,
+    found: Vec<String>,
+    expected: Vec<String>,
+    reasons: Vec<String>,
+    objects: Vec<ObjectKey>,
+}
+
+/// XCCDF 1.2 tables 12 and 13 over `oscap`'s reading: what was not checked does not count.
+fn combine(is_and: bool, verdicts: &[Verdict]) -> Verdict {
+    let order: &[Verdict] = if is_and {
+        &[Verdict::Fail, Verdict::Error, Verdict::Unknown, Verdict::Pass, Verdict::NotApplicable]
+    } else {
+        &[Verdict::Pass, Verdict::Error, Verdict::Unknown, Verdict::Fail, Verdict::NotApplicable]
+    };
+    order.iter().copied().find(|verdict| verdicts.contains(verdict)).unwrap_or(Verdict::NotChecked)
+}
+
+/// §5.3.6.4: what can be said of existence when there may be more items.
+fn incomplete_existence(existence: Existence, items: &[Item]) -> Truth {
+    let there = items.iter().filter(|item| item.status == Status::Exists).count();
+    let is_any_absent = items.iter().any(|item| item.status == Status::DoesNotExist);
+    match existence {
+        Existence::AnyExist => Truth::True,
+        Existence::AtLeastOneExists if there > 0 => Truth::True,
+        Existence::AllExist if is_any_absent => Truth::False,
+        Existence::NoneExist if there > 0 => Truth::False,
+        Existence::OnlyOneExists if there > 1 => Truth::False,
+        _ => Truth::Unknown,
+    }
+}
+
+fn one_line(text: &str) -> String {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    text.chars().take(160).collect()
+}
+
+/// What an item is about.
+fn subject_words(item: &Item) -> String {
+    let first = |names: &[&str]| names.iter().find_map(|name| item.value(name)).map(one_line);
+    let words = match item.kind.as_str() {
+        "unix:file" | "independent:textfilecontent54" => first(&["filepath", "path"]),
+        "linux:partition" => first(&["mount_point"]),
+        "unix:password" | "unix:shadow" => first(&["username"]),
+        "linux:inetlisteningservers" => first(&["local_full_address"]),
+        "linux:systemdunitproperty" | "linux:systemdunitdependency" => first(&["unit"]),
+        _ => first(&["name", "value"]),
+    };
+    words.unwrap_or_else(|| item.kind.clone())
+}
+
+/// An item in a few words.
+fn item_words(item: &Item) -> String {
+    match item.kind.as_str() {
+        "independent:textfilecontent54" => {
+            format!("{}: {}", subject_words(item), one_line(item.value("text").unwrap_or_default()))
+        }
+        "linux:dpkginfo" => format!("package {} {}", subject_words(item), item.value("evr").unwrap_or_default()),
+        _ => subject_words(item),
+    }
+}
+
+fn object_words(plan: &CollectionPlan, object: &Object) -> String {
+    if object.set.is_some() {
+        return format!("a set of {}", object.kind);
+    }
+    let words: Vec<String> = object
+        .entities
+        .iter()
+        .filter(|entity| entity.name != "instance" && entity.value != EntityValue::Nil)
+        .map(|entity| entity_words(plan, entity))
+        .collect();
+    format!("{} with {}", object.kind, words.join(", "))
+}
+
+fn entity_words(plan: &CollectionPlan, entity: &Entity) -> String {
+    let value = match &entity.value {
+        EntityValue::Literal(value) => one_line(value),
+        EntityValue::Nil => "(nothing)".to_owned(),
+        EntityValue::Record(_) => "(record)".to_owned(),
+        EntityValue::Variable(key) => match plan.variables.get(key).map(|variable| &variable.source) {
+            Some(proto::plan::VariableSource::Constant(values)) => one_line(&values.join(", ")),
+            _ => "(a computed value)".to_owned(),
+        },
+    };
+    format!("{} {} {value}", entity.name, entity.operation)
+}

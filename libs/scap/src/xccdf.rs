@@ -1,0 +1,223 @@
+//! XCCDF 1.2 benchmarks as a model that serialises (`xccdf_1.2.xsd`; 1.1 documents fit as well).
+
+use std::collections::BTreeMap;
+
+use proto::verdict::Severity;
+use serde::{Deserialize, Serialize};
+
+/// `Benchmark`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Benchmark {
+    /// Its id.
+    pub id: String,
+    /// Its title.
+    pub title: String,
+    /// Its version.
+    pub version: String,
+    /// Where it applies; empty: everywhere.
+    pub platforms: Vec<String>,
+    /// Groups and rules, in order.
+    pub items: Vec<Item>,
+    /// By id.
+    pub values: BTreeMap<String, Value>,
+    /// In order.
+    pub profiles: Vec<Profile>,
+}
+
+/// A group or a rule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Item {
+    /// `Group`.
+    Group(Group),
+    /// `Rule`.
+    Rule(Box<Rule>),
+}
+
+/// What groups and rules share.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Common {
+    /// Its id.
+    pub id: String,
+    /// `cluster-id`, which profiles may select by.
+    pub cluster: Option<String>,
+    /// Its title.
+    pub title: String,
+    /// Whether it is selected when no profile says otherwise.
+    pub selected: bool,
+    /// Its weight in the score.
+    pub weight: f64,
+    /// Where it applies; empty: everywhere.
+    pub platforms: Vec<String>,
+    /// Each: one of these must be selected.
+    pub requires: Vec<Vec<String>>,
+    /// None of these may be selected.
+    pub conflicts: Vec<String>,
+}
+
+/// `Group`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Group {
+    /// What groups and rules share.
+    pub common: Common,
+    /// What is in it.
+    pub items: Vec<Item>,
+}
+
+/// `Rule`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rule {
+    /// What groups and rules share.
+    pub common: Common,
+    /// Its severity.
+    pub severity: Severity,
+    /// `full`, `unscored` or `unchecked`.
+    pub role: Role,
+    /// Its checks, in order.
+    pub checks: Vec<Check>,
+    /// Instead of checks.
+    pub complex_check: Option<ComplexCheck>,
+    /// How to mend it, for people.
+    pub fix_text: Vec<TextPart>,
+    /// References: where from and what.
+    pub references: Vec<(String, String)>,
+    /// `ident`: system and name.
+    pub idents: Vec<(String, String)>,
+    /// Why.
+    pub rationale: String,
+}
+
+/// `roleEnumType`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Role {
+    /// Checked and scored.
+    #[default]
+    Full,
+    /// Checked, for information.
+    Unscored,
+    /// Not checked.
+    Unchecked,
+}
+
+/// Text with places for values.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum TextPart {
+    /// Plain.
+    Text(String),
+    /// The value of a `Value`.
+    Sub(String),
+}
+
+/// `check`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Check {
+    /// Its system, a URI.
+    pub system: String,
+    /// Its selector.
+    pub selector: String,
+    /// Pass and fail change places.
+    pub negate: bool,
+    /// One result for each definition.
+    pub multi_check: bool,
+    /// Value id and variable name.
+    pub exports: Vec<(String, String)>,
+    /// Where the check is: the component's href in the data stream, and the definition's id.
+    pub content: Vec<(String, Option<String>)>,
+}
+
+/// `complex-check`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ComplexCheck {
+    /// All, instead of any.
+    pub is_and: bool,
+    /// Pass and fail change places.
+    pub negate: bool,
+    /// Its parts.
+    pub parts: Vec<ComplexPart>,
+}
+
+/// A part of a complex check.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ComplexPart {
+    /// A check.
+    Check(Check),
+    /// A nested one.
+    Complex(ComplexCheck),
+}
+
+/// `Value`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Value {
+    /// Values by selector; the empty selector is the default.
+    pub by_selector: BTreeMap<String, Vec<String>>,
+    /// The first one written, where there is no default.
+    pub first: Option<Vec<String>>,
+}
+
+/// `Profile`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Profile {
+    /// Its id.
+    pub id: String,
+    /// Its title.
+    pub title: String,
+    /// The profile that it adds to.
+    pub extends: Option<String>,
+    /// What it changes, in order.
+    pub changes: Vec<Change>,
+}
+
+/// One thing that a profile changes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Change {
+    /// `select`.
+    Select {
+        /// An item's id or cluster.
+        item: String,
+        /// Whether it is selected.
+        selected: bool,
+    },
+    /// `set-value` and `set-complex-value`.
+    SetValue {
+        /// The value's id.
+        value: String,
+        /// What it is.
+        to: Vec<String>,
+    },
+    /// `refine-value`.
+    RefineValue {
+        /// The value's id.
+        value: String,
+        /// Which of its values.
+        selector: String,
+    },
+    /// `refine-rule`.
+    RefineRule {
+        /// The rule's id or cluster.
+        rule: String,
+        /// Which of its checks.
+        selector: Option<String>,
+        /// Its severity.
+        severity: Option<Severity>,
+        /// Its weight.
+        weight: Option<f64>,
+        /// Its role.
+        role: Option<Role>,
+    },
+}
+
+impl Benchmark {
+    /// Every rule, in order.
+    pub fn rules(&self) -> Vec<&Rule> {
+        fn collect<'items>(items: &'items [Item], rules: &mut Vec<&'items Rule>) {
+            for item in items {
+                match item {
+                    Item::Group(group) => collect(&group.items, rules),
+                    Item::Rule(rule) => rules.push(rule),
+                }
+            }
+        }
+        let mut rules = Vec::new();
+        collect(&self.items, &mut rules);
+        rules
+    }
+}
