@@ -1,0 +1,21 @@
+//! What one task may cost the endpoint. A task that is cut off says so, and its verdicts are
+//! `unknown`.
+
+/// Seconds that one task may take.
+pub const TASK_SECONDS_MAX: u64 = 300;
+/// Bytes of files that one task may read.
+pub const TASK_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// Directory entries that one task may look at.
+pub const TASK_ENTRIES_MAX: u64 = 20_000_000;
+/// Bytes of one file.
+pub const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Links that may lead to each other.
+pub const LINK_DEPTH_MAX: usize = 40;
+/// Directories inside each other.
+pub const DIRECTORY_DEPTH_MAX: usize = 256;
+/// Tasks that wait at one collector.
+pub const TASKS_MAX: usize = 64;
+/// Schedules at one collector.
+pub const SCHEDULES_MAX: usize = 64;
+/// Seconds for one question to D-Bus.
+pub const DBUS_SECONDS_MAX: u64 = 10;

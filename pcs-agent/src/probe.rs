@@ -1,0 +1,184 @@
+//! The probes: one file each, and one list of them.
+//!
+//! A probe gets a query with its variables resolved and answers with items. It reads the endpoint
+//! in-process, through [`Host`]; it runs no command, ever. Kinds and entities are those of the OVAL
+//! 5.11 system characteristics schemas; behaviour follows `oscap` 1.3.7 where the schemas are silent.
+
+use oval::compare::CompareError;
+use oval::resolve::{Prober, Query};
+use proto::observation::{Collected, Flag, Item, Status};
+
+use crate::host::{Cut, Host};
+
+pub(crate) mod dpkginfo;
+mod environmentvariable58;
+mod family;
+mod file;
+mod files;
+mod inetlisteningservers;
+mod partition;
+mod password;
+mod shadow;
+mod symlink;
+mod sysctl;
+mod systemd;
+mod systemdunitdependency;
+mod systemdunitproperty;
+mod textfilecontent54;
+mod uname;
+
+/// A unit of collection.
+pub(crate) trait Probe {
+    /// The kind of items, such as `unix:file`.
+    const KIND: &'static str;
+
+    /// What there is that the query asks for.
+    fn collect(host: &Host, query: &Query) -> Result<Collected, ProbeError>;
+}
+
+/// Why a probe gives nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProbeError {
+    /// The query cannot be answered, such as a pattern that is none.
+    #[error(transparent)]
+    Query(#[from] CompareError),
+    /// The budget is used up and nothing was found before.
+    #[error(transparent)]
+    Cut(#[from] Cut),
+    /// No rights: not an error of the endpoint, and not an answer either.
+    #[error("no rights to read {0}: run the collector as root")]
+    Denied(String),
+    /// Something on the endpoint does not work.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl From<ProbeError> for Collected {
+    fn from(error: ProbeError) -> Self {
+        let flag = match &error {
+            ProbeError::Query(_) | ProbeError::Broken(_) => Flag::Error,
+            ProbeError::Cut(_) => Flag::Incomplete,
+            ProbeError::Denied(_) => Flag::NotCollected,
+        };
+        Self::nothing(flag, error.to_string())
+    }
+}
+
+type Collect = fn(&Host, &Query) -> Result<Collected, ProbeError>;
+
+macro_rules! probes {
+    ($($probe:path,)*) => {
+        /// Every probe by kind.
+        const PROBES: &[(&str, Collect)] = &[$((<$probe as Probe>::KIND, <$probe as Probe>::collect)),*];
+    };
+}
+
+probes! {
+    dpkginfo::DpkgInfo,
+    environmentvariable58::EnvironmentVariable58,
+    family::Family,
+    file::File,
+    inetlisteningservers::InetListeningServers,
+    partition::Partition,
+    password::Password,
+    shadow::Shadow,
+    symlink::Symlink,
+    sysctl::Sysctl,
+    systemdunitdependency::SystemdUnitDependency,
+    systemdunitproperty::SystemdUnitProperty,
+    textfilecontent54::TextFileContent54,
+    uname::Uname,
+}
+
+/// Asks the probes of one endpoint.
+#[derive(Debug)]
+pub struct Probes<'host> {
+    host: &'host Host,
+}
+
+impl<'host> Probes<'host> {
+    /// Over this endpoint.
+    pub fn new(host: &'host Host) -> Self {
+        Self { host }
+    }
+}
+
+impl Prober for Probes<'_> {
+    fn probe(&mut self, query: &Query) -> Collected {
+        let Some((_, collect)) = PROBES.iter().find(|(kind, _)| *kind == query.kind) else {
+            return Collected::nothing(Flag::NotCollected, format!("this collector has no probe for {}", query.kind));
+        };
+        collect(self.host, query).unwrap_or_else(Collected::from)
+    }
+}
+
+/// Items that match, from all that there are: for probes whose source is small.
+pub(crate) fn matching(items: Vec<Item>, query: &Query) -> Result<Collected, ProbeError> {
+    let mut kept = Vec::new();
+    for item in items {
+        if query.matches(&item)? {
+            kept.push(item);
+        }
+    }
+    Ok(finish(kept, Vec::new()))
+}
+
+/// Flags what was found: cut at the limit on items, and an error where an item is one.
+pub(crate) fn finish(mut items: Vec<Item>, mut messages: Vec<String>) -> Collected {
+    let is_any_broken = items.iter().any(|item| item.status == Status::Error);
+    let mut flag = if items.is_empty() {
+        Flag::DoesNotExist
+    } else if is_any_broken {
+        Flag::Error
+    } else {
+        Flag::Complete
+    };
+    if items.len() > limits::CANDIDATES_MAX {
+        items.truncate(limits::CANDIDATES_MAX);
+        messages.push(Cut::Items.to_string());
+        flag = Flag::Incomplete;
+    }
+    Collected { flag, items, messages }
+}
+
+mod limits {
+    /// Items that a probe hands on to filters; what is reported is cut again.
+    pub(super) const CANDIDATES_MAX: usize = 100_000;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::plan::PROBED_KINDS;
+
+    #[test]
+    fn the_probes_are_the_kinds_that_the_vocabulary_promises() {
+        let mut kinds: Vec<&str> = PROBES.iter().map(|(kind, _)| *kind).collect();
+        kinds.push("independent:variable"); // resolved from the plan, looks at no endpoint
+        kinds.sort_unstable();
+        assert_eq!(kinds, PROBED_KINDS);
+    }
+
+    #[test]
+    fn every_probe_survives_an_empty_root_and_an_empty_query() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path());
+        for (kind, collect) in PROBES {
+            let query = Query { kind: (*kind).to_owned(), entities: Vec::new(), behaviors: Default::default() };
+            let collected = collect(&host, &query).unwrap_or_else(Collected::from);
+            for item in &collected.items {
+                assert_eq!(item.kind, *kind);
+                assert!(item.entities.iter().all(|entity| entity.value.is_some() == (entity.status == Status::Exists)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_kind_without_a_probe_is_not_collected_and_says_so() {
+        let host = Host::new("/");
+        let query = Query { kind: "linux:rpminfo".into(), entities: Vec::new(), behaviors: Default::default() };
+        let collected = Probes::new(&host).probe(&query);
+        assert_eq!(collected.flag, Flag::NotCollected);
+        assert!(collected.messages[0].contains("rpminfo"));
+    }
+}

@@ -1,0 +1,72 @@
+//! `independent:environmentvariable58`: environments of processes, read from `/proc`.
+
+use oval::resolve::Query;
+use proto::observation::{Collected, Item, ItemEntity, Status};
+
+use super::{Probe, ProbeError, finish};
+use crate::host::{Host, ReadError};
+
+pub(crate) struct EnvironmentVariable58;
+
+impl Probe for EnvironmentVariable58 {
+    const KIND: &'static str = "independent:environmentvariable58";
+
+    fn collect(host: &Host, query: &Query) -> Result<Collected, ProbeError> {
+        let pid = query.entity("pid").filter(|pid| !pid.is_nil);
+        let mut processes: Vec<String> = match pid {
+            // Not asked about: the collector's own process.
+            None => vec![std::process::id().to_string()],
+            Some(pid) => match pid.exact() {
+                Some(values) => values.to_vec(),
+                None => {
+                    let mut all = Vec::new();
+                    for process in running(host) {
+                        if pid.matches(&process)? {
+                            all.push(process);
+                        }
+                    }
+                    all
+                }
+            },
+        };
+        processes.dedup();
+        let mut items = Vec::new();
+        for process in processes {
+            match host.read(&format!("/proc/{process}/environ")) {
+                Ok(environment) => {
+                    for variable in environment.split(|byte| *byte == 0).filter(|variable| !variable.is_empty()) {
+                        let variable = String::from_utf8_lossy(variable);
+                        let (name, value) = variable.split_once('=').unwrap_or((&variable, ""));
+                        let entities = vec![
+                            ItemEntity::int("pid", &process),
+                            ItemEntity::text("name", name),
+                            ItemEntity::text("value", value),
+                        ];
+                        let item = Item::new(Self::KIND, entities);
+                        if query.entity("name").map_or(Ok(true), |name| name.matches(item.value("name").unwrap_or_default()))? {
+                            items.push(item);
+                        }
+                    }
+                }
+                Err(ReadError::Absent) => {}
+                Err(error) => {
+                    let mut item = Item::new(Self::KIND, vec![ItemEntity::int("pid", &process)]);
+                    item.status = Status::Error;
+                    item.message = Some(format!("/proc/{process}/environ: {error}"));
+                    items.push(item);
+                }
+            }
+        }
+        Ok(finish(items, Vec::new()))
+    }
+}
+
+/// The ids of all processes.
+pub(crate) fn running(host: &Host) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(host.locate_followed("/proc")) else { return Vec::new() };
+    entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
+        .collect()
+}

@@ -1,0 +1,93 @@
+//! `unix:file`: metadata of files. The last component of a path is never followed.
+
+use std::fs::Metadata;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+
+use oval::resolve::Query;
+use proto::observation::{Collected, Flag, Item, ItemEntity, Status};
+use proto::plan::Datatype;
+
+use super::files::{self, Entry};
+use super::{Probe, ProbeError, finish};
+use crate::host::Host;
+
+pub(crate) struct File;
+
+impl Probe for File {
+    const KIND: &'static str = "unix:file";
+
+    fn collect(host: &Host, query: &Query) -> Result<Collected, ProbeError> {
+        let found = files::find(host, query)?;
+        let items = found
+            .entries
+            .iter()
+            .filter_map(|entry| host.lstat(&entry.filepath()).ok().map(|metadata| item(host, entry, &metadata)))
+            .collect();
+        Ok(flagged(items, found))
+    }
+}
+
+/// What was cut or could not be read makes the answer incomplete, or no answer.
+pub(super) fn flagged(items: Vec<Item>, found: files::Found) -> Collected {
+    let mut collected = finish(items, Vec::new());
+    if let Some(cut) = found.cut {
+        collected.messages.push(cut);
+        collected.flag = Flag::Incomplete;
+    }
+    if let Some(directory) = found.denied.first() {
+        collected.messages.push(ProbeError::Denied(directory.clone()).to_string());
+        collected.flag = if collected.items.is_empty() { Flag::NotCollected } else { Flag::Incomplete };
+    }
+    collected
+}
+
+fn item(host: &Host, entry: &Entry, metadata: &Metadata) -> Item {
+    let mut entities = Vec::with_capacity(24);
+    if entry.filename.is_some() {
+        entities.push(ItemEntity::text("filepath", entry.filepath()));
+    }
+    entities.push(ItemEntity::text("path", &entry.path));
+    entities.push(ItemEntity::text("filename", entry.filename.as_deref().unwrap_or_default()));
+    entities.push(ItemEntity::text("type", type_name(metadata)));
+    entities.push(ItemEntity::int("group_id", metadata.gid()));
+    entities.push(ItemEntity::int("user_id", metadata.uid()));
+    entities.push(ItemEntity::int("a_time", metadata.atime()));
+    entities.push(ItemEntity::int("c_time", metadata.ctime()));
+    entities.push(ItemEntity::int("m_time", metadata.mtime()));
+    entities.push(ItemEntity::int("size", metadata.size()));
+    let mode = metadata.mode();
+    for (name, bit) in [
+        ("suid", 0o4000), ("sgid", 0o2000), ("sticky", 0o1000),
+        ("uread", 0o400), ("uwrite", 0o200), ("uexec", 0o100),
+        ("gread", 0o040), ("gwrite", 0o020), ("gexec", 0o010),
+        ("oread", 0o004), ("owrite", 0o002), ("oexec", 0o001),
+    ] {
+        entities.push(ItemEntity::boolean(name, mode & bit != 0));
+    }
+    let located = host.locate_followed(&entry.filepath());
+    entities.push(match rustix::fs::getxattr(&located, "system.posix_acl_access", &mut [0_u8; 0]) {
+        Ok(_) => ItemEntity::boolean("has_extended_acl", true),
+        Err(rustix::io::Errno::NODATA) => ItemEntity::boolean("has_extended_acl", false),
+        Err(_) => ItemEntity::without_value("has_extended_acl", Datatype::Boolean, Status::DoesNotExist),
+    });
+    Item::new(File::KIND, entities)
+}
+
+fn type_name(metadata: &Metadata) -> &'static str {
+    let kind = metadata.file_type();
+    if kind.is_file() {
+        "regular"
+    } else if kind.is_dir() {
+        "directory"
+    } else if kind.is_symlink() {
+        "symbolic link"
+    } else if kind.is_block_device() {
+        "block special"
+    } else if kind.is_char_device() {
+        "character special"
+    } else if kind.is_fifo() {
+        "fifo"
+    } else {
+        "socket"
+    }
+}

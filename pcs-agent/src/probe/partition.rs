@@ -1,0 +1,119 @@
+//! `linux:partition`: what is mounted, from `/proc/mounts`, with sizes from `statvfs`.
+
+use oval::resolve::Query;
+use proto::observation::{Collected, Item, ItemEntity, Status};
+use proto::plan::{Datatype, Operation};
+
+use super::{Probe, ProbeError, finish};
+use crate::host::{Host, ReadError};
+
+pub(crate) struct Partition;
+
+impl Probe for Partition {
+    const KIND: &'static str = "linux:partition";
+
+    fn collect(host: &Host, query: &Query) -> Result<Collected, ProbeError> {
+        let Some(mount_point) = query.entity("mount_point") else { return Ok(finish(Vec::new(), Vec::new())) };
+        let mounts = match mounts(host) {
+            Ok(mounts) => mounts,
+            Err(ReadError::Absent) => Vec::new(),
+            Err(error) => return Err(ProbeError::Broken(format!("/proc/mounts: {error}"))),
+        };
+        let mut items = Vec::new();
+        for mount in &mounts {
+            if mount.fs_type == "rootfs" || !mount_point.matches(&mount.mount_point)? {
+                continue;
+            }
+            // An exact name means the first mount there, as `oscap` has it.
+            let is_again = items.iter().any(|item: &Item| item.value("mount_point") == Some(&mount.mount_point));
+            if mount_point.operation == Operation::Equals && is_again {
+                continue;
+            }
+            items.extend(item(host, mount));
+        }
+        Ok(finish(items, Vec::new()))
+    }
+}
+
+/// A line of `/proc/mounts`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mount {
+    pub(crate) device: String,
+    pub(crate) mount_point: String,
+    pub(crate) fs_type: String,
+    options: String,
+}
+
+/// Everything that is mounted, in order.
+pub(crate) fn mounts(host: &Host) -> Result<Vec<Mount>, ReadError> {
+    let text = host.read_text("/proc/mounts")?;
+    Ok(text
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ').map(unescape);
+            Some(Mount { device: fields.next()?, mount_point: fields.next()?, fs_type: fields.next()?, options: fields.next()? })
+        })
+        .collect())
+}
+
+/// Blanks and the like stand as three octal digits.
+fn unescape(field: &str) -> String {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match octal {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[3..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn item(host: &Host, mount: &Mount) -> Option<Item> {
+    let sizes = rustix::fs::statvfs(host.locate_followed(&mount.mount_point)).ok()?;
+    let mut entities = vec![
+        ItemEntity::text("mount_point", &mount.mount_point),
+        ItemEntity::text("device", &mount.device),
+    ];
+    entities.push(match uuid(host, &mount.device) {
+        Some(uuid) => ItemEntity::text("uuid", uuid),
+        None => ItemEntity::without_value("uuid", Datatype::String, Status::DoesNotExist),
+    });
+    entities.push(ItemEntity::text("fs_type", &mount.fs_type));
+    entities.extend(mount.options.split(',').map(|option| ItemEntity::text("mount_options", option)));
+    if mount.options.split(',').any(|option| option == "relatime") {
+        // `oscap` reads ST_RELATIME as MS_BIND; content that asks for `bind` expects it.
+        entities.push(ItemEntity::text("mount_options", "bind"));
+    }
+    entities.push(ItemEntity::int("total_space", sizes.f_blocks));
+    entities.push(ItemEntity::int("space_used", sizes.f_blocks.saturating_sub(sizes.f_bfree)));
+    entities.push(ItemEntity::int("space_left", sizes.f_bfree));
+    Some(Item::new(Partition::KIND, entities))
+}
+
+fn uuid(host: &Host, device: &str) -> Option<String> {
+    let wanted = std::fs::canonicalize(host.locate_followed(device)).ok().filter(|_| device.starts_with('/'))?;
+    let entries = std::fs::read_dir(host.locate_followed("/dev/disk/by-uuid")).ok()?;
+    entries.filter_map(Result::ok).find_map(|entry| {
+        let is_it = std::fs::canonicalize(entry.path()).is_ok_and(|target| target == wanted);
+        is_it.then(|| entry.file_name().to_string_lossy().into_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blanks_in_mount_points_are_unescaped() {
+        assert_eq!(unescape(r"/mnt/a\040b\\c"), r"/mnt/a b\\c");
+        assert_eq!(unescape(r"\04"), r"\04");
+    }
+}

@@ -1,0 +1,100 @@
+//! `unix:sysctl`: kernel parameters, from `/proc/sys`.
+
+use oval::resolve::Query;
+use proto::observation::{Collected, Item, ItemEntity, Status};
+
+use super::{Probe, ProbeError, finish};
+use crate::host::{Cut, Host, ReadError};
+
+pub(crate) struct Sysctl;
+
+const BASE: &str = "/proc/sys";
+/// What `oscap` reads of one parameter.
+const VALUE_BYTES_MAX: usize = 8191;
+
+impl Probe for Sysctl {
+    const KIND: &'static str = "unix:sysctl";
+
+    fn collect(host: &Host, query: &Query) -> Result<Collected, ProbeError> {
+        let Some(name) = query.entity("name") else { return Ok(finish(Vec::new(), Vec::new())) };
+        let mut items = Vec::new();
+        if let Some(values) = name.exact() {
+            let mut missed = false;
+            for value in values {
+                let path = format!("{BASE}/{}", value.replace('.', "/"));
+                match host.lstat(&path) {
+                    Ok(metadata) if metadata.is_file() => items.extend(item(host, value, &path)),
+                    // A name with dots of its own, such as an interface `eth0.1`.
+                    _ => missed = true,
+                }
+            }
+            if !missed || !values.iter().any(|value| value.matches('.').count() > 3) {
+                return Ok(finish(items, Vec::new()));
+            }
+            items.clear();
+        }
+        let mut messages = Vec::new();
+        if let Err(error) = walk(host, BASE, 0, &mut |path| {
+            let dotted = path[BASE.len() + 1..].replace('/', ".");
+            if name.matches(&dotted)? {
+                items.extend(item(host, &dotted, path));
+            }
+            Ok(())
+        }) {
+            match error {
+                ProbeError::Cut(cut) => messages.push(cut.to_string()),
+                other => return Err(other),
+            }
+        }
+        let is_cut = !messages.is_empty();
+        let mut collected = finish(items, messages);
+        if is_cut {
+            collected.flag = proto::observation::Flag::Incomplete;
+        }
+        Ok(collected)
+    }
+}
+
+fn walk(host: &Host, directory: &str, depth: usize, visit: &mut dyn FnMut(&str) -> Result<(), ProbeError>) -> Result<(), ProbeError> {
+    // `oscap` goes seven levels down.
+    if depth > 7 {
+        return Ok(());
+    }
+    let Ok(entries) = std::fs::read_dir(host.locate_followed(directory)) else { return Ok(()) };
+    for entry in entries.filter_map(Result::ok) {
+        host.count_entry().map_err(|cut: Cut| ProbeError::Cut(cut))?;
+        let path = format!("{directory}/{}", entry.file_name().to_string_lossy());
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() && path != "/proc/sys/fs/binfmt_misc" => walk(host, &path, depth + 1, visit)?,
+            Ok(kind) if kind.is_file() => visit(&path)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A parameter's item; none for one that nobody may read and for one without content.
+fn item(host: &Host, name: &str, path: &str) -> Option<Item> {
+    use std::os::unix::fs::MetadataExt as _;
+    if host.lstat(path).is_ok_and(|metadata| metadata.mode() & 0o400 == 0) {
+        return None;
+    }
+    let bytes = match host.read(path) {
+        Ok(bytes) if bytes.is_empty() => return None,
+        Ok(bytes) => bytes,
+        Err(ReadError::Absent) => return None,
+        Err(error) if path.ends_with("/stable_secret") && !matches!(error, ReadError::Denied) => return None,
+        Err(error) => {
+            let mut item = Item::new(Sysctl::KIND, Vec::new());
+            item.status = Status::Error;
+            item.message = Some(format!("{path}: {error}"));
+            return Some(item);
+        }
+    };
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(VALUE_BYTES_MAX)]).into_owned();
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let mut entities = vec![ItemEntity::text("name", name)];
+    let is_break = |character: char| character != '\t' && character.is_ascii_control();
+    entities.extend(text.split(is_break).map(|line| ItemEntity::text("value", line)));
+    Some(Item::new(Sysctl::KIND, entities))
+}

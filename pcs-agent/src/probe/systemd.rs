@@ -1,0 +1,124 @@
+//! systemd's units over D-Bus: one connection and one question at a time, each with a deadline.
+//!
+//! Where systemd does not run there is nobody to ask; `oscap` makes that an error of the object, and
+//! so do we.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant};
+
+use super::ProbeError;
+use crate::host::Host;
+use crate::limits::DBUS_SECONDS_MAX;
+
+const DESTINATION: &str = "org.freedesktop.systemd1";
+const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
+const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const UNIT: &str = "org.freedesktop.systemd1.Unit";
+const SOCKET: &str = "/run/dbus/system_bus_socket";
+
+/// A unit's properties as text, several values for a list.
+pub(super) type Properties = BTreeMap<String, Vec<String>>;
+
+/// systemd, as long as one query takes.
+pub(super) struct Systemd {
+    runtime: tokio::runtime::Runtime,
+    connection: Connection,
+}
+
+fn no_answer(error: impl std::fmt::Display) -> ProbeError {
+    ProbeError::Broken(format!("systemd does not answer over D-Bus: {error}"))
+}
+
+impl Systemd {
+    pub(super) fn connect(host: &Host) -> Result<Self, ProbeError> {
+        if !host.is_live() {
+            return Err(ProbeError::Broken("needs a live system: systemd is asked over D-Bus".to_owned()));
+        }
+        if !Path::new(SOCKET).exists() {
+            return Err(ProbeError::Broken(format!("systemd cannot be asked: there is no D-Bus socket {SOCKET}")));
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_answer)?;
+        let deadline = Duration::from_secs(DBUS_SECONDS_MAX);
+        let connection = runtime
+            .block_on(async {
+                let builder = zbus::connection::Builder::address(format!("unix:path={SOCKET}").as_str()).method_timeout(deadline);
+                tokio::time::timeout(deadline, builder.build()).await
+            })
+            .map_err(|_| no_answer("no answer in time"))?
+            .map_err(no_answer)?;
+        Ok(Self { runtime, connection })
+    }
+
+    /// The names of all units: those that are loaded and those that have a file.
+    pub(super) fn units(&self) -> Result<Vec<String>, ProbeError> {
+        type Loaded = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+        let loaded: Vec<Loaded> = self.manager("ListUnits", &())?;
+        let files: Vec<(String, String)> = self.manager("ListUnitFiles", &())?;
+        let mut names: Vec<String> = loaded.into_iter().map(|unit| unit.0).collect();
+        let of_file = |path: String| path.rsplit('/').next().map(str::to_owned);
+        // A template is no unit until it has an instance.
+        names.extend(files.into_iter().filter_map(|(path, _)| of_file(path)).filter(|name| !name.contains("@.")));
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+
+    /// The properties of a unit's `org.freedesktop.systemd1.Unit` interface.
+    pub(super) fn properties(&self, unit: &str) -> Result<Properties, ProbeError> {
+        let path: OwnedObjectPath = self.manager("LoadUnit", &(unit,))?;
+        let properties: std::collections::HashMap<String, OwnedVariant> = self.runtime.block_on(async {
+            let reply = self
+                .connection
+                .call_method(Some(DESTINATION), path.as_str(), Some("org.freedesktop.DBus.Properties"), "GetAll", &(UNIT,))
+                .await
+                .map_err(no_answer)?;
+            reply.body().deserialize().map_err(no_answer)
+        })?;
+        Ok(properties.into_iter().map(|(name, value)| (name, words(&value))).collect())
+    }
+
+    fn manager<A, R>(&self, method: &str, arguments: &A) -> Result<R, ProbeError>
+    where
+        A: serde::Serialize + zbus::Type,
+        R: serde::de::DeserializeOwned + zbus::Type,
+    {
+        self.runtime.block_on(async {
+            let reply = self
+                .connection
+                .call_method(Some(DESTINATION), MANAGER_PATH, Some(MANAGER), method, arguments)
+                .await
+                .map_err(no_answer)?;
+            reply.body().deserialize().map_err(no_answer)
+        })
+    }
+}
+
+/// A value as text: a list is several texts.
+fn words(value: &Variant<'_>) -> Vec<String> {
+    match value {
+        Variant::Array(list) => list.inner().iter().map(word).collect(),
+        Variant::Variant(inner) => words(inner),
+        other => vec![word(other)],
+    }
+}
+
+fn word(value: &Variant<'_>) -> String {
+    match value {
+        Variant::Bool(flag) => flag.to_string(),
+        Variant::U8(number) => number.to_string(),
+        Variant::U16(number) => number.to_string(),
+        Variant::I16(number) => number.to_string(),
+        Variant::U32(number) => number.to_string(),
+        Variant::I32(number) => number.to_string(),
+        Variant::U64(number) => number.to_string(),
+        Variant::I64(number) => number.to_string(),
+        Variant::F64(number) => number.to_string(),
+        Variant::Str(text) => text.as_str().to_owned(),
+        Variant::ObjectPath(path) => path.as_str().to_owned(),
+        Variant::Structure(fields) => fields.fields().iter().map(word).collect::<Vec<_>>().join(" "),
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,211 @@
+//! `independent:textfilecontent54`: matches of a pattern in files.
+
+use oval::compare::CompareError;
+use oval::pattern::{Flags, Pattern};
+use oval::resolve::Query;
+use proto::limits::{ENTITY_VALUE_BYTES_MAX, OBJECT_ITEMS_MAX};
+use proto::observation::{Collected, Flag, Item, ItemEntity};
+
+use super::file::flagged;
+use super::files::{self, Entry};
+use super::{Probe, ProbeError, finish};
+use crate::host::{Cut, Host, ReadError};
+
+pub(crate) struct TextFileContent54;
+
+/// Matches that one object may have before filters.
+const MATCHES_MAX: usize = 50 * OBJECT_ITEMS_MAX;
+
+impl Probe for TextFileContent54 {
+    const KIND: &'static str = "independent:textfilecontent54";
+
+    fn collect(host: &Host, query: &Query) -> Result<Collected, ProbeError> {
+        let Some(pattern) = query.entity("pattern") else { return Ok(finish(Vec::new(), Vec::new())) };
+        let flags = Flags {
+            is_caseless: query.behavior("ignore_case", "false") == "true",
+            is_multiline: query.behavior("multiline", "true") == "true",
+            is_singleline: query.behavior("singleline", "false") == "true",
+        };
+        // Whatever the operation says, `oscap` and content read the entity as a pattern.
+        let patterns = pattern
+            .values
+            .iter()
+            .map(|text| Pattern::new(text, flags).map(|compiled| (text.as_str(), compiled)))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(CompareError::from)?;
+        let found = files::find(host, query)?;
+        let mut items = Vec::new();
+        let mut broken = Vec::new();
+        let mut denied = None;
+        let mut cut = None;
+        for entry in &found.entries {
+            let filepath = entry.filepath();
+            let content = match host.read(&filepath) {
+                Ok(content) => content,
+                Err(ReadError::Absent) => continue,
+                Err(ReadError::Denied) => {
+                    denied = Some(filepath);
+                    continue;
+                }
+                Err(ReadError::Cut(reason)) => {
+                    cut = Some(reason);
+                    break;
+                }
+                Err(error) => {
+                    broken.push(format!("{filepath}: {error}"));
+                    continue;
+                }
+            };
+            // `oscap` searches a C string: what follows a NUL byte does not count.
+            let end = content.iter().position(|byte| *byte == 0).unwrap_or(content.len());
+            let content = &content[..end];
+            if std::str::from_utf8(content).is_err() {
+                broken.push(format!("{filepath}: the content is not UTF-8"));
+                continue;
+            }
+            for (text, pattern) in &patterns {
+                if let Err(error) = search(query, entry, text, pattern, content, &mut items) {
+                    match error {
+                        ProbeError::Cut(reason) => cut = Some(reason),
+                        other => broken.push(format!("{filepath}: {other}")),
+                    }
+                }
+            }
+            if cut.is_some() {
+                break;
+            }
+        }
+        let mut collected = flagged(items, found);
+        if let Some(filepath) = denied {
+            collected.messages.push(ProbeError::Denied(filepath).to_string());
+            collected.flag = if collected.items.is_empty() { Flag::NotCollected } else { Flag::Incomplete };
+        }
+        if let Some(cut) = cut {
+            collected.messages.push(cut.to_string());
+            collected.flag = Flag::Incomplete;
+        }
+        if !broken.is_empty() {
+            collected.messages.extend(broken);
+            collected.flag = Flag::Error;
+        }
+        Ok(collected)
+    }
+}
+
+fn search(
+    query: &Query,
+    entry: &Entry,
+    text: &str,
+    pattern: &Pattern,
+    content: &[u8],
+    items: &mut Vec<Item>,
+) -> Result<(), ProbeError> {
+    let instances = query.entity("instance");
+    let mut from = 0;
+    let mut instance = 0_u64;
+    while from <= content.len() {
+        let Some(found) = pattern.find(content, from).map_err(CompareError::from)? else { return Ok(()) };
+        instance += 1;
+        let is_wanted = instances.map_or(Ok(true), |instances| instances.matches(&instance.to_string()))?;
+        if is_wanted {
+            if items.len() >= MATCHES_MAX {
+                return Err(Cut::Items.into());
+            }
+            items.push(item(entry, text, instance, content, &found));
+        }
+        // After an empty match the search goes on one byte later, at the next character.
+        from = if found.end == from { next_character(content, from) } else { found.end };
+    }
+    Ok(())
+}
+
+fn next_character(content: &[u8], from: usize) -> usize {
+    let mut next = from + 1;
+    while content.get(next).is_some_and(|byte| byte & 0xc0 == 0x80) {
+        next += 1;
+    }
+    next
+}
+
+fn item(entry: &Entry, text: &str, instance: u64, content: &[u8], found: &oval::pattern::Found) -> Item {
+    let value = |start: usize, end: usize| {
+        let end = end.min(start + ENTITY_VALUE_BYTES_MAX);
+        String::from_utf8_lossy(&content[start..end]).into_owned()
+    };
+    let mut entities = vec![
+        ItemEntity::text("filepath", entry.filepath()),
+        ItemEntity::text("path", &entry.path),
+        ItemEntity::text("filename", entry.filename.as_deref().unwrap_or_default()),
+        ItemEntity::text("pattern", text),
+        ItemEntity::int("instance", instance),
+        // `oscap` puts the pattern here.
+        ItemEntity::text("line", text),
+        ItemEntity::text("text", value(found.start, found.end)),
+    ];
+    entities.extend(found.groups.iter().flatten().map(|(start, end)| ItemEntity::text("subexpression", value(*start, *end))));
+    Item::new(TextFileContent54::KIND, entities)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Host;
+    use oval::resolve::QueryEntity;
+    use proto::plan::{Check, Datatype, Operation};
+
+    fn collect(content: &[u8], pattern: &str, instance: (Operation, &str)) -> Collected {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("file"), content).unwrap();
+        let entity = |name: &str, operation, datatype, value: &str| QueryEntity {
+            name: name.into(), operation, datatype, values: vec![value.into()], var_check: Check::All, is_nil: false,
+        };
+        let query = Query {
+            kind: TextFileContent54::KIND.into(),
+            entities: vec![
+                entity("filepath", Operation::Equals, Datatype::String, "/file"),
+                entity("pattern", Operation::PatternMatch, Datatype::String, pattern),
+                entity("instance", instance.0, Datatype::Int, instance.1),
+            ],
+            behaviors: Default::default(),
+        };
+        TextFileContent54::collect(&Host::new(root.path()), &query).unwrap_or_else(Collected::from)
+    }
+
+    fn texts(collected: &Collected) -> Vec<&str> {
+        collected.items.iter().filter_map(|item| item.value("text")).collect()
+    }
+
+    const ANY: (Operation, &str) = (Operation::GreaterThanOrEqual, "1");
+
+    #[test]
+    fn every_match_is_an_instance_and_every_group_a_subexpression() {
+        let collected = collect(b"a=1\n#a=2\na=3\n", r"^a=(\d)$", ANY);
+        assert_eq!(texts(&collected), ["a=1", "a=3"]);
+        assert_eq!(collected.items[1].value("subexpression"), Some("3"));
+        assert_eq!(texts(&collect(b"a=1\na=3\n", r"^a=(\d)$", (Operation::Equals, "2"))), ["a=3"]);
+    }
+
+    #[test]
+    fn nothing_found_does_not_exist_and_a_broken_pattern_is_an_error() {
+        assert_eq!(collect(b"x", "y", ANY).flag, Flag::DoesNotExist);
+        assert_eq!(collect(b"x", "(", ANY).flag, Flag::Error);
+    }
+
+    #[test]
+    fn text_after_a_nul_byte_does_not_count() {
+        assert_eq!(texts(&collect(b"a\0a", "a", ANY)), ["a"]);
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf_8_are_an_error_with_the_file() {
+        let collected = collect(b"a\xffb", "a", ANY);
+        assert_eq!(collected.flag, Flag::Error);
+        assert!(collected.messages[0].contains("/file"));
+    }
+
+    #[test]
+    fn empty_matches_end() {
+        assert_eq!(collect("äö".as_bytes(), "x*", ANY).items.len(), 3);
+        assert_eq!(texts(&collect(b"", "^.*$", ANY)), [""]);
+    }
+}
