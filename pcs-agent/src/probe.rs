@@ -18,6 +18,7 @@ mod files;
 mod inetlisteningservers;
 mod partition;
 mod password;
+mod prune;
 mod shadow;
 mod symlink;
 mod sysctl;

@@ -7,8 +7,9 @@ use std::os::unix::fs::MetadataExt as _;
 use oval::resolve::{Query, QueryEntity};
 use proto::plan::Operation;
 
-use super::partition;
 use super::ProbeError;
+use super::partition;
+use super::prune::Prune;
 use crate::host::Host;
 use crate::limits::DIRECTORY_DEPTH_MAX;
 
@@ -126,8 +127,9 @@ impl Walker<'_> {
             return Err(ProbeError::Broken("the pattern of `filepath` is not a regular expression".to_owned()));
         }
         let mut seen = BTreeSet::new();
+        let prune = Prune::of(filepath);
         for start in starts(filepath) {
-            self.walk_matching(&start, 0, None, &mut seen, &mut |walker, path, name, is_directory| {
+            self.walk_matching(&start, (0, None), &prune, &mut seen, &mut |walker, path, name, is_directory| {
                 if let Some(name) = name
                     && !is_directory
                 {
@@ -180,11 +182,12 @@ impl Walker<'_> {
         path.matches("/")?;
         let mut directories = Vec::new();
         let mut seen = BTreeSet::new();
+        let prune = Prune::of(path);
         for start in starts(path) {
             if self.host.stat(&start).is_ok_and(|metadata| metadata.is_dir()) && path.matches(&start)? {
                 directories.push(start.clone());
             }
-            self.walk_matching(&start, 0, None, &mut seen, &mut |_, parent, name, is_directory| {
+            self.walk_matching(&start, (0, None), &prune, &mut seen, &mut |_, parent, name, is_directory| {
                 if let Some(name) = name.filter(|_| is_directory) {
                     let directory = Entry { path: parent.to_owned(), filename: Some(name.to_owned()) }.filepath();
                     if path.matches(&directory)? {
@@ -201,8 +204,8 @@ impl Walker<'_> {
     fn walk_matching(
         &mut self,
         directory: &str,
-        depth: usize,
-        device: Option<u64>,
+        (depth, device): (usize, Option<u64>),
+        prune: &Prune,
         seen: &mut BTreeSet<(u64, u64)>,
         visit: &mut dyn FnMut(&mut Self, &str, Option<&str>, bool) -> Result<(), ProbeError>,
     ) -> Result<(), ProbeError> {
@@ -219,8 +222,8 @@ impl Walker<'_> {
             let path = Entry { path: directory.to_owned(), filename: Some(name.clone()) }.filepath();
             let is_directory = is_directory || is_link && self.host.stat(&path).is_ok_and(|metadata| metadata.is_dir());
             visit(self, directory, Some(&name), is_directory)?;
-            if is_directory {
-                self.walk_matching(&path, depth + 1, Some(start), seen, visit)?;
+            if is_directory && prune.may_match_below(&path) {
+                self.walk_matching(&path, (depth + 1, Some(start)), prune, seen, visit)?;
             }
         }
         Ok(())
