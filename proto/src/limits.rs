@@ -3,13 +3,13 @@
 /// Largest MQTT payload that a collector or a joining component may publish.
 pub const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
 /// Largest payload between services (an evaluator's query answer, a content chunk).
-pub const SERVICE_PAYLOAD_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub const SERVICE_PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
 /// Largest payload that a connection without a certificate may publish: one registration.
 pub const JOIN_PAYLOAD_BYTES_MAX: usize = 16 * 1024;
 /// Largest JWS header line before the envelope.
 pub const SEAL_HEADER_BYTES_MAX: usize = 8 * 1024;
 /// One chunk of content in a `content-response`.
-pub const CONTENT_CHUNK_BYTES: usize = 192 * 1024;
+pub const CONTENT_CHUNK_BYTES: usize = 32 * 1024;
 /// Largest content object (a compiled policy, a plan), after compression.
 pub const CONTENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Largest content object after decompression.

@@ -1,1 +1,74 @@
+//! How messages travel: sealed, over MQTT 5 and TLS (or in memory), at least once, with one effect.
+//!
+//! - A [`Transport`] moves bytes: [`mqtt`] over the network, [`memory`] inside a test.
+//! - [`Bus`] seals what goes out and opens what comes in; only it makes an [`Authentic`] message.
+//! - [`outbox`] keeps durable messages on disk until the receiver's application acknowledges them.
+//!
+//! Correctness never depends on the broker: every new session replays the outbox, receivers drop ids
+//! that they have seen and acknowledge them again. This crate is the only one that names `rumqttc`.
 
+pub mod certificate;
+mod core;
+pub mod memory;
+pub mod mqtt;
+mod open;
+pub mod outbox;
+pub mod tls;
+
+pub use crate::core::{Bus, BusSettings, Context, Event, RequestError, SendError};
+pub use crate::open::{Authentic, Sender, Trust};
+
+use tokio::sync::mpsc;
+
+/// Moves bytes between topics. Delivery may fail silently: what must arrive is in the outbox.
+pub trait Transport: Send + Sync + 'static {
+    /// Hands over a message; `false` where the queue is full or the transport is gone.
+    fn publish(&self, topic: String, payload: Vec<u8>) -> bool;
+
+    /// Subscribes, now and after every reconnection.
+    fn subscribe(&self, filters: Vec<String>);
+
+    /// Ends the connection.
+    fn close(&self);
+}
+
+/// What comes out of a transport.
+#[derive(Debug)]
+pub enum Incoming {
+    /// A session begins; nothing of an earlier one is left.
+    Connected,
+    /// The connection is lost, with the reason; it will be tried again.
+    Disconnected(String),
+    /// A message.
+    Message {
+        /// Its topic.
+        topic: String,
+        /// Its bytes.
+        payload: Vec<u8>,
+    },
+}
+
+/// The receiving end of a transport.
+pub type IncomingReceiver = mpsc::Receiver<Incoming>;
+
+/// Limits of this crate.
+pub mod limits {
+    /// Messages that wait for the network; more are refused, durable ones wait in the outbox.
+    pub const QUEUE_MESSAGES_MAX: usize = 512;
+    /// Messages in an outbox.
+    pub const OUTBOX_MESSAGES_MAX: usize = 20_000;
+    /// Ids of messages that are remembered.
+    pub const SEEN_IDS_MAX: usize = 65_536;
+    /// Signers whose certificates are remembered as checked.
+    pub const SIGNERS_MAX: usize = 20_000;
+    /// Seconds after which a durable message that nobody acknowledged is sent again.
+    pub const RESEND_SECONDS: u64 = 10;
+    /// Days after which a message is too old to be taken: replays are told by ids only so long.
+    pub const AGE_DAYS_MAX: i64 = 30;
+    /// Seconds without progress after which a connection is given up.
+    pub const STUCK_SECONDS_MAX: u64 = 40;
+    /// Seconds of the longest back-off between connections.
+    pub const BACKOFF_SECONDS_MAX: u64 = 30;
+    /// Messages that were received and wait for the component.
+    pub const DELIVERIES_MAX: usize = 1_024;
+}

@@ -1,0 +1,367 @@
+//! The bus of one component: seals, opens, drops what it has seen, keeps what must arrive, matches
+//! answers with questions.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use proto::envelope::{ENVELOPE_VERSION, Envelope};
+use proto::fault::{Fault, FaultCode};
+use proto::id::{ComponentId, MessageId, TransactionId};
+use proto::message::{Ack, Message};
+use proto::seal::Sealer;
+use proto::topic::Topic;
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use crate::open::{Authentic, Trust};
+use crate::outbox::{Outbox, OutboxError};
+use crate::{Incoming, IncomingReceiver, Transport, limits};
+
+/// Who a component is on the bus.
+#[derive(Debug)]
+pub struct BusSettings {
+    /// Its id.
+    pub own: ComponentId,
+    /// Its key and certificate.
+    pub sealer: Sealer,
+    /// Whom it trusts.
+    pub trust: Trust,
+    /// Where durable messages wait.
+    pub outbox: Outbox,
+    /// The largest payload that it may publish.
+    pub payload_bytes_max: usize,
+}
+
+/// What goes around a message.
+#[derive(Debug, Clone, Copy)]
+pub struct Context {
+    /// The workflow.
+    pub transaction: TransactionId,
+    /// The message that is answered.
+    pub in_reply_to: Option<MessageId>,
+    /// Who is meant, on topics that do not say so.
+    pub to: Option<ComponentId>,
+    /// When it loses its meaning.
+    pub expires: Option<Timestamp>,
+}
+
+impl Context {
+    /// As part of a workflow.
+    pub fn of(transaction: TransactionId) -> Self {
+        Self { transaction, in_reply_to: None, to: None, expires: None }
+    }
+
+    /// As a workflow of its own.
+    pub fn alone() -> Self {
+        Self::of(TransactionId(Uuid::now_v7()))
+    }
+
+    /// In answer to a message.
+    pub fn answering(message: &Authentic) -> Self {
+        let envelope = message.envelope();
+        Self { in_reply_to: Some(envelope.id), ..Self::of(envelope.transaction) }
+    }
+}
+
+/// What a component gets from its bus.
+#[derive(Debug)]
+pub enum Event {
+    /// A session begins.
+    Connected,
+    /// The connection is lost; the bus tries again by itself.
+    Disconnected(String),
+    /// A message.
+    Message(Box<Authentic>),
+}
+
+/// Why a message was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// It is larger than the bus carries.
+    #[error("the message `{kind}` has {bytes} bytes; at most {limit} can be sent")]
+    TooLarge {
+        /// Its kind.
+        kind: &'static str,
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// It could not be kept.
+    #[error("the message could not be kept for sending")]
+    Outbox(#[from] OutboxError),
+}
+
+/// Why a question got no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// It could not be sent.
+    #[error(transparent)]
+    Send(#[from] SendError),
+    /// Nobody answered in time.
+    #[error("no answer to `{0}` within the deadline")]
+    Timeout(&'static str),
+    /// The answer is a fault.
+    #[error("refused: {0}")]
+    Fault(Fault),
+}
+
+struct State {
+    outbox: Outbox,
+    waiting: BTreeMap<MessageId, oneshot::Sender<Authentic>>,
+    seen: BTreeMap<(ComponentId, MessageId), Option<Topic>>,
+    seen_order: VecDeque<(ComponentId, MessageId)>,
+    refused: BTreeMap<FaultCode, u64>,
+}
+
+struct Inner {
+    own: ComponentId,
+    sealer: Sealer,
+    trust: Trust,
+    payload_bytes_max: usize,
+    transport: Box<dyn Transport>,
+    sequence: AtomicU64,
+    state: Mutex<State>,
+}
+
+/// The bus of one component; clones share it.
+#[derive(Clone)]
+pub struct Bus {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Bus {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Bus").field("own", &self.inner.own).finish_non_exhaustive()
+    }
+}
+
+impl Bus {
+    /// Starts the bus over a transport. Must be called inside a tokio runtime.
+    pub fn start(
+        settings: BusSettings,
+        transport: Box<dyn Transport>,
+        incoming: IncomingReceiver,
+    ) -> (Self, mpsc::Receiver<Event>) {
+        let state = State {
+            outbox: settings.outbox,
+            waiting: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            seen_order: VecDeque::new(),
+            refused: BTreeMap::new(),
+        };
+        let inner = Inner {
+            own: settings.own,
+            sealer: settings.sealer,
+            trust: settings.trust,
+            payload_bytes_max: settings.payload_bytes_max,
+            transport,
+            sequence: AtomicU64::new(0),
+            state: Mutex::new(state),
+        };
+        let bus = Self { inner: Arc::new(inner) };
+        let (events, receiver) = mpsc::channel(limits::DELIVERIES_MAX);
+        tokio::spawn(bus.clone().receive(incoming, events));
+        (bus, receiver)
+    }
+
+    /// The component's own id.
+    pub fn own(&self) -> ComponentId {
+        self.inner.own
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Messages refused since the start, by fault.
+    pub fn refused(&self) -> Vec<(FaultCode, u64)> {
+        self.state().refused.iter().map(|(code, count)| (*code, *count)).collect()
+    }
+
+    /// Durable messages that nobody has acknowledged yet.
+    pub fn unacknowledged_count(&self) -> usize {
+        self.state().outbox.len()
+    }
+
+    /// Whether a durable message still waits for its acknowledgement.
+    pub fn is_unacknowledged(&self, id: MessageId) -> bool {
+        self.state().outbox.contains(id)
+    }
+
+    /// Subscribes, now and after every reconnection.
+    pub fn subscribe(&self, filters: Vec<String>) {
+        self.inner.transport.subscribe(filters);
+    }
+
+    /// Ends the connection.
+    pub fn close(&self) {
+        self.inner.transport.close();
+    }
+
+    fn sealed<M: Message>(&self, body: &M, context: Context) -> Result<(MessageId, Vec<u8>), SendError> {
+        let id = MessageId(Uuid::now_v7());
+        let envelope = Envelope {
+            v: ENVELOPE_VERSION,
+            id,
+            kind: M::KIND.to_owned(),
+            from: self.inner.own,
+            to: context.to,
+            sent: Timestamp::now(),
+            expires: context.expires,
+            in_reply_to: context.in_reply_to,
+            transaction: context.transaction,
+            seq: self.inner.sequence.fetch_add(1, Ordering::Relaxed),
+            body: serde_json::value::to_raw_value(body).expect("a message always serialises"),
+        };
+        let sealed = self.inner.sealer.seal(&envelope.to_bytes());
+        if sealed.len() > self.inner.payload_bytes_max {
+            let limit = self.inner.payload_bytes_max;
+            return Err(SendError::TooLarge { kind: M::KIND, bytes: sealed.len(), limit });
+        }
+        Ok((id, sealed))
+    }
+
+    /// Sends a message that may be lost: an answer, a heartbeat, a progress report.
+    pub fn send<M: Message>(&self, topic: &Topic, body: &M, context: Context) -> Result<MessageId, SendError> {
+        let (id, sealed) = self.sealed(body, context)?;
+        self.inner.transport.publish(topic.to_string(), sealed);
+        Ok(id)
+    }
+
+    /// Sends a message that must arrive: when this returns it is on the disk, and it is sent until
+    /// the receiver acknowledges it.
+    pub fn send_durable<M: Message>(&self, topic: &Topic, body: &M, context: Context) -> Result<MessageId, SendError> {
+        let (id, sealed) = self.sealed(body, context)?;
+        self.state().outbox.keep(id, &topic.to_string(), &sealed)?;
+        self.pump();
+        Ok(id)
+    }
+
+    /// Asks and waits for the answer.
+    pub async fn request<Q: Message, A: Message>(
+        &self,
+        topic: &Topic,
+        question: &Q,
+        context: Context,
+        deadline: Duration,
+    ) -> Result<A, RequestError> {
+        let (id, sealed) = self.sealed(question, context)?;
+        let (answered, answer) = oneshot::channel();
+        self.state().waiting.insert(id, answered);
+        self.inner.transport.publish(topic.to_string(), sealed);
+        let answer = tokio::time::timeout(deadline, answer).await;
+        self.state().waiting.remove(&id);
+        let Ok(Ok(answer)) = answer else { return Err(RequestError::Timeout(Q::KIND)) };
+        if answer.envelope().kind == Fault::KIND {
+            return Err(RequestError::Fault(answer.envelope().decode::<Fault>().unwrap_or_else(|fault| fault)));
+        }
+        answer.envelope().decode::<A>().map_err(RequestError::Fault)
+    }
+
+    /// Acknowledges a durable message, and again whenever it comes again.
+    pub fn acknowledge(&self, message: &Authentic, topic: Topic) {
+        let envelope = message.envelope();
+        let _ = self.send(&topic, &Ack { message: envelope.id }, Context::answering(message));
+        if let Some(seen) = self.state().seen.get_mut(&(envelope.from, envelope.id)) {
+            *seen = Some(topic);
+        }
+    }
+
+    /// The message could not be taken now: when it comes again, it is new.
+    pub fn forget(&self, message: &Authentic) {
+        let envelope = message.envelope();
+        self.state().seen.remove(&(envelope.from, envelope.id));
+    }
+
+    /// Sends what is due from the outbox.
+    fn pump(&self) {
+        let due = self.state().outbox.due(Instant::now(), limits::QUEUE_MESSAGES_MAX / 4);
+        for (topic, payload) in due {
+            if !self.inner.transport.publish(topic, payload) {
+                break;
+            }
+        }
+    }
+
+    async fn receive(self, mut incoming: IncomingReceiver, events: mpsc::Sender<Event>) {
+        let mut resend = tokio::time::interval(Duration::from_secs(1));
+        resend.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let event = tokio::select! {
+                received = incoming.recv() => match received {
+                    None => return,
+                    Some(Incoming::Connected) => {
+                        self.state().outbox.session_began();
+                        self.pump();
+                        Some(Event::Connected)
+                    }
+                    Some(Incoming::Disconnected(reason)) => Some(Event::Disconnected(reason)),
+                    Some(Incoming::Message { topic, payload }) => self.take(&topic, &payload),
+                },
+                _ = resend.tick() => {
+                    self.pump();
+                    None
+                }
+            };
+            if let Some(event) = event
+                && events.send(event).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    /// Opens a message; the bus itself handles acknowledgements, answers and repetitions.
+    fn take(&self, topic: &str, payload: &[u8]) -> Option<Event> {
+        let message = match self.inner.trust.open(topic, payload, self.inner.own, Timestamp::now()) {
+            Ok(message) => message,
+            Err(fault) => {
+                self.refuse(topic, &fault);
+                return None;
+            }
+        };
+        let envelope = message.envelope();
+        let key = (envelope.from, envelope.id);
+        let mut state = self.state();
+        if let Some(seen) = state.seen.get(&key).cloned() {
+            *state.refused.entry(FaultCode::Replayed).or_default() += 1;
+            drop(state);
+            if let Some(topic) = seen {
+                let _ = self.send(&topic, &Ack { message: envelope.id }, Context::answering(&message));
+            }
+            return None;
+        }
+        state.seen.insert(key, None);
+        state.seen_order.push_back(key);
+        if state.seen_order.len() > limits::SEEN_IDS_MAX
+            && let Some(oldest) = state.seen_order.pop_front()
+        {
+            state.seen.remove(&oldest);
+        }
+        if envelope.kind == Ack::KIND {
+            if let Ok(ack) = envelope.decode::<Ack>() {
+                state.outbox.acknowledged(ack.message);
+            }
+            return None;
+        }
+        if let Some(waiting) = envelope.in_reply_to.and_then(|question| state.waiting.remove(&question)) {
+            let _ = waiting.send(message);
+            return None;
+        }
+        Some(Event::Message(Box::new(message)))
+    }
+
+    fn refuse(&self, topic: &str, fault: &Fault) {
+        *self.state().refused.entry(fault.code).or_default() += 1;
+        tracing::warn!(topic, code = fault.code.as_str(), reason = fault.message, "message refused");
+    }
+
+    /// Counts a refusal that a component made itself.
+    pub fn count_refusal(&self, fault: &Fault) {
+        *self.state().refused.entry(fault.code).or_default() += 1;
+    }
+}

@@ -1,0 +1,247 @@
+//! MQTT 5 over TLS by `rumqttc`. What that client lacks is here: back-off with jitter, subscribing
+//! again after every reconnection, and giving up a connection that makes no progress.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use proto::id::ComponentId;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{Filter, Packet};
+use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
+use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport as RumqttcTransport};
+use tokio::sync::{Notify, mpsc};
+
+use crate::{Incoming, IncomingReceiver, Transport, limits};
+
+/// Where and as whom to connect.
+#[derive(Debug, Clone)]
+pub struct MqttSettings {
+    /// Host name or address of the broker.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The client id: the component's id.
+    pub client: ComponentId,
+    /// Keys and trust.
+    pub tls: Arc<rustls::ClientConfig>,
+    /// The largest packet that is taken.
+    pub packet_bytes_max: u32,
+}
+
+struct Shared {
+    filters: Mutex<BTreeSet<String>>,
+    subscribe: Notify,
+    close: Notify,
+}
+
+struct MqttTransport {
+    out: mpsc::Sender<(String, Vec<u8>)>,
+    shared: Arc<Shared>,
+}
+
+impl Transport for MqttTransport {
+    fn publish(&self, topic: String, payload: Vec<u8>) -> bool {
+        self.out.try_send((topic, payload)).is_ok()
+    }
+
+    fn subscribe(&self, filters: Vec<String>) {
+        self.shared.filters.lock().unwrap_or_else(PoisonError::into_inner).extend(filters);
+        self.shared.subscribe.notify_one();
+    }
+
+    fn close(&self) {
+        self.shared.close.notify_one();
+    }
+}
+
+/// Connects, and connects again whenever the connection is lost, until it is closed.
+pub fn connect(settings: MqttSettings) -> (Box<dyn Transport>, IncomingReceiver) {
+    let (out, outgoing) = mpsc::channel(limits::QUEUE_MESSAGES_MAX);
+    let (deliver, incoming) = mpsc::channel(limits::QUEUE_MESSAGES_MAX);
+    let shared = Arc::new(Shared { filters: Mutex::default(), subscribe: Notify::new(), close: Notify::new() });
+    let transport = MqttTransport { out, shared: Arc::clone(&shared) };
+    tokio::spawn(run(settings, shared, outgoing, deliver));
+    (Box::new(transport), incoming)
+}
+
+fn client(settings: &MqttSettings) -> (AsyncClient, EventLoop) {
+    let mut options = MqttOptions::new(settings.client.to_string(), &settings.host, settings.port);
+    options
+        .set_keep_alive(Duration::from_secs(20))
+        .set_clean_start(true)
+        .set_receive_maximum(Some(64))
+        .set_max_packet_size(Some(settings.packet_bytes_max))
+        // The default table for packets in flight takes 15 MB.
+        .set_outgoing_inflight_upper_limit(64)
+        .set_connection_timeout(10)
+        .set_transport(RumqttcTransport::tls_with_config(TlsConfiguration::Rustls(Arc::clone(&settings.tls))));
+    let mut network = NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    options.set_network_options(network);
+    // A small channel: what waits in it is lost with a session.
+    AsyncClient::new(options, 16)
+}
+
+async fn run(
+    settings: MqttSettings,
+    shared: Arc<Shared>,
+    mut outgoing: mpsc::Receiver<(String, Vec<u8>)>,
+    deliver: mpsc::Sender<Incoming>,
+) {
+    let mut attempt = 0_u32;
+    loop {
+        let outcome = session(&settings, &shared, &mut outgoing, &deliver, &mut attempt).await;
+        let Err(reason) = outcome else { return };
+        if deliver.send(Incoming::Disconnected(reason)).await.is_err() {
+            return;
+        }
+        let delay = backoff(attempt, rand_fraction());
+        attempt = attempt.saturating_add(1);
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = shared.close.notified() => return,
+        }
+    }
+}
+
+/// Doubles from 200 ms to the limit; anything between half of it and all of it, so that components
+/// that lost a broker together do not come back together.
+fn backoff(attempt: u32, fraction: f64) -> Duration {
+    let full = Duration::from_millis(200).saturating_mul(1 << attempt.min(10)).min(Duration::from_secs(limits::BACKOFF_SECONDS_MAX));
+    full.mul_f64(0.5 + fraction / 2.0)
+}
+
+fn rand_fraction() -> f64 {
+    let (high, _) = uuid::Uuid::new_v4().as_u64_pair();
+    #[expect(clippy::cast_precision_loss, reason = "a fraction for jitter needs no precision")]
+    let fraction = (high >> 12) as f64 / (1_u64 << 52) as f64;
+    fraction
+}
+
+/// One session: `Ok` when it was closed on purpose, otherwise why it ended.
+async fn session(
+    settings: &MqttSettings,
+    shared: &Shared,
+    outgoing: &mut mpsc::Receiver<(String, Vec<u8>)>,
+    deliver: &mpsc::Sender<Incoming>,
+    attempt: &mut u32,
+) -> Result<(), String> {
+    let (client, event_loop) = client(settings);
+    let (ended, mut end) = mpsc::channel::<String>(1);
+    let (connected, mut connection) = mpsc::channel::<()>(1);
+    // The loop has a task of its own: it must always be polled, and must never wait for its own queue.
+    let poll = tokio::spawn(poll(event_loop, deliver.clone(), connected, ended));
+    let result = async {
+        tokio::select! {
+            reason = end.recv() => return Err(reason.unwrap_or_else(|| "the connection ended".to_owned())),
+            begun = connection.recv() => if begun.is_none() { return Err(end.recv().await.unwrap_or_default()) },
+            () = shared.close.notified() => return Ok(()),
+        }
+        *attempt = 0;
+        // Subscriptions come before anything else: an answer must not arrive before its subscription.
+        resubscribe(&client, shared).await;
+        if deliver.send(Incoming::Connected).await.is_err() {
+            return Ok(());
+        }
+        loop {
+            tokio::select! {
+                reason = end.recv() => return Err(reason.unwrap_or_else(|| "the connection ended".to_owned())),
+                () = shared.subscribe.notified() => resubscribe(&client, shared).await,
+                message = outgoing.recv() => match message {
+                    None => return Ok(()),
+                    Some((topic, payload)) => {
+                        let sent = client.publish(topic, QoS::AtLeastOnce, false, payload);
+                        tokio::select! {
+                            result = sent => if result.is_err() { return Err("the connection ended".to_owned()) },
+                            reason = end.recv() => return Err(reason.unwrap_or_default()),
+                        }
+                    }
+                },
+                () = shared.close.notified() => {
+                    let _ = client.try_disconnect();
+                    let _ = tokio::time::timeout(Duration::from_secs(2), end.recv()).await;
+                    return Ok(());
+                }
+            }
+        }
+    }
+    .await;
+    poll.abort();
+    result
+}
+
+async fn resubscribe(client: &AsyncClient, shared: &Shared) {
+    let filters: Vec<Filter> = shared
+        .filters
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .iter()
+        .map(|filter| Filter::new(filter.clone(), QoS::AtLeastOnce))
+        .collect();
+    if !filters.is_empty() {
+        let _ = client.subscribe_many(filters).await;
+    }
+}
+
+async fn poll(mut event_loop: EventLoop, deliver: mpsc::Sender<Incoming>, connected: mpsc::Sender<()>, ended: mpsc::Sender<String>) {
+    let mut in_flight = 0_u64;
+    let mut progress = Instant::now();
+    let reason = loop {
+        match event_loop.poll().await {
+            Ok(Event::Incoming(Packet::ConnAck(_))) => {
+                let _ = connected.send(()).await;
+            }
+            Ok(Event::Incoming(Packet::Publish(publish))) => {
+                let topic = String::from_utf8_lossy(&publish.topic).into_owned();
+                let payload = publish.payload.to_vec();
+                if deliver.send(Incoming::Message { topic, payload }).await.is_err() {
+                    break "the component ended".to_owned();
+                }
+            }
+            Ok(Event::Incoming(Packet::PubAck(ack))) => {
+                in_flight = in_flight.saturating_sub(1);
+                progress = Instant::now();
+                if ack.reason != rumqttc::v5::mqttbytes::v5::PubAckReason::Success
+                    && ack.reason != rumqttc::v5::mqttbytes::v5::PubAckReason::NoMatchingSubscribers
+                {
+                    tracing::warn!(reason = ?ack.reason, "the broker refused a message");
+                }
+            }
+            Ok(Event::Incoming(Packet::SubAck(ack))) => {
+                for code in &ack.return_codes {
+                    if !matches!(code, rumqttc::v5::mqttbytes::v5::SubscribeReasonCode::Success(_)) {
+                        tracing::warn!(?code, "the broker refused a subscription");
+                    }
+                }
+            }
+            Ok(Event::Outgoing(Outgoing::Publish(_))) => {
+                if in_flight == 0 {
+                    progress = Instant::now();
+                }
+                in_flight += 1;
+            }
+            Ok(Event::Outgoing(Outgoing::Disconnect)) => break "closed".to_owned(),
+            Ok(_) => {}
+            Err(error) => break error.to_string(),
+        }
+        // A lost session can leave the client pinging and never publishing again.
+        if in_flight > 0 && progress.elapsed() > Duration::from_secs(limits::STUCK_SECONDS_MAX) {
+            break "no progress: the connection is given up".to_owned();
+        }
+    };
+    let _ = ended.send(reason).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_back_off_grows_to_its_limit_and_is_never_the_same_for_all() {
+        assert_eq!(backoff(0, 1.0), Duration::from_millis(200));
+        assert_eq!(backoff(1, 0.0), Duration::from_millis(200));
+        assert_eq!(backoff(30, 1.0), Duration::from_secs(limits::BACKOFF_SECONDS_MAX));
+        assert!(backoff(3, rand_fraction()) <= backoff(3, 1.0));
+    }
+}

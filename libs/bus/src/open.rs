@@ -1,0 +1,135 @@
+//! From bytes to an authentic message: seal, certificate, sender, times. Only here is an
+//! [`Authentic`] made.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use jiff::{SignedDuration, Timestamp};
+use proto::capability::ComponentType;
+use proto::envelope::Envelope;
+use proto::fault::{Fault, FaultCode};
+use proto::id::ComponentId;
+use proto::seal::{Sealed, Signer};
+use proto::topic::Topic;
+
+use crate::certificate::Certificate;
+use crate::limits;
+
+/// Who has signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sender {
+    /// A component with a certificate of this installation.
+    Member {
+        /// Its id.
+        component: ComponentId,
+        /// Its type, from the certificate.
+        component_type: ComponentType,
+    },
+    /// A component that joins: it owns this key, and no more is known.
+    Joining {
+        /// The key.
+        public_key: [u8; 32],
+    },
+}
+
+/// A message whose sender has been checked.
+#[derive(Debug, Clone)]
+pub struct Authentic {
+    topic: Topic,
+    envelope: Envelope,
+    sender: Sender,
+}
+
+impl Authentic {
+    /// Where it came in.
+    pub fn topic(&self) -> &Topic {
+        &self.topic
+    }
+
+    /// What it says.
+    pub fn envelope(&self) -> &Envelope {
+        &self.envelope
+    }
+
+    /// Who says it.
+    pub fn sender(&self) -> &Sender {
+        &self.sender
+    }
+
+    /// The type of the sender, if it is a member.
+    pub fn sender_type(&self) -> Option<ComponentType> {
+        match self.sender {
+            Sender::Member { component_type, .. } => Some(component_type),
+            Sender::Joining { .. } => None,
+        }
+    }
+}
+
+/// What a component trusts: its installation's CA.
+#[derive(Debug)]
+pub struct Trust {
+    ca_der: Vec<u8>,
+    /// Signers whose certificates have been checked, by header.
+    known: Mutex<BTreeMap<String, Certificate>>,
+}
+
+impl Trust {
+    /// Trust in this CA.
+    pub fn new(ca_der: Vec<u8>) -> Self {
+        Self { ca_der, known: Mutex::new(BTreeMap::new()) }
+    }
+
+    fn certificate(&self, header: &str, der: &[u8], now: Timestamp) -> Result<Certificate, Fault> {
+        let refused = |error: crate::certificate::CertificateError| Fault::new(FaultCode::NotAuthorized, error.to_string());
+        let known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(header).cloned();
+        if let Some(known) = known {
+            known.valid_at(now).map_err(refused)?;
+            return Ok(known);
+        }
+        let certificate = Certificate::verify(der, &self.ca_der, now).map_err(refused)?;
+        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if known.len() >= limits::SIGNERS_MAX {
+            known.clear();
+        }
+        known.insert(header.to_owned(), certificate.clone());
+        Ok(certificate)
+    }
+
+    /// Opens a message that came in on a topic, for the component `own`.
+    pub fn open(&self, topic: &str, payload: &[u8], own: ComponentId, now: Timestamp) -> Result<Authentic, Fault> {
+        let denied = |text: &str| Fault::new(FaultCode::NotAuthorized, text);
+        let topic: Topic = topic.parse().map_err(|error: proto::topic::TopicError| Fault::new(FaultCode::Malformed, error.to_string()))?;
+        let sealed = Sealed::split(payload)?;
+        let sender = match sealed.signer()? {
+            Signer::Certificate(der) => {
+                let certificate = self.certificate(sealed.header, &der, now)?;
+                sealed.verify(&certificate.public_key)?;
+                Sender::Member { component: certificate.component, component_type: certificate.component_type }
+            }
+            Signer::BareKey(public_key) if topic == Topic::Registration => {
+                sealed.verify(&public_key)?;
+                Sender::Joining { public_key }
+            }
+            Signer::BareKey(_) => return Err(denied("a key without a certificate may only ask to join")),
+        };
+        let envelope = Envelope::read(sealed.envelope, now)?;
+        if now.duration_since(envelope.sent) > SignedDuration::from_hours(24 * limits::AGE_DAYS_MAX) {
+            return Err(Fault::new(FaultCode::Expired, format!("the message is older than {} days", limits::AGE_DAYS_MAX)));
+        }
+        if let Sender::Member { component, component_type } = &sender {
+            if envelope.from != *component {
+                return Err(denied("`from` is not the component that signed"));
+            }
+            if topic.is_from_orchestrator() && *component_type != ComponentType::Orchestrator {
+                return Err(denied("only an orchestrator may speak on this topic"));
+            }
+        }
+        if topic.sender().is_some_and(|sender| sender != envelope.from) {
+            return Err(denied("`from` is not the sender that the topic names"));
+        }
+        if envelope.to.is_some_and(|to| to != own) {
+            return Err(denied("the message is for another component"));
+        }
+        Ok(Authentic { topic, envelope, sender })
+    }
+}

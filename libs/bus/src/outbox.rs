@@ -1,0 +1,213 @@
+//! Durable messages: one file each, until the receiver's application has acknowledged it.
+//!
+//! A file is written under another name, flushed to the disk, and renamed; so whatever is there
+//! after a power cut is whole. Ids are UUIDv7: the order of names is the order of sending.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use proto::id::MessageId;
+
+use crate::limits;
+
+/// Why a message is not in the outbox.
+#[derive(Debug, thiserror::Error)]
+pub enum OutboxError {
+    /// Too many messages wait.
+    #[error("the outbox holds {} messages that nobody has acknowledged", limits::OUTBOX_MESSAGES_MAX)]
+    Full,
+    /// The disk refuses.
+    #[error("the outbox {directory} cannot be written")]
+    Io {
+        /// Where it is.
+        directory: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A message in the outbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    topic: String,
+    payload: Vec<u8>,
+    sent: Option<Instant>,
+}
+
+/// Messages that must arrive.
+#[derive(Debug)]
+pub struct Outbox {
+    /// `None`: only in memory, for components that have nothing durable to say, and for tests.
+    directory: Option<PathBuf>,
+    entries: BTreeMap<MessageId, Entry>,
+}
+
+impl Outbox {
+    /// An outbox that does not outlive the process.
+    pub fn in_memory() -> Self {
+        Self { directory: None, entries: BTreeMap::new() }
+    }
+
+    /// The outbox in a directory, with what an earlier process left there. Files that are not whole
+    /// messages are moved aside, not deleted.
+    pub fn open(directory: &Path) -> Result<Self, OutboxError> {
+        let failed = |source| OutboxError::Io { directory: directory.to_owned(), source };
+        fs::create_dir_all(directory).map_err(failed)?;
+        let mut entries = BTreeMap::new();
+        for file in fs::read_dir(directory).map_err(failed)? {
+            let path = file.map_err(failed)?.path();
+            if path.extension().is_some_and(|extension| extension == "tmp") {
+                fs::remove_file(&path).map_err(failed)?;
+                continue;
+            }
+            if path.extension().is_none_or(|extension| extension != "msg") {
+                continue;
+            }
+            let id = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+            let bytes = fs::read(&path).map_err(failed)?;
+            let split = bytes.iter().position(|byte| *byte == b'\n');
+            match (id, split) {
+                (Some(id), Some(at)) => {
+                    let topic = String::from_utf8_lossy(&bytes[..at]).into_owned();
+                    entries.insert(id, Entry { topic, payload: bytes[at + 1..].to_vec(), sent: None });
+                }
+                _ => {
+                    tracing::warn!(file = %path.display(), "not a message: moved aside");
+                    fs::rename(&path, path.with_extension("damaged")).map_err(failed)?;
+                }
+            }
+        }
+        Ok(Self { directory: Some(directory.to_owned()), entries })
+    }
+
+    /// Keeps a message. When this returns, a killed process does not lose it.
+    pub fn keep(&mut self, id: MessageId, topic: &str, payload: &[u8]) -> Result<(), OutboxError> {
+        if self.entries.len() >= limits::OUTBOX_MESSAGES_MAX {
+            return Err(OutboxError::Full);
+        }
+        if let Some(directory) = &self.directory {
+            let failed = |source| OutboxError::Io { directory: directory.clone(), source };
+            let temporary = directory.join(format!("{id}.tmp"));
+            let write = || -> io::Result<()> {
+                let mut file = File::create(&temporary)?;
+                file.write_all(topic.as_bytes())?;
+                file.write_all(b"\n")?;
+                file.write_all(payload)?;
+                file.sync_all()?;
+                fs::rename(&temporary, directory.join(format!("{id}.msg")))?;
+                File::open(directory)?.sync_all()
+            };
+            write().map_err(failed)?;
+        }
+        self.entries.insert(id, Entry { topic: topic.to_owned(), payload: payload.to_vec(), sent: None });
+        Ok(())
+    }
+
+    /// The receiver has it.
+    pub fn acknowledged(&mut self, id: MessageId) -> bool {
+        if self.entries.remove(&id).is_none() {
+            return false;
+        }
+        if let Some(directory) = &self.directory
+            && let Err(error) = fs::remove_file(directory.join(format!("{id}.msg")))
+        {
+            // It will be sent again, and the receiver will drop it.
+            tracing::warn!(%error, "an acknowledged message could not be deleted");
+        }
+        true
+    }
+
+    /// How many messages wait.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether this message still waits.
+    pub fn contains(&self, id: MessageId) -> bool {
+        self.entries.contains_key(&id)
+    }
+
+    /// A new session: everything has to be sent again.
+    pub fn session_began(&mut self) {
+        for entry in self.entries.values_mut() {
+            entry.sent = None;
+        }
+    }
+
+    /// Up to `most` messages that have to be sent now, in order.
+    pub fn due(&mut self, now: Instant, most: usize) -> Vec<(String, Vec<u8>)> {
+        let patience = Duration::from_secs(limits::RESEND_SECONDS);
+        self.entries
+            .values_mut()
+            .filter(|entry| entry.sent.is_none_or(|sent| now.duration_since(sent) >= patience))
+            .take(most)
+            .map(|entry| {
+                entry.sent = Some(now);
+                (entry.topic.clone(), entry.payload.clone())
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn id(number: u128) -> MessageId {
+        MessageId(Uuid::from_u128(number))
+    }
+
+    #[test]
+    fn what_was_kept_is_there_after_a_restart_until_it_is_acknowledged() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut outbox = Outbox::open(directory.path()).unwrap();
+        outbox.keep(id(2), "/b", b"two\nlines").unwrap();
+        outbox.keep(id(1), "/a", b"one").unwrap();
+        drop(outbox);
+        let mut outbox = Outbox::open(directory.path()).unwrap();
+        let due = outbox.due(Instant::now(), 10);
+        assert_eq!(due, [("/a".to_owned(), b"one".to_vec()), ("/b".to_owned(), b"two\nlines".to_vec())]);
+        assert!(outbox.acknowledged(id(1)));
+        assert!(!outbox.acknowledged(id(1)));
+        drop(outbox);
+        assert_eq!(Outbox::open(directory.path()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_message_is_sent_again_only_after_a_while_or_in_a_new_session() {
+        let mut outbox = Outbox::in_memory();
+        outbox.keep(id(1), "/a", b"one").unwrap();
+        let now = Instant::now();
+        assert_eq!(outbox.due(now, 10).len(), 1);
+        assert!(outbox.due(now, 10).is_empty());
+        assert_eq!(outbox.due(now + Duration::from_secs(limits::RESEND_SECONDS), 10).len(), 1);
+        outbox.session_began();
+        assert_eq!(outbox.due(now, 10).len(), 1);
+    }
+
+    #[test]
+    fn a_half_written_file_is_not_a_message() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("x.tmp"), "half").unwrap();
+        fs::write(directory.path().join("junk.msg"), "no newline").unwrap();
+        let outbox = Outbox::open(directory.path()).unwrap();
+        assert!(outbox.is_empty());
+        assert!(directory.path().join("junk.damaged").exists());
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written_is_an_error_that_names_it() {
+        let error = Outbox::open(Path::new("/proc/muster")).unwrap_err();
+        assert!(error.to_string().contains("/proc/muster"));
+    }
+}

@@ -1,0 +1,102 @@
+//! TLS of the client side. The server is known by the installation's CA and by being an
+//! orchestrator, not by its name: names and addresses differ behind NAT and in containers.
+
+use std::sync::Arc;
+
+use proto::capability::ComponentType;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+
+use crate::certificate::Certificate;
+
+/// SHA-256 of a CA certificate, as 64 hexadecimal digits.
+pub fn fingerprint(ca_der: &[u8]) -> String {
+    proto::content::ContentHash::of(ca_der).to_string()
+}
+
+/// What the server must show.
+#[derive(Debug)]
+struct Expected {
+    /// The CA's fingerprint.
+    ca: String,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Expected {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let ca = intermediates
+            .iter()
+            .find(|certificate| fingerprint(certificate) == self.ca)
+            .ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.clone())?;
+        let parsed = ParsedCertificate::try_from(end_entity)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&parsed, &roots, intermediates, now, algorithms)?;
+        // Every component has a certificate of this CA; only an orchestrator may be the server.
+        match Certificate::read(end_entity) {
+            Ok(certificate) if certificate.component_type == ComponentType::Orchestrator => Ok(ServerCertVerified::assertion()),
+            _ => Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// For a component that has no certificate yet: it knows the CA's fingerprint from its token.
+pub fn joining(ca_fingerprint: &str) -> Result<Arc<ClientConfig>, Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Expected { ca: ca_fingerprint.to_owned(), provider: Arc::clone(&provider) };
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// For a component with a certificate: mutual TLS.
+pub fn member(ca_der: &[u8], certificate_der: Vec<u8>, pkcs8: Vec<u8>) -> Result<Arc<ClientConfig>, Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Expected { ca: fingerprint(ca_der), provider: Arc::clone(&provider) };
+    let key: PrivateKeyDer<'static> = PrivatePkcs8KeyDer::from(pkcs8).into();
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_auth_cert(vec![CertificateDer::from(certificate_der)], key)?;
+    // A resumed session would skip the look at the certificate that revocation needs.
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(Arc::new(config))
+}
