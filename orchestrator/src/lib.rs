@@ -1,1 +1,2 @@
-
+//! The orchestrator.
+pub mod broker;

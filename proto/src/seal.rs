@@ -43,8 +43,8 @@ struct Jwk {
 /// Who signed, as the header says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Signer {
-    /// A certificate, DER.
-    Certificate(Vec<u8>),
+    /// A certificate, DER, and the CA's where the sender sends it along.
+    Certificate(Vec<u8>, Option<Vec<u8>>),
     /// A key without a certificate: only a registration may come with it.
     BareKey([u8; 32]),
 }
@@ -67,9 +67,10 @@ impl std::fmt::Debug for Sealer {
 pub struct KeyError;
 
 impl Sealer {
-    /// A sealer whose messages carry this certificate.
-    pub fn with_certificate(pkcs8: &[u8], certificate_der: &[u8]) -> Result<Self, KeyError> {
-        Self::build(pkcs8, |_| (Some(vec![STANDARD.encode(certificate_der)]), None))
+    /// A sealer whose messages carry this chain: the sender's certificate, and the CA's where receivers
+    /// may know no more of it than its fingerprint.
+    pub fn with_certificate(pkcs8: &[u8], chain: &[&[u8]]) -> Result<Self, KeyError> {
+        Self::build(pkcs8, |_| (Some(chain.iter().map(|der| STANDARD.encode(der)).collect()), None))
     }
 
     /// A sealer for a component that has no certificate yet.
@@ -156,9 +157,9 @@ impl<'bytes> Sealed<'bytes> {
             return Err(malformed("the header's algorithm is not EdDSA over an unencoded payload"));
         }
         match (header.x5c.as_deref(), header.jwk) {
-            (Some([certificate]), None) => {
-                let der = STANDARD.decode(certificate).map_err(|_| malformed("x5c is not base64"))?;
-                Ok(Signer::Certificate(der))
+            (Some([certificate, issuers @ ..]), None) if issuers.len() <= 1 => {
+                let decode = |text: &String| STANDARD.decode(text).map_err(|_| malformed("x5c is not base64"));
+                Ok(Signer::Certificate(decode(certificate)?, issuers.first().map(decode).transpose()?))
             }
             (None, Some(jwk)) if jwk.kty == "OKP" && jwk.crv == "Ed25519" => {
                 let key = URL_SAFE_NO_PAD.decode(jwk.x).map_err(|_| malformed("the key is not base64url"))?;
@@ -201,9 +202,9 @@ mod tests {
 
     #[test]
     fn the_certificate_rides_in_the_header() {
-        let sealer = Sealer::with_certificate(&key(), b"DER").unwrap();
+        let sealer = Sealer::with_certificate(&key(), &[b"DER"]).unwrap();
         let bytes = sealer.seal(b"x");
-        assert_eq!(Sealed::split(&bytes).unwrap().signer().unwrap(), Signer::Certificate(b"DER".to_vec()));
+        assert_eq!(Sealed::split(&bytes).unwrap().signer().unwrap(), Signer::Certificate(b"DER".to_vec(), None));
     }
 
     proptest! {

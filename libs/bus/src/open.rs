@@ -68,25 +68,42 @@ impl Authentic {
 /// What a component trusts: its installation's CA.
 #[derive(Debug)]
 pub struct Trust {
-    ca_der: Vec<u8>,
+    anchor: Anchor,
     /// Signers whose certificates have been checked, by header.
     known: Mutex<BTreeMap<String, Certificate>>,
+}
+
+#[derive(Debug)]
+enum Anchor {
+    Ca(Vec<u8>),
+    /// Known only by its SHA-256, from a join token; the sender sends the certificate along.
+    Fingerprint(String),
 }
 
 impl Trust {
     /// Trust in this CA.
     pub fn new(ca_der: Vec<u8>) -> Self {
-        Self { ca_der, known: Mutex::new(BTreeMap::new()) }
+        Self { anchor: Anchor::Ca(ca_der), known: Mutex::new(BTreeMap::new()) }
     }
 
-    fn certificate(&self, header: &str, der: &[u8], now: Timestamp) -> Result<Certificate, Fault> {
+    /// Trust in the CA with this fingerprint.
+    pub fn pinned(fingerprint: String) -> Self {
+        Self { anchor: Anchor::Fingerprint(fingerprint), known: Mutex::new(BTreeMap::new()) }
+    }
+
+    fn certificate(&self, header: &str, der: &[u8], sent_ca: Option<&[u8]>, now: Timestamp) -> Result<Certificate, Fault> {
         let refused = |error: crate::certificate::CertificateError| Fault::new(FaultCode::NotAuthorized, error.to_string());
         let known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(header).cloned();
         if let Some(known) = known {
             known.valid_at(now).map_err(refused)?;
             return Ok(known);
         }
-        let certificate = Certificate::verify(der, &self.ca_der, now).map_err(refused)?;
+        let ca_der = match (&self.anchor, sent_ca) {
+            (Anchor::Ca(ca_der), _) => ca_der.as_slice(),
+            (Anchor::Fingerprint(wanted), Some(sent)) if crate::tls::fingerprint(sent) == *wanted => sent,
+            (Anchor::Fingerprint(_), _) => return Err(refused(crate::certificate::CertificateError::Untrusted)),
+        };
+        let certificate = Certificate::verify(der, ca_der, now).map_err(refused)?;
         let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if known.len() >= limits::SIGNERS_MAX {
             known.clear();
@@ -101,8 +118,8 @@ impl Trust {
         let topic: Topic = topic.parse().map_err(|error: proto::topic::TopicError| Fault::new(FaultCode::Malformed, error.to_string()))?;
         let sealed = Sealed::split(payload)?;
         let sender = match sealed.signer()? {
-            Signer::Certificate(der) => {
-                let certificate = self.certificate(sealed.header, &der, now)?;
+            Signer::Certificate(der, sent_ca) => {
+                let certificate = self.certificate(sealed.header, &der, sent_ca.as_deref(), now)?;
                 sealed.verify(&certificate.public_key)?;
                 Sender::Member { component: certificate.component, component_type: certificate.component_type }
             }

@@ -1,1 +1,15 @@
+//! What every daemon shares: where it keeps its data, who it is, how it joins and stays a member,
+//! how it is configured, and how it logs.
 
+pub mod config;
+pub mod content;
+pub mod data;
+pub mod identity;
+pub mod member;
+pub mod report;
+pub mod shutdown;
+pub mod telemetry;
+pub mod token;
+
+/// The version that components advertise.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -47,6 +47,8 @@ pub struct ComponentRegistrationResponse {
     pub component_unique_identifier: ComponentId,
     /// Its certificate: CN is the id, OU the component type (PEM).
     pub certificate: String,
+    /// The installation's CA (PEM).
+    pub ca_certificate: String,
     /// The orchestrator that registered it: who may command it.
     pub orchestrator: ComponentId,
     /// How often to send a heartbeat.

@@ -1,0 +1,174 @@
+//! Configuration: one TOML file with a table for each daemon. An unknown key is an error that names
+//! the nearest known one; flags and `MUSTER_…` variables go before the file.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// `muster.toml`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct Config {
+    /// `[orchestrator]`
+    pub orchestrator: OrchestratorConfig,
+    /// `[repository]`
+    pub repository: DaemonConfig,
+    /// `[pes-evaluator]`
+    pub pes_evaluator: DaemonConfig,
+    /// `[pcs-agent]`
+    pub pcs_agent: CollectorConfig,
+}
+
+/// `[orchestrator]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct OrchestratorConfig {
+    /// Data directory.
+    pub data: Option<PathBuf>,
+    /// Address and port that the broker listens on.
+    pub listen: Option<String>,
+    /// Address and port that components are told to connect to, where it is not `listen`.
+    pub advertise: Option<String>,
+}
+
+/// `[repository]` and `[pes-evaluator]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct DaemonConfig {
+    /// Data directory.
+    pub data: Option<PathBuf>,
+    /// A join token, for the first start.
+    pub join_token: Option<String>,
+    /// A file with the join token.
+    pub join_token_file: Option<PathBuf>,
+    /// What operators call it.
+    pub name: Option<String>,
+}
+
+/// `[pcs-agent]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct CollectorConfig {
+    /// Data directory.
+    pub data: Option<PathBuf>,
+    /// A join token, for the first start.
+    pub join_token: Option<String>,
+    /// A file with the join token.
+    pub join_token_file: Option<PathBuf>,
+    /// What operators call it.
+    pub name: Option<String>,
+    /// The root directory of the endpoint.
+    pub root: Option<PathBuf>,
+}
+
+const KEYS: &[&str] = &[
+    "orchestrator", "repository", "pes-evaluator", "pcs-agent", "data", "listen", "advertise", "join-token",
+    "join-token-file", "name", "root",
+];
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("the configuration {path} cannot be read")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is not TOML, or a value has the wrong type.
+    #[error("the configuration {path}: {reason}")]
+    Invalid {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, with line and column.
+        reason: String,
+    },
+    /// A key that nobody knows.
+    #[error("the configuration {path} has an unknown key `{key}`{}", .nearest.as_ref().map(|near| format!("; did you mean `{near}`?")).unwrap_or_default())]
+    UnknownKey {
+        /// Which file.
+        path: PathBuf,
+        /// The key with its table.
+        key: String,
+        /// The known key that is most like it.
+        nearest: Option<String>,
+    },
+}
+
+impl Config {
+    /// Reads the file; without one, everything is as built in.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let Some(path) = path else { return Ok(Self::default()) };
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
+        Self::parse(path, &text)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let invalid = |reason: String| ConfigError::Invalid { path: path.to_owned(), reason };
+        let parsed = toml::de::Deserializer::parse(text).map_err(|error| invalid(error.to_string()))?;
+        let mut unknown: Option<String> = None;
+        let config = serde_ignored::deserialize(parsed, |key| {
+            unknown.get_or_insert_with(|| key.to_string());
+        })
+        .map_err(|error: toml::de::Error| invalid(error.to_string()))?;
+        match unknown {
+            None => Ok(config),
+            Some(key) => {
+                let last = key.rsplit('.').next().unwrap_or_default();
+                let nearest = KEYS
+                    .iter()
+                    .map(|known| (strsim::damerau_levenshtein(known, last), *known))
+                    .min()
+                    .filter(|(distance, _)| *distance <= 3)
+                    .map(|(_, known)| known.to_owned());
+                Err(ConfigError::UnknownKey { path: path.to_owned(), key, nearest })
+            }
+        }
+    }
+}
+
+/// The join token from wherever it was given.
+pub fn join_token(given: Option<String>, text: Option<&String>, file: Option<&PathBuf>) -> Result<Option<String>, ConfigError> {
+    if given.is_some() {
+        return Ok(given);
+    }
+    match (text, file) {
+        (Some(text), _) => Ok(Some(text.clone())),
+        (None, Some(path)) => std::fs::read_to_string(path)
+            .map(|text| Some(text.trim().to_owned()))
+            .map_err(|source| ConfigError::Io { path: path.clone(), source }),
+        (None, None) => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(Path::new("muster.toml"), text)
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest_one() {
+        let error = parse("[orchestrator]\nlisten-on = '127.0.0.1:1'\n").unwrap_err().to_string();
+        assert!(error.contains("orchestrator.listen-on") && error.contains("`listen`"), "{error}");
+        assert!(parse("colour = 1").is_err());
+    }
+
+    #[test]
+    fn known_keys_are_read() {
+        let config = parse("[orchestrator]\nlisten = '127.0.0.1:1'\n[pcs-agent]\nroot = '/mnt'\n").unwrap();
+        assert_eq!(config.orchestrator.listen.as_deref(), Some("127.0.0.1:1"));
+        assert_eq!(config.pcs_agent.root, Some(PathBuf::from("/mnt")));
+    }
+
+    #[test]
+    fn what_is_not_toml_is_an_error_with_its_place() {
+        assert!(parse("[orchestrator\n").unwrap_err().to_string().contains("line 1"));
+        assert!(parse("[orchestrator]\nlisten = 7\n").is_err());
+    }
+}

@@ -1,0 +1,119 @@
+//! Content by its hash: pulled in chunks over the bus, kept in a directory.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bus::{Bus, Context};
+use proto::content::{ContentHash, ContentRef};
+use proto::fault::{Fault, FaultCode};
+use proto::limits::{CONTENT_BYTES_MAX, CONTENT_CHUNK_BYTES};
+use proto::message::{ContentRequest, ContentResponse};
+use proto::topic::Topic;
+
+/// Seconds to wait for a chunk, and how often to ask.
+const CHUNK_SECONDS: u64 = 10;
+const CHUNK_TRIES: u32 = 3;
+/// Content kept in memory.
+const KEPT_MAX: usize = 8;
+
+/// Where content is kept.
+#[derive(Debug)]
+pub struct ContentStore {
+    directory: Option<PathBuf>,
+    kept: Mutex<BTreeMap<ContentHash, Arc<Vec<u8>>>>,
+}
+
+impl ContentStore {
+    /// In this directory, or in memory alone.
+    pub fn new(directory: Option<PathBuf>) -> Self {
+        Self { directory, kept: Mutex::default() }
+    }
+
+    /// The content, if it is here and whole.
+    pub fn find(&self, hash: &ContentHash) -> Option<Arc<Vec<u8>>> {
+        if let Some(kept) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(hash) {
+            return Some(Arc::clone(kept));
+        }
+        let bytes = fs::read(self.directory.as_ref()?.join(hash.as_str())).ok()?;
+        (ContentHash::of(&bytes) == *hash).then(|| self.remember(hash, bytes))
+    }
+
+    fn remember(&self, hash: &ContentHash, bytes: Vec<u8>) -> Arc<Vec<u8>> {
+        let bytes = Arc::new(bytes);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= KEPT_MAX {
+            kept.pop_first();
+        }
+        kept.insert(hash.clone(), Arc::clone(&bytes));
+        bytes
+    }
+
+    /// Keeps content; what cannot be written stays in memory, and can be fetched again.
+    pub fn keep(&self, bytes: Vec<u8>) -> Arc<Vec<u8>> {
+        let hash = ContentHash::of(&bytes);
+        if let Some(directory) = &self.directory {
+            let written = crate::data::make(directory)
+                .and_then(|()| crate::data::write_private(&directory.join(hash.as_str()), &bytes));
+            if let Err(error) = written {
+                tracing::warn!(%error, "content could not be kept on disk");
+            }
+        }
+        self.remember(&hash, bytes)
+    }
+
+    /// The content from here or, chunk by chunk, from whoever answers on `ask`.
+    pub async fn fetch(&self, bus: &Bus, ask: &Topic, wanted: &ContentRef, context: Context) -> Result<Arc<Vec<u8>>, Fault> {
+        if let Some(found) = self.find(&wanted.sha256) {
+            return Ok(found);
+        }
+        if wanted.size_bytes > CONTENT_BYTES_MAX {
+            return Err(Fault::new(FaultCode::TooLarge, format!("content of {} bytes", wanted.size_bytes)));
+        }
+        let mut bytes: Vec<u8> = Vec::new();
+        while (bytes.len() as u64) < wanted.size_bytes {
+            let question = ContentRequest { sha256: wanted.sha256.clone(), offset: bytes.len() as u64 };
+            let chunk = ask_for_chunk(bus, ask, &question, context).await?;
+            if chunk.offset != question.offset || chunk.size_bytes != wanted.size_bytes {
+                return Err(Fault::new(FaultCode::ContentInvalid, "a chunk that was not asked for"));
+            }
+            let chunk = STANDARD.decode(&chunk.chunk).map_err(|_| Fault::new(FaultCode::ContentInvalid, "a chunk that is not base64"))?;
+            if chunk.is_empty() || chunk.len() > CONTENT_CHUNK_BYTES {
+                return Err(Fault::new(FaultCode::ContentInvalid, "a chunk of the wrong size"));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        if ContentHash::of(&bytes) != wanted.sha256 {
+            return Err(Fault::new(FaultCode::ContentInvalid, "the content does not have the hash that was asked for"));
+        }
+        Ok(self.keep(bytes))
+    }
+}
+
+async fn ask_for_chunk(bus: &Bus, ask: &Topic, question: &ContentRequest, context: Context) -> Result<ContentResponse, Fault> {
+    let mut last = Fault::new(FaultCode::ContentUnavailable, "nobody was asked");
+    for _ in 0..CHUNK_TRIES {
+        match bus.request(ask, question, context, Duration::from_secs(CHUNK_SECONDS)).await {
+            Ok(chunk) => return Ok(chunk),
+            Err(bus::RequestError::Fault(fault)) => return Err(fault),
+            Err(error) => last = Fault::new(FaultCode::ContentUnavailable, error.to_string()),
+        }
+    }
+    Err(last)
+}
+
+/// The answer to a request for a chunk.
+pub fn chunk_of(bytes: &[u8], request: &ContentRequest) -> ContentResponse {
+    let start = usize::try_from(request.offset).unwrap_or(usize::MAX).min(bytes.len());
+    let end = (start + CONTENT_CHUNK_BYTES).min(bytes.len());
+    ContentResponse {
+        sha256: request.sha256.clone(),
+        offset: start as u64,
+        size_bytes: bytes.len() as u64,
+        chunk: STANDARD.encode(&bytes[start..end]),
+    }
+}

@@ -1,0 +1,174 @@
+//! Who a component is: its key, its certificate, whom it trusts. Below `identity/` in its data
+//! directory, readable by its owner alone; the key never leaves it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bus::certificate::Certificate;
+use bus::{BusSettings, Trust, mqtt, outbox::Outbox, tls};
+use proto::id::ComponentId;
+use proto::seal::Sealer;
+use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use serde::{Deserialize, Serialize};
+
+use crate::data;
+
+/// Why an identity cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A file cannot be read or written.
+    #[error("the identity in {path} cannot be read or written")]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("the identity in {path} is damaged ({what}): move it away and join again with a new token")]
+    Damaged {
+        /// Where.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// A component's identity after it has joined.
+#[derive(Debug)]
+pub struct Identity {
+    /// Its id.
+    pub component: ComponentId,
+    /// Its certificate, DER.
+    pub certificate_der: Vec<u8>,
+    /// The CA, DER.
+    pub ca_der: Vec<u8>,
+    /// Its key, PKCS #8.
+    pub key_pkcs8: Vec<u8>,
+    /// Where the broker is.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// How often to send a heartbeat.
+    pub heartbeat_interval_seconds: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Membership {
+    host: String,
+    port: u16,
+    heartbeat_interval_seconds: u64,
+}
+
+/// DER of the first certificate in PEM text.
+pub fn certificate_der(pem: &str) -> Option<Vec<u8>> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).ok().map(|der| der.to_vec())
+}
+
+/// The key of a component, made on its first start and kept: the same key asks for the same
+/// membership, so a lost answer can be asked for again.
+pub fn key(directory: &Path) -> Result<KeyPair, IdentityError> {
+    let failed = |source| IdentityError::Io { path: directory.to_owned(), source };
+    let damaged = |what: String| IdentityError::Damaged { path: directory.to_owned(), what };
+    data::make(directory).map_err(failed)?;
+    let file = directory.join("key.pem");
+    match fs::read_to_string(&file) {
+        Ok(pem) => KeyPair::from_pem(&pem).map_err(|error| damaged(format!("key.pem: {error}"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let key = KeyPair::generate_for(&PKCS_ED25519).map_err(|error| damaged(error.to_string()))?;
+            data::write_private(&file, key.serialize_pem().as_bytes()).map_err(failed)?;
+            Ok(key)
+        }
+        Err(source) => Err(failed(source)),
+    }
+}
+
+/// A signing request for the key, PEM. What is asked for in it does not matter: the CA decides.
+pub fn signing_request(key: &KeyPair) -> Result<String, rcgen::Error> {
+    CertificateParams::default().serialize_request(key)?.pem()
+}
+
+impl Identity {
+    /// The identity in a directory; `None` before the component has joined.
+    pub fn load(directory: &Path) -> Result<Option<Self>, IdentityError> {
+        let failed = |source| IdentityError::Io { path: directory.to_owned(), source };
+        let damaged = |what: &str| IdentityError::Damaged { path: directory.to_owned(), what: what.to_owned() };
+        let membership = match fs::read(directory.join("membership.json")) {
+            Ok(bytes) => serde_json::from_slice::<Membership>(&bytes).map_err(|_| damaged("membership.json"))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(failed(source)),
+        };
+        let pem = |name: &str| -> Result<Vec<u8>, IdentityError> {
+            let text = fs::read_to_string(directory.join(name)).map_err(failed)?;
+            certificate_der(&text).ok_or_else(|| damaged(name))
+        };
+        let certificate_der = pem("certificate.pem")?;
+        let certificate = Certificate::read(&certificate_der).map_err(|error| damaged(&error.to_string()))?;
+        let key = key(directory)?;
+        if key.public_key_raw() != certificate.public_key {
+            return Err(damaged("key.pem does not belong to certificate.pem"));
+        }
+        Ok(Some(Self {
+            component: certificate.component,
+            certificate_der,
+            ca_der: pem("ca.pem")?,
+            key_pkcs8: key.serialized_der().to_vec(),
+            host: membership.host,
+            port: membership.port,
+            heartbeat_interval_seconds: membership.heartbeat_interval_seconds,
+        }))
+    }
+
+    /// Keeps what the registration gave. The membership file comes last: it says that all is there.
+    pub fn store(
+        directory: &Path,
+        certificate_pem: &str,
+        ca_pem: &str,
+        (host, port): (&str, u16),
+        heartbeat_interval_seconds: u64,
+    ) -> Result<(), IdentityError> {
+        let failed = |source| IdentityError::Io { path: directory.to_owned(), source };
+        data::make(directory).map_err(failed)?;
+        data::write_private(&directory.join("certificate.pem"), certificate_pem.as_bytes()).map_err(failed)?;
+        data::write_private(&directory.join("ca.pem"), ca_pem.as_bytes()).map_err(failed)?;
+        let membership = Membership { host: host.to_owned(), port, heartbeat_interval_seconds };
+        let json = serde_json::to_vec_pretty(&membership).expect("a membership always serialises");
+        data::write_private(&directory.join("membership.json"), &json).map_err(failed)
+    }
+
+    /// What the bus needs to speak as this component. `with_ca` sends the CA along with messages, for
+    /// receivers that know only its fingerprint.
+    pub fn bus_settings(&self, outbox: Outbox, with_ca: bool) -> Result<BusSettings, IdentityError> {
+        let chain: &[&[u8]] = if with_ca { &[&self.certificate_der, &self.ca_der] } else { &[&self.certificate_der] };
+        let sealer = Sealer::with_certificate(&self.key_pkcs8, chain).map_err(|error| self.unusable(error.to_string()))?;
+        Ok(BusSettings {
+            own: self.component,
+            sealer,
+            trust: Trust::new(self.ca_der.clone()),
+            outbox,
+            payload_bytes_max: proto::limits::PAYLOAD_BYTES_MAX,
+        })
+    }
+
+    /// What the transport needs to connect as this component.
+    pub fn mqtt_settings(&self) -> Result<mqtt::MqttSettings, IdentityError> {
+        let tls = tls::member(&self.ca_der, self.certificate_der.clone(), self.key_pkcs8.clone())
+            .map_err(|error| self.unusable(error.to_string()))?;
+        Ok(mqtt::MqttSettings {
+            host: self.host.clone(),
+            port: self.port,
+            client: self.component,
+            tls,
+            packet_bytes_max: u32::try_from(proto::limits::SERVICE_PAYLOAD_BYTES_MAX + 64 * 1024).unwrap_or(u32::MAX),
+        })
+    }
+
+    fn unusable(&self, what: String) -> IdentityError {
+        IdentityError::Damaged { path: PathBuf::from(format!("identity of {}", self.component)), what }
+    }
+}

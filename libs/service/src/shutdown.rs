@@ -1,0 +1,47 @@
+//! Stopping: one flag that every task of a process watches.
+
+use tokio::sync::watch;
+
+/// The watching side; clones share it.
+#[derive(Debug, Clone)]
+pub struct Shutdown(watch::Receiver<bool>);
+
+/// The side that stops.
+#[derive(Debug)]
+pub struct Stopper(watch::Sender<bool>);
+
+/// A flag that is not set yet.
+pub fn channel() -> (Stopper, Shutdown) {
+    let (sender, receiver) = watch::channel(false);
+    (Stopper(sender), Shutdown(receiver))
+}
+
+impl Stopper {
+    /// Everything ends.
+    pub fn stop(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl Shutdown {
+    /// Returns when everything is to end, or when nobody is left to say so.
+    pub async fn requested(&mut self) {
+        let _ = self.0.wait_for(|is_stopped| *is_stopped).await;
+    }
+}
+
+/// Returns on Ctrl-C or SIGTERM.
+pub async fn signal() {
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminate => {}
+    }
+}

@@ -1,0 +1,241 @@
+//! The embedded broker: `rumqttd`'s router behind a front of our own, in this process.
+//!
+//! `rumqttd`'s own listener is never opened: it has no authorisation of topics, one silent peer
+//! blocks every TLS accept, and single packets kill it. The front accepts, asks for the certificate,
+//! and lets through what the access table in `proto::topic` allows; everything else is denied. A
+//! connection without a certificate never reaches the router.
+//!
+//! Listens: a TCP port. Tells: the router. Never: keeps a message, decides what a role may do.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use proto::capability::ComponentType;
+use proto::id::ComponentId;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio_rustls::TlsAcceptor;
+
+mod codec;
+mod inject;
+mod router;
+mod session;
+
+use inject::Injector;
+use router::Linker;
+
+/// Limits of the front.
+pub(crate) mod limits {
+    /// Connections at a time.
+    pub(crate) const CONNECTIONS_MAX: usize = 12_000;
+    /// Connections that have not shown who they are yet.
+    pub(crate) const HANDSHAKES_MAX: usize = 512;
+    /// Connections without a certificate.
+    pub(crate) const JOINING_MAX: usize = 256;
+    /// Seconds for the TLS handshake, and again for the first packet.
+    pub(crate) const HANDSHAKE_SECONDS: u64 = 5;
+    /// Seconds that a connection without a certificate may last.
+    pub(crate) const JOINING_SECONDS: u64 = 60;
+    /// Seconds for one write to a slow consumer.
+    pub(crate) const WRITE_SECONDS: u64 = 30;
+    /// Seconds of the longest keep-alive.
+    pub(crate) const KEEP_ALIVE_SECONDS_MAX: u16 = 600;
+    /// Seconds without an echo after which the router counts as dead.
+    pub(crate) const ROUTER_ECHO_SECONDS: u64 = 10;
+}
+
+/// Decides who may be connected.
+pub trait Admission: Send + Sync + 'static {
+    /// Whether this component is on the roster and not retired.
+    fn is_admitted(&self, component: ComponentId, component_type: ComponentType) -> bool;
+}
+
+/// What the front needs to listen.
+pub struct BrokerSettings {
+    /// Where.
+    pub listen: String,
+    /// The CA, DER.
+    pub ca_der: Vec<u8>,
+    /// The server's certificate, DER.
+    pub certificate_der: Vec<u8>,
+    /// Its key, PKCS #8.
+    pub key_pkcs8: Vec<u8>,
+    /// Who may be connected.
+    pub admission: Arc<dyn Admission>,
+}
+
+impl std::fmt::Debug for BrokerSettings {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("BrokerSettings").field("listen", &self.listen).finish_non_exhaustive()
+    }
+}
+
+/// Why the broker cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// The address is in use or not ours.
+    #[error("cannot listen on {listen}")]
+    Listen {
+        /// The address.
+        listen: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The keys do not fit.
+    #[error("the broker's TLS keys cannot be used")]
+    Tls(#[source] rustls::Error),
+    /// The router does not start.
+    #[error("the broker's router does not answer")]
+    Router,
+}
+
+struct Slot {
+    kick: Notify,
+    owner: Arc<tokio::sync::Mutex<()>>,
+}
+
+pub(crate) struct Front {
+    acceptor: TlsAcceptor,
+    linker: Linker,
+    admission: Arc<dyn Admission>,
+    injector: Injector,
+    slots: Mutex<BTreeMap<ComponentId, Arc<Slot>>>,
+    /// Joining connections, waiting for their answer.
+    joining: Mutex<BTreeMap<ComponentId, mpsc::Sender<Vec<u8>>>>,
+    handshakes: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
+    ca_der: Vec<u8>,
+}
+
+/// The running broker.
+#[derive(Clone)]
+pub struct Broker {
+    front: Arc<Front>,
+    address: SocketAddr,
+    stop: Arc<Notify>,
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Broker").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Broker {
+    /// Listens and serves until [`Broker::stop`].
+    pub async fn start(settings: BrokerSettings) -> Result<Self, BrokerError> {
+        let acceptor = acceptor(&settings).map_err(BrokerError::Tls)?;
+        let listener = TcpListener::bind(&settings.listen)
+            .await
+            .map_err(|source| BrokerError::Listen { listen: settings.listen.clone(), source })?;
+        let address = listener
+            .local_addr()
+            .map_err(|source| BrokerError::Listen { listen: settings.listen.clone(), source })?;
+        let linker = router::spawn(limits::CONNECTIONS_MAX);
+        let injector = Injector::start(Arc::clone(&linker)).await.ok_or(BrokerError::Router)?;
+        let front = Arc::new(Front {
+            acceptor,
+            linker,
+            admission: settings.admission,
+            injector,
+            slots: Mutex::default(),
+            joining: Mutex::default(),
+            handshakes: Arc::new(Semaphore::new(limits::HANDSHAKES_MAX)),
+            connections: Arc::new(Semaphore::new(limits::CONNECTIONS_MAX)),
+            ca_der: settings.ca_der,
+        });
+        let stop = Arc::new(Notify::new());
+        let broker = Self { front: Arc::clone(&front), address, stop: Arc::clone(&stop) };
+        tokio::spawn(accept(front, listener, stop));
+        Ok(broker)
+    }
+
+    /// The address that it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends a component's connection, if it has one.
+    pub fn kick(&self, component: ComponentId) {
+        let slot = self.front.slots.lock().unwrap_or_else(PoisonError::into_inner).get(&component).cloned();
+        if let Some(slot) = slot {
+            slot.kick.notify_one();
+        }
+    }
+
+    /// Stops accepting.
+    pub fn stop(&self) {
+        self.stop.notify_one();
+    }
+}
+
+fn acceptor(settings: &BrokerSettings) -> Result<TlsAcceptor, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from(settings.ca_der.clone()))?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| rustls::Error::General(error.to_string()))?;
+    let chain = vec![CertificateDer::from(settings.certificate_der.clone()), CertificateDer::from(settings.ca_der.clone())];
+    let key: PrivateKeyDer<'static> = PrivatePkcs8KeyDer::from(settings.key_pkcs8.clone()).into();
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)?;
+    // Every connection shows its certificate anew: what was revoked cannot resume.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Only accepts; a peer that stays silent costs a task with a deadline.
+async fn accept(front: Arc<Front>, listener: TcpListener, stop: Arc<Notify>) {
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.notified() => return,
+        };
+        match stream {
+            Ok((stream, peer)) => {
+                let Ok(handshake) = Arc::clone(&front.handshakes).try_acquire_owned() else {
+                    tracing::warn!(%peer, "too many connections in their handshake: refused");
+                    continue;
+                };
+                let front = Arc::clone(&front);
+                tokio::spawn(async move {
+                    let deadline = Duration::from_secs(limits::HANDSHAKE_SECONDS);
+                    let secured = tokio::time::timeout(deadline, secure(&front, stream)).await;
+                    match secured {
+                        Ok(Ok(stream)) => session::serve(front, stream, peer, handshake).await,
+                        Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+                        Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
+                    }
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: wait for some to close.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn secure(front: &Front, stream: TcpStream) -> std::io::Result<tokio_rustls::server::TlsStream<TcpStream>> {
+    stream.set_nodelay(true)?;
+    front.acceptor.accept(stream).await
+}
+
+/// Runs something that blocks, with a deadline.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (done, result) = oneshot::channel();
+    tokio::task::spawn_blocking(move || done.send(work()).ok());
+    tokio::time::timeout(Duration::from_secs(limits::ROUTER_ECHO_SECONDS), result).await.ok()?.ok()
+}
