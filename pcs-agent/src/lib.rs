@@ -1,4 +1,95 @@
-//! The posture collection service.
+//! The posture collection service: looks at its endpoint as a plan says, and reports what it found.
+//!
+//! Listens: collection requests and schedules from the orchestrator. Tells: the repositories what was
+//! found, the orchestrator how each request ended. Never: runs a command, parses XML, decides whether
+//! what it found is good.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bus::Authentic;
+use proto::capability::ComponentType;
+use proto::message::{AdvertisedEndpoint, ToCollector};
+use service::member::{self, Member, MemberError, MemberSettings};
+use service::shutdown::Shutdown;
+
+pub mod facts;
 pub mod host;
 pub mod limits;
 pub mod probe;
+pub mod report;
+pub mod schedule;
+mod work;
+
+use work::Worker;
+
+/// The collector's own name for the endpoint that it runs on.
+pub const SELF: &str = "self";
+
+/// What a collector needs to run.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Its data directory.
+    pub data: PathBuf,
+    /// A token, for the first start.
+    pub join_token: Option<String>,
+    /// What operators call it; absent: the endpoint's name.
+    pub name: Option<String>,
+    /// The root directory of the endpoint.
+    pub root: PathBuf,
+}
+
+/// Why a collector ends.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The data directory.
+    #[error(transparent)]
+    Data(#[from] service::data::DataError),
+    /// Membership.
+    #[error(transparent)]
+    Member(#[from] MemberError),
+    /// The schedules.
+    #[error(transparent)]
+    Schedules(#[from] schedule::ScheduleError),
+}
+
+/// Runs until it is asked to stop.
+pub async fn run(settings: Settings, shutdown: Shutdown) -> Result<(), RunError> {
+    let _data = service::data::DataDirectory::open(&settings.data)?;
+    let facts = facts::gather(&settings.root);
+    let member = member::start(MemberSettings {
+        component_type: ComponentType::PostureCollectionService,
+        name: settings.name.clone().unwrap_or_else(|| facts.host_name.clone()),
+        data: settings.data.clone(),
+        join_token: settings.join_token.clone(),
+        endpoints: vec![AdvertisedEndpoint { local_name: SELF.to_owned(), facts }],
+    })
+    .await?;
+    serve(member, &settings, shutdown).await
+}
+
+/// Serves a member's inbox.
+pub async fn serve(member: Member, settings: &Settings, mut shutdown: Shutdown) -> Result<(), RunError> {
+    let Member { bus, mut inbox, assigned } = member;
+    let worker = Worker::start(bus.clone(), assigned, settings)?;
+    loop {
+        tokio::select! {
+            () = shutdown.requested() => break,
+            message = inbox.recv() => {
+                let Some(message) = message else { break };
+                take(&worker, &message).await;
+            }
+        }
+    }
+    bus.close();
+    Ok(())
+}
+
+async fn take(worker: &Arc<Worker>, message: &Authentic) {
+    match ToCollector::decode(message.envelope()) {
+        Ok(ToCollector::CollectionRequest(request)) => worker.request(*request, message).await,
+        Ok(ToCollector::CancelRequest(cancel)) => worker.cancel(cancel.request),
+        Ok(ToCollector::PeriodicCollection(periodic)) => worker.periodic(*periodic, message).await,
+        Err(fault) => worker.refuse(message, fault),
+    }
+}

@@ -28,6 +28,8 @@ mod systemdunitproperty;
 mod textfilecontent54;
 mod uname;
 
+pub(crate) use uname::machine;
+
 /// A unit of collection.
 pub(crate) trait Probe {
     /// The kind of items, such as `unix:file`.

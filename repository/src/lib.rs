@@ -1,1 +1,207 @@
+//! The repository: keeps observations with their history, policies and verdicts, and answers
+//! questions about them.
+//!
+//! Listens: collection and evaluation results, policy publications, queries. Tells: whoever asked;
+//! every durable message is acknowledged after the commit, and after the commit only. Never: decides,
+//! collects, or takes an older observation for a newer one.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bus::{Authentic, Bus, Context};
+use jiff::Timestamp;
+use proto::capability::ComponentType;
+use proto::fault::{Fault, FaultCode};
+use proto::id::ComponentId;
+use proto::message::{Ack, ContentRequest, Message, PoliciesResponse, PolicyPublication, ToRepository};
+use proto::topic::Topic;
+use service::content::{ContentStore, chunk_of};
+use service::member::{self, Member, MemberError, MemberSettings};
+use service::report::Chain;
+use service::shutdown::Shutdown;
+
+pub mod store;
+
+use store::sqlite::SqliteStore;
+use store::{Received, Store, StoreError, Stored};
+
+/// What a repository needs to run.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Its data directory.
+    pub data: PathBuf,
+    /// A token, for the first start.
+    pub join_token: Option<String>,
+    /// What operators call it.
+    pub name: String,
+}
+
+/// Why a repository ends.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The data directory.
+    #[error(transparent)]
+    Data(#[from] service::data::DataError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Membership.
+    #[error(transparent)]
+    Member(#[from] MemberError),
+}
+
+/// Runs until it is asked to stop.
+pub async fn run(settings: Settings, mut shutdown: Shutdown) -> Result<(), RunError> {
+    let data = service::data::DataDirectory::open(&settings.data)?;
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&data.path().join("repository.db")).await?);
+    let member = member::start(MemberSettings {
+        component_type: ComponentType::RepositoryInterface,
+        name: settings.name,
+        data: settings.data.clone(),
+        join_token: settings.join_token,
+        endpoints: Vec::new(),
+    })
+    .await?;
+    serve(member, store, &mut shutdown).await;
+    Ok(())
+}
+
+/// Serves a member's inbox from a store.
+pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdown) {
+    let Member { bus, mut inbox, .. } = member;
+    let repository = Arc::new(Repository { bus: bus.clone(), store });
+    loop {
+        tokio::select! {
+            () = shutdown.requested() => break,
+            message = inbox.recv() => {
+                let Some(message) = message else { break };
+                // Publications fetch content, which comes in by this inbox's bus: they must not hold it up.
+                if message.envelope().kind == PolicyPublication::KIND {
+                    let repository = Arc::clone(&repository);
+                    tokio::spawn(async move { repository.take(message).await });
+                } else {
+                    repository.take(message).await;
+                }
+            }
+        }
+    }
+    bus.close();
+}
+
+struct Repository {
+    bus: Bus,
+    store: Arc<dyn Store>,
+}
+
+impl Repository {
+    async fn take(&self, message: Authentic) {
+        let request = match ToRepository::decode(message.envelope()) {
+            Ok(request) => request,
+            Err(fault) => return self.refuse(&message, &fault),
+        };
+        let outcome = match request {
+            ToRepository::CollectionResults(results) => {
+                let stored = self.store.record_collection(&results, received(&message)).await;
+                self.acknowledge(&message, stored)
+            }
+            ToRepository::EvaluationResults(results) => {
+                let stored = self.store.record_evaluation(&results, received(&message)).await;
+                self.acknowledge(&message, stored)
+            }
+            ToRepository::PolicyPublication(publication) => self.publish(&message, &publication).await,
+            ToRepository::PoliciesRequest(_) => match self.store.policies().await {
+                Ok(policies) => self.answer(&message, &PoliciesResponse { policies }),
+                Err(error) => Err(error),
+            },
+            ToRepository::QueryRequest(request) => match self.store.query(&request).await {
+                Ok(response) => self.answer(&message, &response),
+                Err(error) => Err(error),
+            },
+            ToRepository::ResultsRequest(request) => match self.store.results(&request).await {
+                Ok(response) => self.answer(&message, &response),
+                Err(error) => Err(error),
+            },
+            ToRepository::ContentRequest(request) => self.content(&message, &request).await,
+        };
+        if let Err(error) = outcome {
+            tracing::error!(error = %Chain(&error), "the store failed");
+            let code = if matches!(error, StoreError::DiskFull(_)) { FaultCode::Busy } else { FaultCode::Internal };
+            // Nothing was stored: the sender keeps the message and sends it again.
+            self.bus.forget(&message);
+            self.refuse(&message, &Fault::new(code, "the repository could not do it; it will take the message when it comes again"));
+        }
+    }
+
+    /// After the commit, and only then.
+    fn acknowledge(&self, message: &Authentic, stored: Result<Stored, StoreError>) -> Result<(), StoreError> {
+        if stored? == Stored::Again {
+            tracing::debug!(message = %message.envelope().id, "stored before");
+        }
+        self.bus.acknowledge(message, self.directed(message, Ack::KIND));
+        Ok(())
+    }
+
+    async fn publish(&self, message: &Authentic, publication: &PolicyPublication) -> Result<(), StoreError> {
+        let policy = &publication.policy;
+        let bytes = match self.store.content(&policy.content.sha256).await? {
+            Some(bytes) => bytes,
+            None => {
+                let ask = self.directed(message, ContentRequest::KIND);
+                let context = Context::of(message.envelope().transaction);
+                match ContentStore::new(None).fetch(&self.bus, &ask, &policy.content, context).await {
+                    Ok(bytes) => bytes.to_vec(),
+                    Err(fault) => {
+                        self.bus.forget(message);
+                        self.refuse(message, &fault);
+                        return Ok(());
+                    }
+                }
+            }
+        };
+        let stored = self.store.record_policy(policy, &bytes, received(message)).await;
+        self.acknowledge(message, stored)
+    }
+
+    async fn content(&self, message: &Authentic, request: &ContentRequest) -> Result<(), StoreError> {
+        match self.store.content(&request.sha256).await? {
+            Some(bytes) => self.answer(message, &chunk_of(&bytes, request)),
+            None => {
+                self.refuse(message, &Fault::new(FaultCode::ContentUnavailable, "the repository does not have it"));
+                Ok(())
+            }
+        }
+    }
+
+    fn answer<M: Message>(&self, message: &Authentic, answer: &M) -> Result<(), StoreError> {
+        if let Err(error) = self.bus.send(&self.directed(message, M::KIND), answer, Context::answering(message)) {
+            tracing::error!(error = %Chain(&error), "the answer cannot be sent");
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, message: &Authentic, fault: &Fault) {
+        self.bus.count_refusal(fault);
+        let _ = self.bus.send(&self.directed(message, Fault::KIND), fault, Context::answering(message));
+    }
+
+    /// The reply topic follows from who asked; it is never taken from the message.
+    fn directed(&self, message: &Authentic, operation: &str) -> Topic {
+        let to: ComponentId = message.envelope().from;
+        // Faults travel under the operation that they answer: the grant is for a closed list of words.
+        let operation = match operation {
+            "error" => match message.envelope().kind.as_str() {
+                "query-request" | "results-request" | "policies-request" => "query-response",
+                "content-request" => "content-response",
+                _ => "ack",
+            },
+            "results-response" | "policies-response" => "query-response",
+            other => other,
+        };
+        Topic::Directed { to, operation: operation.to_owned(), from: self.bus.own() }
+    }
+}
+
+fn received(message: &Authentic) -> Received {
+    let envelope = message.envelope();
+    Received { sender: envelope.from, message: envelope.id, transaction: envelope.transaction, received: Timestamp::now() }
+}

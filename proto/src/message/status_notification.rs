@@ -34,7 +34,7 @@ pub struct StatusNotification {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
-    /// It is on the responder's disk.
+    /// It was taken on. A responder that dies is asked again when it comes back.
     Accepted,
     /// It is being done.
     Progress,

@@ -1,0 +1,44 @@
+//! `muster-pcs-agent`.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use service::config::{Config, join_token};
+
+/// The collector of a Muster installation: looks at the machine that it runs on.
+#[derive(Debug, Parser)]
+#[command(name = "muster-pcs-agent", version)]
+struct Cli {
+    /// Configuration file.
+    #[arg(long, env = "MUSTER_CONFIG")]
+    config: Option<PathBuf>,
+    /// Data directory.
+    #[arg(long, env = "MUSTER_DATA")]
+    data: Option<PathBuf>,
+    /// Join token, for the first start.
+    #[arg(long, env = "MUSTER_JOIN_TOKEN", hide_env_values = true)]
+    join_token: Option<String>,
+    /// Root directory of the endpoint.
+    #[arg(long)]
+    root: Option<PathBuf>,
+}
+
+// A collector is a guest: two threads do, one of them for the bus.
+#[tokio::main(flavor = "multi_thread", worker_threads = 1)]
+async fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    service::telemetry::start("info");
+    let config = Config::load(cli.config.as_deref())?.pcs_agent;
+    let settings = pcs_agent::Settings {
+        data: cli.data.or(config.data).unwrap_or_else(|| PathBuf::from("/var/lib/muster/pcs-agent")),
+        join_token: join_token(cli.join_token, config.join_token.as_ref(), config.join_token_file.as_ref())?,
+        name: config.name,
+        root: cli.root.or(config.root).unwrap_or_else(|| PathBuf::from("/")),
+    };
+    let (stopper, shutdown) = service::shutdown::channel();
+    tokio::spawn(async move {
+        service::shutdown::signal().await;
+        stopper.stop();
+    });
+    Ok(pcs_agent::run(settings, shutdown).await?)
+}

@@ -1,0 +1,331 @@
+//! Tasks: one at a time, from the request to its one terminal status.
+//!
+//! A task that a killed process leaves behind is asked for again by the orchestrator when the
+//! collector comes back; doing it twice stores the same observations once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bus::{Authentic, Bus, Context};
+use jiff::Timestamp;
+use oval::resolve::Resolver;
+use proto::fault::{Fault, FaultCode};
+use proto::id::{EndpointId, MessageId, RequestId, TransactionId};
+use proto::message::{
+    CollectionRequest, CollectionResults, ContentRequest, Message as _, PeriodicCollection, PeriodicCollectionResponse, Phase,
+    StatusNotification, TaskProgress,
+};
+use proto::observation::Method;
+use proto::plan::{CollectionPlan, PLAN_VERSION};
+use proto::topic::Topic;
+use service::content::ContentStore;
+use service::member::Assigned;
+use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
+
+use crate::host::Host;
+use crate::probe::Probes;
+use crate::schedule::Schedules;
+use crate::{RunError, SELF, Settings, facts, limits, report};
+
+/// A request with the workflow that it belongs to.
+#[derive(Debug, Clone)]
+struct Task {
+    request: CollectionRequest,
+    transaction: TransactionId,
+}
+
+pub(crate) struct Worker {
+    bus: Bus,
+    assigned: watch::Receiver<Assigned>,
+    root: PathBuf,
+    content: ContentStore,
+    queue: mpsc::Sender<Task>,
+    state: Mutex<State>,
+    schedules: tokio::sync::Mutex<Schedules>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Requests that are waiting or running.
+    open: BTreeSet<RequestId>,
+    cancelled: BTreeSet<RequestId>,
+    /// Terminal statuses that nobody has acknowledged yet, by request.
+    ended: BTreeMap<RequestId, MessageId>,
+}
+
+impl Worker {
+    pub(crate) fn start(bus: Bus, assigned: watch::Receiver<Assigned>, settings: &Settings) -> Result<Arc<Self>, RunError> {
+        let (queue, tasks) = mpsc::channel(limits::TASKS_MAX);
+        let schedules = Schedules::load(&settings.data.join("schedules.json"))?;
+        let worker = Arc::new(Self {
+            bus,
+            assigned,
+            root: settings.root.clone(),
+            content: ContentStore::new(Some(settings.data.join("plans"))),
+            queue,
+            state: Mutex::default(),
+            schedules: tokio::sync::Mutex::new(schedules),
+        });
+        tokio::spawn(Arc::clone(&worker).work(tasks));
+        tokio::spawn(Arc::clone(&worker).keep_schedules());
+        Ok(worker)
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a request on, or says why not.
+    pub(crate) async fn request(&self, request: CollectionRequest, message: &Authentic) {
+        let task = Task { request, transaction: message.envelope().transaction };
+        let own_endpoint = self.endpoint();
+        let targets = &task.request.targets;
+        let fault = if task.request.deadline < Timestamp::now() {
+            Some(Fault::new(FaultCode::Expired, "the request's deadline has passed"))
+        } else if !targets.is_empty() && own_endpoint.is_none_or(|own| !targets.contains(&own)) {
+            Some(Fault::new(FaultCode::TargetUnknown, "none of the targets is an endpoint of this collector"))
+        } else {
+            None
+        };
+        if let Some(fault) = fault {
+            return self.end(&task, Phase::Rejected, Some(fault));
+        }
+        self.enqueue(task);
+    }
+
+    fn enqueue(&self, task: Task) {
+        {
+            let mut state = self.state();
+            // Asked again while it is open, or while its end is on its way: nothing to do.
+            let is_ending = state.ended.get(&task.request.request).is_some_and(|id| self.bus.is_unacknowledged(*id));
+            if is_ending || !state.open.insert(task.request.request) {
+                return;
+            }
+        }
+        match self.queue.try_send(task) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(task) | mpsc::error::TrySendError::Closed(task)) => {
+                self.state().open.remove(&task.request.request);
+                let text = format!("{} tasks are waiting already", limits::TASKS_MAX);
+                self.end(&task, Phase::Rejected, Some(Fault::new(FaultCode::Busy, text)));
+            }
+        }
+    }
+
+    pub(crate) fn cancel(&self, request: RequestId) {
+        let mut state = self.state();
+        if state.open.contains(&request) {
+            state.cancelled.insert(request);
+        }
+    }
+
+    /// Says that a message was refused, to who sent it and on the status topic.
+    pub(crate) fn refuse(&self, message: &Authentic, fault: Fault) {
+        self.bus.count_refusal(&fault);
+        let status = self.status(None, None, "collect.refused", &format!("`{}` was refused", message.envelope().kind), Some(fault));
+        self.send_status(&status, Context::answering(message));
+    }
+
+    pub(crate) async fn periodic(&self, request: PeriodicCollection, message: &Authentic) {
+        let issuer = message.envelope().from;
+        let outcome = self.schedules.lock().await.apply(request, issuer, Timestamp::now());
+        match outcome {
+            Ok(outcome) => {
+                let up = Topic::AdminUp(self.bus.own(), PeriodicCollectionResponse::KIND.to_owned());
+                let _ = self.bus.send(&up, &outcome.response, Context::answering(message));
+                if let Some(instructions) = outcome.run_now {
+                    self.enqueue(Self::run_of(instructions));
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "schedules");
+                self.refuse(message, Fault::new(FaultCode::Internal, "the schedules cannot be kept"));
+            }
+        }
+    }
+
+    /// A run of a schedule: a request of its own.
+    fn run_of(instructions: CollectionRequest) -> Task {
+        let deadline = Timestamp::now() + jiff::SignedDuration::from_hours(1);
+        let request = CollectionRequest { request: RequestId(Uuid::now_v7()), deadline, ..instructions };
+        Task { request, transaction: TransactionId(Uuid::now_v7()) }
+    }
+
+    async fn keep_schedules(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(Duration::from_millis(500));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            for instructions in self.schedules.lock().await.due(Timestamp::now()) {
+                self.enqueue(Self::run_of(instructions));
+            }
+        }
+    }
+
+    fn endpoint(&self) -> Option<EndpointId> {
+        self.assigned.borrow().endpoints.iter().find(|(name, _)| name == SELF).map(|(_, endpoint)| *endpoint)
+    }
+
+    async fn work(self: Arc<Self>, mut tasks: mpsc::Receiver<Task>) {
+        while let Some(task) = tasks.recv().await {
+            let outcome = self.collect(&task).await;
+            let (phase, fault) = match outcome {
+                Ok(()) => (Phase::Completed, None),
+                Err(fault) if fault.code == FaultCode::Cancelled => (Phase::Cancelled, Some(fault)),
+                Err(fault) => (Phase::Failed, Some(fault)),
+            };
+            self.end(&task, phase, fault);
+        }
+    }
+
+    fn is_cancelled(&self, request: RequestId) -> bool {
+        self.state().cancelled.contains(&request)
+    }
+
+    async fn collect(self: &Arc<Self>, task: &Task) -> Result<(), Fault> {
+        let request = task.request.request;
+        let context = Context::of(task.transaction);
+        self.tell(task, Phase::Accepted, "taken on", None);
+        let endpoint = self.wait_for_label().await?;
+        let ask = Topic::AdminUp(self.bus.own(), ContentRequest::KIND.to_owned());
+        let bytes = self.content.fetch(&self.bus, &ask, &task.request.plan, context).await?;
+        let plan = read_plan(&bytes)?;
+        let (progress, mut steps) = mpsc::channel::<TaskProgress>(64);
+        let worker = Arc::clone(self);
+        let root = self.root.clone();
+        let found = tokio::task::spawn_blocking(move || {
+            let host = Host::new(root);
+            let mut resolver = Resolver::new(&plan, Probes::new(&host), Timestamp::now());
+            let total = plan.report.len() as u64;
+            let mut found = Vec::with_capacity(plan.report.len());
+            for (done, key) in plan.report.iter().enumerate() {
+                if worker.is_cancelled(request) {
+                    return Err(Fault::new(FaultCode::Cancelled, "cancelled by who asked"));
+                }
+                let collected = resolver.object(key);
+                found.push((key.clone(), proto::observation::Collected::clone(&collected), Timestamp::now()));
+                let _ = progress.try_send(TaskProgress { done: done as u64 + 1, total });
+            }
+            Ok(found)
+        });
+        let mut told = tokio::time::Instant::now();
+        while let Some(step) = steps.recv().await {
+            // A few times a second is enough for a person.
+            if step.done == step.total || told.elapsed() > Duration::from_millis(200) {
+                told = tokio::time::Instant::now();
+                self.tell(task, Phase::Progress, "collecting", Some(step));
+            }
+        }
+        let found = found.await.map_err(|_| Fault::new(FaultCode::Internal, "a probe failed badly"))??;
+        let facts = facts::gather(&self.root);
+        let parts = report::parts(found);
+        let last = parts.len() - 1;
+        let mut sent = Vec::with_capacity(parts.len());
+        for (at, part) in parts.into_iter().enumerate() {
+            let results = CollectionResults {
+                request,
+                plan: task.request.plan.sha256.clone(),
+                endpoint,
+                facts: facts.clone(),
+                method: Method::SelfReported,
+                part: u32::try_from(at).unwrap_or(u32::MAX),
+                is_final: at == last,
+                items: part.items,
+                objects: part.objects,
+            };
+            let kept = self.bus.send_durable(&Topic::CollectionResults(self.bus.own()), &results, context);
+            sent.push(kept.map_err(|error| Fault::new(FaultCode::Internal, error.to_string()))?);
+        }
+        // Completed means stored: a repository has acknowledged every part.
+        while sent.iter().any(|id| self.bus.is_unacknowledged(*id)) {
+            if self.is_cancelled(request) {
+                return Err(Fault::new(FaultCode::Cancelled, "cancelled by who asked"));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// The endpoint's label; after a start it comes with the handshake.
+    async fn wait_for_label(&self) -> Result<EndpointId, Fault> {
+        let mut assigned = self.assigned.clone();
+        let labelled = assigned.wait_for(|assigned| assigned.endpoints.iter().any(|(name, _)| name == SELF));
+        match tokio::time::timeout(Duration::from_secs(30), labelled).await {
+            Ok(Ok(_)) => self.endpoint().ok_or_else(|| Fault::new(FaultCode::TargetUnknown, "the endpoint has no label")),
+            _ => Err(Fault::new(FaultCode::TargetUnknown, "the endpoint has no label yet: the handshake is not done")),
+        }
+    }
+
+    fn status(&self, request: Option<RequestId>, phase: Option<Phase>, code: &str, text: &str, fault: Option<Fault>) -> StatusNotification {
+        StatusNotification {
+            publisher: self.bus.own(),
+            message: text.to_owned(),
+            code: code.to_owned(),
+            request,
+            phase,
+            progress: None,
+            fault,
+        }
+    }
+
+    fn send_status(&self, status: &StatusNotification, context: Context) {
+        if let Err(error) = self.bus.send(&Topic::Status(self.bus.own()), status, context) {
+            tracing::warn!(%error, "a status cannot be sent");
+        }
+    }
+
+    fn tell(&self, task: &Task, phase: Phase, text: &str, progress: Option<TaskProgress>) {
+        let mut status = self.status(Some(task.request.request), Some(phase), "collect.progress", text, None);
+        status.progress = progress;
+        self.send_status(&status, Context::of(task.transaction));
+    }
+
+    /// The one terminal status of a task; kept until the orchestrator has it.
+    fn end(&self, task: &Task, phase: Phase, fault: Option<Fault>) {
+        let request = task.request.request;
+        let (code, text) = match phase {
+            Phase::Completed => ("collect.completed", "every observation is stored"),
+            Phase::Cancelled => ("collect.cancelled", "cancelled"),
+            Phase::Rejected => ("collect.rejected", "refused"),
+            _ => ("collect.failed", "the collection failed"),
+        };
+        let status = self.status(Some(request), Some(phase), code, text, fault);
+        let kept = self.bus.send_durable(&Topic::Status(self.bus.own()), &status, Context::of(task.transaction));
+        let mut state = self.state();
+        state.open.remove(&request);
+        state.cancelled.remove(&request);
+        let bus = &self.bus;
+        state.ended.retain(|_, id| bus.is_unacknowledged(*id));
+        match kept {
+            Ok(id) => {
+                state.ended.insert(request, id);
+            }
+            Err(error) => tracing::error!(%error, "the end of a task cannot be kept"),
+        }
+    }
+}
+
+/// A plan from compressed bytes, within limits.
+fn read_plan(bytes: &[u8]) -> Result<CollectionPlan, Fault> {
+    let invalid = |text: String| Fault::new(FaultCode::ContentInvalid, text);
+    let mut plain = Vec::new();
+    flate2::read::DeflateDecoder::new(bytes)
+        .take(PLAN_BYTES_MAX + 1)
+        .read_to_end(&mut plain)
+        .map_err(|error| invalid(format!("the plan is damaged: {error}")))?;
+    if plain.len() as u64 > PLAN_BYTES_MAX {
+        return Err(Fault::new(FaultCode::TooLarge, "the plan is larger than any plan"));
+    }
+    let plan: CollectionPlan = serde_json::from_slice(&plain).map_err(|error| invalid(format!("the plan cannot be read: {error}")))?;
+    if plan.version != PLAN_VERSION {
+        return Err(Fault::new(FaultCode::UnsupportedVersion, format!("plan version {} is not spoken here", plan.version)));
+    }
+    Ok(plan)
+}
+
+/// Bytes of a plan after decompression.
+const PLAN_BYTES_MAX: u64 = 64 * 1024 * 1024;

@@ -1,0 +1,146 @@
+//! What the repository keeps. One trait, two back ends: SQLite and PostgreSQL run the same SQL and
+//! the same battery of tests.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use proto::content::{ContentHash, ContentRef};
+use proto::id::{ComponentId, EndpointId, MessageId, TransactionId};
+use proto::message::{
+    CollectionResults, EvaluationResults, PolicyDescription, QueryRequest, QueryResponse, ResultsRequest,
+    ResultsResponse,
+};
+
+pub mod postgres;
+pub mod sqlite;
+
+/// Where a message came from, and when.
+#[derive(Debug, Clone, Copy)]
+pub struct Received {
+    /// Who sent it.
+    pub sender: ComponentId,
+    /// Its id.
+    pub message: MessageId,
+    /// The workflow.
+    pub transaction: TransactionId,
+    /// When it was received.
+    pub received: Timestamp,
+}
+
+/// What storing a message did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// It is stored; so many observations are new or changed.
+    New {
+        /// How many.
+        change_count: u64,
+    },
+    /// It was stored before, and nothing was done.
+    Again,
+}
+
+/// Why the store does not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file or server cannot be used.
+    #[error("the repository's database {0} cannot be opened")]
+    Open(PathBuf, #[source] sqlx::Error),
+    /// Its tables cannot be brought up to date.
+    #[error("the repository's database cannot be migrated; a newer program may have made it")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
+    /// The disk is full: nothing was stored, the sender keeps the message.
+    #[error("the disk of the repository's database is full")]
+    DiskFull(#[source] sqlx::Error),
+    /// Something else.
+    #[error("the repository's database failed")]
+    Database(#[source] sqlx::Error),
+    /// A row is not what it should be.
+    #[error("the repository's database holds something unreadable: {0}")]
+    Damaged(String),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(|database| database.code().map(|code| code.into_owned()));
+        // SQLITE_FULL is 13, in whatever extended code; PostgreSQL's disk_full is 53100.
+        let is_full = code.is_some_and(|code| code == "53100" || code.parse::<u32>().is_ok_and(|number| number & 0xff == 13));
+        if is_full { Self::DiskFull(error) } else { Self::Database(error) }
+    }
+}
+
+/// The repository's store.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Stores a part of a collection, its changes and its message id in one transaction.
+    async fn record_collection(&self, results: &CollectionResults, from: Received) -> Result<Stored, StoreError>;
+
+    /// Stores a part of an evaluation in one transaction.
+    async fn record_evaluation(&self, results: &EvaluationResults, from: Received) -> Result<Stored, StoreError>;
+
+    /// Stores a policy with its content.
+    async fn record_policy(&self, policy: &PolicyDescription, bytes: &[u8], from: Received) -> Result<Stored, StoreError>;
+
+    /// The newest policy of each name.
+    async fn policies(&self) -> Result<Vec<PolicyDescription>, StoreError>;
+
+    /// Content by its hash.
+    async fn content(&self, hash: &ContentHash) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Stored observations of an endpoint, as many as fit into an answer.
+    async fn query(&self, request: &QueryRequest) -> Result<QueryResponse, StoreError>;
+
+    /// Stored verdicts.
+    async fn results(&self, request: &ResultsRequest) -> Result<ResultsResponse, StoreError>;
+
+    /// How many observations, changes and results there are.
+    async fn counts(&self) -> Result<Counts, StoreError>;
+}
+
+/// How much there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Items.
+    pub item_count: u64,
+    /// Observations that are current.
+    pub current_count: u64,
+    /// Observations of the past.
+    pub past_count: u64,
+    /// Changes.
+    pub change_count: u64,
+    /// Verdicts.
+    pub result_count: u64,
+}
+
+/// A reference that a policy's content must have.
+pub fn is_content(reference: &ContentRef, bytes: &[u8]) -> bool {
+    ContentRef::to(bytes) == *reference
+}
+
+pub(crate) fn label<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+pub(crate) fn unlabel<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, StoreError> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|error| StoreError::Damaged(error.to_string()))
+}
+
+pub(crate) fn json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("vocabulary types always serialise")
+}
+
+pub(crate) fn unjson<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|error| StoreError::Damaged(error.to_string()))
+}
+
+pub(crate) fn time(microseconds: i64) -> Result<Timestamp, StoreError> {
+    Timestamp::from_microsecond(microseconds).map_err(|error| StoreError::Damaged(error.to_string()))
+}
+
+pub(crate) fn id<T: std::str::FromStr>(text: &str) -> Result<T, StoreError> {
+    text.parse().map_err(|_| StoreError::Damaged(format!("`{text}` is not an id")))
+}
+
+pub(crate) fn endpoint_text(endpoint: EndpointId) -> String {
+    endpoint.to_string()
+}

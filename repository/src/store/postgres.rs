@@ -1,0 +1,33 @@
+//! The store on PostgreSQL.
+
+use std::path::PathBuf;
+
+use sqlx::SqlStr;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+use super::StoreError;
+
+#[expect(clippy::duplicate_mod, reason = "the same SQL is compiled for both back ends; only the pool differs")]
+#[path = "sql.rs"]
+mod sql;
+
+type Database = sqlx::Postgres;
+type Pool = sqlx::PgPool;
+
+const BEGIN: &str = "BEGIN";
+
+pub use sql::SqlStore as PostgresStore;
+
+impl PostgresStore {
+    /// Connects to `postgres://…`.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        let failed = |error| StoreError::Open(PathBuf::from("on PostgreSQL"), error);
+        let options: PgConnectOptions = url.parse().map_err(failed)?;
+        let pool = PgPoolOptions::new().max_connections(8).connect_with(options).await.map_err(failed)?;
+        let init = SqlStr::from_static(include_str!("../../migrations/postgres/0001_init.sql"));
+        let migrations = vec![Migration::new(1, "init".into(), MigrationType::Simple, init, false)];
+        Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
+        Ok(Self::over(pool))
+    }
+}

@@ -1,0 +1,371 @@
+//! The SQL of the store, for whichever back end includes this file.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use proto::content::ContentHash;
+use proto::limits::RESULT_PART_BYTES;
+use proto::message::{
+    CollectedPart, CollectionResults, EvaluationResults, PolicyDescription, QueryRequest, QueryResponse, QueryRow,
+    ResultsRequest, ResultsResponse, ResultsSelection,
+};
+use proto::observation::{EndpointFacts, Item};
+use proto::verdict::{EvaluationSummary, RuleResult};
+use sqlx::{Row as _, Transaction};
+
+use super::super::{Counts, Received, Store, StoreError, Stored, endpoint_text, id, json, label, time, unjson, unlabel};
+use super::{BEGIN, Database, Pool};
+
+/// The store over a pool.
+#[derive(Debug, Clone)]
+pub struct SqlStore {
+    pool: Pool,
+}
+
+type Tx = Transaction<'static, Database>;
+
+impl SqlStore {
+    pub(super) fn over(pool: Pool) -> Self {
+        Self { pool }
+    }
+
+    async fn begin(&self) -> Result<Tx, StoreError> {
+        Ok(self.pool.begin_with(BEGIN).await?)
+    }
+
+    /// Ends the connections.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Whether the message is new; remembers it.
+async fn is_first(tx: &mut Tx, from: Received) -> Result<bool, StoreError> {
+    let inserted = sqlx::query("INSERT INTO message (sender, id, received) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
+        .bind(from.sender.to_string())
+        .bind(from.message.to_string())
+        .bind(from.received.as_microsecond())
+        .execute(&mut **tx)
+        .await?;
+    Ok(inserted.rows_affected() == 1)
+}
+
+/// Stores what one object found; whether it differs from what was there.
+async fn record_object(tx: &mut Tx, results: &CollectionResults, hashes: &[String], part: &CollectedPart, from: Received) -> Result<bool, StoreError> {
+    let items: Vec<&String> = part.items.iter().filter_map(|at| hashes.get(*at as usize)).collect();
+    let items = json(&items);
+    let messages = json(&part.messages);
+    let flag = label(&part.flag);
+    let content = ContentHash::of(format!("{flag}\n{items}\n{messages}").as_bytes()).to_string();
+    let (endpoint, object, origin) = (endpoint_text(results.endpoint), part.object.to_string(), from.sender.to_string());
+    let collected = part.collected.as_microsecond();
+    let current = sqlx::query(
+        "SELECT id, content, last_seen FROM observation WHERE endpoint = $1 AND object = $2 AND origin = $3 AND valid_to IS NULL",
+    )
+    .bind(&endpoint)
+    .bind(&object)
+    .bind(&origin)
+    .fetch_optional(&mut **tx)
+    .await?;
+    let mut old_content = None;
+    if let Some(current) = current {
+        let (row, known, last_seen): (i64, String, i64) =
+            (current.try_get("id")?, current.try_get("content")?, current.try_get("last_seen")?);
+        // What was seen earlier never overwrites what was seen later.
+        if collected < last_seen {
+            return Ok(false);
+        }
+        if known == content {
+            sqlx::query("UPDATE observation SET last_seen = $1 WHERE id = $2").bind(collected).bind(row).execute(&mut **tx).await?;
+            return Ok(false);
+        }
+        sqlx::query("UPDATE observation SET valid_to = $1 WHERE id = $2").bind(collected).bind(row).execute(&mut **tx).await?;
+        old_content = Some(known);
+    }
+    sqlx::query(
+        "INSERT INTO observation (endpoint, object, origin, method, flag, items, messages, content, valid_from, last_seen, received) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10)",
+    )
+    .bind(&endpoint)
+    .bind(&object)
+    .bind(&origin)
+    .bind(label(&results.method))
+    .bind(flag)
+    .bind(items)
+    .bind(messages)
+    .bind(&content)
+    .bind(collected)
+    .bind(from.received.as_microsecond())
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query("INSERT INTO change (endpoint, object, origin, old_content, new_content, collected) VALUES ($1, $2, $3, $4, $5, $6)")
+        .bind(&endpoint)
+        .bind(&object)
+        .bind(&origin)
+        .bind(old_content)
+        .bind(&content)
+        .bind(collected)
+        .execute(&mut **tx)
+        .await?;
+    Ok(true)
+}
+
+#[async_trait]
+impl Store for SqlStore {
+    async fn record_collection(&self, results: &CollectionResults, from: Received) -> Result<Stored, StoreError> {
+        let mut tx = self.begin().await?;
+        if !is_first(&mut tx, from).await? {
+            return Ok(Stored::Again);
+        }
+        let mut hashes = Vec::with_capacity(results.items.len());
+        for item in &results.items {
+            let content = json(item);
+            // The sender's word for the hash is never taken.
+            let hash = ContentHash::of(content.as_bytes()).to_string();
+            sqlx::query("INSERT INTO item (hash, content) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+                .bind(&hash)
+                .bind(content)
+                .execute(&mut *tx)
+                .await?;
+            hashes.push(hash);
+        }
+        let mut change_count = 0;
+        for part in &results.objects {
+            if record_object(&mut tx, results, &hashes, part, from).await? {
+                change_count += 1;
+            }
+        }
+        let seen = results.objects.iter().map(|part| part.collected).max().unwrap_or(from.received);
+        sqlx::query(
+            "INSERT INTO endpoint (endpoint, facts, collected) VALUES ($1, $2, $3) \
+             ON CONFLICT (endpoint) DO UPDATE SET facts = excluded.facts, collected = excluded.collected \
+             WHERE excluded.collected >= endpoint.collected",
+        )
+        .bind(endpoint_text(results.endpoint))
+        .bind(json(&results.facts))
+        .bind(seen.as_microsecond())
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(Stored::New { change_count })
+    }
+
+    async fn record_evaluation(&self, results: &EvaluationResults, from: Received) -> Result<Stored, StoreError> {
+        let mut tx = self.begin().await?;
+        if !is_first(&mut tx, from).await? {
+            return Ok(Stored::Again);
+        }
+        let (transaction, endpoint) = (from.transaction.to_string(), endpoint_text(results.endpoint));
+        for (at, result) in results.results.iter().enumerate() {
+            let position = i64::from(results.part) * 100_000 + i64::try_from(at).unwrap_or(i64::MAX);
+            // The same evaluation done twice, by an evaluator that was killed, counts once.
+            sqlx::query(
+                "INSERT INTO result (transaction_id, endpoint, rule, position, verdict, result) VALUES ($1, $2, $3, $4, $5, $6) \
+                 ON CONFLICT (transaction_id, endpoint, rule) DO UPDATE SET \
+                 position = excluded.position, verdict = excluded.verdict, result = excluded.result",
+            )
+            .bind(&transaction)
+            .bind(&endpoint)
+            .bind(&result.rule)
+            .bind(position)
+            .bind(result.verdict.as_str())
+            .bind(json(result))
+            .execute(&mut *tx)
+            .await?;
+        }
+        if let Some(summary) = &results.summary {
+            sqlx::query(
+                "INSERT INTO evaluation (transaction_id, endpoint, policy, profile, evaluated, summary) VALUES ($1, $2, $3, $4, $5, $6) \
+                 ON CONFLICT (transaction_id, endpoint) DO UPDATE SET evaluated = excluded.evaluated, summary = excluded.summary",
+            )
+            .bind(&transaction)
+            .bind(&endpoint)
+            .bind(&summary.policy)
+            .bind(&summary.profile)
+            .bind(summary.evaluated.as_microsecond())
+            .bind(json(summary))
+            .execute(&mut *tx)
+            .await?;
+        }
+        tx.commit().await?;
+        Ok(Stored::New { change_count: results.results.len() as u64 })
+    }
+
+    async fn record_policy(&self, policy: &PolicyDescription, bytes: &[u8], from: Received) -> Result<Stored, StoreError> {
+        let mut tx = self.begin().await?;
+        if !is_first(&mut tx, from).await? {
+            return Ok(Stored::Again);
+        }
+        sqlx::query("INSERT INTO content (hash, bytes) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+            .bind(policy.content.sha256.as_str())
+            .bind(bytes)
+            .execute(&mut *tx)
+            .await?;
+        sqlx::query(
+            "INSERT INTO policy (name, content, description, imported) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT (name, content) DO UPDATE SET description = excluded.description, imported = excluded.imported",
+        )
+        .bind(&policy.name)
+        .bind(policy.content.sha256.as_str())
+        .bind(json(policy))
+        .bind(policy.imported.as_microsecond())
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(Stored::New { change_count: 1 })
+    }
+
+    async fn policies(&self) -> Result<Vec<PolicyDescription>, StoreError> {
+        let rows = sqlx::query("SELECT description FROM policy ORDER BY name, imported").fetch_all(&self.pool).await?;
+        let mut newest: BTreeMap<String, PolicyDescription> = BTreeMap::new();
+        for row in rows {
+            let policy: PolicyDescription = unjson(&row.try_get::<String, _>("description")?)?;
+            newest.insert(policy.name.clone(), policy);
+        }
+        Ok(newest.into_values().collect())
+    }
+
+    async fn content(&self, hash: &ContentHash) -> Result<Option<Vec<u8>>, StoreError> {
+        let row = sqlx::query("SELECT bytes FROM content WHERE hash = $1").bind(hash.as_str()).fetch_optional(&self.pool).await?;
+        Ok(row.map(|row| row.try_get("bytes")).transpose()?)
+    }
+
+    async fn query(&self, request: &QueryRequest) -> Result<QueryResponse, StoreError> {
+        let endpoint = endpoint_text(request.endpoint);
+        let facts = sqlx::query("SELECT facts FROM endpoint WHERE endpoint = $1").bind(&endpoint).fetch_optional(&self.pool).await?;
+        let facts: EndpointFacts = match facts {
+            Some(row) => unjson(&row.try_get::<String, _>("facts")?)?,
+            None => EndpointFacts::default(),
+        };
+        let mut response = QueryResponse { facts, items: Vec::new(), rows: Vec::new(), missing: Vec::new(), answered: 0 };
+        let mut positions: BTreeMap<String, u32> = BTreeMap::new();
+        let mut bytes = 0;
+        let as_of = request.as_of.unwrap_or(Timestamp::MAX).as_microsecond();
+        for object in &request.objects {
+            if bytes > RESULT_PART_BYTES {
+                break;
+            }
+            response.answered += 1;
+            // Of several origins, the one that looked last.
+            let row = sqlx::query(
+                "SELECT origin, method, flag, items, messages, last_seen, valid_to FROM observation \
+                 WHERE endpoint = $1 AND object = $2 AND valid_from <= $3 AND (valid_to IS NULL OR valid_to > $3) \
+                 ORDER BY last_seen DESC, id DESC LIMIT 1",
+            )
+            .bind(&endpoint)
+            .bind(&object.0)
+            .bind(as_of)
+            .fetch_optional(&self.pool)
+            .await?;
+            let Some(row) = row else {
+                response.missing.push(object.clone());
+                continue;
+            };
+            let hashes: Vec<String> = unjson(&row.try_get::<String, _>("items")?)?;
+            let mut items = Vec::with_capacity(hashes.len());
+            for hash in hashes {
+                if let Some(known) = positions.get(&hash) {
+                    items.push(*known);
+                    continue;
+                }
+                let item = sqlx::query("SELECT content FROM item WHERE hash = $1").bind(&hash).fetch_one(&self.pool).await?;
+                let content: String = item.try_get("content")?;
+                bytes += content.len();
+                let position = u32::try_from(response.items.len()).unwrap_or(u32::MAX);
+                response.items.push(unjson::<Item>(&content)?);
+                positions.insert(hash, position);
+                items.push(position);
+            }
+            bytes += 200;
+            response.rows.push(QueryRow {
+                object: object.clone(),
+                flag: unlabel(&row.try_get::<String, _>("flag")?)?,
+                collected: time(row.try_get::<i64, _>("last_seen")?.min(as_of))?,
+                origin: id(&row.try_get::<String, _>("origin")?)?,
+                method: unlabel(&row.try_get::<String, _>("method")?)?,
+                items,
+                messages: unjson(&row.try_get::<String, _>("messages")?)?,
+            });
+        }
+        Ok(response)
+    }
+
+    async fn results(&self, request: &ResultsRequest) -> Result<ResultsResponse, StoreError> {
+        let all = "SELECT transaction_id, endpoint, policy, profile, summary FROM evaluation ORDER BY evaluated DESC LIMIT 10000";
+        let rows = match &request.selection {
+            ResultsSelection::Latest => sqlx::query(all).fetch_all(&self.pool).await?,
+            ResultsSelection::Endpoint(endpoint) => {
+                sqlx::query(
+                    "SELECT transaction_id, endpoint, policy, profile, summary FROM evaluation WHERE endpoint = $1 ORDER BY evaluated DESC LIMIT 10000",
+                )
+                .bind(endpoint_text(*endpoint))
+                .fetch_all(&self.pool)
+                .await?
+            }
+            ResultsSelection::Transaction(transaction) => {
+                sqlx::query(
+                    "SELECT transaction_id, endpoint, policy, profile, summary FROM evaluation WHERE transaction_id = $1 ORDER BY endpoint",
+                )
+                .bind(transaction.to_string())
+                .fetch_all(&self.pool)
+                .await?
+            }
+        };
+        let mut response = ResultsResponse { summaries: Vec::new(), results: Vec::new(), is_cut: false };
+        let mut seen = std::collections::BTreeSet::new();
+        let mut bytes = 0;
+        for row in rows {
+            let (endpoint, policy, profile): (String, String, String) =
+                (row.try_get("endpoint")?, row.try_get("policy")?, row.try_get("profile")?);
+            let is_newest = seen.insert((endpoint.clone(), policy, profile));
+            if !is_newest && !matches!(request.selection, ResultsSelection::Transaction(_)) {
+                continue;
+            }
+            if bytes > 2 * RESULT_PART_BYTES {
+                response.is_cut = true;
+                break;
+            }
+            response.summaries.push(unjson::<EvaluationSummary>(&row.try_get::<String, _>("summary")?)?);
+            bytes += 600;
+            if request.only_summaries {
+                continue;
+            }
+            let rows = sqlx::query("SELECT verdict, result FROM result WHERE transaction_id = $1 AND endpoint = $2 ORDER BY position")
+                .bind(row.try_get::<String, _>("transaction_id")?)
+                .bind(&endpoint)
+                .fetch_all(&self.pool)
+                .await?;
+            let mut results = Vec::new();
+            for row in rows {
+                let verdict: String = row.try_get("verdict")?;
+                if !request.verdicts.is_empty() && !request.verdicts.iter().any(|wanted| wanted.as_str() == verdict) {
+                    continue;
+                }
+                let text: String = row.try_get("result")?;
+                bytes += text.len();
+                if bytes > 3 * RESULT_PART_BYTES {
+                    response.is_cut = true;
+                    break;
+                }
+                results.push(unjson::<RuleResult>(&text)?);
+            }
+            response.results.push(results);
+        }
+        Ok(response)
+    }
+
+    async fn counts(&self) -> Result<Counts, StoreError> {
+        let count = async |sql: &'static str| -> Result<u64, StoreError> {
+            let row = sqlx::query(sql).fetch_one(&self.pool).await?;
+            Ok(row.try_get::<i64, _>(0)?.unsigned_abs())
+        };
+        Ok(Counts {
+            item_count: count("SELECT count(*) FROM item").await?,
+            current_count: count("SELECT count(*) FROM observation WHERE valid_to IS NULL").await?,
+            past_count: count("SELECT count(*) FROM observation WHERE valid_to IS NOT NULL").await?,
+            change_count: count("SELECT count(*) FROM change").await?,
+            result_count: count("SELECT count(*) FROM result").await?,
+        })
+    }
+}

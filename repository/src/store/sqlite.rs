@@ -1,0 +1,40 @@
+//! The store on SQLite: one file, write-ahead log, flushed at every commit.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, SqlStr};
+
+use super::StoreError;
+
+#[path = "sql.rs"]
+mod sql;
+
+type Database = sqlx::Sqlite;
+type Pool = sqlx::SqlitePool;
+
+/// Writers must not begin by reading: the upgrade of the lock would fail at once.
+const BEGIN: &str = "BEGIN IMMEDIATE";
+
+pub use sql::SqlStore as SqliteStore;
+
+impl SqliteStore {
+    /// Opens or makes the file.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let failed = |error| StoreError::Open(path.to_owned(), error);
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(10))
+            .disable_statement_logging();
+        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(failed)?;
+        let init = SqlStr::from_static(include_str!("../../migrations/sqlite/0001_init.sql"));
+        let migrations = vec![Migration::new(1, "init".into(), MigrationType::Simple, init, false)];
+        Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
+        Ok(Self::over(pool))
+    }
+}
