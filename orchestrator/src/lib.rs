@@ -1,2 +1,23 @@
-//! The orchestrator.
+//! The orchestrator: lets components join, learns what each can do, assigns their topics, watches that
+//! they live, and starts every workflow.
+//!
+//! Listens: registrations, the administrative interfaces, status notifications, and operators on a
+//! local socket. Tells: components what to do, operators what became of it. Never: keeps a posture
+//! attribute, looks at an endpoint, or decides a verdict.
+
 pub mod broker;
+pub mod ca;
+pub mod core;
+
+mod control;
+mod driver;
+mod policies;
+mod registration;
+pub mod store;
+
+pub use driver::{Handle, RunError, Settings, run};
+
+/// The name of the policy that comes with the program.
+pub const BASELINE: &str = "muster-baseline-linux";
+/// The socket in the data directory on which operators ask.
+pub const CONTROL_SOCKET: &str = "control.sock";

@@ -86,6 +86,9 @@ pub struct Workflow {
     /// Evaluate what is stored, contact no endpoint.
     #[serde(default)]
     pub is_stored_only: bool,
+    /// Ask by one broadcast instead of one request a collector.
+    #[serde(default)]
+    pub is_broadcast: bool,
     /// How long to wait for answers.
     pub timeout_seconds: u64,
 }

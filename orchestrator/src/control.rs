@@ -1,0 +1,225 @@
+//! The operators' door: a socket in the data directory that only its owner can open. One request a
+//! connection; answers are JSON lines.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use bus::Context;
+use proto::fault::{Fault, FaultCode};
+use proto::id::{ComponentId, TransactionId};
+use proto::limits::CONTENT_BYTES_MAX;
+use proto::message::{Message as _, QueryRequest, ResultsRequest, ResultsResponse, ResultsSelection};
+use proto::operator::{Ask, OperatorEvent, OperatorRequest, Workflow};
+use proto::topic::Topic;
+use proto::verdict::Verdict;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+
+use crate::driver::{Handle, RunError};
+
+/// Bytes of a request line.
+const LINE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Opens the socket.
+pub(crate) fn listen(handle: Handle, data: &Path) -> Result<JoinHandle<()>, RunError> {
+    let path = data.join(crate::CONTROL_SOCKET);
+    let failed = |source| RunError::Control { path: path.clone(), source };
+    // The data directory is locked: a socket that is there belongs to nobody any more.
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path).map_err(failed)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(tokio::spawn(async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let handle = handle.clone();
+                    tokio::spawn(async move {
+                        if let Err(error) = serve(handle, stream).await {
+                            tracing::debug!(%error, "an operator's connection ended");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept an operator");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }))
+}
+
+/// The answering side of a connection.
+struct Answers {
+    stream: tokio::net::unix::OwnedWriteHalf,
+}
+
+impl Answers {
+    async fn send(&mut self, event: &OperatorEvent) -> std::io::Result<()> {
+        let mut line = serde_json::to_vec(event)?;
+        line.push(b'\n');
+        self.stream.write_all(&line).await
+    }
+}
+
+async fn serve(handle: Handle, stream: UnixStream) -> std::io::Result<()> {
+    let (reading, stream) = stream.into_split();
+    let mut answers = Answers { stream };
+    let mut reader = BufReader::new(reading);
+    let mut line = String::new();
+    (&mut reader).take(LINE_BYTES_MAX).read_line(&mut line).await?;
+    let request: OperatorRequest = match serde_json::from_str(&line) {
+        Ok(request) => request,
+        Err(error) => return answers.send(&OperatorEvent::Fault(Fault::new(FaultCode::Malformed, error.to_string()))).await,
+    };
+    let mut content = Vec::new();
+    if request.content_bytes > 0 {
+        if request.content_bytes > CONTENT_BYTES_MAX * 4 {
+            let text = format!("{} bytes; at most {} MiB are taken", request.content_bytes, CONTENT_BYTES_MAX * 4 / 1024 / 1024);
+            return answers.send(&OperatorEvent::Fault(Fault::new(FaultCode::TooLarge, text))).await;
+        }
+        (&mut reader).take(request.content_bytes).read_to_end(&mut content).await?;
+    }
+    let outcome = answer(&handle, request.ask, content, &mut answers).await?;
+    answers.send(&outcome.map_or_else(OperatorEvent::Fault, |()| OperatorEvent::Done)).await
+}
+
+async fn answer(handle: &Handle, ask: Ask, content: Vec<u8>, answers: &mut Answers) -> std::io::Result<Result<(), Fault>> {
+    let event = match ask {
+        Ask::Status => Ok(OperatorEvent::Status(Box::new(handle.status().await))),
+        Ask::Roster => {
+            let core = handle.inner.core.lock().await;
+            Ok(OperatorEvent::Roster(core.components().map(crate::core::roster::Component::entry).collect()))
+        }
+        Ask::Collect(workflow) => return follow(handle, &workflow, false, answers).await,
+        Ask::Evaluate(workflow) => return follow(handle, &workflow, true, answers).await,
+        Ask::Results { selection, verdicts } => {
+            results(handle, selection, verdicts).await.map(|response| OperatorEvent::Results(Box::new(response)))
+        }
+        Ask::PolicyImport { name } => match handle.import_policy(name, content).await {
+            Ok((policy, notices)) => {
+                for notice in notices {
+                    answers.send(&OperatorEvent::Notice(notice)).await?;
+                }
+                Ok(OperatorEvent::Policy(Box::new(policy)))
+            }
+            Err(fault) => Err(fault),
+        },
+        Ask::PolicyList => handle.policies().await.map(OperatorEvent::Policies),
+        Ask::Transactions => {
+            let core = handle.inner.core.lock().await;
+            Ok(OperatorEvent::Transactions(core.workflows().map(crate::core::workflow::Workflow::view).collect()))
+        }
+        Ask::TokenCreate { component_type, uses, ttl_seconds } => {
+            handle.create_token(component_type, uses, ttl_seconds).await.map(OperatorEvent::Token).map_err(failed)
+        }
+        Ask::Retire { component } => retire(handle, component).await,
+    };
+    match event {
+        Ok(event) => answers.send(&event).await.map(Ok),
+        Err(fault) => Ok(Err(fault)),
+    }
+}
+
+fn failed(error: crate::store::StoreError) -> Fault {
+    tracing::error!(error = %service::report::Chain(&error), "the store failed");
+    Fault::new(FaultCode::Internal, "the orchestrator's store failed; its log says why")
+}
+
+async fn retire(handle: &Handle, component: ComponentId) -> Result<OperatorEvent, Fault> {
+    let retired = handle
+        .act(|core, _| match core.retire(component) {
+            Ok(actions) => (Ok(()), actions),
+            Err(fault) => (Err(fault), Vec::new()),
+        })
+        .await
+        .map_err(failed)?;
+    retired.map(|()| OperatorEvent::Notice(format!("{component} is retired: its certificate is refused from now on")))
+}
+
+async fn results(handle: &Handle, selection: ResultsSelection, verdicts: Vec<Verdict>) -> Result<ResultsResponse, Fault> {
+    let repository = handle.repository().await.ok_or_else(|| Fault::new(FaultCode::Busy, "no repository is active; `muster roster` shows why"))?;
+    let bus = &handle.inner.bus;
+    let ask = Topic::Directed { to: repository, operation: QueryRequest::KIND.to_owned(), from: bus.own() };
+    let request = ResultsRequest { selection, verdicts, only_summaries: false };
+    bus.request(&ask, &request, Context::alone(), Duration::from_secs(15)).await.map_err(|error| match error {
+        bus::RequestError::Fault(fault) => fault,
+        other => Fault::new(FaultCode::Timeout, other.to_string()),
+    })
+}
+
+/// Begins a workflow and tells how it goes until it has ended.
+async fn follow(handle: &Handle, workflow: &Workflow, is_evaluation: bool, answers: &mut Answers) -> std::io::Result<Result<(), Fault>> {
+    let mut watched = handle.inner.watchers.subscribe();
+    let plan = match handle.plan(workflow, is_evaluation).await {
+        Ok(plan) => plan,
+        Err(fault) => return Ok(Err(fault)),
+    };
+    let begun = handle
+        .act(|core, now| match core.begin(plan, now) {
+            Ok((id, actions)) => (Ok(id), actions),
+            Err(fault) => (Err(fault), Vec::new()),
+        })
+        .await;
+    let id = match begun {
+        Ok(Ok(id)) => id,
+        Ok(Err(fault)) => return Ok(Err(fault)),
+        Err(error) => return Ok(Err(failed(error))),
+    };
+    let mut told = BTreeSet::new();
+    let ended = loop {
+        match watched.recv().await {
+            Ok((transaction, event)) if transaction == id => match event {
+                OperatorEvent::Fault(fault) => return Ok(Err(fault)),
+                OperatorEvent::Ended(view) => break view,
+                OperatorEvent::Verdict { endpoint, result } => {
+                    // A message that came twice is shown once.
+                    if told.insert((endpoint, result.rule.clone())) {
+                        answers.send(&OperatorEvent::Verdict { endpoint, result }).await?;
+                    }
+                }
+                other => answers.send(&other).await?,
+            },
+            Ok(_) => {}
+            // Too slow to see every step; the end is asked for below.
+            Err(broadcast::error::RecvError::Lagged(_)) => {
+                if let Some(view) = ended_view(handle, id).await {
+                    break Box::new(view);
+                }
+            }
+            Err(broadcast::error::RecvError::Closed) => {
+                return Ok(Err(Fault::new(FaultCode::Internal, "the orchestrator is stopping")));
+            }
+        }
+    };
+    if is_evaluation {
+        // What is stored is the truth; what came by on the bus was for the eyes.
+        match results(handle, ResultsSelection::Transaction(id), Vec::new()).await {
+            Ok(response) => {
+                for (summary, results) in response.summaries.into_iter().zip(response.results) {
+                    let endpoint = summary.endpoint;
+                    for result in results {
+                        if told.insert((endpoint, result.rule.clone())) {
+                            answers.send(&OperatorEvent::Verdict { endpoint, result: Box::new(result) }).await?;
+                        }
+                    }
+                    answers.send(&OperatorEvent::Summary(Box::new(summary))).await?;
+                }
+            }
+            Err(fault) => return Ok(Err(fault)),
+        }
+    }
+    answers.send(&OperatorEvent::Ended(ended)).await?;
+    Ok(Ok(()))
+}
+
+async fn ended_view(handle: &Handle, id: TransactionId) -> Option<proto::operator::TransactionView> {
+    let core = handle.inner.core.lock().await;
+    core.workflows().find(|workflow| workflow.id == id && workflow.ended.is_some()).map(crate::core::workflow::Workflow::view)
+}

@@ -1,0 +1,140 @@
+//! The orchestrator's core: roster, handshake, liveness, workflows. Synchronous and deterministic:
+//! time and ids come in, actions go out; whoever drives it stores before it sends.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use proto::fault::Fault;
+use proto::id::{ComponentId, RequestId, TransactionId};
+use proto::message::{CollectionRequest, EvaluationRequest, HealthCheckAction};
+use proto::operator::OperatorEvent;
+use uuid::Uuid;
+
+pub mod roster;
+pub mod workflow;
+
+use roster::Component;
+use workflow::Workflow;
+
+/// Seconds between heartbeats.
+pub const HEARTBEAT_SECONDS: u64 = 20;
+/// Heartbeats that may be missed before a component is suspect.
+pub const HEARTBEATS_MISSED_MAX: i64 = 3;
+/// Seconds for the answer to a health check.
+pub const HEALTH_CHECK_SECONDS: i64 = 5;
+/// Seconds after which a request that nobody took on is sent again.
+pub const ASK_AGAIN_SECONDS: i64 = 10;
+/// Seconds that an evaluation gets after the collection.
+pub const EVALUATION_SECONDS: i64 = 300;
+/// Ended workflows that are kept in memory.
+pub const ENDED_WORKFLOWS_MAX: usize = 200;
+
+/// What the driver has to do, in order. Everything to be stored is stored before anything is sent.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Store a component.
+    StoreComponent(Box<Component>),
+    /// Store a workflow.
+    StoreWorkflow(Box<Workflow>),
+    /// Ask a collector.
+    Collect {
+        /// Who; `None`: everybody, by broadcast.
+        to: Option<ComponentId>,
+        /// The workflow.
+        transaction: TransactionId,
+        /// What.
+        request: CollectionRequest,
+    },
+    /// Ask an evaluator.
+    Evaluate {
+        /// Who.
+        to: ComponentId,
+        /// The workflow.
+        transaction: TransactionId,
+        /// What.
+        request: Box<EvaluationRequest>,
+    },
+    /// Ask a component whether it is alive.
+    CheckHealth(ComponentId, HealthCheckAction),
+    /// Tell everybody who watches what became of a component.
+    Announce {
+        /// A family and a word.
+        code: &'static str,
+        /// For people.
+        text: String,
+    },
+    /// End a component's connection.
+    Kick(ComponentId),
+    /// Tell the operators that follow a workflow.
+    Tell(TransactionId, Box<OperatorEvent>),
+}
+
+/// Makes ids; a simulation makes the same ones for the same seed.
+pub trait Ids: Send {
+    /// An id that was never made before, later than those before it.
+    fn next(&mut self) -> Uuid;
+}
+
+/// Real ids.
+#[derive(Debug, Default)]
+pub struct RandomIds;
+
+impl Ids for RandomIds {
+    fn next(&mut self) -> Uuid {
+        Uuid::now_v7()
+    }
+}
+
+/// The orchestrator's core.
+pub struct Core {
+    pub(crate) ids: Box<dyn Ids>,
+    pub(crate) components: BTreeMap<ComponentId, Component>,
+    pub(crate) workflows: BTreeMap<TransactionId, Workflow>,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Core").field("components", &self.components.len()).finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    /// A core with what an earlier process stored. Every component gets a fresh chance to be heard.
+    pub fn new(ids: Box<dyn Ids>, components: Vec<Component>, workflows: Vec<Workflow>, now: Timestamp) -> Self {
+        let components = components
+            .into_iter()
+            .map(|mut component| {
+                component.heard = Some(now);
+                (component.id, component)
+            })
+            .collect();
+        let workflows = workflows.into_iter().map(|workflow| (workflow.id, workflow)).collect();
+        Self { ids, components, workflows }
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Timestamp) -> Vec<Action> {
+        let mut actions = self.watch_components(now);
+        actions.extend(self.watch_workflows(now));
+        actions
+    }
+
+    pub(crate) fn request_id(&mut self) -> RequestId {
+        RequestId(self.ids.next())
+    }
+
+    /// The components, by id.
+    pub fn components(&self) -> impl Iterator<Item = &Component> {
+        self.components.values()
+    }
+
+    /// The workflows, by id.
+    pub fn workflows(&self) -> impl Iterator<Item = &Workflow> {
+        self.workflows.values()
+    }
+}
+
+/// Text for a fault that a workflow records.
+pub(crate) fn words(fault: &Fault) -> String {
+    fault.to_string()
+}

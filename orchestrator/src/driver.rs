@@ -1,0 +1,460 @@
+//! Drives the core: messages and time in, actions out, everything stored before anything is sent.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use bus::{Authentic, Bus, Context, Event, Sender, mqtt, outbox::Outbox, tls};
+use jiff::Timestamp;
+use proto::capability::ComponentType;
+use proto::fault::{Fault, FaultCode};
+use proto::id::{ComponentId, TransactionId};
+use proto::message::{
+    CapabilityAdvertisement, ContentRequest, EvaluationResults, HealthCheckRequest, HeartbeatResponse, Message,
+    StatusNotification, Success, ToOrchestrator,
+};
+use proto::operator::{ComponentState, OperatorEvent, SystemStatus};
+use proto::topic::{self, COLLECTION_OVAL, Topic};
+use service::content::{ContentStore, chunk_of};
+use service::identity::{self, Identity};
+use service::report::Chain;
+use service::shutdown::Shutdown;
+use tokio::sync::{Mutex, broadcast, mpsc, oneshot};
+use uuid::Uuid;
+
+use crate::broker::{Admission, Broker, BrokerError, BrokerSettings};
+use crate::ca::Ca;
+use crate::core::{Action, Core, HEARTBEAT_SECONDS, RandomIds};
+use crate::policies::Policies;
+use crate::store::{Store, StoreError};
+use crate::{control, registration};
+
+/// What an orchestrator needs to run.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Its data directory.
+    pub data: PathBuf,
+    /// Where the broker listens.
+    pub listen: String,
+    /// Where components are told to connect, if not there.
+    pub advertise: Option<String>,
+}
+
+/// Why an orchestrator ends.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The data directory.
+    #[error(transparent)]
+    Data(#[from] service::data::DataError),
+    /// The CA.
+    #[error(transparent)]
+    Ca(#[from] crate::ca::CaError),
+    /// Its own identity.
+    #[error(transparent)]
+    Identity(#[from] service::identity::IdentityError),
+    /// Its own certificate.
+    #[error("the orchestrator's own certificate cannot be made")]
+    Certificate(#[from] crate::ca::RequestError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The broker.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The outbox.
+    #[error(transparent)]
+    Outbox(#[from] bus::outbox::OutboxError),
+    /// The operators' socket.
+    #[error("the operators' socket {path} cannot be opened")]
+    Control {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The policy that comes with the program.
+    #[error("the baseline policy cannot be read: {0}")]
+    Baseline(String),
+}
+
+/// Who may be connected, as the broker asks it.
+#[derive(Debug, Default)]
+pub(crate) struct Admitted(RwLock<BTreeMap<ComponentId, ComponentType>>);
+
+impl Admitted {
+    pub(crate) fn set(&self, id: ComponentId, component_type: ComponentType, is_admitted: bool) {
+        let mut admitted = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if is_admitted {
+            admitted.insert(id, component_type);
+        } else {
+            admitted.remove(&id);
+        }
+    }
+}
+
+impl Admission for Admitted {
+    fn is_admitted(&self, component: ComponentId, component_type: ComponentType) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&component) == Some(&component_type)
+    }
+}
+
+/// A running orchestrator; clones share it.
+#[derive(Clone)]
+pub struct Handle {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Handle").finish_non_exhaustive()
+    }
+}
+
+pub(crate) struct Inner {
+    pub(crate) core: Mutex<Core>,
+    pub(crate) store: Store,
+    pub(crate) bus: Bus,
+    pub(crate) ca: Ca,
+    pub(crate) content: ContentStore,
+    pub(crate) policies: Policies,
+    pub(crate) watchers: broadcast::Sender<(TransactionId, OperatorEvent)>,
+    broker: Broker,
+    admitted: Arc<Admitted>,
+    started: Timestamp,
+    data: PathBuf,
+    advertise: String,
+}
+
+/// Runs until it is asked to stop; `ready` is told when components can join.
+pub async fn run(settings: Settings, mut shutdown: Shutdown, ready: Option<oneshot::Sender<Handle>>) -> Result<(), RunError> {
+    let data = service::data::DataDirectory::open(&settings.data)?;
+    let now = Timestamp::now();
+    let ca = Ca::open(&data.path().join("ca"), now)?;
+    let store = Store::open(&data.path().join("orchestrator.db")).await?;
+    let core = Core::new(Box::new(RandomIds), store.components().await?, store.workflows().await?, now);
+    let identity_directory = data.path().join("identity");
+    let own = own_certificate(&ca, &identity_directory, now)?;
+    let admitted = Arc::new(Admitted::default());
+    for component in core.components() {
+        admitted.set(component.id, component.component_type, component.state != ComponentState::Retired);
+    }
+    admitted.set(own.component, ComponentType::Orchestrator, true);
+    let broker = Broker::start(BrokerSettings {
+        listen: settings.listen.clone(),
+        ca_der: ca.der().to_vec(),
+        certificate_der: own.certificate_der.clone(),
+        key_pkcs8: own.key_pkcs8.clone(),
+        admission: Arc::clone(&admitted) as Arc<dyn Admission>,
+    })
+    .await?;
+    let address = broker.address();
+    let own = Identity { host: loopback(address), port: address.port(), ..own };
+    let (transport, incoming) = mqtt::connect(own.mqtt_settings()?);
+    let bus_settings = own.bus_settings(Outbox::open(&data.path().join("outbox"))?, true)?;
+    let (bus, events) = Bus::start(bus_settings, transport, incoming);
+    let mut filters = topic::filters_of(ComponentType::Orchestrator, own.component);
+    filters.extend(topic::filters_with(ComponentType::Orchestrator, own.component, proto::capability::Capability::SubscribeStatus));
+    bus.subscribe(filters);
+    let (watchers, _) = broadcast::channel(4096);
+    let handle = Handle {
+        inner: Arc::new(Inner {
+            core: Mutex::new(core),
+            store,
+            bus,
+            ca,
+            content: ContentStore::new(Some(data.path().join("content"))),
+            policies: Policies::default(),
+            watchers,
+            broker,
+            admitted,
+            started: now,
+            data: data.path().to_owned(),
+            advertise: settings.advertise.unwrap_or_else(|| format!("{}:{}", loopback(address), address.port())),
+        }),
+    };
+    handle.ensure_baseline().await.map_err(RunError::Baseline)?;
+    let socket = control::listen(handle.clone(), data.path())?;
+    let (connected, mut connection) = mpsc::channel(1);
+    let follow = tokio::spawn(handle.clone().follow(events, connected));
+    let _ = tokio::time::timeout(Duration::from_secs(10), connection.recv()).await;
+    if let Some(ready) = ready {
+        let _ = ready.send(handle.clone());
+    }
+    shutdown.requested().await;
+    handle.inner.broker.stop();
+    handle.inner.bus.close();
+    socket.abort();
+    follow.abort();
+    let _ = std::fs::remove_file(data.path().join(crate::CONTROL_SOCKET));
+    Ok(())
+}
+
+/// Where this process reaches its own broker.
+fn loopback(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { address.ip().to_string() }
+}
+
+/// The orchestrator's own id, kept, with a certificate that its own CA signs at every start.
+fn own_certificate(ca: &Ca, directory: &Path, now: Timestamp) -> Result<Identity, RunError> {
+    let known = Identity::load(directory)?.map(|identity| identity.component);
+    let component = known.unwrap_or_else(|| ComponentId(Uuid::now_v7()));
+    let key = identity::key(directory)?;
+    let damaged = |what: String| identity::IdentityError::Damaged { path: directory.to_owned(), what };
+    let request = identity::signing_request(&key).map_err(|error| damaged(error.to_string()))?;
+    let certificate = ca.issue(&request, component, ComponentType::Orchestrator, now)?;
+    Identity::store(directory, &certificate, ca.pem(), ("127.0.0.1", 0), HEARTBEAT_SECONDS)?;
+    Ok(Identity::load(directory)?.ok_or_else(|| damaged("membership.json".to_owned()))?)
+}
+
+impl Handle {
+    /// Asks the core, stores what it wants stored, then does the rest.
+    pub(crate) async fn act<T>(&self, ask: impl FnOnce(&mut Core, Timestamp) -> (T, Vec<Action>)) -> Result<T, StoreError> {
+        let mut core = self.inner.core.lock().await;
+        let (answer, actions) = ask(&mut core, Timestamp::now());
+        self.inner.store.apply(&actions).await?;
+        for action in actions {
+            self.perform(action);
+        }
+        Ok(answer)
+    }
+
+    fn perform(&self, action: Action) {
+        let inner = &self.inner;
+        let sent = match action {
+            Action::StoreComponent(component) => {
+                inner.admitted.set(component.id, component.component_type, component.state != ComponentState::Retired);
+                Ok(())
+            }
+            Action::StoreWorkflow(_) => Ok(()),
+            Action::Collect { to, transaction, request } => {
+                let topic = to.map_or_else(|| Topic::Collection(COLLECTION_OVAL.to_owned()), Topic::Admin);
+                let context = Context { expires: Some(request.deadline), ..Context::of(transaction) };
+                inner.bus.send(&topic, &request, context).map(|_| ())
+            }
+            Action::Evaluate { to, transaction, request } => {
+                let context = Context { expires: Some(request.deadline), ..Context::of(transaction) };
+                inner.bus.send(&Topic::Admin(to), &*request, context).map(|_| ())
+            }
+            Action::CheckHealth(id, action) => {
+                inner.bus.send(&Topic::Admin(id), &HealthCheckRequest { action }, Context::alone()).map(|_| ())
+            }
+            Action::Announce { code, text } => {
+                tracing::info!(code, text);
+                let status = StatusNotification {
+                    publisher: inner.bus.own(),
+                    message: text,
+                    code: code.to_owned(),
+                    request: None,
+                    phase: None,
+                    progress: None,
+                    fault: None,
+                };
+                inner.bus.send(&Topic::Status(inner.bus.own()), &status, Context::alone()).map(|_| ())
+            }
+            Action::Kick(id) => {
+                inner.broker.kick(id);
+                Ok(())
+            }
+            Action::Tell(transaction, event) => {
+                let _ = inner.watchers.send((transaction, *event));
+                Ok(())
+            }
+        };
+        if let Err(error) = sent {
+            tracing::error!(error = %Chain(&error), "cannot send");
+        }
+    }
+
+    async fn follow(self, mut events: mpsc::Receiver<Event>, connected: mpsc::Sender<()>) {
+        let mut tick = tokio::time::interval(Duration::from_millis(500));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    None => return,
+                    Some(Event::Connected) => {
+                        let _ = connected.try_send(());
+                    }
+                    Some(Event::Disconnected(reason)) => tracing::warn!(reason, "the own connection to the broker is lost"),
+                    Some(Event::Message(message)) => self.take(&message).await,
+                },
+                _ = tick.tick() => {
+                    if let Err(error) = self.act(|core, now| ((), core.tick(now))).await {
+                        tracing::error!(error = %Chain(&error), "the store failed");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn take(&self, message: &Authentic) {
+        let sender = match message.sender() {
+            Sender::Member { component, .. } => Some(*component),
+            Sender::Joining { .. } => None,
+        };
+        // Its own status notifications come back to it.
+        if sender == Some(self.inner.bus.own()) {
+            return;
+        }
+        let outcome = match (ToOrchestrator::decode(message.envelope()), sender) {
+            (Err(fault), _) => Ok(Err(fault)),
+            (Ok(ToOrchestrator::ComponentRegistrationRequest(request)), _) => {
+                registration::take(self, message, &request).await;
+                return;
+            }
+            (Ok(_), None) => Ok(Err(Fault::new(FaultCode::NotAuthorized, "join first"))),
+            (Ok(request), Some(sender)) => {
+                if let Err(error) = self.act(|core, now| ((), core.heard(sender, now))).await {
+                    Err(error)
+                } else {
+                    self.take_from(sender, message, request).await
+                }
+            }
+        };
+        match outcome {
+            Ok(Ok(())) => {}
+            Ok(Err(fault)) => {
+                self.inner.bus.count_refusal(&fault);
+                if let Some(sender) = sender {
+                    self.answer(sender, message, &fault);
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "the store failed");
+                // Not acknowledged: it comes again.
+                self.inner.bus.forget(message);
+            }
+        }
+    }
+
+    async fn take_from(&self, sender: ComponentId, message: &Authentic, request: ToOrchestrator) -> Result<Result<(), Fault>, StoreError> {
+        match request {
+            ToOrchestrator::ComponentRegistrationRequest(_) => {}
+            ToOrchestrator::CapabilityAdvertisement(advertisement) => return self.shake_hands(sender, message, &advertisement).await,
+            ToOrchestrator::HeartbeatRequest(_) => self.answer(sender, message, &HeartbeatResponse { response: Success::Success }),
+            // Having been heard is all that it is for.
+            ToOrchestrator::HealthCheckResponse(_) => {}
+            ToOrchestrator::StatusNotification(status) => return self.note(sender, message, &status).await,
+            ToOrchestrator::PeriodicCollectionResponse(response) => {
+                if let Some(fault) = &response.fault {
+                    tracing::warn!(%fault, identifier = response.collection_identifier, "a schedule was refused");
+                }
+            }
+            ToOrchestrator::EvaluationResults(results) => self.show(message.envelope().transaction, *results),
+            ToOrchestrator::ContentRequest(request) => return Ok(self.give_content(sender, message, &request)),
+        }
+        Ok(Ok(()))
+    }
+
+    /// Answers on the component's administrative interface.
+    pub(crate) fn answer<M: Message>(&self, to: ComponentId, message: &Authentic, answer: &M) {
+        if let Err(error) = self.inner.bus.send(&Topic::Admin(to), answer, Context::answering(message)) {
+            tracing::error!(error = %Chain(&error), "cannot answer");
+        }
+    }
+
+    async fn shake_hands(&self, sender: ComponentId, message: &Authentic, advertisement: &CapabilityAdvertisement) -> Result<Result<(), Fault>, StoreError> {
+        let answered = self
+            .act(|core, now| match core.advertise(sender, advertisement, now) {
+                Ok((response, actions)) => {
+                    self.answer(sender, message, &response);
+                    (Ok(()), actions)
+                }
+                Err(fault) => (Err(fault), Vec::new()),
+            })
+            .await?;
+        if answered.is_ok() && message.sender_type() == Some(ComponentType::RepositoryInterface) {
+            let handle = self.clone();
+            tokio::spawn(async move { handle.publish_missing(sender).await });
+        }
+        Ok(answered)
+    }
+
+    async fn note(&self, sender: ComponentId, message: &Authentic, status: &StatusNotification) -> Result<Result<(), Fault>, StoreError> {
+        if status.publisher != sender {
+            return Ok(Err(Fault::new(FaultCode::NotAuthorized, "`publisher` is not the sender")));
+        }
+        let transaction = message.envelope().transaction;
+        self.act(|core, now| ((), core.status(transaction, status, now))).await?;
+        if status.phase.is_some_and(proto::message::Phase::is_terminal) {
+            self.inner.bus.acknowledge(message, Topic::Admin(sender));
+        }
+        if status.code.ends_with(".refused") || status.code.starts_with("security.") {
+            let fault = status.fault.as_ref().map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(component = %sender, code = status.code, fault, "{}", proto::limits::shown(&status.message));
+        }
+        Ok(Ok(()))
+    }
+
+    /// Verdicts for whoever follows the workflow; the repositories keep them.
+    fn show(&self, transaction: TransactionId, results: EvaluationResults) {
+        let endpoint = results.endpoint;
+        for result in results.results {
+            let _ = self.inner.watchers.send((transaction, OperatorEvent::Verdict { endpoint, result: Box::new(result) }));
+        }
+    }
+
+    fn give_content(&self, sender: ComponentId, message: &Authentic, request: &ContentRequest) -> Result<(), Fault> {
+        let bytes = self
+            .inner
+            .content
+            .find(&request.sha256)
+            .ok_or_else(|| Fault::new(FaultCode::ContentUnavailable, "the orchestrator does not have it"))?;
+        let chunk = chunk_of(&bytes, request);
+        if matches!(message.topic(), Topic::Directed { .. }) {
+            let topic = Topic::Directed {
+                to: sender,
+                operation: proto::message::ContentResponse::KIND.to_owned(),
+                from: self.inner.bus.own(),
+            };
+            let _ = self.inner.bus.send(&topic, &chunk, Context::answering(message));
+        } else {
+            self.answer(sender, message, &chunk);
+        }
+        Ok(())
+    }
+
+    /// How the system is.
+    pub async fn status(&self) -> SystemStatus {
+        let core = self.inner.core.lock().await;
+        let mut counts: BTreeMap<ComponentState, u64> = BTreeMap::new();
+        for component in core.components() {
+            *counts.entry(component.state).or_default() += 1;
+        }
+        SystemStatus {
+            orchestrator: self.inner.bus.own(),
+            version: service::VERSION.to_owned(),
+            started: self.inner.started,
+            listen: self.inner.broker.address().to_string(),
+            data_directory: self.inner.data.display().to_string(),
+            component_counts: counts.into_iter().collect(),
+            endpoint_count: core.components().map(|component| component.endpoints.len() as u64).sum(),
+            open_transaction_count: core.workflows().filter(|workflow| workflow.ended.is_none()).count() as u64,
+            refused_counts: self.inner.bus.refused().into_iter().map(|(code, count)| (code.as_str().to_owned(), count)).collect(),
+        }
+    }
+
+    /// Makes a join token.
+    pub async fn create_token(&self, component_type: ComponentType, uses: u32, ttl_seconds: u64) -> Result<String, StoreError> {
+        registration::create_token(self, component_type, uses, ttl_seconds).await
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.inner.advertise
+    }
+
+    pub(crate) fn ca_fingerprint(&self) -> String {
+        tls::fingerprint(self.inner.ca.der())
+    }
+
+    /// The first repository that is active.
+    pub(crate) async fn repository(&self) -> Option<ComponentId> {
+        let core = self.inner.core.lock().await;
+        core.components()
+            .find(|component| component.component_type == ComponentType::RepositoryInterface && component.state == ComponentState::Active)
+            .map(|component| component.id)
+    }
+}

@@ -1,0 +1,210 @@
+//! Policies: importing data streams, publishing them to the repositories, and making collection plans.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bus::Context;
+use jiff::Timestamp;
+use proto::content::{ContentHash, ContentRef};
+use proto::fault::{Fault, FaultCode};
+use proto::id::ComponentId;
+use proto::message::{ContentRequest, Message as _, PoliciesRequest, PoliciesResponse, PolicyDescription, PolicyPublication, ProfileDescription, QueryRequest};
+use proto::operator::Workflow;
+use proto::topic::Topic;
+use scap::policy::{Policy, deflate};
+use service::report::Chain;
+
+use crate::BASELINE;
+use crate::core::workflow::Plan;
+use crate::driver::Handle;
+use crate::store::StoreError;
+
+const BASELINE_SOURCE: &[u8] = include_bytes!("../policies/muster-baseline-linux-ds.xml");
+/// Plans kept in memory.
+const PLANS_KEPT_MAX: usize = 16;
+
+type PlanKey = (ContentHash, Option<String>);
+
+/// Collection plans that were made, by policy and profile.
+#[derive(Debug, Default)]
+pub(crate) struct Policies {
+    plans: Mutex<BTreeMap<PlanKey, (ContentRef, Option<String>)>>,
+}
+
+fn internal(error: &StoreError) -> Fault {
+    tracing::error!(error = %Chain(error), "the store failed");
+    Fault::new(FaultCode::Internal, "the orchestrator's store failed; its log says why")
+}
+
+impl Handle {
+    /// Imports the policy that comes with the program, where it is not there already.
+    pub(crate) async fn ensure_baseline(&self) -> Result<(), String> {
+        let source_sha256 = ContentHash::of(BASELINE_SOURCE);
+        let known = self.inner.store.policies().await.map_err(|error| Chain(&error).to_string())?;
+        let is_there = known.iter().any(|policy| policy.name == BASELINE && policy.source_sha256 == source_sha256 && self.inner.content.find(&policy.content.sha256).is_some());
+        if is_there {
+            return Ok(());
+        }
+        self.keep_policy(BASELINE.to_owned(), BASELINE_SOURCE.to_vec()).await.map(|_| ()).map_err(|fault| fault.message)
+    }
+
+    /// Reads a data stream and keeps it as a policy; what was left out comes along in words.
+    async fn keep_policy(&self, name: String, source: Vec<u8>) -> Result<(PolicyDescription, Vec<String>), Fault> {
+        let invalid = |text: String| Fault::new(FaultCode::ContentInvalid, text);
+        let read = tokio::task::spawn_blocking(move || {
+            let plain = scap::source::plain(source).map_err(|error| error.to_string())?;
+            let source_sha256 = ContentHash::of(&plain);
+            let policy = scap::datastream::read(plain).map_err(|error| error.to_string())?;
+            let profiles = policy
+                .benchmark
+                .profiles
+                .iter()
+                .map(|profile| {
+                    let selected = scap::compile::compile(&policy, Some(&profile.id))
+                        .map(|compiled| compiled.rules.iter().filter(|rule| rule.selected).count() as u64);
+                    ProfileDescription { id: profile.id.clone(), title: profile.title.clone(), selected_count: selected.unwrap_or_default() }
+                })
+                .collect::<Vec<_>>();
+            let bytes = policy.to_bytes();
+            Ok::<_, String>((policy, profiles, bytes, source_sha256))
+        })
+        .await
+        .map_err(|_| Fault::new(FaultCode::Internal, "reading the data stream failed badly"))?;
+        let (policy, profiles, bytes, source_sha256) = read.map_err(invalid)?;
+        let description = PolicyDescription {
+            name,
+            benchmark: policy.benchmark.id.clone(),
+            title: policy.benchmark.title.clone(),
+            version: policy.benchmark.version.clone(),
+            content: ContentRef::to(&bytes),
+            source_sha256,
+            rule_count: policy.benchmark.rules().len() as u64,
+            profiles,
+            imported: Timestamp::now(),
+        };
+        self.inner.content.keep(bytes);
+        self.inner.store.put_policy(&description).await.map_err(|error| internal(&error))?;
+        Ok((description, policy.problems))
+    }
+
+    /// Imports a data stream and waits until a repository has it.
+    pub(crate) async fn import_policy(&self, name: String, source: Vec<u8>) -> Result<(PolicyDescription, Vec<String>), Fault> {
+        let is_name = !name.is_empty() && name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        if !is_name {
+            return Err(Fault::new(FaultCode::Malformed, "a policy's name is up to 64 letters, digits, dots, dashes and underscores"));
+        }
+        let (description, mut notices) = self.keep_policy(name, source).await?;
+        if self.publish(&description, Duration::from_secs(60)).await.is_err() {
+            notices.push("no repository has taken the policy yet; it is sent until one does".to_owned());
+        }
+        Ok((description, notices))
+    }
+
+    async fn publish(&self, policy: &PolicyDescription, patience: Duration) -> Result<(), Fault> {
+        let bus = &self.inner.bus;
+        let publication = PolicyPublication { policy: policy.clone() };
+        let sent = bus
+            .send_durable(&Topic::Policy(bus.own()), &publication, Context::alone())
+            .map_err(|error| Fault::new(FaultCode::Internal, error.to_string()))?;
+        let stored = tokio::time::timeout(patience, async {
+            while bus.is_unacknowledged(sent) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        stored.await.map_err(|_| Fault::new(FaultCode::Timeout, "no repository took it"))
+    }
+
+    /// A repository has come: it gets the policies that it lacks.
+    pub(crate) async fn publish_missing(&self, repository: ComponentId) {
+        let Ok(known) = self.ask_policies(repository).await else { return };
+        let Ok(own) = self.inner.store.policies().await else { return };
+        for policy in own {
+            if !known.iter().any(|known| known.name == policy.name && known.content == policy.content) {
+                let _ = self.publish(&policy, Duration::from_secs(60)).await;
+            }
+        }
+    }
+
+    async fn ask_policies(&self, repository: ComponentId) -> Result<Vec<PolicyDescription>, Fault> {
+        let bus = &self.inner.bus;
+        let ask = Topic::Directed { to: repository, operation: QueryRequest::KIND.to_owned(), from: bus.own() };
+        for _ in 0..3 {
+            let answer: Result<PoliciesResponse, _> = bus.request(&ask, &PoliciesRequest {}, Context::alone(), Duration::from_secs(5)).await;
+            match answer {
+                Ok(answer) => return Ok(answer.policies),
+                Err(bus::RequestError::Fault(fault)) => return Err(fault),
+                Err(_) => {}
+            }
+        }
+        Err(Fault::new(FaultCode::Timeout, "the repository does not answer"))
+    }
+
+    /// Every policy that is known: the repository's, and those that it has not taken yet.
+    pub(crate) async fn policies(&self) -> Result<Vec<PolicyDescription>, Fault> {
+        let own = self.inner.store.policies().await.map_err(|error| internal(&error))?;
+        let mut all: BTreeMap<String, PolicyDescription> = BTreeMap::new();
+        if let Some(repository) = self.repository().await {
+            all.extend(self.ask_policies(repository).await?.into_iter().map(|policy| (policy.name.clone(), policy)));
+        }
+        all.extend(own.into_iter().map(|policy| (policy.name.clone(), policy)));
+        Ok(all.into_values().collect())
+    }
+
+    /// What a workflow needs: the policy, and the collection plan for its profile.
+    pub(crate) async fn plan(&self, workflow: &Workflow, is_evaluation: bool) -> Result<Plan, Fault> {
+        let policies = self.policies().await?;
+        let Some(policy) = policies.iter().find(|policy| policy.name == workflow.policy) else {
+            let names: Vec<&str> = policies.iter().map(|policy| policy.name.as_str()).collect();
+            let text = format!("no policy is called `{}`; there is {}", workflow.policy, names.join(", "));
+            return Err(Fault::new(FaultCode::UnknownIdentifier, text));
+        };
+        let (collection_plan, profile) = self.collection_plan(policy, workflow.profile.clone()).await?;
+        Ok(Plan {
+            is_evaluation,
+            is_stored_only: is_evaluation && workflow.is_stored_only,
+            is_broadcast: workflow.is_broadcast,
+            policy: policy.name.clone(),
+            policy_content: policy.content.clone(),
+            collection_plan,
+            profile,
+            targets: workflow.targets.clone(),
+            timeout_seconds: i64::try_from(workflow.timeout_seconds).unwrap_or(i64::MAX),
+        })
+    }
+
+    async fn collection_plan(&self, policy: &PolicyDescription, profile: Option<String>) -> Result<(ContentRef, Option<String>), Fault> {
+        let key = (policy.content.sha256.clone(), profile.clone());
+        let known = self.inner.policies.plans.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        if let Some(known) = known.filter(|(plan, _)| self.inner.content.find(&plan.sha256).is_some()) {
+            return Ok(known);
+        }
+        let bytes = self.policy_bytes(policy).await?;
+        let compiled = tokio::task::spawn_blocking(move || {
+            let policy = Policy::from_bytes(&bytes)?;
+            let compiled = scap::compile::compile(&policy, profile.as_deref())?;
+            Ok::<_, scap::policy::PolicyError>((deflate(&compiled.collection.to_bytes()), profile.map(|_| compiled.profile)))
+        })
+        .await
+        .map_err(|_| Fault::new(FaultCode::Internal, "the policy could not be compiled"))?;
+        let (plan, profile) = compiled.map_err(|error| Fault::new(FaultCode::UnknownIdentifier, error.to_string()))?;
+        let reference = ContentRef::to(&plan);
+        self.inner.content.keep(plan);
+        let mut plans = self.inner.policies.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        if plans.len() >= PLANS_KEPT_MAX {
+            plans.pop_first();
+        }
+        plans.insert(key, (reference.clone(), profile.clone()));
+        Ok((reference, profile))
+    }
+
+    async fn policy_bytes(&self, policy: &PolicyDescription) -> Result<Arc<Vec<u8>>, Fault> {
+        if let Some(found) = self.inner.content.find(&policy.content.sha256) {
+            return Ok(found);
+        }
+        let repository = self.repository().await.ok_or_else(|| Fault::new(FaultCode::Busy, "no repository is active"))?;
+        let bus = &self.inner.bus;
+        let ask = Topic::Directed { to: repository, operation: ContentRequest::KIND.to_owned(), from: bus.own() };
+        self.inner.content.fetch(bus, &ask, &policy.content, Context::alone()).await
+    }
+}

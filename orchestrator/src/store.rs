@@ -1,0 +1,162 @@
+//! What the orchestrator keeps across restarts: roster, workflows, tokens, imported policies.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use proto::capability::ComponentType;
+use proto::message::PolicyDescription;
+use serde::{Deserialize, Serialize};
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, Row as _, SqlStr, SqlitePool};
+
+use crate::core::Action;
+use crate::core::roster::Component;
+use crate::core::workflow::Workflow;
+
+/// Why the store does not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file cannot be used.
+    #[error("the orchestrator's database {0} cannot be opened")]
+    Open(PathBuf, #[source] sqlx::Error),
+    /// Its tables cannot be brought up to date.
+    #[error("the orchestrator's database cannot be migrated; a newer program may have made it")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
+    /// Something else.
+    #[error("the orchestrator's database failed")]
+    Database(#[from] sqlx::Error),
+    /// A row is not what it should be.
+    #[error("the orchestrator's database holds something unreadable")]
+    Damaged(#[source] serde_json::Error),
+}
+
+/// A join token as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TokenRow {
+    /// Its id.
+    pub id: String,
+    /// Its secret.
+    pub secret: String,
+    /// For this type of component.
+    pub component_type: ComponentType,
+    /// How many more components may join with it.
+    pub uses_left: u32,
+    /// Until when.
+    pub expires: jiff::Timestamp,
+}
+
+/// The orchestrator's store.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: SqlitePool,
+}
+
+fn json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("rows always serialise")
+}
+
+impl Store {
+    /// Opens or makes the file.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(10))
+            .disable_statement_logging();
+        let pool = SqlitePoolOptions::new()
+            .max_connections(2)
+            .connect_with(options)
+            .await
+            .map_err(|error| StoreError::Open(path.to_owned(), error))?;
+        let init = SqlStr::from_static(include_str!("../migrations/sqlite/0001_init.sql"));
+        let migrations = vec![Migration::new(1, "init".into(), MigrationType::Simple, init, false)];
+        Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
+        Ok(Self { pool })
+    }
+
+    async fn documents<T: for<'de> Deserialize<'de>>(&self, sql: &'static str) -> Result<Vec<T>, StoreError> {
+        let rows = sqlx::query(sql).fetch_all(&self.pool).await?;
+        rows.iter()
+            .map(|row| serde_json::from_str(&row.try_get::<String, _>("document")?).map_err(StoreError::Damaged))
+            .collect()
+    }
+
+    /// The roster.
+    pub async fn components(&self) -> Result<Vec<Component>, StoreError> {
+        self.documents("SELECT document FROM component").await
+    }
+
+    /// Workflows that are open, and the latest of the others.
+    pub async fn workflows(&self) -> Result<Vec<Workflow>, StoreError> {
+        self.documents("SELECT document FROM workflow ORDER BY is_open DESC, begun DESC LIMIT 500").await
+    }
+
+    /// Policies that were imported here.
+    pub async fn policies(&self) -> Result<Vec<PolicyDescription>, StoreError> {
+        self.documents("SELECT document FROM policy ORDER BY name").await
+    }
+
+    /// Keeps a policy's description.
+    pub async fn put_policy(&self, policy: &PolicyDescription) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO policy (name, document) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET document = excluded.document")
+            .bind(&policy.name)
+            .bind(json(policy))
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Stores what the core wants stored, in one transaction.
+    pub async fn apply(&self, actions: &[Action]) -> Result<(), StoreError> {
+        if !actions.iter().any(|action| matches!(action, Action::StoreComponent(_) | Action::StoreWorkflow(_))) {
+            return Ok(());
+        }
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        for action in actions {
+            match action {
+                Action::StoreComponent(component) => {
+                    sqlx::query("INSERT INTO component (id, document) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET document = excluded.document")
+                        .bind(component.id.to_string())
+                        .bind(json(component))
+                        .execute(&mut *tx)
+                        .await?;
+                }
+                Action::StoreWorkflow(workflow) => {
+                    sqlx::query(
+                        "INSERT INTO workflow (id, is_open, begun, document) VALUES ($1, $2, $3, $4) \
+                         ON CONFLICT (id) DO UPDATE SET is_open = excluded.is_open, document = excluded.document",
+                    )
+                    .bind(workflow.id.to_string())
+                    .bind(i64::from(workflow.ended.is_none()))
+                    .bind(workflow.begun.as_microsecond())
+                    .bind(json(workflow))
+                    .execute(&mut *tx)
+                    .await?;
+                }
+                _ => {}
+            }
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Keeps a token.
+    pub async fn put_token(&self, token: &TokenRow) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO token (id, document) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET document = excluded.document")
+            .bind(&token.id)
+            .bind(json(token))
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// A token by its id.
+    pub async fn token(&self, id: &str) -> Result<Option<TokenRow>, StoreError> {
+        let row = sqlx::query("SELECT document FROM token WHERE id = $1").bind(id).fetch_optional(&self.pool).await?;
+        row.map(|row| serde_json::from_str(&row.try_get::<String, _>("document")?).map_err(StoreError::Damaged)).transpose()
+    }
+}
