@@ -53,7 +53,7 @@ pub enum RunError {
     Ca(#[from] crate::ca::CaError),
     /// Its own identity.
     #[error(transparent)]
-    Identity(#[from] service::identity::IdentityError),
+    Identity(#[from] identity::IdentityError),
     /// Its own certificate.
     #[error("the orchestrator's own certificate cannot be made")]
     Certificate(#[from] crate::ca::RequestError),

@@ -1,0 +1,203 @@
+//! The words of the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use proto::capability::ComponentType;
+use proto::id::ComponentId;
+use proto::verdict::Verdict;
+
+/// Know the posture of your machines: what it is, whether it meets policy, since when.
+#[derive(Debug, Parser)]
+#[command(name = "muster", version, about, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Data directory of the orchestrator to ask, or of the installation to start.
+    #[arg(long, global = true, env = "MUSTER_DATA", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// How to print answers.
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
+
+/// How to print answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start everything in this process, assess this machine, and keep running.
+    Up(UpArgs),
+    /// How is the system.
+    Status,
+    /// Who is registered, and is it alive.
+    Roster,
+    /// Collect what a policy needs, without evaluating it.
+    Collect(WorkflowArgs),
+    /// Collect and evaluate, or evaluate what is stored.
+    Evaluate(EvaluateArgs),
+    /// Stored verdicts, the newest of each endpoint and policy.
+    Results(ResultsArgs),
+    /// The workflows of late: who was asked, who answered.
+    Transactions,
+    /// Policies.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Join tokens.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Take a component off the roster: its certificate is refused from now on.
+    Retire {
+        /// The component's id, from `muster roster`.
+        component: ComponentId,
+    },
+}
+
+/// `muster up`
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// Address and port that the broker listens on; port 0 takes a free one.
+    #[arg(long, env = "MUSTER_LISTEN", default_value = "127.0.0.1:8883")]
+    pub(crate) listen: String,
+    /// Exit after the first evaluation.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Policy of the first evaluation.
+    #[arg(long, default_value = orchestrator::BASELINE)]
+    pub(crate) policy: String,
+    /// Profile of the first evaluation, by its id or the end of it.
+    #[arg(long)]
+    pub(crate) profile: Option<String>,
+    /// Root directory of the endpoint.
+    #[arg(long, default_value = "/")]
+    pub(crate) root: PathBuf,
+}
+
+/// What a workflow is about.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowArgs {
+    /// The policy's name.
+    #[arg(long, default_value = orchestrator::BASELINE)]
+    pub(crate) policy: String,
+    /// A profile, by its id or the end of it.
+    #[arg(long)]
+    pub(crate) profile: Option<String>,
+    /// Endpoints by label or name; without, all.
+    #[arg(long = "target", value_name = "ENDPOINT")]
+    pub(crate) targets: Vec<String>,
+    /// Ask all collectors by one broadcast.
+    #[arg(long)]
+    pub(crate) broadcast: bool,
+    /// Seconds to wait for answers.
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    pub(crate) timeout: u64,
+}
+
+/// `muster evaluate`
+#[derive(Debug, Args)]
+pub(crate) struct EvaluateArgs {
+    /// What it is about.
+    #[command(flatten)]
+    pub(crate) workflow: WorkflowArgs,
+    /// Evaluate what is stored; contact no endpoint.
+    #[arg(long)]
+    pub(crate) stored: bool,
+}
+
+/// `muster results`
+#[derive(Debug, Args)]
+pub(crate) struct ResultsArgs {
+    /// Only rules with this verdict; may be given several times.
+    #[arg(long = "verdict", value_parser = parse_verdict)]
+    pub(crate) verdicts: Vec<Verdict>,
+}
+
+/// `muster policy`
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Take a SCAP data stream (plain, .xz or .gz) as a policy.
+    Import {
+        /// The file.
+        file: PathBuf,
+        /// The policy's name; without, from the file's name.
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// The policies with their profiles.
+    List,
+}
+
+/// `muster token`
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a join token.
+    Create {
+        /// pcs, pes or repository.
+        #[arg(long = "type", value_name = "TYPE")]
+        component_type: ComponentType,
+        /// How many components may join with it.
+        #[arg(long, default_value_t = 1)]
+        uses: u32,
+        /// How long it holds, such as 30m, 1h or 7d.
+        #[arg(long, default_value = "1h", value_parser = parse_duration)]
+        ttl: u64,
+    },
+}
+
+fn parse_verdict(text: &str) -> Result<Verdict, String> {
+    Verdict::parse(text).ok_or_else(|| {
+        let all: Vec<&str> = Verdict::ALL.iter().map(|verdict| verdict.as_str()).collect();
+        format!("use one of {}", all.join(", "))
+    })
+}
+
+fn parse_duration(text: &str) -> Result<u64, String> {
+    let (number, unit) = text.split_at(text.len() - text.chars().last().map_or(0, char::len_utf8));
+    let factor = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err("use a number with s, m, h or d, such as 30m".to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|_| "use a number with s, m, h or d, such as 30m".to_owned())?;
+    number.checked_mul(factor).filter(|seconds| *seconds > 0).ok_or_else(|| "too long, or nothing".to_owned())
+}
+
+/// The data directory of an installation that `muster up` runs.
+pub(crate) fn data_directory(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    if let Some(given) = given {
+        return Ok(given);
+    }
+    let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = base.or_else(|| std::env::home_dir().map(|home| home.join(".local/share")));
+    base.map(|base| base.join("muster")).ok_or_else(|| anyhow::anyhow!("there is no home directory: give --data DIR"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(parse_duration("30m"), Ok(1_800));
+        assert_eq!(parse_duration("7d"), Ok(604_800));
+        for wrong in ["", "m", "30", "1w", "0s", "é"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

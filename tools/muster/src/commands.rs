@@ -1,0 +1,316 @@
+//! What each command asks, and how its answer is shown.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use jiff::Timestamp;
+use proto::id::EndpointId;
+use proto::message::ResultsSelection;
+use proto::operator::{Ask, OperatorEvent, TransactionView, Workflow};
+use proto::verdict::{EvaluationSummary, RuleResult, Verdict};
+use serde_json::json;
+
+use crate::cli::{self, Cli, Command, Output, PolicyCommand, TokenCommand, WorkflowArgs};
+use crate::show::{self, Progress};
+use crate::{client, exit, up};
+
+/// Carries out a command; the exit code.
+pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
+    let data = cli::data_directory(cli.data)?;
+    let output = cli.output;
+    match cli.command {
+        Command::Up(args) => up::run(&data, args, output).await,
+        Command::Status => status(&data, output).await,
+        Command::Roster => roster(&data, output).await,
+        Command::Collect(args) => collect(&data, &args, output).await,
+        Command::Evaluate(args) => {
+            let workflow = Workflow { is_stored_only: args.stored, ..workflow(&args.workflow) };
+            evaluate(&data, workflow, output).await
+        }
+        Command::Results(args) => results(&data, args.verdicts, output).await,
+        Command::Transactions => transactions(&data, output).await,
+        Command::Policy(PolicyCommand::Import { file, name }) => import(&data, &file, name, output).await,
+        Command::Policy(PolicyCommand::List) => policies(&data, output).await,
+        Command::Token(TokenCommand::Create { component_type, uses, ttl }) => {
+            let ask = Ask::TokenCreate { component_type, uses, ttl_seconds: ttl };
+            match one(&data, ask, &[]).await? {
+                OperatorEvent::Token(token) => show::line(token),
+                other => bail!("unexpected answer: {other:?}"),
+            }
+            Ok(exit::DONE)
+        }
+        Command::Retire { component } => {
+            if let OperatorEvent::Notice(text) = one(&data, Ask::Retire { component }, &[]).await? {
+                show::note(text);
+            }
+            Ok(exit::DONE)
+        }
+    }
+}
+
+/// The first answer that is not a notice.
+async fn one(data: &Path, ask: Ask, content: &[u8]) -> anyhow::Result<OperatorEvent> {
+    let mut answers = client::ask(data, ask, content).await?;
+    let mut first = None;
+    while let Some(event) = answers.next().await? {
+        match event {
+            OperatorEvent::Notice(text) if first.is_none() => show::note(format!("note: {text}")),
+            event => first = first.or(Some(event)),
+        }
+    }
+    Ok(first.unwrap_or(OperatorEvent::Done))
+}
+
+fn workflow(args: &WorkflowArgs) -> Workflow {
+    Workflow {
+        policy: args.policy.clone(),
+        profile: args.profile.clone(),
+        targets: args.targets.clone(),
+        is_stored_only: false,
+        is_broadcast: args.broadcast,
+        timeout_seconds: args.timeout,
+    }
+}
+
+async fn status(data: &Path, output: Output) -> anyhow::Result<u8> {
+    let OperatorEvent::Status(status) = one(data, Ask::Status, &[]).await? else { bail!("unexpected answer") };
+    if output == Output::Json {
+        show::json(&status)?;
+        return Ok(exit::DONE);
+    }
+    let counts = |counts: Vec<String>| if counts.is_empty() { "none".to_owned() } else { counts.join(", ") };
+    let components = status.component_counts.iter().map(|(state, count)| format!("{count} {}", state.as_str())).collect();
+    let refused = status.refused_counts.iter().map(|(code, count)| format!("{count} {code}")).collect();
+    for (name, value) in [
+        ("orchestrator", status.orchestrator.to_string()),
+        ("version", status.version),
+        ("started", format!("{:.0}", status.started)),
+        ("listens on", status.listen),
+        ("data", status.data_directory),
+        ("components", counts(components)),
+        ("endpoints", status.endpoint_count.to_string()),
+        ("open workflows", status.open_transaction_count.to_string()),
+        ("refused messages", counts(refused)),
+    ] {
+        show::line(format!("{name:<17} {value}"));
+    }
+    Ok(exit::DONE)
+}
+
+async fn roster(data: &Path, output: Output) -> anyhow::Result<u8> {
+    let OperatorEvent::Roster(roster) = one(data, Ask::Roster, &[]).await? else { bail!("unexpected answer") };
+    if output == Output::Json {
+        show::json(&roster)?;
+        return Ok(exit::DONE);
+    }
+    let now = Timestamp::now();
+    let rows = roster
+        .into_iter()
+        .map(|entry| {
+            let endpoints: Vec<String> =
+                entry.endpoints.iter().map(|endpoint| format!("{} ({})", endpoint.facts.host_name, endpoint.facts.os_name)).collect();
+            vec![
+                entry.name,
+                entry.component_type.to_string(),
+                entry.state.as_str().to_owned(),
+                show::ago(entry.heard, now),
+                entry.capability_count.to_string(),
+                endpoints.join(", "),
+                entry.component.to_string(),
+            ]
+        })
+        .collect();
+    show::table(&["name", "type", "state", "heard", "capabilities", "endpoints", "id"], rows);
+    Ok(exit::DONE)
+}
+
+/// Everything that a workflow gave.
+#[derive(Debug, Default)]
+struct Gathered {
+    results: BTreeMap<EndpointId, Vec<RuleResult>>,
+    summaries: Vec<EvaluationSummary>,
+    ended: Option<Box<TransactionView>>,
+}
+
+/// Follows a workflow to its end, showing verdicts as they come.
+async fn follow(data: &Path, ask: Ask, output: Output) -> anyhow::Result<Gathered> {
+    let mut answers = client::ask(data, ask, &[]).await?;
+    let mut progress = Progress::new();
+    let mut gathered = Gathered::default();
+    let outcome = loop {
+        match answers.next().await {
+            Ok(Some(OperatorEvent::Progress { activity, done, total })) => progress.draw(activity, done, total),
+            Ok(Some(OperatorEvent::Verdict { endpoint, result })) => {
+                progress.clear();
+                if output == Output::Table {
+                    show::verdict(&result);
+                }
+                gathered.results.entry(endpoint).or_default().push(*result);
+            }
+            Ok(Some(OperatorEvent::Summary(summary))) => gathered.summaries.push(*summary),
+            Ok(Some(OperatorEvent::Ended(view))) => gathered.ended = Some(view),
+            Ok(Some(OperatorEvent::Notice(text))) => {
+                progress.clear();
+                show::note(format!("note: {text}"));
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    progress.clear();
+    outcome.map(|()| gathered)
+}
+
+/// Who did not answer as asked, in words.
+fn complain(view: &TransactionView) {
+    for responder in view.responders.iter().filter(|responder| responder.state != "completed") {
+        let detail = responder.detail.as_deref().unwrap_or_default();
+        show::note(format!("{} {} {}: {detail}", responder.operation, responder.component, responder.state));
+    }
+}
+
+async fn collect(data: &Path, args: &WorkflowArgs, output: Output) -> anyhow::Result<u8> {
+    let gathered = follow(data, Ask::Collect(workflow(args)), output).await?;
+    let view = gathered.ended.context("the workflow did not end")?;
+    if output == Output::Json {
+        show::json(&view)?;
+    } else {
+        complain(&view);
+        let done = view.responders.iter().filter(|responder| responder.state == "completed").count();
+        show::line(format!("collected from {done} of {} collectors ({})", view.responders.len(), view.transaction));
+    }
+    Ok(if view.state == "completed" { exit::DONE } else { exit::NOT_MET })
+}
+
+/// Evaluates and shows; the exit code says whether everything passed.
+pub(crate) async fn evaluate(data: &Path, workflow: Workflow, output: Output) -> anyhow::Result<u8> {
+    let gathered = follow(data, Ask::Evaluate(workflow), output).await?;
+    let view = gathered.ended.context("the workflow did not end")?;
+    if output == Output::Json {
+        let evaluations: Vec<_> = gathered
+            .summaries
+            .iter()
+            .map(|summary| json!({"summary": summary, "results": gathered.results.get(&summary.endpoint)}))
+            .collect();
+        show::json(&json!({"transaction": view, "evaluations": evaluations}))?;
+    } else {
+        let names = endpoint_names(data).await;
+        for summary in &gathered.summaries {
+            let name = names.get(&summary.endpoint).cloned().unwrap_or_else(|| summary.endpoint.to_string());
+            let results = gathered.results.get(&summary.endpoint).map(Vec::as_slice).unwrap_or_default();
+            show::summary(&name, summary, results);
+        }
+        complain(&view);
+    }
+    if gathered.summaries.is_empty() {
+        bail!("no endpoint was evaluated; `muster transactions` says why");
+    }
+    let is_met = |(verdict, count): &(Verdict, u64)| {
+        *count == 0 || !matches!(verdict, Verdict::Fail | Verdict::Error | Verdict::Unknown)
+    };
+    let is_all_met = gathered.summaries.iter().all(|summary| summary.counts.iter().all(is_met));
+    Ok(if is_all_met && view.state == "completed" { exit::DONE } else { exit::NOT_MET })
+}
+
+async fn endpoint_names(data: &Path) -> BTreeMap<EndpointId, String> {
+    let Ok(OperatorEvent::Roster(roster)) = one(data, Ask::Roster, &[]).await else { return BTreeMap::new() };
+    roster
+        .into_iter()
+        .flat_map(|entry| entry.endpoints)
+        .map(|endpoint| (endpoint.endpoint, endpoint.facts.host_name))
+        .collect()
+}
+
+async fn results(data: &Path, verdicts: Vec<Verdict>, output: Output) -> anyhow::Result<u8> {
+    let ask = Ask::Results { selection: ResultsSelection::Latest, verdicts };
+    let OperatorEvent::Results(response) = one(data, ask, &[]).await? else { bail!("unexpected answer") };
+    if output == Output::Json {
+        show::json(&response)?;
+        return Ok(exit::DONE);
+    }
+    let names = endpoint_names(data).await;
+    let mut rows = Vec::new();
+    for (summary, results) in response.summaries.iter().zip(&response.results) {
+        let endpoint = names.get(&summary.endpoint).cloned().unwrap_or_else(|| summary.endpoint.to_string());
+        for result in results {
+            rows.push(vec![
+                endpoint.clone(),
+                summary.policy.clone(),
+                result.verdict.to_string(),
+                result.severity.to_string(),
+                format!("{:.0}", summary.evaluated),
+                result.title.clone(),
+            ]);
+        }
+    }
+    show::table(&["endpoint", "policy", "verdict", "severity", "evaluated", "rule"], rows);
+    if response.is_cut {
+        show::note("note: there is more; narrow it with --verdict");
+    }
+    Ok(exit::DONE)
+}
+
+async fn transactions(data: &Path, output: Output) -> anyhow::Result<u8> {
+    let OperatorEvent::Transactions(views) = one(data, Ask::Transactions, &[]).await? else { bail!("unexpected answer") };
+    if output == Output::Json {
+        show::json(&views)?;
+        return Ok(exit::DONE);
+    }
+    let mut rows = Vec::new();
+    for view in views {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for responder in &view.responders {
+            *counts.entry(responder.state.as_str()).or_default() += 1;
+        }
+        let counts: Vec<String> = counts.into_iter().map(|(state, count)| format!("{count} {state}")).collect();
+        rows.push(vec![
+            view.transaction.to_string(),
+            view.workflow,
+            view.policy,
+            view.state,
+            format!("{:.0}", view.begun),
+            format!("{} asked: {}", view.responders.len(), counts.join(", ")),
+        ]);
+    }
+    show::table(&["transaction", "workflow", "policy", "state", "begun", "responders"], rows);
+    Ok(exit::DONE)
+}
+
+async fn import(data: &Path, file: &Path, name: Option<String>, output: Output) -> anyhow::Result<u8> {
+    let content = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let name = name.unwrap_or_else(|| {
+        let base = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        base.trim_end_matches(".xz").trim_end_matches(".gz").trim_end_matches(".xml").trim_end_matches("-ds").to_owned()
+    });
+    let answer = one(data, Ask::PolicyImport { name }, &content).await;
+    let OperatorEvent::Policy(policy) = answer.with_context(|| format!("{} was not imported", file.display()))? else {
+        bail!("unexpected answer")
+    };
+    if output == Output::Json {
+        show::json(&policy)?;
+    } else {
+        show::line(format!("imported {}: {} ({} rules, {} profiles)", policy.name, policy.title, policy.rule_count, policy.profiles.len()));
+        show::note(format!("hint: `muster evaluate --policy {} --profile PROFILE`; `muster policy list` shows the profiles", policy.name));
+    }
+    Ok(exit::DONE)
+}
+
+async fn policies(data: &Path, output: Output) -> anyhow::Result<u8> {
+    let OperatorEvent::Policies(policies) = one(data, Ask::PolicyList, &[]).await? else { bail!("unexpected answer") };
+    if output == Output::Json {
+        show::json(&policies)?;
+        return Ok(exit::DONE);
+    }
+    let mut rows = Vec::new();
+    for policy in policies {
+        rows.push(vec![policy.name.clone(), policy.version.clone(), "(default)".to_owned(), policy.rule_count.to_string(), policy.title]);
+        for profile in policy.profiles {
+            let id = profile.id.rsplit("_profile_").next().unwrap_or(&profile.id).to_owned();
+            rows.push(vec![policy.name.clone(), String::new(), id, profile.selected_count.to_string(), profile.title]);
+        }
+    }
+    show::table(&["policy", "version", "profile", "rules", "title"], rows);
+    Ok(exit::DONE)
+}

@@ -1,0 +1,38 @@
+//! `muster`: the operator's command.
+//!
+//! Data goes to stdout, everything else to stderr. Exit codes: 0 done (for evaluations: everything
+//! passed), 2 something failed or is unknown, 1 an error, 64 wrong words on the command line.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+mod cli;
+mod client;
+mod commands;
+mod exit;
+mod show;
+mod up;
+
+fn main() -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let is_help = !error.use_stderr();
+            let _ = error.print();
+            return if is_help { ExitCode::SUCCESS } else { ExitCode::from(exit::USAGE) };
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(commands::run(cli)),
+        Err(error) => Err(error.into()),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            show::error(&error);
+            ExitCode::from(exit::ERROR)
+        }
+    }
+}

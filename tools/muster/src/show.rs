@@ -1,0 +1,179 @@
+//! How things look: lines and tables on stdout, progress and the rest on stderr, colour only on a
+//! terminal.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use comfy_table::{ContentArrangement, Table, presets};
+use jiff::Timestamp;
+use proto::operator::Activity;
+use proto::verdict::{EvaluationSummary, RuleResult, Severity, Verdict};
+
+/// Prints a line of data.
+pub(crate) fn line(text: impl AsRef<str>) {
+    let _ = writeln!(std::io::stdout(), "{}", text.as_ref());
+}
+
+/// Prints a line that is not data.
+pub(crate) fn note(text: impl AsRef<str>) {
+    let _ = writeln!(std::io::stderr(), "{}", text.as_ref());
+}
+
+/// Prints an error with its causes.
+pub(crate) fn error(error: &anyhow::Error) {
+    let text: Vec<String> = error.chain().map(ToString::to_string).collect();
+    note(format!("{} {}", paint(Colour::Red, "error:", std::io::stderr().is_terminal()), text.join(": ")));
+}
+
+/// Prints data as JSON.
+pub(crate) fn json<T: serde::Serialize>(data: &T) -> anyhow::Result<()> {
+    line(serde_json::to_string_pretty(data)?);
+    Ok(())
+}
+
+/// Prints a table.
+pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header.iter().map(|name| name.to_uppercase()).collect::<Vec<_>>());
+    for row in rows {
+        table.add_row(row);
+    }
+    for row in table.lines() {
+        line(row.trim_end());
+    }
+}
+
+/// How long ago, in words.
+pub(crate) fn ago(then: Option<Timestamp>, now: Timestamp) -> String {
+    let Some(then) = then else { return "never".to_owned() };
+    match now.duration_since(then).as_secs() {
+        ..=1 => "now".to_owned(),
+        seconds @ ..=119 => format!("{seconds} s ago"),
+        seconds @ ..=7_199 => format!("{} min ago", seconds / 60),
+        seconds @ ..=172_799 => format!("{} h ago", seconds / 3_600),
+        seconds => format!("{} d ago", seconds / 86_400),
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Colour {
+    Red,
+    Green,
+    Yellow,
+    Grey,
+    Bold,
+}
+
+fn paint(colour: Colour, text: &str, is_terminal: bool) -> String {
+    if !is_terminal || std::env::var_os("NO_COLOR").is_some() {
+        return text.to_owned();
+    }
+    let code = match colour {
+        Colour::Red => "31;1",
+        Colour::Green => "32",
+        Colour::Yellow => "33",
+        Colour::Grey => "90",
+        Colour::Bold => "1",
+    };
+    format!("\x1b[{code}m{text}\x1b[0m")
+}
+
+fn on_stdout(colour: Colour, text: &str) -> String {
+    paint(colour, text, std::io::stdout().is_terminal())
+}
+
+fn colour_of(verdict: Verdict) -> Colour {
+    match verdict {
+        Verdict::Pass | Verdict::Fixed => Colour::Green,
+        Verdict::Fail | Verdict::Error => Colour::Red,
+        Verdict::Unknown => Colour::Yellow,
+        Verdict::NotApplicable | Verdict::NotChecked | Verdict::NotSelected | Verdict::Informational => Colour::Grey,
+    }
+}
+
+/// A bar on stderr, while it is a terminal.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    is_terminal: bool,
+    is_shown: bool,
+}
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        Self { is_terminal: std::io::stderr().is_terminal(), is_shown: false }
+    }
+
+    /// Draws the bar.
+    pub(crate) fn draw(&mut self, activity: Activity, done: u64, total: u64) {
+        if !self.is_terminal {
+            return;
+        }
+        const WIDTH: u64 = 32;
+        let filled = if total == 0 { 0 } else { (done.min(total) * WIDTH) / total };
+        let bar: String = (0..WIDTH).map(|at| if at < filled { '█' } else { '░' }).collect();
+        let what = match activity {
+            Activity::Collecting => "collecting",
+            Activity::Evaluating => "evaluating",
+        };
+        let _ = write!(std::io::stderr(), "\r\x1b[2K{what:<11} {bar} {done}/{total}");
+        let _ = std::io::stderr().flush();
+        self.is_shown = true;
+    }
+
+    /// Takes the bar away, so that a line can be printed.
+    pub(crate) fn clear(&mut self) {
+        if self.is_shown {
+            let _ = write!(std::io::stderr(), "\r\x1b[2K");
+            let _ = std::io::stderr().flush();
+            self.is_shown = false;
+        }
+    }
+}
+
+/// A verdict as it comes in.
+pub(crate) fn verdict(result: &RuleResult) {
+    let verdict = on_stdout(colour_of(result.verdict), &format!("{:<13}", result.verdict.as_str()));
+    line(format!("{verdict} {:<7} {}", result.severity.as_str(), result.title));
+}
+
+/// The outcome of an evaluation: score, counts, and what is not as it should be.
+pub(crate) fn summary(endpoint: &str, summary: &EvaluationSummary, results: &[RuleResult]) {
+    line("");
+    let score = summary.score.map_or_else(|| "no score: no rule counts".to_owned(), |score| format!("score {score:.1} of 100"));
+    line(on_stdout(Colour::Bold, &format!("{endpoint}   {}   {score}", summary.policy)));
+    let counts: Vec<String> = summary
+        .counts
+        .iter()
+        .filter(|(verdict, _)| *verdict != Verdict::NotSelected)
+        .map(|(verdict, count)| on_stdout(colour_of(*verdict), &format!("{count} {verdict}")))
+        .collect();
+    line(counts.join("   "));
+    let mut wanting: Vec<&RuleResult> =
+        results.iter().filter(|result| matches!(result.verdict, Verdict::Fail | Verdict::Error | Verdict::Unknown)).collect();
+    wanting.sort_by_key(|result| (std::cmp::Reverse(weight(result.severity)), result.verdict, result.rule.clone()));
+    for result in wanting {
+        line("");
+        let head = format!("{} {}", result.verdict.as_str().to_uppercase(), result.severity);
+        line(format!("{}  {}", on_stdout(colour_of(result.verdict), &head), on_stdout(Colour::Bold, &result.title)));
+        for (label, lines) in [("found", &result.found), ("expected", &result.expected), ("because", &result.reasons)] {
+            for (at, text) in lines.iter().enumerate() {
+                line(format!("    {:<9} {text}", if at == 0 { label } else { "" }));
+            }
+        }
+        if let Some(fix) = &result.fix {
+            for (at, text) in fix.lines().enumerate() {
+                line(format!("    {:<9} {text}", if at == 0 { "fix" } else { "" }));
+            }
+        }
+    }
+}
+
+fn weight(severity: Severity) -> u8 {
+    match severity {
+        Severity::High => 4,
+        Severity::Medium => 3,
+        Severity::Unknown => 2,
+        Severity::Low => 1,
+        Severity::Info => 0,
+    }
+}
