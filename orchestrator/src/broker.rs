@@ -18,7 +18,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 
 mod codec;
@@ -110,6 +110,7 @@ pub(crate) struct Front {
     joining: Mutex<BTreeMap<ComponentId, mpsc::Sender<Vec<u8>>>>,
     handshakes: Arc<Semaphore>,
     connections: Arc<Semaphore>,
+    closing: watch::Sender<bool>,
     ca_der: Vec<u8>,
 }
 
@@ -134,9 +135,8 @@ impl Broker {
         let listener = TcpListener::bind(&settings.listen)
             .await
             .map_err(|source| BrokerError::Listen { listen: settings.listen.clone(), source })?;
-        let address = listener
-            .local_addr()
-            .map_err(|source| BrokerError::Listen { listen: settings.listen.clone(), source })?;
+        let address =
+            listener.local_addr().map_err(|source| BrokerError::Listen { listen: settings.listen.clone(), source })?;
         let linker = router::spawn(limits::CONNECTIONS_MAX);
         let injector = Injector::start(Arc::clone(&linker)).await.ok_or(BrokerError::Router)?;
         let front = Arc::new(Front {
@@ -148,6 +148,7 @@ impl Broker {
             joining: Mutex::default(),
             handshakes: Arc::new(Semaphore::new(limits::HANDSHAKES_MAX)),
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS_MAX)),
+            closing: watch::Sender::new(false),
             ca_der: settings.ca_der,
         });
         let stop = Arc::new(Notify::new());
@@ -169,9 +170,10 @@ impl Broker {
         }
     }
 
-    /// Stops accepting.
+    /// Stops accepting, and says goodbye to every connection.
     pub fn stop(&self) {
         self.stop.notify_one();
+        self.front.closing.send_replace(true);
     }
 }
 
@@ -183,7 +185,8 @@ fn acceptor(settings: &BrokerSettings) -> Result<TlsAcceptor, rustls::Error> {
         .allow_unauthenticated()
         .build()
         .map_err(|error| rustls::Error::General(error.to_string()))?;
-    let chain = vec![CertificateDer::from(settings.certificate_der.clone()), CertificateDer::from(settings.ca_der.clone())];
+    let chain =
+        vec![CertificateDer::from(settings.certificate_der.clone()), CertificateDer::from(settings.ca_der.clone())];
     let key: PrivateKeyDer<'static> = PrivatePkcs8KeyDer::from(settings.key_pkcs8.clone()).into();
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?

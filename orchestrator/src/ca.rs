@@ -84,7 +84,8 @@ impl Ca {
         let certificate_pem = fs::read_to_string(&certificate_file).map_err(failed)?;
         let key_pem = fs::read_to_string(&key_file).map_err(failed)?;
         let key = KeyPair::from_pem(&key_pem).map_err(|error| damaged(error.to_string()))?;
-        let certificate_der = identity::certificate_der(&certificate_pem).ok_or_else(|| damaged("ca.pem".to_owned()))?;
+        let certificate_der =
+            identity::certificate_der(&certificate_pem).ok_or_else(|| damaged("ca.pem".to_owned()))?;
         let issuer = Issuer::from_ca_cert_pem(&certificate_pem, key).map_err(|error| damaged(error.to_string()))?;
         Ok(Self { issuer, certificate_pem, certificate_der })
     }
@@ -101,7 +102,13 @@ impl Ca {
 
     /// Signs a certificate for the key of a request. Nothing else of the request is taken over: name,
     /// role and uses are the CA's word.
-    pub fn issue(&self, request_pem: &str, component: ComponentId, component_type: ComponentType, now: Timestamp) -> Result<String, RequestError> {
+    pub fn issue(
+        &self,
+        request_pem: &str,
+        component: ComponentId,
+        component_type: ComponentType,
+        now: Timestamp,
+    ) -> Result<String, RequestError> {
         let refused = |error: rcgen::Error| RequestError(error.to_string());
         let mut request = CertificateSigningRequestParams::from_pem(request_pem).map_err(refused)?;
         let mut params = CertificateParams::default();
@@ -125,7 +132,9 @@ impl Ca {
 }
 
 fn validity(params: &mut CertificateParams, now: Timestamp, days: i64) -> Result<(), String> {
-    let at = |seconds: i64| ASN1Time::from_timestamp(seconds).map(|time| time.to_datetime()).map_err(|error| error.to_string());
+    let at = |seconds: i64| {
+        ASN1Time::from_timestamp(seconds).map(|time| time.to_datetime()).map_err(|error| error.to_string())
+    };
     // A component whose clock is a little behind must not find its certificate in the future.
     params.not_before = at(now.as_second() - 300)?;
     params.not_after = at(now.as_second() + days * 86_400)?;
@@ -135,7 +144,8 @@ fn validity(params: &mut CertificateParams, now: Timestamp, days: i64) -> Result
 
 /// The Ed25519 public key of a signing request whose own signature holds.
 pub fn key_of(request_pem: &str) -> Result<[u8; 32], RequestError> {
-    let request = CertificateSigningRequestParams::from_pem(request_pem).map_err(|error| RequestError(error.to_string()))?;
+    let request =
+        CertificateSigningRequestParams::from_pem(request_pem).map_err(|error| RequestError(error.to_string()))?;
     request.public_key.der_bytes().try_into().map_err(|_| RequestError("the key is not an Ed25519 key".to_owned()))
 }
 
@@ -158,7 +168,10 @@ mod tests {
         let pem = ca.issue(&request, component, ComponentType::PostureCollectionService, now).unwrap();
         let der = identity::certificate_der(&pem).unwrap();
         let certificate = Certificate::verify(&der, ca.der(), now).unwrap();
-        assert_eq!((certificate.component, certificate.component_type), (component, ComponentType::PostureCollectionService));
+        assert_eq!(
+            (certificate.component, certificate.component_type),
+            (component, ComponentType::PostureCollectionService)
+        );
         assert_eq!(key_of(&request).unwrap(), certificate.public_key);
     }
 

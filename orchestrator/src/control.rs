@@ -76,12 +76,18 @@ async fn serve(handle: Handle, stream: UnixStream) -> std::io::Result<()> {
     (&mut reader).take(LINE_BYTES_MAX).read_line(&mut line).await?;
     let request: OperatorRequest = match serde_json::from_str(&line) {
         Ok(request) => request,
-        Err(error) => return answers.send(&OperatorEvent::Fault(Fault::new(FaultCode::Malformed, error.to_string()))).await,
+        Err(error) => {
+            return answers.send(&OperatorEvent::Fault(Fault::new(FaultCode::Malformed, error.to_string()))).await;
+        }
     };
     let mut content = Vec::new();
     if request.content_bytes > 0 {
         if request.content_bytes > CONTENT_BYTES_MAX * 4 {
-            let text = format!("{} bytes; at most {} MiB are taken", request.content_bytes, CONTENT_BYTES_MAX * 4 / 1024 / 1024);
+            let text = format!(
+                "{} bytes; at most {} MiB are taken",
+                request.content_bytes,
+                CONTENT_BYTES_MAX * 4 / 1024 / 1024
+            );
             return answers.send(&OperatorEvent::Fault(Fault::new(FaultCode::TooLarge, text))).await;
         }
         (&mut reader).take(request.content_bytes).read_to_end(&mut content).await?;
@@ -90,7 +96,12 @@ async fn serve(handle: Handle, stream: UnixStream) -> std::io::Result<()> {
     answers.send(&outcome.map_or_else(OperatorEvent::Fault, |()| OperatorEvent::Done)).await
 }
 
-async fn answer(handle: &Handle, ask: Ask, content: Vec<u8>, answers: &mut Answers) -> std::io::Result<Result<(), Fault>> {
+async fn answer(
+    handle: &Handle,
+    ask: Ask,
+    content: Vec<u8>,
+    answers: &mut Answers,
+) -> std::io::Result<Result<(), Fault>> {
     let event = match ask {
         Ask::Status => Ok(OperatorEvent::Status(Box::new(handle.status().await))),
         Ask::Roster => {
@@ -143,8 +154,15 @@ async fn retire(handle: &Handle, component: ComponentId) -> Result<OperatorEvent
     retired.map(|()| OperatorEvent::Notice(format!("{component} is retired: its certificate is refused from now on")))
 }
 
-async fn results(handle: &Handle, selection: ResultsSelection, verdicts: Vec<Verdict>) -> Result<ResultsResponse, Fault> {
-    let repository = handle.repository().await.ok_or_else(|| Fault::new(FaultCode::Busy, "no repository is active; `muster roster` shows why"))?;
+async fn results(
+    handle: &Handle,
+    selection: ResultsSelection,
+    verdicts: Vec<Verdict>,
+) -> Result<ResultsResponse, Fault> {
+    let repository = handle
+        .repository()
+        .await
+        .ok_or_else(|| Fault::new(FaultCode::Busy, "no repository is active; `muster roster` shows why"))?;
     let bus = &handle.inner.bus;
     let ask = Topic::Directed { to: repository, operation: QueryRequest::KIND.to_owned(), from: bus.own() };
     let request = ResultsRequest { selection, verdicts, only_summaries: false };
@@ -155,7 +173,12 @@ async fn results(handle: &Handle, selection: ResultsSelection, verdicts: Vec<Ver
 }
 
 /// Begins a workflow and tells how it goes until it has ended.
-async fn follow(handle: &Handle, workflow: &Workflow, is_evaluation: bool, answers: &mut Answers) -> std::io::Result<Result<(), Fault>> {
+async fn follow(
+    handle: &Handle,
+    workflow: &Workflow,
+    is_evaluation: bool,
+    answers: &mut Answers,
+) -> std::io::Result<Result<(), Fault>> {
     let mut watched = handle.inner.watchers.subscribe();
     let plan = match handle.plan(workflow, is_evaluation).await {
         Ok(plan) => plan,
@@ -221,5 +244,7 @@ async fn follow(handle: &Handle, workflow: &Workflow, is_evaluation: bool, answe
 
 async fn ended_view(handle: &Handle, id: TransactionId) -> Option<proto::operator::TransactionView> {
     let core = handle.inner.core.lock().await;
-    core.workflows().find(|workflow| workflow.id == id && workflow.ended.is_some()).map(crate::core::workflow::Workflow::view)
+    core.workflows()
+        .find(|workflow| workflow.id == id && workflow.ended.is_some())
+        .map(crate::core::workflow::Workflow::view)
 }

@@ -129,7 +129,11 @@ pub(crate) struct Inner {
 }
 
 /// Runs until it is asked to stop; `ready` is told when components can join.
-pub async fn run(settings: Settings, mut shutdown: Shutdown, ready: Option<oneshot::Sender<Handle>>) -> Result<(), RunError> {
+pub async fn run(
+    settings: Settings,
+    mut shutdown: Shutdown,
+    ready: Option<oneshot::Sender<Handle>>,
+) -> Result<(), RunError> {
     let data = service::data::DataDirectory::open(&settings.data)?;
     let now = Timestamp::now();
     let ca = Ca::open(&data.path().join("ca"), now)?;
@@ -156,7 +160,11 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown, ready: Option<onesh
     let bus_settings = own.bus_settings(Outbox::open(&data.path().join("outbox"))?, true)?;
     let (bus, events) = Bus::start(bus_settings, transport, incoming);
     let mut filters = topic::filters_of(ComponentType::Orchestrator, own.component);
-    filters.extend(topic::filters_with(ComponentType::Orchestrator, own.component, proto::capability::Capability::SubscribeStatus));
+    filters.extend(topic::filters_with(
+        ComponentType::Orchestrator,
+        own.component,
+        proto::capability::Capability::SubscribeStatus,
+    ));
     bus.subscribe(filters);
     let (watchers, _) = broadcast::channel(4096);
     let handle = Handle {
@@ -211,7 +219,10 @@ fn own_certificate(ca: &Ca, directory: &Path, now: Timestamp) -> Result<Identity
 
 impl Handle {
     /// Asks the core, stores what it wants stored, then does the rest.
-    pub(crate) async fn act<T>(&self, ask: impl FnOnce(&mut Core, Timestamp) -> (T, Vec<Action>)) -> Result<T, StoreError> {
+    pub(crate) async fn act<T>(
+        &self,
+        ask: impl FnOnce(&mut Core, Timestamp) -> (T, Vec<Action>),
+    ) -> Result<T, StoreError> {
         let mut core = self.inner.core.lock().await;
         let (answer, actions) = ask(&mut core, Timestamp::now());
         self.inner.store.apply(&actions).await?;
@@ -330,11 +341,20 @@ impl Handle {
         }
     }
 
-    async fn take_from(&self, sender: ComponentId, message: &Authentic, request: ToOrchestrator) -> Result<Result<(), Fault>, StoreError> {
+    async fn take_from(
+        &self,
+        sender: ComponentId,
+        message: &Authentic,
+        request: ToOrchestrator,
+    ) -> Result<Result<(), Fault>, StoreError> {
         match request {
             ToOrchestrator::ComponentRegistrationRequest(_) => {}
-            ToOrchestrator::CapabilityAdvertisement(advertisement) => return self.shake_hands(sender, message, &advertisement).await,
-            ToOrchestrator::HeartbeatRequest(_) => self.answer(sender, message, &HeartbeatResponse { response: Success::Success }),
+            ToOrchestrator::CapabilityAdvertisement(advertisement) => {
+                return self.shake_hands(sender, message, &advertisement).await;
+            }
+            ToOrchestrator::HeartbeatRequest(_) => {
+                self.answer(sender, message, &HeartbeatResponse { response: Success::Success })
+            }
             // Having been heard is all that it is for.
             ToOrchestrator::HealthCheckResponse(_) => {}
             ToOrchestrator::StatusNotification(status) => return self.note(sender, message, &status).await,
@@ -356,7 +376,12 @@ impl Handle {
         }
     }
 
-    async fn shake_hands(&self, sender: ComponentId, message: &Authentic, advertisement: &CapabilityAdvertisement) -> Result<Result<(), Fault>, StoreError> {
+    async fn shake_hands(
+        &self,
+        sender: ComponentId,
+        message: &Authentic,
+        advertisement: &CapabilityAdvertisement,
+    ) -> Result<Result<(), Fault>, StoreError> {
         let answered = self
             .act(|core, now| match core.advertise(sender, advertisement, now) {
                 Ok((response, actions)) => {
@@ -373,7 +398,12 @@ impl Handle {
         Ok(answered)
     }
 
-    async fn note(&self, sender: ComponentId, message: &Authentic, status: &StatusNotification) -> Result<Result<(), Fault>, StoreError> {
+    async fn note(
+        &self,
+        sender: ComponentId,
+        message: &Authentic,
+        status: &StatusNotification,
+    ) -> Result<Result<(), Fault>, StoreError> {
         if status.publisher != sender {
             return Ok(Err(Fault::new(FaultCode::NotAuthorized, "`publisher` is not the sender")));
         }
@@ -393,7 +423,8 @@ impl Handle {
     fn show(&self, transaction: TransactionId, results: EvaluationResults) {
         let endpoint = results.endpoint;
         for result in results.results {
-            let _ = self.inner.watchers.send((transaction, OperatorEvent::Verdict { endpoint, result: Box::new(result) }));
+            let _ =
+                self.inner.watchers.send((transaction, OperatorEvent::Verdict { endpoint, result: Box::new(result) }));
         }
     }
 
@@ -433,12 +464,23 @@ impl Handle {
             component_counts: counts.into_iter().collect(),
             endpoint_count: core.components().map(|component| component.endpoints.len() as u64).sum(),
             open_transaction_count: core.workflows().filter(|workflow| workflow.ended.is_none()).count() as u64,
-            refused_counts: self.inner.bus.refused().into_iter().map(|(code, count)| (code.as_str().to_owned(), count)).collect(),
+            refused_counts: self
+                .inner
+                .bus
+                .refused()
+                .into_iter()
+                .map(|(code, count)| (code.as_str().to_owned(), count))
+                .collect(),
         }
     }
 
     /// Makes a join token.
-    pub async fn create_token(&self, component_type: ComponentType, uses: u32, ttl_seconds: u64) -> Result<String, StoreError> {
+    pub async fn create_token(
+        &self,
+        component_type: ComponentType,
+        uses: u32,
+        ttl_seconds: u64,
+    ) -> Result<String, StoreError> {
         registration::create_token(self, component_type, uses, ttl_seconds).await
     }
 
@@ -454,7 +496,10 @@ impl Handle {
     pub(crate) async fn repository(&self) -> Option<ComponentId> {
         let core = self.inner.core.lock().await;
         core.components()
-            .find(|component| component.component_type == ComponentType::RepositoryInterface && component.state == ComponentState::Active)
+            .find(|component| {
+                component.component_type == ComponentType::RepositoryInterface
+                    && component.state == ComponentState::Active
+            })
             .map(|component| component.id)
     }
 }

@@ -9,7 +9,10 @@ use jiff::Timestamp;
 use proto::content::{ContentHash, ContentRef};
 use proto::fault::{Fault, FaultCode};
 use proto::id::ComponentId;
-use proto::message::{ContentRequest, Message as _, PoliciesRequest, PoliciesResponse, PolicyDescription, PolicyPublication, ProfileDescription, QueryRequest};
+use proto::message::{
+    ContentRequest, Message as _, PoliciesRequest, PoliciesResponse, PolicyDescription, PolicyPublication,
+    ProfileDescription, QueryRequest,
+};
 use proto::operator::Workflow;
 use proto::topic::Topic;
 use scap::policy::{Policy, deflate};
@@ -42,7 +45,11 @@ impl Handle {
     pub(crate) async fn ensure_baseline(&self) -> Result<(), String> {
         let source_sha256 = ContentHash::of(BASELINE_SOURCE);
         let known = self.inner.store.policies().await.map_err(|error| Chain(&error).to_string())?;
-        let is_there = known.iter().any(|policy| policy.name == BASELINE && policy.source_sha256 == source_sha256 && self.inner.content.find(&policy.content.sha256).is_some());
+        let is_there = known.iter().any(|policy| {
+            policy.name == BASELINE
+                && policy.source_sha256 == source_sha256
+                && self.inner.content.find(&policy.content.sha256).is_some()
+        });
         if is_there {
             return Ok(());
         }
@@ -63,7 +70,11 @@ impl Handle {
                 .map(|profile| {
                     let selected = scap::compile::compile(&policy, Some(&profile.id))
                         .map(|compiled| compiled.rules.iter().filter(|rule| rule.selected).count() as u64);
-                    ProfileDescription { id: profile.id.clone(), title: profile.title.clone(), selected_count: selected.unwrap_or_default() }
+                    ProfileDescription {
+                        id: profile.id.clone(),
+                        title: profile.title.clone(),
+                        selected_count: selected.unwrap_or_default(),
+                    }
                 })
                 .collect::<Vec<_>>();
             let bytes = policy.to_bytes();
@@ -89,10 +100,19 @@ impl Handle {
     }
 
     /// Imports a data stream and waits until a repository has it.
-    pub(crate) async fn import_policy(&self, name: String, source: Vec<u8>) -> Result<(PolicyDescription, Vec<String>), Fault> {
-        let is_name = !name.is_empty() && name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    pub(crate) async fn import_policy(
+        &self,
+        name: String,
+        source: Vec<u8>,
+    ) -> Result<(PolicyDescription, Vec<String>), Fault> {
+        let is_name = !name.is_empty()
+            && name.len() <= 64
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
         if !is_name {
-            return Err(Fault::new(FaultCode::Malformed, "a policy's name is up to 64 letters, digits, dots, dashes and underscores"));
+            return Err(Fault::new(
+                FaultCode::Malformed,
+                "a policy's name is up to 64 letters, digits, dots, dashes and underscores",
+            ));
         }
         let (description, mut notices) = self.keep_policy(name, source).await?;
         if self.publish(&description, Duration::from_secs(60)).await.is_err() {
@@ -130,7 +150,8 @@ impl Handle {
         let bus = &self.inner.bus;
         let ask = Topic::Directed { to: repository, operation: QueryRequest::KIND.to_owned(), from: bus.own() };
         for _ in 0..3 {
-            let answer: Result<PoliciesResponse, _> = bus.request(&ask, &PoliciesRequest {}, Context::alone(), Duration::from_secs(5)).await;
+            let answer: Result<PoliciesResponse, _> =
+                bus.request(&ask, &PoliciesRequest {}, Context::alone(), Duration::from_secs(5)).await;
             match answer {
                 Ok(answer) => return Ok(answer.policies),
                 Err(bus::RequestError::Fault(fault)) => return Err(fault),
@@ -173,7 +194,11 @@ impl Handle {
         })
     }
 
-    async fn collection_plan(&self, policy: &PolicyDescription, profile: Option<String>) -> Result<(ContentRef, Option<String>), Fault> {
+    async fn collection_plan(
+        &self,
+        policy: &PolicyDescription,
+        profile: Option<String>,
+    ) -> Result<(ContentRef, Option<String>), Fault> {
         let key = (policy.content.sha256.clone(), profile.clone());
         let known = self.inner.policies.plans.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         if let Some(known) = known.filter(|(plan, _)| self.inner.content.find(&plan.sha256).is_some()) {
@@ -183,7 +208,10 @@ impl Handle {
         let compiled = tokio::task::spawn_blocking(move || {
             let policy = Policy::from_bytes(&bytes)?;
             let compiled = scap::compile::compile(&policy, profile.as_deref())?;
-            Ok::<_, scap::policy::PolicyError>((deflate(&compiled.collection.to_bytes()), profile.map(|_| compiled.profile)))
+            Ok::<_, scap::policy::PolicyError>((
+                deflate(&compiled.collection.to_bytes()),
+                profile.map(|_| compiled.profile),
+            ))
         })
         .await
         .map_err(|_| Fault::new(FaultCode::Internal, "the policy could not be compiled"))?;
@@ -202,7 +230,8 @@ impl Handle {
         if let Some(found) = self.inner.content.find(&policy.content.sha256) {
             return Ok(found);
         }
-        let repository = self.repository().await.ok_or_else(|| Fault::new(FaultCode::Busy, "no repository is active"))?;
+        let repository =
+            self.repository().await.ok_or_else(|| Fault::new(FaultCode::Busy, "no repository is active"))?;
         let bus = &self.inner.bus;
         let ask = Topic::Directed { to: repository, operation: ContentRequest::KIND.to_owned(), from: bus.own() };
         self.inner.content.fetch(bus, &ask, &policy.content, Context::alone()).await

@@ -64,7 +64,10 @@ async fn join(handle: &Handle, request: &ComponentRegistrationRequest, sealed_wi
     let Some(mut token) = handle.inner.store.token(&proof.token_id).await? else { return denied(wrong) };
     let is_known = handle.inner.core.lock().await.components().any(|component| component.public_key == sealed_with);
     let is_open = token.expires > Timestamp::now() && (token.uses_left > 0 || is_known);
-    if !is_open || token.component_type != request.component_type || !is_proof_of(&token.secret, &request.certificate_signing_request, proof) {
+    if !is_open
+        || token.component_type != request.component_type
+        || !is_proof_of(&token.secret, &request.certificate_signing_request, proof)
+    {
         return denied(wrong);
     }
     let registered = handle
@@ -84,12 +87,22 @@ async fn join(handle: &Handle, request: &ComponentRegistrationRequest, sealed_wi
     Ok(response(handle, request, id, request.component_type))
 }
 
-async fn come_back(handle: &Handle, request: &ComponentRegistrationRequest, sender: ComponentId, component_type: ComponentType) -> Outcome {
+async fn come_back(
+    handle: &Handle,
+    request: &ComponentRegistrationRequest,
+    sender: ComponentId,
+    component_type: ComponentType,
+) -> Outcome {
     let returned = handle.inner.core.lock().await.return_of(sender, request.component_unique_identifier);
     Ok(returned.and_then(|id| response(handle, request, id, component_type)))
 }
 
-fn response(handle: &Handle, request: &ComponentRegistrationRequest, id: ComponentId, component_type: ComponentType) -> Result<ComponentRegistrationResponse, Fault> {
+fn response(
+    handle: &Handle,
+    request: &ComponentRegistrationRequest,
+    id: ComponentId,
+    component_type: ComponentType,
+) -> Result<ComponentRegistrationResponse, Fault> {
     let now = Timestamp::now();
     let certificate = handle
         .inner
@@ -107,7 +120,12 @@ fn response(handle: &Handle, request: &ComponentRegistrationRequest, id: Compone
 }
 
 /// Makes a token and keeps it.
-pub(crate) async fn create_token(handle: &Handle, component_type: ComponentType, uses: u32, ttl_seconds: u64) -> Result<String, StoreError> {
+pub(crate) async fn create_token(
+    handle: &Handle,
+    component_type: ComponentType,
+    uses: u32,
+    ttl_seconds: u64,
+) -> Result<String, StoreError> {
     let secret = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
     let ttl = SignedDuration::from_secs(i64::try_from(ttl_seconds).unwrap_or(i64::MAX));
     let row = TokenRow {
@@ -118,6 +136,7 @@ pub(crate) async fn create_token(handle: &Handle, component_type: ComponentType,
         expires: Timestamp::now().saturating_add(ttl).unwrap_or(Timestamp::MAX),
     };
     handle.inner.store.put_token(&row).await?;
-    let token = JoinToken { address: handle.address().to_owned(), ca_fingerprint: handle.ca_fingerprint(), id: row.id, secret };
+    let token =
+        JoinToken { address: handle.address().to_owned(), ca_fingerprint: handle.ca_fingerprint(), id: row.id, secret };
     Ok(token.to_string())
 }

@@ -157,6 +157,7 @@ impl Store {
     /// A token by its id.
     pub async fn token(&self, id: &str) -> Result<Option<TokenRow>, StoreError> {
         let row = sqlx::query("SELECT document FROM token WHERE id = $1").bind(id).fetch_optional(&self.pool).await?;
-        row.map(|row| serde_json::from_str(&row.try_get::<String, _>("document")?).map_err(StoreError::Damaged)).transpose()
+        row.map(|row| serde_json::from_str(&row.try_get::<String, _>("document")?).map_err(StoreError::Damaged))
+            .transpose()
     }
 }

@@ -12,7 +12,10 @@ use crate::probe::machine;
 pub fn gather(root: &Path) -> EndpointFacts {
     let host = Host::new(root);
     let first_line = |path: &str| {
-        host.read_text(path).ok().and_then(|text| text.lines().next().map(|line| shown(line.trim()))).filter(|line| !line.is_empty())
+        host.read_text(path)
+            .ok()
+            .and_then(|text| text.lines().next().map(|line| shown(line.trim())))
+            .filter(|line| !line.is_empty())
     };
     let os_release = host.read_text("/etc/os-release").unwrap_or_default();
     let os_name = os_release
@@ -20,7 +23,9 @@ pub fn gather(root: &Path) -> EndpointFacts {
         .find_map(|line| line.strip_prefix("PRETTY_NAME="))
         .map(|value| shown(value.trim_matches('"')));
     EndpointFacts {
-        host_name: first_line("/proc/sys/kernel/hostname").or_else(|| first_line("/etc/hostname")).unwrap_or_else(|| "unnamed".to_owned()),
+        host_name: first_line("/proc/sys/kernel/hostname")
+            .or_else(|| first_line("/etc/hostname"))
+            .unwrap_or_else(|| "unnamed".to_owned()),
         os_name: os_name.unwrap_or_else(|| "Linux".to_owned()),
         os_version: first_line("/proc/sys/kernel/osrelease").unwrap_or_default(),
         architecture: machine(&host),

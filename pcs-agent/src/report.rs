@@ -42,7 +42,13 @@ pub fn parts(found: Vec<(ObjectKey, Collected, Timestamp)>) -> Vec<Part> {
             }
             items.push(position);
         }
-        part.objects.push(CollectedPart { object, flag: collected.flag, collected: when, items, messages: collected.messages });
+        part.objects.push(CollectedPart {
+            object,
+            flag: collected.flag,
+            collected: when,
+            items,
+            messages: collected.messages,
+        });
     }
     if !part.objects.is_empty() || parts.is_empty() {
         parts.push(part);
@@ -51,7 +57,11 @@ pub fn parts(found: Vec<(ObjectKey, Collected, Timestamp)>) -> Vec<Part> {
 }
 
 fn size_of_item(item: &Item) -> usize {
-    item.entities.iter().map(|entity| entity.name.len() + entity.value.as_ref().map_or(0, String::len) + 24).sum::<usize>() + 40
+    item.entities
+        .iter()
+        .map(|entity| entity.name.len() + entity.value.as_ref().map_or(0, String::len) + 24)
+        .sum::<usize>()
+        + 40
 }
 
 fn cut(collected: &mut Collected) {

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use jiff::{SignedDuration, Timestamp};
 use proto::fault::{Fault, FaultCode};
 use proto::id::ComponentId;
-use proto::message::{CollectionRequest, PeriodicCollection, PeriodicCollectionResponse, PeriodicOperation, ScheduleEntry};
+use proto::message::{
+    CollectionRequest, PeriodicCollection, PeriodicCollectionResponse, PeriodicOperation, ScheduleEntry,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::SCHEDULES_MAX;
@@ -72,7 +74,12 @@ impl Schedules {
     }
 
     /// Schedules, cancels or lists.
-    pub fn apply(&mut self, request: PeriodicCollection, issuer: ComponentId, now: Timestamp) -> Result<Outcome, ScheduleError> {
+    pub fn apply(
+        &mut self,
+        request: PeriodicCollection,
+        issuer: ComponentId,
+        now: Timestamp,
+    ) -> Result<Outcome, ScheduleError> {
         let response = PeriodicCollectionResponse {
             operation: request.operation,
             collection_identifier: request.collection_identifier.clone(),
@@ -107,8 +114,13 @@ impl Schedules {
                 Ok(Outcome { response, run_now })
             }
             PeriodicOperation::Schedule => {
-                let (Some(schedule), Some(instructions)) = (&request.collection_schedule, &request.collection_instructions) else {
-                    return refused(FaultCode::Malformed, "a schedule needs collection-schedule and collection-instructions");
+                let (Some(schedule), Some(instructions)) =
+                    (&request.collection_schedule, &request.collection_instructions)
+                else {
+                    return refused(
+                        FaultCode::Malformed,
+                        "a schedule needs collection-schedule and collection-instructions",
+                    );
                 };
                 let Some(interval) = i64::try_from(schedule.every_seconds).ok().filter(|seconds| *seconds > 0) else {
                     return refused(FaultCode::Malformed, "every-seconds must be at least 1");
@@ -117,9 +129,14 @@ impl Schedules {
                     // The same again is a redelivery, and gets the same answer.
                     Some(known) if known.request == request => return Ok(Outcome { response, run_now: None }),
                     Some(_) => {
-                        return refused(FaultCode::DuplicateIdentifier, "the identifier is in use: cancel it first, then schedule anew");
+                        return refused(
+                            FaultCode::DuplicateIdentifier,
+                            "the identifier is in use: cancel it first, then schedule anew",
+                        );
                     }
-                    None if self.entries.len() >= SCHEDULES_MAX => return refused(FaultCode::Busy, "too many schedules"),
+                    None if self.entries.len() >= SCHEDULES_MAX => {
+                        return refused(FaultCode::Busy, "too many schedules");
+                    }
                     None => {}
                 }
                 let run_now = request.collect_upon_acknowledgement.then(|| instructions.clone());
@@ -214,8 +231,12 @@ mod tests {
     fn cancelling_may_collect_once_more_and_may_come_twice() {
         let (_directory, mut schedules) = fresh();
         schedules.apply(request(PeriodicOperation::Schedule, 60, false), issuer(), at(0)).unwrap();
-        assert!(schedules.apply(request(PeriodicOperation::Cancel, 60, true), issuer(), at(1)).unwrap().run_now.is_some());
-        assert!(schedules.apply(request(PeriodicOperation::Cancel, 60, true), issuer(), at(2)).unwrap().run_now.is_none());
+        assert!(
+            schedules.apply(request(PeriodicOperation::Cancel, 60, true), issuer(), at(1)).unwrap().run_now.is_some()
+        );
+        assert!(
+            schedules.apply(request(PeriodicOperation::Cancel, 60, true), issuer(), at(2)).unwrap().run_now.is_none()
+        );
         assert!(schedules.due(at(1_000)).is_empty());
     }
 

@@ -15,8 +15,8 @@ use oval::resolve::Resolver;
 use proto::fault::{Fault, FaultCode};
 use proto::id::{EndpointId, MessageId, RequestId, TransactionId};
 use proto::message::{
-    CollectionRequest, CollectionResults, ContentRequest, Message as _, PeriodicCollection, PeriodicCollectionResponse, Phase,
-    StatusNotification, TaskProgress,
+    CollectionRequest, CollectionResults, ContentRequest, Message as _, PeriodicCollection, PeriodicCollectionResponse,
+    Phase, StatusNotification, TaskProgress,
 };
 use proto::observation::Method;
 use proto::plan::{CollectionPlan, PLAN_VERSION};
@@ -58,7 +58,11 @@ struct State {
 }
 
 impl Worker {
-    pub(crate) fn start(bus: Bus, assigned: watch::Receiver<Assigned>, settings: &Settings) -> Result<Arc<Self>, RunError> {
+    pub(crate) fn start(
+        bus: Bus,
+        assigned: watch::Receiver<Assigned>,
+        settings: &Settings,
+    ) -> Result<Arc<Self>, RunError> {
         let (queue, tasks) = mpsc::channel(limits::TASKS_MAX);
         let schedules = Schedules::load(&settings.data.join("schedules.json"))?;
         let worker = Arc::new(Self {
@@ -126,7 +130,13 @@ impl Worker {
     /// Says that a message was refused, to who sent it and on the status topic.
     pub(crate) fn refuse(&self, message: &Authentic, fault: Fault) {
         self.bus.count_refusal(&fault);
-        let status = self.status(None, None, "collect.refused", &format!("`{}` was refused", message.envelope().kind), Some(fault));
+        let status = self.status(
+            None,
+            None,
+            "collect.refused",
+            &format!("`{}` was refused", message.envelope().kind),
+            Some(fault),
+        );
         self.send_status(&status, Context::answering(message));
     }
 
@@ -255,12 +265,21 @@ impl Worker {
         let mut assigned = self.assigned.clone();
         let labelled = assigned.wait_for(|assigned| assigned.endpoints.iter().any(|(name, _)| name == SELF));
         match tokio::time::timeout(Duration::from_secs(30), labelled).await {
-            Ok(Ok(_)) => self.endpoint().ok_or_else(|| Fault::new(FaultCode::TargetUnknown, "the endpoint has no label")),
+            Ok(Ok(_)) => {
+                self.endpoint().ok_or_else(|| Fault::new(FaultCode::TargetUnknown, "the endpoint has no label"))
+            }
             _ => Err(Fault::new(FaultCode::TargetUnknown, "the endpoint has no label yet: the handshake is not done")),
         }
     }
 
-    fn status(&self, request: Option<RequestId>, phase: Option<Phase>, code: &str, text: &str, fault: Option<Fault>) -> StatusNotification {
+    fn status(
+        &self,
+        request: Option<RequestId>,
+        phase: Option<Phase>,
+        code: &str,
+        text: &str,
+        fault: Option<Fault>,
+    ) -> StatusNotification {
         StatusNotification {
             publisher: self.bus.own(),
             message: text.to_owned(),
@@ -320,9 +339,13 @@ fn read_plan(bytes: &[u8]) -> Result<CollectionPlan, Fault> {
     if plain.len() as u64 > PLAN_BYTES_MAX {
         return Err(Fault::new(FaultCode::TooLarge, "the plan is larger than any plan"));
     }
-    let plan: CollectionPlan = serde_json::from_slice(&plain).map_err(|error| invalid(format!("the plan cannot be read: {error}")))?;
+    let plan: CollectionPlan =
+        serde_json::from_slice(&plain).map_err(|error| invalid(format!("the plan cannot be read: {error}")))?;
     if plan.version != PLAN_VERSION {
-        return Err(Fault::new(FaultCode::UnsupportedVersion, format!("plan version {} is not spoken here", plan.version)));
+        return Err(Fault::new(
+            FaultCode::UnsupportedVersion,
+            format!("plan version {} is not spoken here", plan.version),
+        ));
     }
     Ok(plan)
 }

@@ -81,7 +81,8 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> Result<(), RunError>
 pub async fn serve(member: Member, content: ContentStore, mut shutdown: Shutdown) {
     let Member { bus, mut inbox, .. } = member;
     let (queue, tasks) = mpsc::channel(TASKS_MAX);
-    let evaluator = Arc::new(Evaluator { bus: bus.clone(), content, compiled: Mutex::new(None), open: Mutex::default() });
+    let evaluator =
+        Arc::new(Evaluator { bus: bus.clone(), content, compiled: Mutex::new(None), open: Mutex::default() });
     tokio::spawn(Arc::clone(&evaluator).work(tasks));
     loop {
         tokio::select! {
@@ -131,8 +132,14 @@ impl Evaluator {
                 if !self.open_task(task.request.request) {
                     return;
                 }
-                if let Err(mpsc::error::TrySendError::Full(task) | mpsc::error::TrySendError::Closed(task)) = queue.try_send(task) {
-                    self.end(&task, Phase::Rejected, Some(Fault::new(FaultCode::Busy, "too many evaluations are waiting")));
+                if let Err(mpsc::error::TrySendError::Full(task) | mpsc::error::TrySendError::Closed(task)) =
+                    queue.try_send(task)
+                {
+                    self.end(
+                        &task,
+                        Phase::Rejected,
+                        Some(Fault::new(FaultCode::Busy, "too many evaluations are waiting")),
+                    );
                 }
             }
             Ok(ToEvaluator::CancelRequest(cancel)) => {
@@ -201,7 +208,11 @@ impl Evaluator {
         {
             return Ok(Arc::clone(compiled));
         }
-        let ask = Topic::Directed { to: request.repository, operation: ContentRequest::KIND.to_owned(), from: self.bus.own() };
+        let ask = Topic::Directed {
+            to: request.repository,
+            operation: ContentRequest::KIND.to_owned(),
+            from: self.bus.own(),
+        };
         let bytes = self.content.fetch(&self.bus, &ask, &request.content, context).await?;
         let profile = request.profile.clone();
         let compiled = tokio::task::spawn_blocking(move || {
@@ -223,7 +234,8 @@ impl Evaluator {
         objects: &[ObjectKey],
         context: Context,
     ) -> Result<Vec<(ObjectKey, Collected, Timestamp)>, Fault> {
-        let ask = Topic::Directed { to: request.repository, operation: QueryRequest::KIND.to_owned(), from: self.bus.own() };
+        let ask =
+            Topic::Directed { to: request.repository, operation: QueryRequest::KIND.to_owned(), from: self.bus.own() };
         let mut observed = Vec::with_capacity(objects.len());
         let mut at = 0;
         while at < objects.len() {
@@ -235,7 +247,8 @@ impl Evaluator {
             }
             at += usize::try_from(page.answered).unwrap_or(usize::MAX);
             for row in page.rows {
-                let items = row.items.iter().filter_map(|position| page.items.get(*position as usize).cloned()).collect();
+                let items =
+                    row.items.iter().filter_map(|position| page.items.get(*position as usize).cloned()).collect();
                 observed.push((row.object, Collected { flag: row.flag, items, messages: row.messages }, row.collected));
             }
         }
@@ -254,7 +267,13 @@ impl Evaluator {
         Err(Fault::new(FaultCode::Timeout, format!("the repository does not answer: {}", last.unwrap_or_default())))
     }
 
-    fn publish(&self, task: &Task, endpoint: EndpointId, profile: &str, evaluation: Evaluation) -> Result<Vec<MessageId>, Fault> {
+    fn publish(
+        &self,
+        task: &Task,
+        endpoint: EndpointId,
+        profile: &str,
+        evaluation: Evaluation,
+    ) -> Result<Vec<MessageId>, Fault> {
         let summary = EvaluationSummary {
             transaction: task.transaction,
             endpoint,
@@ -289,8 +308,23 @@ impl Evaluator {
         Ok(sent)
     }
 
-    fn status(&self, request: Option<RequestId>, phase: Option<Phase>, code: &str, text: &str, fault: Option<Fault>) -> StatusNotification {
-        StatusNotification { publisher: self.bus.own(), message: text.to_owned(), code: code.to_owned(), request, phase, progress: None, fault }
+    fn status(
+        &self,
+        request: Option<RequestId>,
+        phase: Option<Phase>,
+        code: &str,
+        text: &str,
+        fault: Option<Fault>,
+    ) -> StatusNotification {
+        StatusNotification {
+            publisher: self.bus.own(),
+            message: text.to_owned(),
+            code: code.to_owned(),
+            request,
+            phase,
+            progress: None,
+            fault,
+        }
     }
 
     fn tell(&self, task: &Task, phase: Phase, progress: TaskProgress) {
@@ -321,10 +355,16 @@ impl Evaluator {
     }
 }
 
-fn decide(compiled: &Compiled, observed: Vec<(ObjectKey, Collected, Timestamp)>, collected_since: Option<Timestamp>) -> Evaluation {
+fn decide(
+    compiled: &Compiled,
+    observed: Vec<(ObjectKey, Collected, Timestamp)>,
+    collected_since: Option<Timestamp>,
+) -> Evaluation {
     let observations = observed
         .into_iter()
-        .map(|(object, collected_object, collected)| (object, Observed { collected_object: Rc::new(collected_object), collected }))
+        .map(|(object, collected_object, collected)| {
+            (object, Observed { collected_object: Rc::new(collected_object), collected })
+        })
         .collect();
     scap::evaluate::evaluate(compiled, &Evidence { observations, collected_since }, Timestamp::now())
 }

@@ -24,12 +24,8 @@ pub enum ComponentType {
 
 impl ComponentType {
     /// Every type.
-    pub const ALL: [Self; 4] = [
-        Self::Orchestrator,
-        Self::PostureCollectionService,
-        Self::PostureEvaluationService,
-        Self::RepositoryInterface,
-    ];
+    pub const ALL: [Self; 4] =
+        [Self::Orchestrator, Self::PostureCollectionService, Self::PostureEvaluationService, Self::RepositoryInterface];
 
     /// The canonical name.
     pub fn as_str(self) -> &'static str {

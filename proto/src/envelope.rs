@@ -126,6 +126,11 @@ mod tests {
 
     #[test]
     fn a_missing_member_is_malformed() {
-        assert_eq!(code(read(|json| { json.as_object_mut().unwrap().remove("from"); })), FaultCode::Malformed);
+        assert_eq!(
+            code(read(|json| {
+                json.as_object_mut().unwrap().remove("from");
+            })),
+            FaultCode::Malformed
+        );
     }
 }

@@ -30,8 +30,5 @@ pub const TARGETS_MAX: usize = 100_000;
 /// Cuts text to [`TEXT_CHARS_MAX`] characters and removes control characters, so that text from
 /// elsewhere can be shown in a terminal.
 pub fn shown(text: &str) -> String {
-    text.chars()
-        .filter(|character| !character.is_control())
-        .take(TEXT_CHARS_MAX)
-        .collect()
+    text.chars().filter(|character| !character.is_control()).take(TEXT_CHARS_MAX).collect()
 }

@@ -32,7 +32,9 @@ pub use evaluation_request::EvaluationRequest;
 pub use evaluation_results::EvaluationResults;
 pub use health_check::{HealthCheckAction, HealthCheckRequest, HealthCheckResponse};
 pub use heartbeat::{HeartbeatAction, HeartbeatRequest, HeartbeatResponse, Success};
-pub use periodic_collection::{PeriodicCollection, PeriodicCollectionResponse, PeriodicOperation, Schedule, ScheduleEntry};
+pub use periodic_collection::{
+    PeriodicCollection, PeriodicCollectionResponse, PeriodicOperation, Schedule, ScheduleEntry,
+};
 pub use policy::{PoliciesRequest, PoliciesResponse, PolicyDescription, PolicyPublication, ProfileDescription};
 pub use query::{QueryRequest, QueryResponse, QueryRow};
 pub use registration::{ComponentRegistrationRequest, ComponentRegistrationResponse, JoinProof};

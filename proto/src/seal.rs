@@ -144,8 +144,7 @@ impl<'bytes> Sealed<'bytes> {
         let line = std::str::from_utf8(&bytes[..newline]).map_err(|_| malformed("the signature line is not text"))?;
         let (header, signature) =
             line.split_once("..").ok_or_else(|| malformed("the signature line is not a detached JWS"))?;
-        let signature =
-            URL_SAFE_NO_PAD.decode(signature).map_err(|_| malformed("the signature is not base64url"))?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| malformed("the signature is not base64url"))?;
         Ok(Self { header, envelope: &bytes[newline + 1..], signature })
     }
 
@@ -185,7 +184,8 @@ mod tests {
 
     /// RFC 8410's structure around a fixed seed, so that vectors stay the same.
     fn key() -> Vec<u8> {
-        let mut pkcs8 = vec![0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+        let mut pkcs8 =
+            vec![0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
         pkcs8.extend_from_slice(&[7; 32]);
         pkcs8
     }

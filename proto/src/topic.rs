@@ -126,9 +126,7 @@ impl FromStr for Topic {
             ["status", sender] => Ok(Self::Status(id(sender)?)),
             ["policy", sender] => Ok(Self::Policy(id(sender)?)),
             ["change", sender] => Ok(Self::Change(id(sender)?)),
-            [to, operation, from] => {
-                Ok(Self::Directed { to: id(to)?, operation: word(operation)?, from: id(from)? })
-            }
+            [to, operation, from] => Ok(Self::Directed { to: id(to)?, operation: word(operation)?, from: id(from)? }),
             _ => Err(unknown()),
         }
     }
@@ -339,7 +337,11 @@ mod tests {
     #[test]
     fn a_collector_uses_its_own_topics_and_no_others() {
         let collector = collector_a();
-        for allowed in [format!("/collection/results/{A}"), format!("/orchestrator/{A}/up/heartbeat-request"), format!("/status/{A}")] {
+        for allowed in [
+            format!("/collection/results/{A}"),
+            format!("/orchestrator/{A}/up/heartbeat-request"),
+            format!("/status/{A}"),
+        ] {
             assert!(collector.may_publish(&allowed), "{allowed}");
         }
         for refused in [
@@ -364,15 +366,28 @@ mod tests {
     #[test]
     fn a_collector_cannot_subscribe_wider_than_its_grants() {
         let collector = collector_a();
-        for allowed in [format!("/orchestrator/{A}"), format!("/{A}/+/+"), format!("/{A}/ack/{B}"), "/collection/oval".to_owned()] {
+        for allowed in
+            [format!("/orchestrator/{A}"), format!("/{A}/+/+"), format!("/{A}/ack/{B}"), "/collection/oval".to_owned()]
+        {
             assert!(collector.may_subscribe(&allowed), "{allowed}");
         }
         for refused in [
-            "#".to_owned(), "/#".to_owned(), "+/#".to_owned(), "/+/+/+".to_owned(), format!("/+/{A}"),
-            format!("/orchestrator/{B}"), "/orchestrator/+".to_owned(), format!("/orchestrator/{A}/#"),
-            format!("/{A}/#"), "$share/g/#".to_owned(), format!("$share/g//orchestrator/{A}"),
-            "/collection/+".to_owned(), "/collection/results/+".to_owned(), "/orchestrator/registration".to_owned(),
-            "$SYS/#".to_owned(), String::new(),
+            "#".to_owned(),
+            "/#".to_owned(),
+            "+/#".to_owned(),
+            "/+/+/+".to_owned(),
+            format!("/+/{A}"),
+            format!("/orchestrator/{B}"),
+            "/orchestrator/+".to_owned(),
+            format!("/orchestrator/{A}/#"),
+            format!("/{A}/#"),
+            "$share/g/#".to_owned(),
+            format!("$share/g//orchestrator/{A}"),
+            "/collection/+".to_owned(),
+            "/collection/results/+".to_owned(),
+            "/orchestrator/registration".to_owned(),
+            "$SYS/#".to_owned(),
+            String::new(),
         ] {
             assert!(!collector.may_subscribe(&refused), "{refused}");
         }

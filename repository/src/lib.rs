@@ -128,7 +128,10 @@ impl Repository {
             let code = if matches!(error, StoreError::DiskFull(_)) { FaultCode::Busy } else { FaultCode::Internal };
             // Nothing was stored: the sender keeps the message and sends it again.
             self.bus.forget(&message);
-            self.refuse(&message, &Fault::new(code, "the repository could not do it; it will take the message when it comes again"));
+            self.refuse(
+                &message,
+                &Fault::new(code, "the repository could not do it; it will take the message when it comes again"),
+            );
         }
     }
 
@@ -203,5 +206,10 @@ impl Repository {
 
 fn received(message: &Authentic) -> Received {
     let envelope = message.envelope();
-    Received { sender: envelope.from, message: envelope.id, transaction: envelope.transaction, received: Timestamp::now() }
+    Received {
+        sender: envelope.from,
+        message: envelope.id,
+        transaction: envelope.transaction,
+        received: Timestamp::now(),
+    }
 }

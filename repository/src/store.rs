@@ -64,7 +64,8 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         let code = error.as_database_error().and_then(|database| database.code().map(|code| code.into_owned()));
         // SQLITE_FULL is 13, in whatever extended code; PostgreSQL's disk_full is 53100.
-        let is_full = code.is_some_and(|code| code == "53100" || code.parse::<u32>().is_ok_and(|number| number & 0xff == 13));
+        let is_full =
+            code.is_some_and(|code| code == "53100" || code.parse::<u32>().is_ok_and(|number| number & 0xff == 13));
         if is_full { Self::DiskFull(error) } else { Self::Database(error) }
     }
 }
@@ -79,7 +80,12 @@ pub trait Store: Send + Sync + 'static {
     async fn record_evaluation(&self, results: &EvaluationResults, from: Received) -> Result<Stored, StoreError>;
 
     /// Stores a policy with its content.
-    async fn record_policy(&self, policy: &PolicyDescription, bytes: &[u8], from: Received) -> Result<Stored, StoreError>;
+    async fn record_policy(
+        &self,
+        policy: &PolicyDescription,
+        bytes: &[u8],
+        from: Received,
+    ) -> Result<Stored, StoreError>;
 
     /// The newest policy of each name.
     async fn policies(&self) -> Result<Vec<PolicyDescription>, StoreError>;
@@ -122,7 +128,8 @@ pub(crate) fn label<T: serde::Serialize>(value: &T) -> String {
 }
 
 pub(crate) fn unlabel<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, StoreError> {
-    serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|error| StoreError::Damaged(error.to_string()))
+    serde_json::from_value(serde_json::Value::String(text.to_owned()))
+        .map_err(|error| StoreError::Damaged(error.to_string()))
 }
 
 pub(crate) fn json<T: serde::Serialize>(value: &T) -> String {

@@ -1,13 +1,33 @@
-//! Helpers of the system tests.
+//! Helpers of the system tests: an installation in one process, scripted components, the shipped
+//! binaries as separate processes, and waiting without sleeping.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
+use orchestrator::Handle;
 use oval::resolve::Resolver;
 use pcs_agent::host::Host;
 use pcs_agent::probe::Probes;
+use proto::capability::ComponentType;
+use proto::message::AdvertisedEndpoint;
+use proto::observation::EndpointFacts;
+use proto::operator::{Ask, OperatorEvent, OperatorRequest, Workflow};
 use scap::evaluate::{Evaluation, Evidence, Observed, evaluate};
+use service::member::{self, Member, MemberSettings};
+use service::shutdown::{self, Stopper};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::oneshot;
+
+pub mod processes;
 
 /// The shipped baseline.
 pub const BASELINE: &[u8] = include_bytes!("../../orchestrator/policies/muster-baseline-linux-ds.xml");
+
+/// How long anything in a test may take.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Assesses a root without any service: read, compile, collect, evaluate.
 pub fn assess(data_stream: &[u8], profile: Option<&str>, root: &str) -> Evaluation {
@@ -22,4 +42,213 @@ pub fn assess(data_stream: &[u8], profile: Option<&str>, root: &str) -> Evaluati
         evidence.observations.insert(key.clone(), Observed { collected_object, collected: now });
     }
     evaluate(&compiled, &evidence, now)
+}
+
+/// Waits until something holds; panics with `what` when it does not in time.
+pub async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = attempt().await {
+            return value;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// An installation in this process, over real TLS on loopback.
+#[derive(Debug)]
+pub struct Installation {
+    /// Where its data is.
+    pub data: TempDir,
+    /// Its orchestrator.
+    pub handle: Handle,
+    stopper: Stopper,
+}
+
+impl Installation {
+    /// An orchestrator with its broker, and nothing else.
+    pub async fn orchestrator() -> Self {
+        let data = tempfile::tempdir().expect("a temporary directory");
+        Self::orchestrator_in(data, "127.0.0.1:0").await
+    }
+
+    /// The same, in a directory that may have been used before.
+    pub async fn orchestrator_in(data: TempDir, listen: &str) -> Self {
+        let (stopper, stop) = shutdown::channel();
+        let settings = orchestrator::Settings {
+            data: data.path().join("orchestrator"),
+            listen: listen.to_owned(),
+            advertise: None,
+        };
+        let (ready, is_ready) = oneshot::channel();
+        let run = tokio::spawn(orchestrator::run(settings, stop, Some(ready)));
+        let handle = match is_ready.await {
+            Ok(handle) => handle,
+            Err(_) => panic!("the orchestrator did not start: {:?}", run.await),
+        };
+        Self { data, handle, stopper }
+    }
+
+    /// With repository, evaluator and a collector of the root `/`.
+    pub async fn complete() -> Self {
+        let installation = Self::orchestrator().await;
+        installation.add_repository().await;
+        installation.add_evaluator().await;
+        installation.add_collector("pcs-agent", Path::new("/")).await;
+        installation.wait_for_active(3).await;
+        installation
+    }
+
+    /// A join token.
+    pub async fn token(&self, component_type: ComponentType) -> String {
+        self.handle.create_token(component_type, 1, 600).await.expect("a token")
+    }
+
+    /// Adds the repository.
+    pub async fn add_repository(&self) {
+        let settings = repository::Settings {
+            data: self.data.path().join("repository"),
+            join_token: Some(self.token(ComponentType::RepositoryInterface).await),
+            name: "repository".to_owned(),
+        };
+        let (keep, stop) = shutdown::channel();
+        tokio::spawn(async move {
+            let _keep = keep;
+            repository::run(settings, stop).await.expect("the repository runs");
+        });
+    }
+
+    /// Adds the evaluator.
+    pub async fn add_evaluator(&self) {
+        let settings = pes_evaluator::Settings {
+            data: self.data.path().join("pes-evaluator"),
+            join_token: Some(self.token(ComponentType::PostureEvaluationService).await),
+            name: "evaluator".to_owned(),
+        };
+        let (keep, stop) = shutdown::channel();
+        tokio::spawn(async move {
+            let _keep = keep;
+            pes_evaluator::run(settings, stop).await.expect("the evaluator runs");
+        });
+    }
+
+    /// Adds a collector; its name and data directory are `name`.
+    pub async fn add_collector(&self, name: &str, root: &Path) {
+        let settings = pcs_agent::Settings {
+            data: self.data.path().join(name),
+            join_token: Some(self.token(ComponentType::PostureCollectionService).await),
+            name: Some(name.to_owned()),
+            root: root.to_owned(),
+        };
+        let (keep, stop) = shutdown::channel();
+        tokio::spawn(async move {
+            let _keep = keep;
+            pcs_agent::run(settings, stop).await.expect("the collector runs");
+        });
+    }
+
+    /// A component of the test's own: it joins and shakes hands, and the test plays its part.
+    pub async fn scripted(&self, component_type: ComponentType, name: &str) -> Member {
+        let is_collector = component_type == ComponentType::PostureCollectionService;
+        let facts = EndpointFacts { host_name: name.to_owned(), ..EndpointFacts::default() };
+        let settings = MemberSettings {
+            component_type,
+            name: name.to_owned(),
+            data: self.data.path().join(name),
+            join_token: Some(self.token(component_type).await),
+            endpoints: if is_collector {
+                vec![AdvertisedEndpoint { local_name: pcs_agent::SELF.to_owned(), facts }]
+            } else {
+                Vec::new()
+            },
+        };
+        let member = member::start(settings).await.expect("a scripted component joins");
+        let mut assigned = member.assigned.clone();
+        tokio::time::timeout(PATIENCE, assigned.wait_for(|assigned| assigned.is_active))
+            .await
+            .expect("a handshake in time")
+            .expect("the membership lives");
+        member
+    }
+
+    /// Waits until so many components are active.
+    pub async fn wait_for_active(&self, count: u64) {
+        eventually("components are active", async || {
+            let status = self.handle.status().await;
+            let active: u64 = status
+                .component_counts
+                .iter()
+                .filter(|(state, _)| state.as_str() == "active")
+                .map(|(_, count)| *count)
+                .sum();
+            (active >= count).then_some(())
+        })
+        .await;
+    }
+
+    /// Asks as an operator does; every answer.
+    pub async fn ask(&self, question: Ask) -> Vec<OperatorEvent> {
+        ask(&self.data.path().join("orchestrator"), question, &[]).await.expect("the orchestrator answers")
+    }
+
+    /// Stops the orchestrator and gives its data back.
+    pub async fn stop(self) -> TempDir {
+        self.stopper.stop();
+        let lock = self.data.path().join("orchestrator");
+        eventually("the orchestrator lets go of its data", async || {
+            service::data::DataDirectory::open(&lock).ok().map(drop)
+        })
+        .await;
+        self.data
+    }
+}
+
+/// Asks the orchestrator of a data directory.
+pub async fn ask(data: &Path, question: Ask, content: &[u8]) -> std::io::Result<Vec<OperatorEvent>> {
+    let stream = UnixStream::connect(data.join(orchestrator::CONTROL_SOCKET)).await?;
+    let (reading, mut writing) = stream.into_split();
+    let mut line = serde_json::to_vec(&OperatorRequest { ask: question, content_bytes: content.len() as u64 })?;
+    line.push(b'\n');
+    writing.write_all(&line).await?;
+    writing.write_all(content).await?;
+    let mut lines = BufReader::new(reading).lines();
+    let mut events = Vec::new();
+    while let Some(line) = lines.next_line().await? {
+        let event: OperatorEvent = serde_json::from_str(&line)?;
+        let is_last = matches!(event, OperatorEvent::Done | OperatorEvent::Fault(_));
+        events.push(event);
+        if is_last {
+            return Ok(events);
+        }
+    }
+    Err(std::io::ErrorKind::UnexpectedEof.into())
+}
+
+/// A workflow over the baseline.
+pub fn baseline(timeout_seconds: u64) -> Workflow {
+    Workflow {
+        policy: orchestrator::BASELINE.to_owned(),
+        profile: None,
+        targets: Vec::new(),
+        is_stored_only: false,
+        is_broadcast: false,
+        timeout_seconds,
+    }
+}
+
+/// Verdicts by rule, from the answers to an evaluation.
+pub fn verdicts(events: &[OperatorEvent]) -> std::collections::BTreeMap<String, String> {
+    events
+        .iter()
+        .filter_map(|event| match event {
+            OperatorEvent::Verdict { result, .. } => Some((result.rule.clone(), result.verdict.to_string())),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Where the workspace is.
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests stand in the workspace").to_owned()
 }

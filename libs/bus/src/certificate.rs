@@ -43,10 +43,15 @@ impl Certificate {
             return Err(malformed("bytes follow it"));
         }
         let mut names = parsed.subject().iter_common_name();
-        let (Some(name), None) = (names.next(), names.next()) else { return Err(malformed("it has not exactly one CN")) };
-        let component = name.as_str().ok().and_then(|text| text.parse().ok()).ok_or(malformed("its CN is not an id"))?;
+        let (Some(name), None) = (names.next(), names.next()) else {
+            return Err(malformed("it has not exactly one CN"));
+        };
+        let component =
+            name.as_str().ok().and_then(|text| text.parse().ok()).ok_or(malformed("its CN is not an id"))?;
         let mut units = parsed.subject().iter_organizational_unit();
-        let (Some(unit), None) = (units.next(), units.next()) else { return Err(malformed("it has not exactly one OU")) };
+        let (Some(unit), None) = (units.next(), units.next()) else {
+            return Err(malformed("it has not exactly one OU"));
+        };
         let component_type =
             unit.as_str().ok().and_then(|text| text.parse().ok()).ok_or(malformed("its OU is not a component type"))?;
         let public_key = parsed.public_key().subject_public_key.data.as_ref();

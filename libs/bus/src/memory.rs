@@ -47,7 +47,8 @@ impl MemoryBroker {
             // The answer to a join needs no subscription, as in the broker front.
             let is_answer = matches!(topic.parse(), Ok(Topic::RegistrationAnswer(to)) if to == client.principal.id);
             if is_answer || client.filters.iter().any(|filter| matches(filter, topic)) {
-                let _ = client.deliver.try_send(Incoming::Message { topic: topic.to_owned(), payload: payload.to_vec() });
+                let _ =
+                    client.deliver.try_send(Incoming::Message { topic: topic.to_owned(), payload: payload.to_vec() });
             }
         }
         true

@@ -108,7 +108,9 @@ async fn run(
 /// Doubles from 200 ms to the limit; anything between half of it and all of it, so that components
 /// that lost a broker together do not come back together.
 fn backoff(attempt: u32, fraction: f64) -> Duration {
-    let full = Duration::from_millis(200).saturating_mul(1 << attempt.min(10)).min(Duration::from_secs(limits::BACKOFF_SECONDS_MAX));
+    let full = Duration::from_millis(200)
+        .saturating_mul(1 << attempt.min(10))
+        .min(Duration::from_secs(limits::BACKOFF_SECONDS_MAX));
     full.mul_f64(0.5 + fraction / 2.0)
 }
 
@@ -184,7 +186,12 @@ async fn resubscribe(client: &AsyncClient, shared: &Shared) {
     }
 }
 
-async fn poll(mut event_loop: EventLoop, deliver: mpsc::Sender<Incoming>, connected: mpsc::Sender<()>, ended: mpsc::Sender<String>) {
+async fn poll(
+    mut event_loop: EventLoop,
+    deliver: mpsc::Sender<Incoming>,
+    connected: mpsc::Sender<()>,
+    ended: mpsc::Sender<String>,
+) {
     let mut in_flight = 0_u64;
     let mut progress = Instant::now();
     let reason = loop {

@@ -91,8 +91,15 @@ impl Trust {
         Self { anchor: Anchor::Fingerprint(fingerprint), known: Mutex::new(BTreeMap::new()) }
     }
 
-    fn certificate(&self, header: &str, der: &[u8], sent_ca: Option<&[u8]>, now: Timestamp) -> Result<Certificate, Fault> {
-        let refused = |error: crate::certificate::CertificateError| Fault::new(FaultCode::NotAuthorized, error.to_string());
+    fn certificate(
+        &self,
+        header: &str,
+        der: &[u8],
+        sent_ca: Option<&[u8]>,
+        now: Timestamp,
+    ) -> Result<Certificate, Fault> {
+        let refused =
+            |error: crate::certificate::CertificateError| Fault::new(FaultCode::NotAuthorized, error.to_string());
         let known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(header).cloned();
         if let Some(known) = known {
             known.valid_at(now).map_err(refused)?;
@@ -115,7 +122,9 @@ impl Trust {
     /// Opens a message that came in on a topic, for the component `own`.
     pub fn open(&self, topic: &str, payload: &[u8], own: ComponentId, now: Timestamp) -> Result<Authentic, Fault> {
         let denied = |text: &str| Fault::new(FaultCode::NotAuthorized, text);
-        let topic: Topic = topic.parse().map_err(|error: proto::topic::TopicError| Fault::new(FaultCode::Malformed, error.to_string()))?;
+        let topic: Topic = topic
+            .parse()
+            .map_err(|error: proto::topic::TopicError| Fault::new(FaultCode::Malformed, error.to_string()))?;
         let sealed = Sealed::split(payload)?;
         let sender = match sealed.signer()? {
             Signer::Certificate(der, sent_ca) => {
@@ -131,7 +140,10 @@ impl Trust {
         };
         let envelope = Envelope::read(sealed.envelope, now)?;
         if now.duration_since(envelope.sent) > SignedDuration::from_hours(24 * limits::AGE_DAYS_MAX) {
-            return Err(Fault::new(FaultCode::Expired, format!("the message is older than {} days", limits::AGE_DAYS_MAX)));
+            return Err(Fault::new(
+                FaultCode::Expired,
+                format!("the message is older than {} days", limits::AGE_DAYS_MAX),
+            ));
         }
         if let Sender::Member { component, component_type } = &sender {
             if envelope.from != *component {

@@ -46,7 +46,9 @@ impl ServerCertVerifier for Expected {
         verify_server_cert_signed_by_trust_anchor(&parsed, &roots, intermediates, now, algorithms)?;
         // Every component has a certificate of this CA; only an orchestrator may be the server.
         match Certificate::read(end_entity) {
-            Ok(certificate) if certificate.component_type == ComponentType::Orchestrator => Ok(ServerCertVerified::assertion()),
+            Ok(certificate) if certificate.component_type == ComponentType::Orchestrator => {
+                Ok(ServerCertVerified::assertion())
+            }
             _ => Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)),
         }
     }
@@ -57,7 +59,12 @@ impl ServerCertVerifier for Expected {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -66,7 +73,12 @@ impl ServerCertVerifier for Expected {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -111,9 +111,9 @@ pub fn check(check: Check, values: impl IntoIterator<Item = Truth>) -> Truth {
             counts.undecided().unwrap_or(if counts.no > 0 { Truth::True } else { Truth::Unknown })
         }
         Check::OnlyOne if counts.yes > 1 => Truth::False,
-        Check::OnlyOne => counts.undecided().unwrap_or_else(|| {
-            if counts.yes + counts.no == 0 { Truth::Unknown } else { Truth::from(counts.yes == 1) }
-        }),
+        Check::OnlyOne => counts
+            .undecided()
+            .unwrap_or_else(|| if counts.yes + counts.no == 0 { Truth::Unknown } else { Truth::from(counts.yes == 1) }),
     }
 }
 
@@ -155,7 +155,13 @@ pub fn existence(existence: Existence, statuses: impl IntoIterator<Item = Status
     match existence {
         Existence::AllExist if absent > 0 => Truth::False,
         Existence::AllExist => undecided(Truth::from(there > 0)),
-        Existence::AnyExist => if there == 0 && error > 0 { Truth::Error } else { Truth::True },
+        Existence::AnyExist => {
+            if there == 0 && error > 0 {
+                Truth::Error
+            } else {
+                Truth::True
+            }
+        }
         Existence::AtLeastOneExists if there > 0 => Truth::True,
         Existence::AtLeastOneExists => undecided(Truth::False),
         Existence::NoneExist if there > 0 => Truth::False,
@@ -225,7 +231,9 @@ mod tests {
     #[test]
     fn existence_follows_its_table() {
         use Status::{DoesNotExist, Error as Broken, Exists, NotCollected};
-        let expect = |kind, statuses: &[Status], truth| assert_eq!(existence(kind, statuses.iter().copied()), truth, "{kind} {statuses:?}");
+        let expect = |kind, statuses: &[Status], truth| {
+            assert_eq!(existence(kind, statuses.iter().copied()), truth, "{kind} {statuses:?}")
+        };
         expect(Existence::AllExist, &[], False);
         expect(Existence::AllExist, &[Exists, DoesNotExist], False);
         expect(Existence::AllExist, &[Exists, Broken], Error);

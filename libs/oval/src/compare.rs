@@ -201,7 +201,8 @@ fn address(operation: Operation, datatype: Datatype, actual: Network, expected: 
     let masked = |network: Network, prefix: u32| {
         if prefix == 0 { 0 } else { network.0 >> (network.2 - prefix) }
     };
-    let is_inside = |inner: Network, outer: Network| inner.1 >= outer.1 && masked(inner, outer.1) == masked(outer, outer.1);
+    let is_inside =
+        |inner: Network, outer: Network| inner.1 >= outer.1 && masked(inner, outer.1) == masked(outer, outer.1);
     match operation {
         Operation::SubsetOf => Ok(is_inside(actual, expected)),
         Operation::SupersetOf => Ok(is_inside(expected, actual)),

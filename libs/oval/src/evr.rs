@@ -31,7 +31,8 @@ fn take(text: &str, is_wanted: impl Fn(u8) -> bool) -> (&str, &str) {
 fn rpm_segment(mut left: &str, mut right: &str) -> Ordering {
     loop {
         let skip = |text: &str| {
-            let skipped = text.bytes().take_while(|byte| !byte.is_ascii_alphanumeric() && !b"~^".contains(byte)).count();
+            let skipped =
+                text.bytes().take_while(|byte| !byte.is_ascii_alphanumeric() && !b"~^".contains(byte)).count();
             skipped
         };
         left = left.get(skip(left)..).unwrap_or("");
@@ -81,9 +82,7 @@ fn rpm_segment(mut left: &str, mut right: &str) -> Ordering {
 /// Debian's order (`debian_evr_string`, deb-version(7)).
 pub fn debian(left: &str, right: &str) -> Ordering {
     let (left, right) = (split(left), split(right));
-    digits(left.0, right.0)
-        .then_with(|| debian_part(left.1, right.1))
-        .then_with(|| debian_part(left.2, right.2))
+    digits(left.0, right.0).then_with(|| debian_part(left.1, right.1)).then_with(|| debian_part(left.2, right.2))
 }
 
 fn debian_weight(byte: Option<u8>) -> i32 {

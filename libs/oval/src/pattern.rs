@@ -161,7 +161,8 @@ pub fn from_glob(glob: &str, noescape: bool) -> String {
             '*' => pattern.push_str(if is_first_of_part { r"(?=[^.])[^/]*" } else { "[^/]*" }),
             '?' => pattern.push_str(if is_first_of_part { "[^./]" } else { "[^/]" }),
             '[' => {
-                let close = characters[at..].iter().skip(1).position(|inside| *inside == ']').map(|found| at + found + 1);
+                let close =
+                    characters[at..].iter().skip(1).position(|inside| *inside == ']').map(|found| at + found + 1);
                 match close {
                     Some(close) => {
                         pattern.push('[');
@@ -215,7 +216,10 @@ mod tests {
         let subject = format!("{}b", "a".repeat(60));
         assert!(matches!(pattern.is_match(subject.as_bytes()), Err(PatternError::TooCostly { .. }) | Ok(false)));
         let pattern = Pattern::new(r"^(([a-z])+.)+[A-Z]([a-z])+$", Flags::default()).unwrap();
-        assert!(matches!(pattern.is_match("a".repeat(200).as_bytes()), Err(PatternError::TooCostly { .. }) | Ok(false)));
+        assert!(matches!(
+            pattern.is_match("a".repeat(200).as_bytes()),
+            Err(PatternError::TooCostly { .. }) | Ok(false)
+        ));
     }
 
     #[test]

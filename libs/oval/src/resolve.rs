@@ -127,8 +127,10 @@ impl<'plan, P: Prober> Resolver<'plan, P> {
 
     /// What an object finds.
     pub fn object(&mut self, key: &ObjectKey) -> Rc<Collected> {
-        let mut states =
-            self.states.take().unwrap_or_else(|| States { plan: self.plan, variables: Variables::new(self.plan, self.source.now) });
+        let mut states = self
+            .states
+            .take()
+            .unwrap_or_else(|| States { plan: self.plan, variables: Variables::new(self.plan, self.source.now) });
         let collected = self.source.resolve(key, &mut states, 0);
         self.states = Some(states);
         collected
@@ -287,7 +289,9 @@ mod tests {
         fn probe(&mut self, query: &Query) -> Collected {
             self.asked += 1;
             let values = query.entity("name").map(|entity| entity.values.clone()).unwrap_or_default();
-            Collected::from_items(values.iter().map(|value| Item::new(&query.kind, vec![ItemEntity::text("name", value)])).collect())
+            Collected::from_items(
+                values.iter().map(|value| Item::new(&query.kind, vec![ItemEntity::text("name", value)])).collect(),
+            )
         }
     }
 
@@ -344,11 +348,16 @@ mod tests {
     #[test]
     fn an_empty_variable_means_that_the_object_does_not_exist() {
         let mut plan = CollectionPlan::default();
-        let nothing = Object { kind: "x".into(), entities: vec![], behaviors: BTreeMap::new(), filters: vec![], set: None };
+        let nothing =
+            Object { kind: "x".into(), entities: vec![], behaviors: BTreeMap::new(), filters: vec![], set: None };
         let nothing = add(&mut plan, nothing);
         let variable = Variable {
             datatype: Datatype::String,
-            source: VariableSource::Local(Component::Object { object: nothing, item_field: "name".into(), record_field: None }),
+            source: VariableSource::Local(Component::Object {
+                object: nothing,
+                item_field: "name".into(),
+                record_field: None,
+            }),
         };
         let key = VariableKey::of(&variable);
         plan.variables.insert(key.clone(), variable);
@@ -390,7 +399,8 @@ mod tests {
     #[test]
     fn an_object_that_the_plan_lacks_is_an_error_and_not_a_panic() {
         let plan = CollectionPlan::default();
-        let collected = Resolver::new(&plan, Echo::default(), Timestamp::UNIX_EPOCH).object(&ObjectKey("obj:none".into()));
+        let collected =
+            Resolver::new(&plan, Echo::default(), Timestamp::UNIX_EPOCH).object(&ObjectKey("obj:none".into()));
         assert_eq!(collected.flag, Flag::Error);
     }
 }

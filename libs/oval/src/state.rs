@@ -179,7 +179,11 @@ fn quoted(value: &str) -> String {
     let cut: String = value.chars().take(100).flat_map(char::escape_debug).collect();
     let cut = cut.replace("\\'", "'").replace("\\\"", "\"").replace("\\\\", "\\");
     let more = if value.chars().count() > 100 { "…" } else { "" };
-    if cut.is_empty() || cut.contains(char::is_whitespace) { format!("\"{cut}{more}\"") } else { format!("{cut}{more}") }
+    if cut.is_empty() || cut.contains(char::is_whitespace) {
+        format!("\"{cut}{more}\"")
+    } else {
+        format!("{cut}{more}")
+    }
 }
 
 fn status_words(status: Status) -> &'static str {
@@ -236,7 +240,10 @@ mod tests {
         let wanted = vec![entity("owrite", Operation::Equals, Datatype::Boolean, "false", Check::All)];
         let (truth, mismatches) = evaluate(wanted, Operator::And, file(true));
         assert_eq!(truth, Truth::False);
-        assert_eq!((mismatches[0].found.as_str(), mismatches[0].expected.as_str()), ("owrite = true", "owrite = false"));
+        assert_eq!(
+            (mismatches[0].found.as_str(), mismatches[0].expected.as_str()),
+            ("owrite = true", "owrite = false")
+        );
     }
 
     #[test]

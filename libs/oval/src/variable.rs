@@ -262,7 +262,8 @@ fn seconds_of(value: &str, format: &str) -> Result<i64, VariableProblem> {
     if format == "seconds_since_epoch" {
         return value.trim().parse().map_err(|_| wrong());
     }
-    let digits: Vec<&str> = value.split(|character: char| !character.is_ascii_digit()).filter(|part| !part.is_empty()).collect();
+    let digits: Vec<&str> =
+        value.split(|character: char| !character.is_ascii_digit()).filter(|part| !part.is_empty()).collect();
     // `YYYYMMDD`, with or without a time behind it, or separated fields.
     let compact = digits.first().is_some_and(|first| first.len() == 8);
     let fields: Vec<&str> = if compact {

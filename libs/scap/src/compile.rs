@@ -192,7 +192,10 @@ pub fn compile(policy: &Policy, profile: Option<&str>) -> Result<Compiled, Polic
         documents: BTreeMap::new(),
         bindings: BTreeMap::new(),
         compiled: Compiled {
-            profile: profile.map_or_else(|| Ok("(default)".to_owned()), |wanted| policy.profile(wanted).map(|found| found.id.clone()))?,
+            profile: profile.map_or_else(
+                || Ok("(default)".to_owned()),
+                |wanted| policy.profile(wanted).map(|found| found.id.clone()),
+            )?,
             collection: CollectionPlan { version: PLAN_VERSION, ..CollectionPlan::default() },
             rules: Vec::new(),
             tree: Vec::new(),
@@ -325,7 +328,12 @@ struct Compiler<'policy, 'tailored> {
 }
 
 impl<'policy> Compiler<'policy, '_> {
-    fn items(&mut self, items: &'policy [Item], is_selected: bool, levels: &mut Vec<Vec<PlatformPlan>>) -> Vec<TreeNode> {
+    fn items(
+        &mut self,
+        items: &'policy [Item],
+        is_selected: bool,
+        levels: &mut Vec<Vec<PlatformPlan>>,
+    ) -> Vec<TreeNode> {
         let mut nodes = Vec::with_capacity(items.len());
         for item in items {
             match item {
@@ -341,7 +349,8 @@ impl<'policy> Compiler<'policy, '_> {
                 }
                 Item::Rule(rule) => {
                     let weight = self.tailored.refined(&rule.common).weight.unwrap_or(rule.common.weight);
-                    let is_selected = is_selected && self.tailored.is_selected(&rule.common) && self.is_allowed(&rule.common);
+                    let is_selected =
+                        is_selected && self.tailored.is_selected(&rule.common) && self.is_allowed(&rule.common);
                     nodes.push(TreeNode::Rule(weight, self.compiled.rules.len()));
                     let plan = self.rule(rule, is_selected, levels);
                     self.compiled.rules.push(plan);
@@ -487,7 +496,10 @@ impl<'policy> Compiler<'policy, '_> {
             return *known;
         }
         if depth > REFERENCE_DEPTH_MAX {
-            return self.fixed(Truth::Error, format!("definitions extend each other deeper than {REFERENCE_DEPTH_MAX} at `{id}`"));
+            return self.fixed(
+                Truth::Error,
+                format!("definitions extend each other deeper than {REFERENCE_DEPTH_MAX} at `{id}`"),
+            );
         }
         let Some(definition) = oval.definitions.get(id) else {
             return self.fixed(Truth::Error, format!("the definition `{id}` is not in the data stream"));
@@ -507,7 +519,13 @@ impl<'policy> Compiler<'policy, '_> {
         position
     }
 
-    fn criteria(&mut self, oval: &'policy OvalDefinitions, context: &Context, criteria: &'policy Criteria, depth: usize) -> CriteriaPlan {
+    fn criteria(
+        &mut self,
+        oval: &'policy OvalDefinitions,
+        context: &Context,
+        criteria: &'policy Criteria,
+        depth: usize,
+    ) -> CriteriaPlan {
         let parts = criteria
             .parts
             .iter()
@@ -592,12 +610,21 @@ impl<'policy> Compiler<'policy, '_> {
         compiled
     }
 
-    fn object(&mut self, oval: &'policy OvalDefinitions, context: &Context, id: &str, depth: usize) -> Result<ObjectKey, Cannot> {
+    fn object(
+        &mut self,
+        oval: &'policy OvalDefinitions,
+        context: &Context,
+        id: &str,
+        depth: usize,
+    ) -> Result<ObjectKey, Cannot> {
         if let Some(known) = self.document(context).objects.get(id) {
             return known.clone();
         }
         let key = self.open(context, id, depth, |compiler| {
-            let object = oval.objects.get(id).ok_or_else(|| Cannot::Broken(format!("the object `{id}` is not in the data stream")))?;
+            let object = oval
+                .objects
+                .get(id)
+                .ok_or_else(|| Cannot::Broken(format!("the object `{id}` is not in the data stream")))?;
             if object.set.is_none() && !PROBED_KINDS.contains(&object.kind.as_str()) {
                 return Err(Cannot::Uncovered(format!("{}_object", object.kind)));
             }
@@ -617,7 +644,13 @@ impl<'policy> Compiler<'policy, '_> {
         key
     }
 
-    fn set(&mut self, oval: &'policy OvalDefinitions, context: &Context, set: &'policy OvalSet, depth: usize) -> Result<ObjectSet, Cannot> {
+    fn set(
+        &mut self,
+        oval: &'policy OvalDefinitions,
+        context: &Context,
+        set: &'policy OvalSet,
+        depth: usize,
+    ) -> Result<ObjectSet, Cannot> {
         if depth > REFERENCE_DEPTH_MAX {
             return Err(Cannot::Broken("sets are nested too deep".to_owned()));
         }
@@ -647,12 +680,21 @@ impl<'policy> Compiler<'policy, '_> {
             .collect()
     }
 
-    fn state(&mut self, oval: &'policy OvalDefinitions, context: &Context, id: &str, depth: usize) -> Result<StateKey, Cannot> {
+    fn state(
+        &mut self,
+        oval: &'policy OvalDefinitions,
+        context: &Context,
+        id: &str,
+        depth: usize,
+    ) -> Result<StateKey, Cannot> {
         if let Some(known) = self.document(context).states.get(id) {
             return known.clone();
         }
         let key = self.open(context, id, depth, |compiler| {
-            let state = oval.states.get(id).ok_or_else(|| Cannot::Broken(format!("the state `{id}` is not in the data stream")))?;
+            let state = oval
+                .states
+                .get(id)
+                .ok_or_else(|| Cannot::Broken(format!("the state `{id}` is not in the data stream")))?;
             let entities = compiler.entities(oval, context, &state.entities, depth)?;
             let plan = State { kind: state.kind.clone(), operator: state.operator, entities };
             let key = StateKey::of(&plan);
@@ -674,7 +716,9 @@ impl<'policy> Compiler<'policy, '_> {
             .iter()
             .map(|entity| {
                 let value = match &entity.value {
-                    EntityValue::Variable(id) => EntityValue::Variable(self.variable(oval, context, &id.0, depth + 1)?),
+                    EntityValue::Variable(id) => {
+                        EntityValue::Variable(self.variable(oval, context, &id.0, depth + 1)?)
+                    }
                     // A `variable_object` names its variable as text.
                     EntityValue::Literal(id) if entity.name == "var_ref" => {
                         EntityValue::Variable(self.variable(oval, context, id.trim(), depth + 1)?)
@@ -687,22 +731,37 @@ impl<'policy> Compiler<'policy, '_> {
             .collect()
     }
 
-    fn variable(&mut self, oval: &'policy OvalDefinitions, context: &Context, id: &str, depth: usize) -> Result<VariableKey, Cannot> {
+    fn variable(
+        &mut self,
+        oval: &'policy OvalDefinitions,
+        context: &Context,
+        id: &str,
+        depth: usize,
+    ) -> Result<VariableKey, Cannot> {
         if let Some(known) = self.document(context).variables.get(id) {
             return known.clone();
         }
         let key = self.open(context, id, depth, |compiler| {
-            let variable = oval.variables.get(id).ok_or_else(|| Cannot::Broken(format!("the variable `{id}` is not in the data stream")))?;
+            let variable = oval
+                .variables
+                .get(id)
+                .ok_or_else(|| Cannot::Broken(format!("the variable `{id}` is not in the data stream")))?;
             let source = match &variable.source {
                 OvalVariableSource::Constant(values) => VariableSource::Constant(values.clone()),
                 OvalVariableSource::External(possible) => {
                     let bound = compiler.bindings.get(&context.0).and_then(|all| all[context.1].get(id)).cloned();
                     match bound {
-                        None => VariableSource::Unbound(format!("the external variable `{id}` has no value in this profile")),
-                        Some(values) => match values.iter().find(|value| !possible.is_empty() && !possible.contains(value)) {
-                            Some(wrong) => VariableSource::Unbound(format!("`{wrong}` is not a possible value of the variable `{id}`")),
-                            None => VariableSource::Constant(values),
-                        },
+                        None => VariableSource::Unbound(format!(
+                            "the external variable `{id}` has no value in this profile"
+                        )),
+                        Some(values) => {
+                            match values.iter().find(|value| !possible.is_empty() && !possible.contains(value)) {
+                                Some(wrong) => VariableSource::Unbound(format!(
+                                    "`{wrong}` is not a possible value of the variable `{id}`"
+                                )),
+                                None => VariableSource::Constant(values),
+                            }
+                        }
                     }
                 }
                 OvalVariableSource::Local(component) => {
@@ -719,7 +778,13 @@ impl<'policy> Compiler<'policy, '_> {
         key
     }
 
-    fn component(&mut self, oval: &'policy OvalDefinitions, context: &Context, component: &Component, depth: usize) -> Result<Component, Cannot> {
+    fn component(
+        &mut self,
+        oval: &'policy OvalDefinitions,
+        context: &Context,
+        component: &Component,
+        depth: usize,
+    ) -> Result<Component, Cannot> {
         if depth > REFERENCE_DEPTH_MAX {
             return Err(Cannot::Broken("functions are nested too deep".to_owned()));
         }
@@ -728,7 +793,9 @@ impl<'policy> Compiler<'policy, '_> {
         };
         Ok(match component {
             Component::Literal(_) => component.clone(),
-            Component::Object { record_field: Some(_), .. } => return Err(Cannot::Uncovered("record_field".to_owned())),
+            Component::Object { record_field: Some(_), .. } => {
+                return Err(Cannot::Uncovered("record_field".to_owned()));
+            }
             Component::Object { object, item_field, record_field } => Component::Object {
                 object: self.object(oval, context, &object.0, depth + 1)?,
                 item_field: item_field.clone(),
@@ -753,15 +820,25 @@ impl<'policy> Compiler<'policy, '_> {
             Component::GlobToRegex { noescape, of } => {
                 Component::GlobToRegex { noescape: *noescape, of: self.boxed(oval, context, of, depth)? }
             }
-            Component::RegexCapture(regex, of) => Component::RegexCapture(regex.clone(), self.boxed(oval, context, of, depth)?),
-            Component::Split(delimiter, of) => Component::Split(delimiter.clone(), self.boxed(oval, context, of, depth)?),
+            Component::RegexCapture(regex, of) => {
+                Component::RegexCapture(regex.clone(), self.boxed(oval, context, of, depth)?)
+            }
+            Component::Split(delimiter, of) => {
+                Component::Split(delimiter.clone(), self.boxed(oval, context, of, depth)?)
+            }
             Component::Substring { start, length, of } => {
                 Component::Substring { start: *start, length: *length, of: self.boxed(oval, context, of, depth)? }
             }
         })
     }
 
-    fn boxed(&mut self, oval: &'policy OvalDefinitions, context: &Context, of: &Component, depth: usize) -> Result<Box<Component>, Cannot> {
+    fn boxed(
+        &mut self,
+        oval: &'policy OvalDefinitions,
+        context: &Context,
+        of: &Component,
+        depth: usize,
+    ) -> Result<Box<Component>, Cannot> {
         self.component(oval, context, of, depth + 1).map(Box::new)
     }
 
@@ -838,7 +915,11 @@ impl<'policy> Compiler<'policy, '_> {
     }
 }
 
-fn references<'plan>(component: &'plan Component, objects: &mut BTreeSet<ObjectKey>, variables: &mut Vec<&'plan VariableKey>) {
+fn references<'plan>(
+    component: &'plan Component,
+    objects: &mut BTreeSet<ObjectKey>,
+    variables: &mut Vec<&'plan VariableKey>,
+) {
     match component {
         Component::Literal(_) => {}
         Component::Object { object, .. } => {

@@ -100,7 +100,9 @@ pub(crate) fn dictionary(node: &Node) -> Vec<DictionaryItem> {
     node.elements()
         .filter(|element| element.name == "cpe-item")
         .filter_map(|item| {
-            let check = item.elements().find(|element| element.name == "check" && element.attribute("system") == Some(OVAL_SYSTEM))?;
+            let check = item
+                .elements()
+                .find(|element| element.name == "check" && element.attribute("system") == Some(OVAL_SYSTEM))?;
             Some(DictionaryItem {
                 name: item.attribute("name").unwrap_or_default().to_owned(),
                 href: check.attribute("href").unwrap_or_default().to_owned(),

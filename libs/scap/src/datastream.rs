@@ -52,7 +52,9 @@ pub fn read(bytes: Vec<u8>) -> Result<Policy, ReadError> {
             "this is a stand-alone <{}>, not a data stream: compose a data stream from it and its checks first",
             root.name
         ))),
-        other => Err(ReadError::Incomplete(format!("<{other}> is not a SCAP source data stream (data-stream-collection)"))),
+        other => {
+            Err(ReadError::Incomplete(format!("<{other}> is not a SCAP source data stream (data-stream-collection)")))
+        }
     }
 }
 
@@ -187,7 +189,10 @@ fn assemble(
     for (id, reference) in references {
         let is_used = reference.section == "checks" || reference.section == "checklists";
         if is_used && reference.component.starts_with("http") {
-            problems.push(format!("`{id}` is at {}, and nothing is fetched; its rules are notchecked", reference.component));
+            problems.push(format!(
+                "`{id}` is at {}, and nothing is fetched; its rules are notchecked",
+                reference.component
+            ));
         }
     }
     Ok(Policy { benchmark, oval, platforms, problems })

@@ -181,7 +181,9 @@ impl Evaluator<'_> {
             result.fix = Some(rule.fix.chars().take(1200).collect());
         }
         result.verdict = match (rule.role, verdict) {
-            (Role::Unscored, Verdict::Pass | Verdict::Fail | Verdict::Error | Verdict::Unknown) => Verdict::Informational,
+            (Role::Unscored, Verdict::Pass | Verdict::Fail | Verdict::Error | Verdict::Unknown) => {
+                Verdict::Informational
+            }
             (_, verdict) => verdict,
         };
         result
@@ -228,7 +230,8 @@ impl Evaluator<'_> {
                 return Verdict::NotChecked;
             }
             CheckPlan::Definitions { definitions, negate } => {
-                let verdicts: Vec<Verdict> = definitions.iter().map(|definition| self.decided(*definition, told)).collect();
+                let verdicts: Vec<Verdict> =
+                    definitions.iter().map(|definition| self.decided(*definition, told)).collect();
                 (combine(true, &verdicts), *negate)
             }
             CheckPlan::Complex { is_and, negate, parts } => {
@@ -319,7 +322,9 @@ impl Evaluator<'_> {
         let collected = Rc::clone(&observed.collected_object);
         let reason = |what: &str| collected.messages.first().map_or_else(|| what.to_owned(), Clone::clone);
         match collected.flag {
-            Flag::Error if test.existence == Existence::AnyExist && states.is_empty() => Outcome { truth: Truth::True, found: vec![], expected: vec![], reasons: vec![] },
+            Flag::Error if test.existence == Existence::AnyExist && states.is_empty() => {
+                Outcome { truth: Truth::True, found: vec![], expected: vec![], reasons: vec![] }
+            }
             Flag::Error => Outcome::because(Truth::Error, reason("the object could not be collected")),
             Flag::NotCollected => Outcome::because(Truth::Unknown, reason("not collected")),
             Flag::NotApplicable => Outcome::because(Truth::NotApplicable, reason("not applicable on this endpoint")),

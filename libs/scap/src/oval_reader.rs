@@ -114,7 +114,11 @@ fn criteria(node: &Node) -> Result<Criteria, XmlError> {
             _ => continue,
         });
     }
-    Ok(Criteria { operator: word(node, "operator", Operator::And, operator)?, negate: flag(node, "negate", false), parts })
+    Ok(Criteria {
+        operator: word(node, "operator", Operator::And, operator)?,
+        negate: flag(node, "negate", false),
+        parts,
+    })
 }
 
 /// `unix:file` of `<file_object xmlns="…#unix">`.
@@ -126,14 +130,15 @@ fn kind(node: &Node, suffix: &str) -> String {
 
 fn test(node: &Node) -> Result<Test, XmlError> {
     let reference = |name: &str, attribute: &str| {
-        node.elements().filter(|element| element.name == name).filter_map(|element| element.attribute(attribute)).map(str::to_owned).collect::<Vec<_>>()
+        node.elements()
+            .filter(|element| element.name == name)
+            .filter_map(|element| element.attribute(attribute))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
     };
     // Before 5.3 the existence was part of `check`.
-    let existence_default = if node.attribute("check") == Some("none exist") {
-        Existence::NoneExist
-    } else {
-        Existence::AtLeastOneExists
-    };
+    let existence_default =
+        if node.attribute("check") == Some("none exist") { Existence::NoneExist } else { Existence::AtLeastOneExists };
     Ok(Test {
         kind: kind(node, "_test"),
         check: word(node, "check", Check::All, Check::parse)?,
@@ -197,7 +202,8 @@ fn object(node: &Node) -> Result<OvalObject, XmlError> {
             entities.push(entity(element)?);
         }
     }
-    let set = node.elements().find(|element| element.name == "set" && element.namespace == OVAL_DEF).map(set).transpose()?;
+    let set =
+        node.elements().find(|element| element.name == "set" && element.namespace == OVAL_DEF).map(set).transpose()?;
     let filters = if set.is_some() { Vec::new() } else { filters(node)? };
     Ok(OvalObject { kind: kind(node, "_object"), entities, behaviors, filters, set })
 }
@@ -268,10 +274,9 @@ fn read_component(node: &Node) -> Result<Component, String> {
             record_field: node.attribute("record_field").map(str::to_owned),
         },
         "variable_component" => Component::Variable(VariableKey(attribute("var_ref")?)),
-        "arithmetic" => Component::Arithmetic {
-            is_product: attribute("arithmetic_operation")? == "multiply",
-            operands: all()?,
-        },
+        "arithmetic" => {
+            Component::Arithmetic { is_product: attribute("arithmetic_operation")? == "multiply", operands: all()? }
+        }
         "begin" => Component::Begin(attribute("character")?, one()?),
         "concat" => Component::Concat(all()?),
         "count" => Component::Count(all()?),
@@ -281,11 +286,9 @@ fn read_component(node: &Node) -> Result<Component, String> {
         "merge" => Component::Merge(node.attribute("delimiter").unwrap_or_default().to_owned(), all()?),
         "regex_capture" => Component::RegexCapture(attribute("pattern")?, one()?),
         "split" => Component::Split(attribute("delimiter")?, one()?),
-        "substring" => Component::Substring {
-            start: number("substring_start")?,
-            length: number("substring_length")?,
-            of: one()?,
-        },
+        "substring" => {
+            Component::Substring { start: number("substring_start")?, length: number("substring_length")?, of: one()? }
+        }
         "time_difference" => Component::TimeDifference {
             format_1: node.attribute("format_1").unwrap_or("year_month_day").to_owned(),
             format_2: node.attribute("format_2").unwrap_or("year_month_day").to_owned(),

@@ -113,7 +113,10 @@ impl Policy {
         };
         match matching.as_slice() {
             [only] => Ok(only),
-            [] => Err(PolicyError::NoSuchProfile { wanted: proto::limits::shown(wanted), known: list(&mut profiles.iter()) }),
+            [] => Err(PolicyError::NoSuchProfile {
+                wanted: proto::limits::shown(wanted),
+                known: list(&mut profiles.iter()),
+            }),
             several => Err(PolicyError::AmbiguousProfile {
                 wanted: proto::limits::shown(wanted),
                 matching: list(&mut several.iter().copied()),

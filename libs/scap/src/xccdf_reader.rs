@@ -11,10 +11,7 @@ use crate::xml::{Child, Node, Parser, Step, XmlError};
 /// Reads the children of a `Benchmark` element that has just begun, and the platform definitions of
 /// the CPE language that stand in it.
 pub(crate) fn read(parser: &mut Parser<'_>, start: &Node) -> Result<(Benchmark, Vec<Platform>), XmlError> {
-    let mut benchmark = Benchmark {
-        id: start.attribute("id").unwrap_or_default().to_owned(),
-        ..Benchmark::default()
-    };
+    let mut benchmark = Benchmark { id: start.attribute("id").unwrap_or_default().to_owned(), ..Benchmark::default() };
     let mut platforms = Vec::new();
     loop {
         let Step::Start(child) = parser.next()? else { return Ok((benchmark, platforms)) };
@@ -100,7 +97,10 @@ fn common(node: &Node) -> Common {
         title: node.element("title").map(plain).unwrap_or_default(),
         selected: is_true(node, "selected", true),
         weight: node.attribute("weight").and_then(|weight| weight.trim().parse().ok()).unwrap_or(1.0),
-        platforms: named(node, "platform").filter_map(|element| element.attribute("idref")).map(str::to_owned).collect(),
+        platforms: named(node, "platform")
+            .filter_map(|element| element.attribute("idref"))
+            .map(str::to_owned)
+            .collect(),
         requires: named(node, "requires").map(list).collect(),
         conflicts: named(node, "conflicts").flat_map(list).collect(),
     }
@@ -177,7 +177,9 @@ fn check(node: &Node) -> Check {
         negate: is_true(node, "negate", false),
         multi_check: is_true(node, "multi-check", false),
         exports: named(node, "check-export")
-            .filter_map(|element| Some((element.attribute("value-id")?.to_owned(), element.attribute("export-name")?.to_owned())))
+            .filter_map(|element| {
+                Some((element.attribute("value-id")?.to_owned(), element.attribute("export-name")?.to_owned()))
+            })
             .collect(),
         content: named(node, "check-content-ref")
             .map(|element| {
@@ -211,7 +213,9 @@ fn profile(node: &Node) -> Profile {
             Some(match element.name.as_str() {
                 "select" => Change::Select { item: idref, selected: is_true(element, "selected", true) },
                 "set-value" => Change::SetValue { value: idref, to: vec![element.text()] },
-                "set-complex-value" => Change::SetValue { value: idref, to: named(element, "item").map(Node::text).collect() },
+                "set-complex-value" => {
+                    Change::SetValue { value: idref, to: named(element, "item").map(Node::text).collect() }
+                }
                 "refine-value" => {
                     Change::RefineValue { value: idref, selector: element.attribute("selector")?.to_owned() }
                 }

@@ -193,7 +193,8 @@ impl<'bytes> Parser<'bytes> {
                         ResolveResult::Bound(namespace) => namespace.0.to_owned(),
                         ResolveResult::Unbound => String::new(),
                         ResolveResult::Unknown(prefix) => {
-                            let what = format!("the namespace prefix `{}` is not declared", proto::limits::shown(&prefix));
+                            let what =
+                                format!("the namespace prefix `{}` is not declared", proto::limits::shown(&prefix));
                             return Err(XmlError { line, what });
                         }
                     };
@@ -233,7 +234,9 @@ impl<'bytes> Parser<'bytes> {
                     };
                     let Some(resolved) = resolved else {
                         let name = proto::limits::shown(&reference);
-                        return Err(self.error(format!("the entity `&{name};` is not defined: only XML's own five are")));
+                        return Err(
+                            self.error(format!("the entity `&{name};` is not defined: only XML's own five are"))
+                        );
                     };
                     text.push_str(&resolved);
                 }
@@ -299,7 +302,8 @@ mod tests {
 
     #[test]
     fn namespaces_are_resolved_and_unknown_prefixes_refused() {
-        let node = parse("<p:a xmlns:p='urn:x' xmlns:xsi='http://www.w3.org/2001/XMLSchema-instance' xsi:nil='true'/>").unwrap();
+        let node = parse("<p:a xmlns:p='urn:x' xmlns:xsi='http://www.w3.org/2001/XMLSchema-instance' xsi:nil='true'/>")
+            .unwrap();
         assert_eq!((node.namespace.as_str(), node.attribute("xsi:nil")), ("urn:x", Some("true")));
         assert!(parse("<q:a/>").is_err());
     }

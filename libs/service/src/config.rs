@@ -62,8 +62,17 @@ pub struct CollectorConfig {
 }
 
 const KEYS: &[&str] = &[
-    "orchestrator", "repository", "pes-evaluator", "pcs-agent", "data", "listen", "advertise", "join-token",
-    "join-token-file", "name", "root",
+    "orchestrator",
+    "repository",
+    "pes-evaluator",
+    "pcs-agent",
+    "data",
+    "listen",
+    "advertise",
+    "join-token",
+    "join-token-file",
+    "name",
+    "root",
 ];
 
 /// Why a configuration cannot be used.
@@ -131,7 +140,11 @@ impl Config {
 }
 
 /// The join token from wherever it was given.
-pub fn join_token(given: Option<String>, text: Option<&String>, file: Option<&PathBuf>) -> Result<Option<String>, ConfigError> {
+pub fn join_token(
+    given: Option<String>,
+    text: Option<&String>,
+    file: Option<&PathBuf>,
+) -> Result<Option<String>, ConfigError> {
     if given.is_some() {
         return Ok(given);
     }

@@ -67,7 +67,13 @@ impl ContentStore {
     }
 
     /// The content from here or, chunk by chunk, from whoever answers on `ask`.
-    pub async fn fetch(&self, bus: &Bus, ask: &Topic, wanted: &ContentRef, context: Context) -> Result<Arc<Vec<u8>>, Fault> {
+    pub async fn fetch(
+        &self,
+        bus: &Bus,
+        ask: &Topic,
+        wanted: &ContentRef,
+        context: Context,
+    ) -> Result<Arc<Vec<u8>>, Fault> {
         if let Some(found) = self.find(&wanted.sha256) {
             return Ok(found);
         }
@@ -81,7 +87,9 @@ impl ContentStore {
             if chunk.offset != question.offset || chunk.size_bytes != wanted.size_bytes {
                 return Err(Fault::new(FaultCode::ContentInvalid, "a chunk that was not asked for"));
             }
-            let chunk = STANDARD.decode(&chunk.chunk).map_err(|_| Fault::new(FaultCode::ContentInvalid, "a chunk that is not base64"))?;
+            let chunk = STANDARD
+                .decode(&chunk.chunk)
+                .map_err(|_| Fault::new(FaultCode::ContentInvalid, "a chunk that is not base64"))?;
             if chunk.is_empty() || chunk.len() > CONTENT_CHUNK_BYTES {
                 return Err(Fault::new(FaultCode::ContentInvalid, "a chunk of the wrong size"));
             }
@@ -94,7 +102,12 @@ impl ContentStore {
     }
 }
 
-async fn ask_for_chunk(bus: &Bus, ask: &Topic, question: &ContentRequest, context: Context) -> Result<ContentResponse, Fault> {
+async fn ask_for_chunk(
+    bus: &Bus,
+    ask: &Topic,
+    question: &ContentRequest,
+    context: Context,
+) -> Result<ContentResponse, Fault> {
     let mut last = Fault::new(FaultCode::ContentUnavailable, "nobody was asked");
     for _ in 0..CHUNK_TRIES {
         match bus.request(ask, question, context, Duration::from_secs(CHUNK_SECONDS)).await {

@@ -24,7 +24,9 @@ pub enum DataError {
     #[error("the data directory {0} is in use by another process; stop it, or give another one with --data")]
     InUse(PathBuf),
     /// A newer program made it.
-    #[error("the data directory {path} has layout version {found}, this program knows {LAYOUT_VERSION}: use the newer program, or another directory")]
+    #[error(
+        "the data directory {path} has layout version {found}, this program knows {LAYOUT_VERSION}: use the newer program, or another directory"
+    )]
     Newer {
         /// Where.
         path: PathBuf,
@@ -60,7 +62,9 @@ impl DataDirectory {
         let version_file = path.join("version");
         match fs::read_to_string(&version_file) {
             Ok(text) if text.trim().parse::<u32>().is_ok_and(|version| version <= LAYOUT_VERSION) => {}
-            Ok(text) => return Err(DataError::Newer { path: path.to_owned(), found: proto::limits::shown(text.trim()) }),
+            Ok(text) => {
+                return Err(DataError::Newer { path: path.to_owned(), found: proto::limits::shown(text.trim()) });
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 write_private(&version_file, format!("{LAYOUT_VERSION}\n").as_bytes()).map_err(failed)?;
             }

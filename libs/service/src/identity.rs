@@ -145,7 +145,8 @@ impl Identity {
     /// receivers that know only its fingerprint.
     pub fn bus_settings(&self, outbox: Outbox, with_ca: bool) -> Result<BusSettings, IdentityError> {
         let chain: &[&[u8]] = if with_ca { &[&self.certificate_der, &self.ca_der] } else { &[&self.certificate_der] };
-        let sealer = Sealer::with_certificate(&self.key_pkcs8, chain).map_err(|error| self.unusable(error.to_string()))?;
+        let sealer =
+            Sealer::with_certificate(&self.key_pkcs8, chain).map_err(|error| self.unusable(error.to_string()))?;
         Ok(BusSettings {
             own: self.component,
             sealer,

@@ -43,7 +43,9 @@ pub struct MemberSettings {
 #[derive(Debug, thiserror::Error)]
 pub enum MemberError {
     /// It has no identity and no token.
-    #[error("this component has not joined yet and has no join token: `muster token create --type {0}` makes one; give it with --join-token or MUSTER_JOIN_TOKEN")]
+    #[error(
+        "this component has not joined yet and has no join token: `muster token create --type {0}` makes one; give it with --join-token or MUSTER_JOIN_TOKEN"
+    )]
     NoToken(ComponentType),
     /// The token is none.
     #[error(transparent)]
@@ -185,7 +187,13 @@ async fn join(settings: &MemberSettings, directory: &Path, token: &JoinToken) ->
         .await;
         let answer = match connected {
             Ok(Ok(())) => {
-                bus.request::<_, ComponentRegistrationResponse>(&Topic::Registration, &request, Context::alone(), Duration::from_secs(5)).await
+                bus.request::<_, ComponentRegistrationResponse>(
+                    &Topic::Registration,
+                    &request,
+                    Context::alone(),
+                    Duration::from_secs(5),
+                )
+                .await
             }
             Ok(Err(why)) => {
                 reason = why;
@@ -205,7 +213,13 @@ async fn join(settings: &MemberSettings, directory: &Path, token: &JoinToken) ->
                 if ca_der.is_none_or(|der| tls::fingerprint(&der) != token.ca_fingerprint) {
                     return Err(keys("the answer's CA is not the token's".to_owned()));
                 }
-                Identity::store(directory, &answer.certificate, &answer.ca_certificate, (&host, port), answer.heartbeat_interval_seconds)?;
+                Identity::store(
+                    directory,
+                    &answer.certificate,
+                    &answer.ca_certificate,
+                    (&host, port),
+                    answer.heartbeat_interval_seconds,
+                )?;
                 tracing::info!(component = %answer.component_unique_identifier, "joined");
                 return Ok(());
             }
@@ -326,7 +340,11 @@ impl Membership {
         }
         self.assigned.send_replace(Assigned {
             is_active: !granted.is_empty(),
-            endpoints: answer.endpoints.iter().map(|assigned| (assigned.local_name.clone(), assigned.endpoint)).collect(),
+            endpoints: answer
+                .endpoints
+                .iter()
+                .map(|assigned| (assigned.local_name.clone(), assigned.endpoint))
+                .collect(),
             repositories: answer.repositories.clone(),
         });
     }

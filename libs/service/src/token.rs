@@ -78,9 +78,7 @@ fn mac(secret: &str, signing_request: &str) -> String {
 /// Whether a proof was made with this secret; takes the same time whatever the answer.
 pub fn is_proof_of(secret: &str, signing_request: &str, proof: &JoinProof) -> bool {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
-    URL_SAFE_NO_PAD
-        .decode(&proof.mac)
-        .is_ok_and(|mac| hmac::verify(&key, signing_request.as_bytes(), &mac).is_ok())
+    URL_SAFE_NO_PAD.decode(&proof.mac).is_ok_and(|mac| hmac::verify(&key, signing_request.as_bytes(), &mac).is_ok())
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ type Stream = TlsStream<TcpStream>;
 
 /// MQTT 5 reason codes of DISCONNECT.
 const NOT_AUTHORISED: u8 = 0x87;
+const SHUTTING_DOWN: u8 = 0x8b;
 const KEEP_ALIVE_TIMEOUT: u8 = 0x8d;
 const SESSION_TAKEN_OVER: u8 = 0x8e;
 /// Room for topic, properties and packet header beside the payload.
@@ -96,10 +97,18 @@ async fn run(front: &Arc<Front>, mut stream: Stream, handshake: OwnedSemaphorePe
             (Principal { id, holder }, front.admission.is_admitted(id, certificate.component_type))
         }
         (None, Some(id)) => (Principal { id, holder: Holder::Joining }, true),
-        _ => return refuse(&mut stream, ConnectReturnCode::ClientIdentifierNotValid, "the client id is not the certificate's").await,
+        _ => {
+            return refuse(
+                &mut stream,
+                ConnectReturnCode::ClientIdentifierNotValid,
+                "the client id is not the certificate's",
+            )
+            .await;
+        }
     };
     if !is_admitted {
-        return refuse(&mut stream, ConnectReturnCode::Banned, "the component is not on the roster, or is retired").await;
+        return refuse(&mut stream, ConnectReturnCode::Banned, "the component is not on the roster, or is retired")
+            .await;
     }
     if connect.keep_alive == 0 || connect.keep_alive > limits::KEEP_ALIVE_SECONDS_MAX {
         return refuse(&mut stream, ConnectReturnCode::ImplementationSpecificError, "keep-alive out of bounds").await;
@@ -264,9 +273,16 @@ enum End {
 
 /// The topic of a publish that may go on: allowed by the table, QoS 0 or 1, no alias, no
 /// subscription ids, something in it.
-fn authorised(principal: Principal, publish: &Publish, properties: Option<&PublishProperties>, qos: u8) -> Option<Topic> {
+fn authorised(
+    principal: Principal,
+    publish: &Publish,
+    properties: Option<&PublishProperties>,
+    qos: u8,
+) -> Option<Topic> {
     let is_plain = properties.is_none_or(|properties| {
-        properties.topic_alias.is_none() && properties.subscription_identifiers.is_empty() && properties.response_topic.is_none()
+        properties.topic_alias.is_none()
+            && properties.subscription_identifiers.is_empty()
+            && properties.response_topic.is_none()
     });
     let topic = std::str::from_utf8(&publish.topic).ok()?;
     // An empty payload would delete a retained message, whatever its retain bit says.
@@ -292,6 +308,7 @@ impl Session {
         let idle = Duration::from_millis(u64::from(self.client.keep_alive) * 1500);
         let mut deadline = tokio::time::Instant::now() + idle;
         codec::encode(welcome(self.client.packet_bytes_max), &mut self.out)?;
+        let mut closing = self.front.closing.subscribe();
         loop {
             self.flush(kick).await?;
             let mut is_unscheduled = false;
@@ -322,6 +339,7 @@ impl Session {
                     }
                 }
                 () = kick.notified() => return self.end_with(SESSION_TAKEN_OVER, "taken over, or taken off the roster").await,
+                _ = closing.changed() => return self.end_with(SHUTTING_DOWN, "shutting down").await,
                 () = sleep_until(deadline) => return self.end_with(KEEP_ALIVE_TIMEOUT, "nothing heard for one and a half keep-alives").await,
             }
             if is_unscheduled {
@@ -362,8 +380,11 @@ impl Session {
                     // The router answers once a filter or not at all: the front answers, and swallows its answer.
                     let reasons = vec![UnsubAckReason::Success; unsubscribe.filters.len()];
                     codec::encode(Packet::UnsubAck(UnsubAck { pkid: unsubscribe.pkid, reasons }, None), &mut self.out)?;
-                    let filters: Vec<String> =
-                        unsubscribe.filters.into_iter().filter(|filter| self.client.principal.may_subscribe(filter)).collect();
+                    let filters: Vec<String> = unsubscribe
+                        .filters
+                        .into_iter()
+                        .filter(|filter| self.client.principal.may_subscribe(filter))
+                        .collect();
                     if !filters.is_empty() {
                         packets.push(Packet::Unsubscribe(Unsubscribe { pkid: unsubscribe.pkid, filters }, None));
                     }
@@ -379,7 +400,12 @@ impl Session {
         Ok(None)
     }
 
-    fn take_publish(&mut self, publish: &Publish, properties: Option<&PublishProperties>, packets: &mut Vec<Packet>) -> io::Result<()> {
+    fn take_publish(
+        &mut self,
+        publish: &Publish,
+        properties: Option<&PublishProperties>,
+        packets: &mut Vec<Packet>,
+    ) -> io::Result<()> {
         let (qos, pkid) = codec::meta(publish);
         let Some(topic) = authorised(self.client.principal, publish, properties, qos) else {
             tracing::warn!(component = %self.client.principal.id, topic = %String::from_utf8_lossy(&publish.topic).escape_debug(), "publish denied");
@@ -456,7 +482,8 @@ impl Session {
             }
             Some(Notification::DeviceAck(ack)) => match Packet::from(ack) {
                 Packet::SubAck(ack, _) => {
-                    let (pkid, codes) = self.subscriptions.pop_front().ok_or_else(|| invalid("a SUBACK for nothing"))?;
+                    let (pkid, codes) =
+                        self.subscriptions.pop_front().ok_or_else(|| invalid("a SUBACK for nothing"))?;
                     let mut granted = ack.return_codes.into_iter();
                     let return_codes = codes
                         .into_iter()

@@ -67,10 +67,19 @@ impl Component {
 impl Core {
     /// Registers a key: a new one gets an id, a known one its own again, so that a lost answer can be
     /// asked for again.
-    pub fn register(&mut self, component_type: ComponentType, name: &str, public_key: [u8; 32], now: Timestamp) -> Result<(ComponentId, Vec<Action>), Fault> {
+    pub fn register(
+        &mut self,
+        component_type: ComponentType,
+        name: &str,
+        public_key: [u8; 32],
+        now: Timestamp,
+    ) -> Result<(ComponentId, Vec<Action>), Fault> {
         if let Some(known) = self.components.values().find(|component| component.public_key == public_key) {
             if known.state == ComponentState::Retired {
-                return Err(Fault::new(FaultCode::Revoked, "the component was taken off the roster; join with a new key and token"));
+                return Err(Fault::new(
+                    FaultCode::Revoked,
+                    "the component was taken off the roster; join with a new key and token",
+                ));
             }
             if known.component_type != component_type {
                 return Err(Fault::new(FaultCode::NotAuthorized, "the key belongs to a component of another type"));
@@ -99,7 +108,9 @@ impl Core {
             return Err(Fault::new(FaultCode::NotAuthorized, "the id belongs to another component"));
         }
         match self.components.get(&sender) {
-            None => Err(Fault::new(FaultCode::UnknownComponent, "this id was never registered here: join with a token")),
+            None => {
+                Err(Fault::new(FaultCode::UnknownComponent, "this id was never registered here: join with a token"))
+            }
             Some(component) if component.state == ComponentState::Retired => {
                 Err(Fault::new(FaultCode::Revoked, "the component was taken off the roster"))
             }
@@ -109,9 +120,9 @@ impl Core {
 
     /// Whether a component may be connected.
     pub fn is_admitted(&self, id: ComponentId, component_type: ComponentType) -> bool {
-        self.components
-            .get(&id)
-            .is_some_and(|component| component.component_type == component_type && component.state != ComponentState::Retired)
+        self.components.get(&id).is_some_and(|component| {
+            component.component_type == component_type && component.state != ComponentState::Retired
+        })
     }
 
     /// The handshake: each URN is answered by itself.
@@ -127,21 +138,28 @@ impl Core {
         let mut labels = Vec::new();
         for endpoint in &advertisement.endpoints {
             let known = self.components.get(&sender).and_then(|component| {
-                component.endpoints.iter().find(|(name, _)| *name == endpoint.local_name).map(|(_, entry)| entry.endpoint)
+                component
+                    .endpoints
+                    .iter()
+                    .find(|(name, _)| *name == endpoint.local_name)
+                    .map(|(_, entry)| entry.endpoint)
             });
             let label = known.unwrap_or_else(|| EndpointId(self.ids.next()));
-            labels.push((endpoint.local_name.clone(), EndpointEntry { endpoint: label, facts: endpoint.facts.clone() }));
+            labels
+                .push((endpoint.local_name.clone(), EndpointEntry { endpoint: label, facts: endpoint.facts.clone() }));
         }
         let repositories = self
             .components
             .values()
-            .filter(|component| component.component_type == ComponentType::RepositoryInterface && component.state == ComponentState::Active)
+            .filter(|component| {
+                component.component_type == ComponentType::RepositoryInterface
+                    && component.state == ComponentState::Active
+            })
             .map(|component| component.id)
             .collect();
-        let component = self
-            .components
-            .get_mut(&sender)
-            .ok_or_else(|| Fault::new(FaultCode::UnknownComponent, "this id was never registered here: join with a token"))?;
+        let component = self.components.get_mut(&sender).ok_or_else(|| {
+            Fault::new(FaultCode::UnknownComponent, "this id was never registered here: join with a token")
+        })?;
         if component.component_type != ComponentType::PostureCollectionService && !labels.is_empty() {
             return Err(Fault::new(FaultCode::NotAuthorized, "only a collector speaks for endpoints"));
         }
@@ -159,7 +177,8 @@ impl Core {
         component.endpoints = labels;
         component.software_version = Some(shown(&advertisement.software_version));
         component.heard = Some(now);
-        component.state = if component.capabilities.is_empty() { ComponentState::Registered } else { ComponentState::Active };
+        component.state =
+            if component.capabilities.is_empty() { ComponentState::Registered } else { ComponentState::Active };
         let mut actions = vec![Action::StoreComponent(Box::new(component.clone()))];
         // What it was asked before it went away, it is asked again.
         actions.extend(self.ask_again(sender, now));
@@ -173,8 +192,10 @@ impl Core {
         if !matches!(component.state, ComponentState::Suspect | ComponentState::Unavailable) {
             return Vec::new();
         }
-        component.state = if component.capabilities.is_empty() { ComponentState::Registered } else { ComponentState::Active };
-        let announce = Action::Announce { code: "liveness.available", text: format!("{} is heard again", component.name) };
+        component.state =
+            if component.capabilities.is_empty() { ComponentState::Registered } else { ComponentState::Active };
+        let announce =
+            Action::Announce { code: "liveness.available", text: format!("{} is heard again", component.name) };
         let mut actions = vec![Action::StoreComponent(Box::new(component.clone())), announce];
         actions.extend(self.ask_again(sender, now));
         actions
@@ -182,13 +203,13 @@ impl Core {
 
     /// Takes a component off the roster for good.
     pub fn retire(&mut self, id: ComponentId) -> Result<Vec<Action>, Fault> {
-        let component = self
-            .components
-            .get_mut(&id)
-            .ok_or_else(|| Fault::new(FaultCode::UnknownComponent, format!("no component has the id {id}; `muster roster` lists them")))?;
+        let component = self.components.get_mut(&id).ok_or_else(|| {
+            Fault::new(FaultCode::UnknownComponent, format!("no component has the id {id}; `muster roster` lists them"))
+        })?;
         component.state = ComponentState::Retired;
         component.capabilities.clear();
-        let announce = Action::Announce { code: "security.retired", text: format!("{} was taken off the roster", component.name) };
+        let announce =
+            Action::Announce { code: "security.retired", text: format!("{} was taken off the roster", component.name) };
         Ok(vec![Action::StoreComponent(Box::new(component.clone())), Action::Kick(id), announce])
     }
 

@@ -259,7 +259,9 @@ impl Core {
         let mut unknown: Vec<&String> = targets.iter().collect();
         let mut found = Vec::new();
         for component in self.components.values() {
-            if component.state == ComponentState::Retired || component.component_type != ComponentType::PostureCollectionService {
+            if component.state == ComponentState::Retired
+                || component.component_type != ComponentType::PostureCollectionService
+            {
                 continue;
             }
             let mut endpoints = Vec::new();
@@ -292,8 +294,10 @@ impl Core {
     pub fn status(&mut self, transaction: TransactionId, status: &StatusNotification, now: Timestamp) -> Vec<Action> {
         let (Some(request), Some(phase)) = (status.request, status.phase) else { return Vec::new() };
         let Some(workflow) = self.workflows.get_mut(&transaction) else { return Vec::new() };
-        let Some(responder) =
-            workflow.responders.iter_mut().find(|responder| responder.request == request && responder.component == status.publisher)
+        let Some(responder) = workflow
+            .responders
+            .iter_mut()
+            .find(|responder| responder.request == request && responder.component == status.publisher)
         else {
             return Vec::new();
         };
@@ -358,7 +362,11 @@ impl Core {
         let active = |component_type: ComponentType, capability: Capability| {
             self.components
                 .values()
-                .filter(move |component| component.component_type == component_type && component.state == ComponentState::Active && component.has(capability))
+                .filter(move |component| {
+                    component.component_type == component_type
+                        && component.state == ComponentState::Active
+                        && component.has(capability)
+                })
                 .map(|component| component.id)
         };
         // The evaluator with the least to do; of several repositories, the first.
@@ -370,7 +378,10 @@ impl Core {
             workflow.ended = Some(now);
             let text = if evaluator.is_none() { "no evaluator is active" } else { "no repository is active" };
             let fault = Fault::new(FaultCode::Busy, format!("{text}; `muster roster` shows why"));
-            return vec![Action::StoreWorkflow(Box::new(workflow.clone())), Action::Tell(id, Box::new(OperatorEvent::Fault(fault)))];
+            return vec![
+                Action::StoreWorkflow(Box::new(workflow.clone())),
+                Action::Tell(id, Box::new(OperatorEvent::Fault(fault))),
+            ];
         };
         workflow.responders.push(Responder {
             component: evaluator,

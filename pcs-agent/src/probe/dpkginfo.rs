@@ -33,7 +33,9 @@ impl Probe for DpkgInfo {
         let mut items = Vec::new();
         for package in packages {
             let is_wanted = if name.operation == Operation::Equals {
-                name.values.iter().any(|wanted| wanted == &package.name || *wanted == format!("{}:{}", package.name, package.arch))
+                name.values
+                    .iter()
+                    .any(|wanted| wanted == &package.name || *wanted == format!("{}:{}", package.name, package.arch))
             } else {
                 name.matches(&package.name)?
             };
@@ -54,14 +56,20 @@ pub(crate) fn parse(status: &str) -> Vec<Package> {
         .split("\n\n")
         .filter_map(|paragraph| {
             let field = |name: &str| {
-                paragraph.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(|value| value.trim().to_owned()))
+                paragraph
+                    .lines()
+                    .find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(|value| value.trim().to_owned()))
             };
             let state = field("Status")?;
             let state = state.split_whitespace().nth(2)?;
             if matches!(state, "not-installed" | "config-files") {
                 return None;
             }
-            Some(Package { name: field("Package")?, arch: field("Architecture").unwrap_or_default(), version: field("Version")? })
+            Some(Package {
+                name: field("Package")?,
+                arch: field("Architecture").unwrap_or_default(),
+                version: field("Version")?,
+            })
         })
         .collect()
 }

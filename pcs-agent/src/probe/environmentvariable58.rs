@@ -43,7 +43,10 @@ impl Probe for EnvironmentVariable58 {
                             ItemEntity::text("value", value),
                         ];
                         let item = Item::new(Self::KIND, entities);
-                        if query.entity("name").map_or(Ok(true), |name| name.matches(item.value("name").unwrap_or_default()))? {
+                        if query
+                            .entity("name")
+                            .map_or(Ok(true), |name| name.matches(item.value("name").unwrap_or_default()))?
+                        {
                             items.push(item);
                         }
                     }

@@ -57,10 +57,18 @@ fn item(host: &Host, entry: &Entry, metadata: &Metadata) -> Item {
     entities.push(ItemEntity::int("size", metadata.size()));
     let mode = metadata.mode();
     for (name, bit) in [
-        ("suid", 0o4000), ("sgid", 0o2000), ("sticky", 0o1000),
-        ("uread", 0o400), ("uwrite", 0o200), ("uexec", 0o100),
-        ("gread", 0o040), ("gwrite", 0o020), ("gexec", 0o010),
-        ("oread", 0o004), ("owrite", 0o002), ("oexec", 0o001),
+        ("suid", 0o4000),
+        ("sgid", 0o2000),
+        ("sticky", 0o1000),
+        ("uread", 0o400),
+        ("uwrite", 0o200),
+        ("uexec", 0o100),
+        ("gread", 0o040),
+        ("gwrite", 0o020),
+        ("gexec", 0o010),
+        ("oread", 0o004),
+        ("owrite", 0o002),
+        ("oexec", 0o001),
     ] {
         entities.push(ItemEntity::boolean(name, mode & bit != 0));
     }

@@ -73,8 +73,21 @@ impl FileSystems {
             "local" => {
                 let mounts = partition::mounts(host).unwrap_or_default();
                 let is_local = |mount: &&partition::Mount| {
-                    !matches!(mount.fs_type.as_str(), "nfs" | "nfs4" | "cifs" | "smbfs" | "smb3" | "afs" | "ceph" | "9p" | "autofs" | "fuse.sshfs" | "ncpfs" | "coda")
-                        && !mount.device.starts_with("//")
+                    !matches!(
+                        mount.fs_type.as_str(),
+                        "nfs"
+                            | "nfs4"
+                            | "cifs"
+                            | "smbfs"
+                            | "smb3"
+                            | "afs"
+                            | "ceph"
+                            | "9p"
+                            | "autofs"
+                            | "fuse.sshfs"
+                            | "ncpfs"
+                            | "coda"
+                    ) && !mount.device.starts_with("//")
                         && !mount.device.contains(":/")
                 };
                 let devices = mounts.iter().filter(is_local).filter_map(|mount| host.lstat(&mount.mount_point).ok());
@@ -154,7 +167,11 @@ impl Walker<'_> {
                 "down" => {
                     let recurse = query.behavior("recurse", "symlinks and directories");
                     let recursion = Recursion {
-                        depth_max: query.behavior("max_depth", "-1").parse::<i64>().ok().and_then(|depth| usize::try_from(depth).ok()),
+                        depth_max: query
+                            .behavior("max_depth", "-1")
+                            .parse::<i64>()
+                            .ok()
+                            .and_then(|depth| usize::try_from(depth).ok()),
                         directories: recurse.contains("directories"),
                         links: recurse.contains("symlinks"),
                     };
@@ -272,7 +289,8 @@ impl Walker<'_> {
         if recursion.depth_max.is_none_or(|depth_max| depth < depth_max) {
             for (name, is_directory, is_link) in self.list(directory)? {
                 let path = Entry { path: directory.to_owned(), filename: Some(name) }.filepath();
-                let is_followed = is_link && recursion.links && self.host.stat(&path).is_ok_and(|metadata| metadata.is_dir());
+                let is_followed =
+                    is_link && recursion.links && self.host.stat(&path).is_ok_and(|metadata| metadata.is_dir());
                 if is_directory && recursion.directories || is_followed {
                     self.down(&path, depth + 1, device, recursion, filename, open)?;
                 }
@@ -302,7 +320,8 @@ impl Walker<'_> {
         let entries = match std::fs::read_dir(self.host.locate_followed(directory)) {
             Ok(entries) => entries,
             Err(error) => {
-                if error.kind() == std::io::ErrorKind::PermissionDenied {
+                // What even root may not read, such as parts of /proc, is not there, as for `oscap`.
+                if error.kind() == std::io::ErrorKind::PermissionDenied && !rustix::process::geteuid().is_root() {
                     self.found.denied.push(directory.to_owned());
                 }
                 return Ok(Vec::new());
@@ -406,7 +425,12 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let at = |path: &str| root.path().join(path);
         std::fs::create_dir_all(at("etc/ssh/sshd_config.d/deep")).unwrap();
-        for file in ["etc/ssh/sshd_config", "etc/ssh/sshd_config.d/a.conf", "etc/ssh/sshd_config.d/b.txt", "etc/ssh/sshd_config.d/deep/c.conf"] {
+        for file in [
+            "etc/ssh/sshd_config",
+            "etc/ssh/sshd_config.d/a.conf",
+            "etc/ssh/sshd_config.d/b.txt",
+            "etc/ssh/sshd_config.d/deep/c.conf",
+        ] {
             std::fs::write(at(file), "x").unwrap();
         }
         symlink("/etc/ssh/sshd_config.d", at("etc/ssh/link")).unwrap();
@@ -416,12 +440,20 @@ mod tests {
     }
 
     fn entity(name: &str, operation: Operation, value: &str) -> QueryEntity {
-        QueryEntity { name: name.into(), operation, datatype: Datatype::String, values: vec![value.into()], var_check: Check::All, is_nil: value.is_empty() }
+        QueryEntity {
+            name: name.into(),
+            operation,
+            datatype: Datatype::String,
+            values: vec![value.into()],
+            var_check: Check::All,
+            is_nil: value.is_empty(),
+        }
     }
 
     fn found(entities: Vec<QueryEntity>, behaviors: &[(&str, &str)]) -> Vec<String> {
         let (_root, host) = tree();
-        let behaviors: BTreeMap<String, String> = behaviors.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let behaviors: BTreeMap<String, String> =
+            behaviors.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let query = Query { kind: "unix:file".into(), entities, behaviors };
         let mut found: Vec<String> = find(&host, &query).unwrap().entries.iter().map(Entry::filepath).collect();
         found.sort();
@@ -440,7 +472,8 @@ mod tests {
     #[test]
     fn path_and_filename_mean_a_directorys_own_files() {
         use Operation::{Equals, PatternMatch};
-        let query = || vec![entity("path", Equals, "/etc/ssh/sshd_config.d/"), entity("filename", PatternMatch, r"\.conf$")];
+        let query =
+            || vec![entity("path", Equals, "/etc/ssh/sshd_config.d/"), entity("filename", PatternMatch, r"\.conf$")];
         assert_eq!(found(query(), &[]), ["/etc/ssh/sshd_config.d/a.conf"]);
         let down = found(query(), &[("recurse_direction", "down"), ("recurse", "directories")]);
         assert_eq!(down, ["/etc/ssh/sshd_config.d/a.conf", "/etc/ssh/sshd_config.d/deep/c.conf"]);

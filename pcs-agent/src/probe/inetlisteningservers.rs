@@ -82,7 +82,10 @@ fn holders(host: &Host) -> BTreeMap<u64, Holder> {
         for descriptor in descriptors.filter_map(Result::ok) {
             let Ok(target) = std::fs::read_link(descriptor.path()) else { continue };
             let target = target.to_string_lossy();
-            let inode = target.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')).and_then(|inode| inode.parse().ok());
+            let inode = target
+                .strip_prefix("socket:[")
+                .and_then(|rest| rest.strip_suffix(']'))
+                .and_then(|inode| inode.parse().ok());
             if let Some(inode) = inode {
                 let name = std::fs::read_to_string(base.join("comm")).unwrap_or_default().trim_end().to_owned();
                 let user_id = std::fs::metadata(&base).map(|metadata| metadata.uid()).unwrap_or_default();

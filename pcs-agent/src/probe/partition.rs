@@ -51,7 +51,12 @@ pub(crate) fn mounts(host: &Host) -> Result<Vec<Mount>, ReadError> {
         .lines()
         .filter_map(|line| {
             let mut fields = line.split(' ').map(unescape);
-            Some(Mount { device: fields.next()?, mount_point: fields.next()?, fs_type: fields.next()?, options: fields.next()? })
+            Some(Mount {
+                device: fields.next()?,
+                mount_point: fields.next()?,
+                fs_type: fields.next()?,
+                options: fields.next()?,
+            })
         })
         .collect())
 }
@@ -61,7 +66,11 @@ fn unescape(field: &str) -> String {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field.as_bytes();
     while let Some((first, after)) = rest.split_first() {
-        let octal = after.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        let octal = after
+            .get(..3)
+            .filter(|_| *first == b'\\')
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
         match octal {
             Some(byte) => {
                 bytes.push(byte);
@@ -78,10 +87,8 @@ fn unescape(field: &str) -> String {
 
 fn item(host: &Host, mount: &Mount) -> Option<Item> {
     let sizes = rustix::fs::statvfs(host.locate_followed(&mount.mount_point)).ok()?;
-    let mut entities = vec![
-        ItemEntity::text("mount_point", &mount.mount_point),
-        ItemEntity::text("device", &mount.device),
-    ];
+    let mut entities =
+        vec![ItemEntity::text("mount_point", &mount.mount_point), ItemEntity::text("device", &mount.device)];
     entities.push(match uuid(host, &mount.device) {
         Some(uuid) => ItemEntity::text("uuid", uuid),
         None => ItemEntity::without_value("uuid", Datatype::String, Status::DoesNotExist),

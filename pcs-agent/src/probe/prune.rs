@@ -36,7 +36,11 @@ impl Prune {
             Some(known) => {
                 let is_deeper = known.is_whole && components.len() >= known.pieces.len();
                 !is_deeper
-                    && known.pieces.iter().zip(&components).all(|(piece, component)| piece.is_match(component.as_bytes()).unwrap_or(true))
+                    && known
+                        .pieces
+                        .iter()
+                        .zip(&components)
+                        .all(|(piece, component)| piece.is_match(component.as_bytes()).unwrap_or(true))
             }
         })
     }
@@ -110,7 +114,11 @@ fn is_closed(piece: &str) -> bool {
                 let class: String = characters.by_ref().take_while(|inside| *inside != ']').collect();
                 let is_negated = class.starts_with('^');
                 // Ranges and escapes might hide a slash; only `-` between letters or digits is plain.
-                if class.contains('\\') || class.contains('[') || is_negated != class.contains('/') || has_wide_range(&class) {
+                if class.contains('\\')
+                    || class.contains('[')
+                    || is_negated != class.contains('/')
+                    || has_wide_range(&class)
+                {
                     return false;
                 }
             }

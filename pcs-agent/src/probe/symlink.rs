@@ -31,15 +31,24 @@ impl Probe for Symlink {
                 Err(error) => return Err(ProbeError::Broken(format!("{path}: {error}"))),
             }
             let located = host.locate_followed(path);
-            let target = if host.is_live() { std::fs::canonicalize(&located) } else { std::fs::metadata(&located).map(|_| located) };
+            let target = if host.is_live() {
+                std::fs::canonicalize(&located)
+            } else {
+                std::fs::metadata(&located).map(|_| located)
+            };
             match target {
                 Ok(target) => {
-                    let entities =
-                        vec![ItemEntity::text("filepath", path), ItemEntity::text("canonical_path", host.path_of(&target))];
+                    let entities = vec![
+                        ItemEntity::text("filepath", path),
+                        ItemEntity::text("canonical_path", host.path_of(&target)),
+                    ];
                     items.push(Item::new(Self::KIND, entities));
                 }
                 Err(_) => {
-                    return Ok(Collected::nothing(Flag::Error, format!("the target of the link '{path}' does not exist, or the link leads to itself")));
+                    return Ok(Collected::nothing(
+                        Flag::Error,
+                        format!("the target of the link '{path}' does not exist, or the link leads to itself"),
+                    ));
                 }
             }
         }

@@ -55,7 +55,12 @@ impl Probe for Sysctl {
     }
 }
 
-fn walk(host: &Host, directory: &str, depth: usize, visit: &mut dyn FnMut(&str) -> Result<(), ProbeError>) -> Result<(), ProbeError> {
+fn walk(
+    host: &Host,
+    directory: &str,
+    depth: usize,
+    visit: &mut dyn FnMut(&str) -> Result<(), ProbeError>,
+) -> Result<(), ProbeError> {
     // `oscap` goes seven levels down.
     if depth > 7 {
         return Ok(());

@@ -44,7 +44,8 @@ impl Systemd {
         let deadline = Duration::from_secs(DBUS_SECONDS_MAX);
         let connection = runtime
             .block_on(async {
-                let builder = zbus::connection::Builder::address(format!("unix:path={SOCKET}").as_str()).method_timeout(deadline);
+                let builder =
+                    zbus::connection::Builder::address(format!("unix:path={SOCKET}").as_str()).method_timeout(deadline);
                 tokio::time::timeout(deadline, builder.build()).await
             })
             .map_err(|_| no_answer("no answer in time"))?
@@ -72,7 +73,13 @@ impl Systemd {
         let properties: std::collections::HashMap<String, OwnedVariant> = self.runtime.block_on(async {
             let reply = self
                 .connection
-                .call_method(Some(DESTINATION), path.as_str(), Some("org.freedesktop.DBus.Properties"), "GetAll", &(UNIT,))
+                .call_method(
+                    Some(DESTINATION),
+                    path.as_str(),
+                    Some("org.freedesktop.DBus.Properties"),
+                    "GetAll",
+                    &(UNIT,),
+                )
                 .await
                 .map_err(no_answer)?;
             reply.body().deserialize().map_err(no_answer)

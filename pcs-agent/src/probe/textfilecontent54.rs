@@ -142,7 +142,9 @@ fn item(entry: &Entry, text: &str, instance: u64, content: &[u8], found: &oval::
         ItemEntity::text("line", text),
         ItemEntity::text("text", value(found.start, found.end)),
     ];
-    entities.extend(found.groups.iter().flatten().map(|(start, end)| ItemEntity::text("subexpression", value(*start, *end))));
+    entities.extend(
+        found.groups.iter().flatten().map(|(start, end)| ItemEntity::text("subexpression", value(*start, *end))),
+    );
     Item::new(TextFileContent54::KIND, entities)
 }
 
@@ -157,7 +159,12 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join("file"), content).unwrap();
         let entity = |name: &str, operation, datatype, value: &str| QueryEntity {
-            name: name.into(), operation, datatype, values: vec![value.into()], var_check: Check::All, is_nil: false,
+            name: name.into(),
+            operation,
+            datatype,
+            values: vec![value.into()],
+            var_check: Check::All,
+            is_nil: false,
         };
         let query = Query {
             kind: TextFileContent54::KIND.into(),

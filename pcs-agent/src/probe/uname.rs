@@ -15,9 +15,13 @@ impl Probe for Uname {
         let kernel = |name: &str| {
             host.read_text(&format!("/proc/sys/kernel/{name}")).ok().map(|text| text.trim_end().to_owned())
         };
-        let (Some(os_name), Some(os_release), Some(os_version)) = (kernel("ostype"), kernel("osrelease"), kernel("version"))
+        let (Some(os_name), Some(os_release), Some(os_version)) =
+            (kernel("ostype"), kernel("osrelease"), kernel("version"))
         else {
-            return Ok(Collected::nothing(proto::observation::Flag::NotApplicable, "needs a live system: there is no /proc/sys/kernel"));
+            return Ok(Collected::nothing(
+                proto::observation::Flag::NotApplicable,
+                "needs a live system: there is no /proc/sys/kernel",
+            ));
         };
         let machine = machine(host);
         let entities = vec![

@@ -14,7 +14,9 @@ use proto::observation::{EndpointFacts, Item};
 use proto::verdict::{EvaluationSummary, RuleResult};
 use sqlx::{Row as _, Transaction};
 
-use super::super::{Counts, Received, Store, StoreError, Stored, endpoint_text, id, json, label, time, unjson, unlabel};
+use super::super::{
+    Counts, Received, Store, StoreError, Stored, endpoint_text, id, json, label, time, unjson, unlabel,
+};
 use super::{BEGIN, Database, Pool};
 
 /// The store over a pool.
@@ -52,13 +54,20 @@ async fn is_first(tx: &mut Tx, from: Received) -> Result<bool, StoreError> {
 }
 
 /// Stores what one object found; whether it differs from what was there.
-async fn record_object(tx: &mut Tx, results: &CollectionResults, hashes: &[String], part: &CollectedPart, from: Received) -> Result<bool, StoreError> {
+async fn record_object(
+    tx: &mut Tx,
+    results: &CollectionResults,
+    hashes: &[String],
+    part: &CollectedPart,
+    from: Received,
+) -> Result<bool, StoreError> {
     let items: Vec<&String> = part.items.iter().filter_map(|at| hashes.get(*at as usize)).collect();
     let items = json(&items);
     let messages = json(&part.messages);
     let flag = label(&part.flag);
     let content = ContentHash::of(format!("{flag}\n{items}\n{messages}").as_bytes()).to_string();
-    let (endpoint, object, origin) = (endpoint_text(results.endpoint), part.object.to_string(), from.sender.to_string());
+    let (endpoint, object, origin) =
+        (endpoint_text(results.endpoint), part.object.to_string(), from.sender.to_string());
     let collected = part.collected.as_microsecond();
     let current = sqlx::query(
         "SELECT id, content, last_seen FROM observation WHERE endpoint = $1 AND object = $2 AND origin = $3 AND valid_to IS NULL",
@@ -77,10 +86,18 @@ async fn record_object(tx: &mut Tx, results: &CollectionResults, hashes: &[Strin
             return Ok(false);
         }
         if known == content {
-            sqlx::query("UPDATE observation SET last_seen = $1 WHERE id = $2").bind(collected).bind(row).execute(&mut **tx).await?;
+            sqlx::query("UPDATE observation SET last_seen = $1 WHERE id = $2")
+                .bind(collected)
+                .bind(row)
+                .execute(&mut **tx)
+                .await?;
             return Ok(false);
         }
-        sqlx::query("UPDATE observation SET valid_to = $1 WHERE id = $2").bind(collected).bind(row).execute(&mut **tx).await?;
+        sqlx::query("UPDATE observation SET valid_to = $1 WHERE id = $2")
+            .bind(collected)
+            .bind(row)
+            .execute(&mut **tx)
+            .await?;
         old_content = Some(known);
     }
     sqlx::query(
@@ -192,7 +209,12 @@ impl Store for SqlStore {
         Ok(Stored::New { change_count: results.results.len() as u64 })
     }
 
-    async fn record_policy(&self, policy: &PolicyDescription, bytes: &[u8], from: Received) -> Result<Stored, StoreError> {
+    async fn record_policy(
+        &self,
+        policy: &PolicyDescription,
+        bytes: &[u8],
+        from: Received,
+    ) -> Result<Stored, StoreError> {
         let mut tx = self.begin().await?;
         if !is_first(&mut tx, from).await? {
             return Ok(Stored::Again);
@@ -227,18 +249,25 @@ impl Store for SqlStore {
     }
 
     async fn content(&self, hash: &ContentHash) -> Result<Option<Vec<u8>>, StoreError> {
-        let row = sqlx::query("SELECT bytes FROM content WHERE hash = $1").bind(hash.as_str()).fetch_optional(&self.pool).await?;
+        let row = sqlx::query("SELECT bytes FROM content WHERE hash = $1")
+            .bind(hash.as_str())
+            .fetch_optional(&self.pool)
+            .await?;
         Ok(row.map(|row| row.try_get("bytes")).transpose()?)
     }
 
     async fn query(&self, request: &QueryRequest) -> Result<QueryResponse, StoreError> {
         let endpoint = endpoint_text(request.endpoint);
-        let facts = sqlx::query("SELECT facts FROM endpoint WHERE endpoint = $1").bind(&endpoint).fetch_optional(&self.pool).await?;
+        let facts = sqlx::query("SELECT facts FROM endpoint WHERE endpoint = $1")
+            .bind(&endpoint)
+            .fetch_optional(&self.pool)
+            .await?;
         let facts: EndpointFacts = match facts {
             Some(row) => unjson(&row.try_get::<String, _>("facts")?)?,
             None => EndpointFacts::default(),
         };
-        let mut response = QueryResponse { facts, items: Vec::new(), rows: Vec::new(), missing: Vec::new(), answered: 0 };
+        let mut response =
+            QueryResponse { facts, items: Vec::new(), rows: Vec::new(), missing: Vec::new(), answered: 0 };
         let mut positions: BTreeMap<String, u32> = BTreeMap::new();
         let mut bytes = 0;
         let as_of = request.as_of.unwrap_or(Timestamp::MAX).as_microsecond();
@@ -269,7 +298,8 @@ impl Store for SqlStore {
                     items.push(*known);
                     continue;
                 }
-                let item = sqlx::query("SELECT content FROM item WHERE hash = $1").bind(&hash).fetch_one(&self.pool).await?;
+                let item =
+                    sqlx::query("SELECT content FROM item WHERE hash = $1").bind(&hash).fetch_one(&self.pool).await?;
                 let content: String = item.try_get("content")?;
                 bytes += content.len();
                 let position = u32::try_from(response.items.len()).unwrap_or(u32::MAX);
@@ -331,11 +361,13 @@ impl Store for SqlStore {
             if request.only_summaries {
                 continue;
             }
-            let rows = sqlx::query("SELECT verdict, result FROM result WHERE transaction_id = $1 AND endpoint = $2 ORDER BY position")
-                .bind(row.try_get::<String, _>("transaction_id")?)
-                .bind(&endpoint)
-                .fetch_all(&self.pool)
-                .await?;
+            let rows = sqlx::query(
+                "SELECT verdict, result FROM result WHERE transaction_id = $1 AND endpoint = $2 ORDER BY position",
+            )
+            .bind(row.try_get::<String, _>("transaction_id")?)
+            .bind(&endpoint)
+            .fetch_all(&self.pool)
+            .await?;
             let mut results = Vec::new();
             for row in rows {
                 let verdict: String = row.try_get("verdict")?;

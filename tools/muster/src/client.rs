@@ -49,7 +49,9 @@ impl Answers {
     /// The next answer; `None` after the last one.
     pub(crate) async fn next(&mut self) -> anyhow::Result<Option<OperatorEvent>> {
         let Some(line) = self.lines.next_line().await? else { bail!("the orchestrator ended before it answered") };
-        match serde_json::from_str(&line).context("the orchestrator's answer cannot be read: are both of the same version?")? {
+        match serde_json::from_str(&line)
+            .context("the orchestrator's answer cannot be read: are both of the same version?")?
+        {
             OperatorEvent::Done => Ok(None),
             OperatorEvent::Fault(fault) => bail!("{}", fault.message),
             event => Ok(Some(event)),

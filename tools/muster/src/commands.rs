@@ -80,7 +80,8 @@ async fn status(data: &Path, output: Output) -> anyhow::Result<u8> {
         return Ok(exit::DONE);
     }
     let counts = |counts: Vec<String>| if counts.is_empty() { "none".to_owned() } else { counts.join(", ") };
-    let components = status.component_counts.iter().map(|(state, count)| format!("{count} {}", state.as_str())).collect();
+    let components =
+        status.component_counts.iter().map(|(state, count)| format!("{count} {}", state.as_str())).collect();
     let refused = status.refused_counts.iter().map(|(code, count)| format!("{count} {code}")).collect();
     for (name, value) in [
         ("orchestrator", status.orchestrator.to_string()),
@@ -108,8 +109,11 @@ async fn roster(data: &Path, output: Output) -> anyhow::Result<u8> {
     let rows = roster
         .into_iter()
         .map(|entry| {
-            let endpoints: Vec<String> =
-                entry.endpoints.iter().map(|endpoint| format!("{} ({})", endpoint.facts.host_name, endpoint.facts.os_name)).collect();
+            let endpoints: Vec<String> = entry
+                .endpoints
+                .iter()
+                .map(|endpoint| format!("{} ({})", endpoint.facts.host_name, endpoint.facts.os_name))
+                .collect();
             vec![
                 entry.name,
                 entry.component_type.to_string(),
@@ -253,7 +257,9 @@ async fn results(data: &Path, verdicts: Vec<Verdict>, output: Output) -> anyhow:
 }
 
 async fn transactions(data: &Path, output: Output) -> anyhow::Result<u8> {
-    let OperatorEvent::Transactions(views) = one(data, Ask::Transactions, &[]).await? else { bail!("unexpected answer") };
+    let OperatorEvent::Transactions(views) = one(data, Ask::Transactions, &[]).await? else {
+        bail!("unexpected answer")
+    };
     if output == Output::Json {
         show::json(&views)?;
         return Ok(exit::DONE);
@@ -291,8 +297,17 @@ async fn import(data: &Path, file: &Path, name: Option<String>, output: Output) 
     if output == Output::Json {
         show::json(&policy)?;
     } else {
-        show::line(format!("imported {}: {} ({} rules, {} profiles)", policy.name, policy.title, policy.rule_count, policy.profiles.len()));
-        show::note(format!("hint: `muster evaluate --policy {} --profile PROFILE`; `muster policy list` shows the profiles", policy.name));
+        show::line(format!(
+            "imported {}: {} ({} rules, {} profiles)",
+            policy.name,
+            policy.title,
+            policy.rule_count,
+            policy.profiles.len()
+        ));
+        show::note(format!(
+            "hint: `muster evaluate --policy {} --profile PROFILE`; `muster policy list` shows the profiles",
+            policy.name
+        ));
     }
     Ok(exit::DONE)
 }
@@ -305,7 +320,13 @@ async fn policies(data: &Path, output: Output) -> anyhow::Result<u8> {
     }
     let mut rows = Vec::new();
     for policy in policies {
-        rows.push(vec![policy.name.clone(), policy.version.clone(), "(default)".to_owned(), policy.rule_count.to_string(), policy.title]);
+        rows.push(vec![
+            policy.name.clone(),
+            policy.version.clone(),
+            "(default)".to_owned(),
+            policy.rule_count.to_string(),
+            policy.title,
+        ]);
         for profile in policy.profiles {
             let id = profile.id.rsplit("_profile_").next().unwrap_or(&profile.id).to_owned();
             rows.push(vec![policy.name.clone(), String::new(), id, profile.selected_count.to_string(), profile.title]);

@@ -139,7 +139,8 @@ pub(crate) fn verdict(result: &RuleResult) {
 /// The outcome of an evaluation: score, counts, and what is not as it should be.
 pub(crate) fn summary(endpoint: &str, summary: &EvaluationSummary, results: &[RuleResult]) {
     line("");
-    let score = summary.score.map_or_else(|| "no score: no rule counts".to_owned(), |score| format!("score {score:.1} of 100"));
+    let score =
+        summary.score.map_or_else(|| "no score: no rule counts".to_owned(), |score| format!("score {score:.1} of 100"));
     line(on_stdout(Colour::Bold, &format!("{endpoint}   {}   {score}", summary.policy)));
     let counts: Vec<String> = summary
         .counts
@@ -148,8 +149,10 @@ pub(crate) fn summary(endpoint: &str, summary: &EvaluationSummary, results: &[Ru
         .map(|(verdict, count)| on_stdout(colour_of(*verdict), &format!("{count} {verdict}")))
         .collect();
     line(counts.join("   "));
-    let mut wanting: Vec<&RuleResult> =
-        results.iter().filter(|result| matches!(result.verdict, Verdict::Fail | Verdict::Error | Verdict::Unknown)).collect();
+    let mut wanting: Vec<&RuleResult> = results
+        .iter()
+        .filter(|result| matches!(result.verdict, Verdict::Fail | Verdict::Error | Verdict::Unknown))
+        .collect();
     wanting.sort_by_key(|result| (std::cmp::Reverse(weight(result.severity)), result.verdict, result.rule.clone()));
     for result in wanting {
         line("");

@@ -76,9 +76,11 @@ async fn start_orchestrator(
     ended: &mpsc::Sender<anyhow::Error>,
     ends: &mut mpsc::Receiver<anyhow::Error>,
 ) -> anyhow::Result<orchestrator::Handle> {
-    service::data::make(data)
-        .with_context(|| format!("the data directory {} cannot be used; give another one with --data", data.display()))?;
-    let settings = orchestrator::Settings { data: data.join("orchestrator"), listen: args.listen.clone(), advertise: None };
+    service::data::make(data).with_context(|| {
+        format!("the data directory {} cannot be used; give another one with --data", data.display())
+    })?;
+    let settings =
+        orchestrator::Settings { data: data.join("orchestrator"), listen: args.listen.clone(), advertise: None };
     let (ready, is_ready) = oneshot::channel();
     let (stop, ended) = (stop.clone(), ended.clone());
     tokio::spawn(async move {
@@ -148,7 +150,13 @@ fn spawn<E: std::error::Error + Send + 'static>(
 async fn wait_until_active(handle: &orchestrator::Handle) -> anyhow::Result<()> {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(START_SECONDS);
     while tokio::time::Instant::now() < deadline {
-        let active = handle.status().await.component_counts.iter().find(|(state, _)| *state == ComponentState::Active).map(|(_, count)| *count);
+        let active = handle
+            .status()
+            .await
+            .component_counts
+            .iter()
+            .find(|(state, _)| *state == ComponentState::Active)
+            .map(|(_, count)| *count);
         if active.unwrap_or_default() >= 3 {
             return Ok(());
         }

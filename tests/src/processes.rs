@@ -1,0 +1,173 @@
+//! The shipped binaries as processes of their own.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use proto::capability::ComponentType;
+use proto::operator::{Ask, OperatorEvent};
+
+use crate::{ask, eventually, workspace};
+
+/// Where the binaries are; they are built on first use.
+pub fn binaries() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let status = Command::new(cargo)
+            .args(["build", "--quiet", "--workspace", "--bins"])
+            .current_dir(workspace())
+            .status()
+            .expect("cargo runs");
+        assert!(status.success(), "the binaries cannot be built");
+        // This test is in `target/PROFILE/deps`.
+        let test = std::env::current_exe().expect("the test's own path");
+        test.parent().and_then(Path::parent).expect("a target directory").to_owned()
+    })
+}
+
+/// A process that ends with the test.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    command: Vec<String>,
+}
+
+impl Process {
+    fn start(command: Vec<String>) -> Self {
+        let child = Command::new(binaries().join(&command[0]))
+            .args(&command[1..])
+            .env("MUSTER_LOG", "warn")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let mut process = Self { child, command };
+        let name = process.command[0].clone();
+        if let Some(stderr) = process.child.stderr.take() {
+            std::thread::spawn(move || {
+                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                    println!("[{name}] {line}");
+                }
+            });
+        }
+        process
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// `kill -9`, and started again with the same words.
+    pub fn restart(&mut self) {
+        self.kill();
+        *self = Self::start(self.command.clone());
+    }
+
+    /// The memory that it holds, in KiB, and the most that it held.
+    pub fn memory_kib(&self) -> (u64, u64) {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let field = |name: &str| {
+            status
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
+                .unwrap_or_default()
+        };
+        (field("VmRSS:"), field("VmHWM:"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// An installation of four processes.
+#[derive(Debug)]
+pub struct Processes {
+    /// Where its data is.
+    pub data: tempfile::TempDir,
+    /// `muster-orchestrator`.
+    pub orchestrator: Process,
+    /// `muster-repository`.
+    pub repository: Process,
+    /// `muster-pes-evaluator`.
+    pub evaluator: Process,
+    /// `muster-pcs-agent`.
+    pub collector: Process,
+}
+
+impl Processes {
+    /// Starts all four and waits until they are active.
+    pub async fn start(root: &Path) -> Self {
+        let data = tempfile::tempdir().expect("a temporary directory");
+        // A free port, taken again at once: the orchestrator has to come back to the same one.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+        let words = |binary: &str, directory: &str, more: &[&str]| {
+            let path = data.path().join(directory).display().to_string();
+            let mut words = vec![binary.to_owned(), "--data".to_owned(), path];
+            words.extend(more.iter().map(|word| (*word).to_owned()));
+            words
+        };
+        let orchestrator =
+            Process::start(words("muster-orchestrator", "orchestrator", &["--listen", &format!("127.0.0.1:{port}")]));
+        let directory = data.path().join("orchestrator");
+        let token = async |component_type| {
+            eventually("the orchestrator makes a token", async || {
+                let ask_token = Ask::TokenCreate { component_type, uses: 1, ttl_seconds: 600 };
+                match ask(&directory, ask_token, &[]).await.ok()?.into_iter().next()? {
+                    OperatorEvent::Token(token) => Some(token),
+                    _ => None,
+                }
+            })
+            .await
+        };
+        let repository_token = token(ComponentType::RepositoryInterface).await;
+        let evaluator_token = token(ComponentType::PostureEvaluationService).await;
+        let collector_token = token(ComponentType::PostureCollectionService).await;
+        let root = root.display().to_string();
+        let processes = Self {
+            repository: Process::start(words("muster-repository", "repository", &["--join-token", &repository_token])),
+            evaluator: Process::start(words("muster-pes-evaluator", "pes-evaluator", &["--join-token", &evaluator_token])),
+            collector: Process::start(words(
+                "muster-pcs-agent",
+                "pcs-agent",
+                &["--join-token", &collector_token, "--root", &root],
+            )),
+            orchestrator,
+            data,
+        };
+        processes.wait_for_active().await;
+        processes
+    }
+
+    /// The orchestrator's data directory.
+    pub fn orchestrator_data(&self) -> PathBuf {
+        self.data.path().join("orchestrator")
+    }
+
+    /// Waits until the three others are active and heard of late.
+    pub async fn wait_for_active(&self) {
+        eventually("the processes are active", async || {
+            let events = ask(&self.orchestrator_data(), Ask::Roster, &[]).await.ok()?;
+            let OperatorEvent::Roster(roster) = events.into_iter().next()? else { return None };
+            let active = roster.iter().filter(|entry| entry.state.as_str() == "active").count();
+            (active == 3).then_some(())
+        })
+        .await;
+    }
+
+    /// Asks, as long as nobody answers because a process is being started again.
+    pub async fn ask(&self, question: Ask) -> Vec<OperatorEvent> {
+        eventually("the orchestrator answers", async || ask(&self.orchestrator_data(), question.clone(), &[]).await.ok()).await
+    }
+
+    /// How long tests wait at most for one step.
+    pub const STEP: Duration = Duration::from_secs(30);
+}

@@ -1,0 +1,149 @@
+//! The four services as separate processes over TCP, and what is left after `kill -9`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use proto::operator::{Ask, OperatorEvent};
+use repository::store::Store as _;
+use repository::store::sqlite::SqliteStore;
+use system_tests::processes::{Processes, binaries};
+use system_tests::{BASELINE, assess, baseline, verdicts};
+
+fn expected() -> BTreeMap<String, String> {
+    assess(BASELINE, None, "/").results.iter().map(|result| (result.rule.clone(), result.verdict.to_string())).collect()
+}
+
+fn is_completed(events: &[OperatorEvent]) -> bool {
+    events.iter().any(|event| matches!(event, OperatorEvent::Ended(view) if view.state == "completed"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn separate_processes_give_the_same_verdicts_and_stay_small() {
+    let processes = Processes::start(Path::new("/")).await;
+    let events = processes.ask(Ask::Evaluate(baseline(60))).await;
+    assert!(is_completed(&events), "{events:?}");
+    assert_eq!(verdicts(&events), expected());
+    for (name, process) in [
+        ("orchestrator", &processes.orchestrator),
+        ("repository", &processes.repository),
+        ("evaluator", &processes.evaluator),
+        ("collector", &processes.collector),
+    ] {
+        let (now, most) = process.memory_kib();
+        println!("{name}: {now} KiB, at most {most} KiB");
+        assert!(most > 0 && most < 300 * 1024, "{name} holds {most} KiB");
+    }
+}
+
+/// Evaluates while `kill` hits a process in the middle, then checks that everything ended, that the
+/// verdicts are right, and that nothing was counted twice.
+async fn survives(kill: impl AsyncFnOnce(&mut Processes)) {
+    let mut processes = Processes::start(Path::new("/")).await;
+    let before = processes.ask(Ask::Evaluate(baseline(120))).await;
+    assert!(is_completed(&before));
+    let directory = processes.orchestrator_data();
+    let running = tokio::spawn(async move { system_tests::ask(&directory, Ask::Evaluate(baseline(120)), &[]).await });
+    // In the middle: the workflow has begun, and its collector has been asked.
+    system_tests::eventually("the workflow is open", async || {
+        let events = system_tests::ask(&processes.orchestrator_data(), Ask::Transactions, &[]).await.ok()?;
+        let OperatorEvent::Transactions(views) = events.into_iter().next()? else { return None };
+        (views.len() == 2).then_some(())
+    })
+    .await;
+    kill(&mut processes).await;
+    let _ = running.await;
+    processes.wait_for_active().await;
+    system_tests::eventually("every workflow has ended", async || {
+        let events = system_tests::ask(&processes.orchestrator_data(), Ask::Transactions, &[]).await.ok()?;
+        let OperatorEvent::Transactions(views) = events.into_iter().next()? else { return None };
+        (views.len() == 2 && views.iter().all(|view| view.state == "completed")).then_some(())
+    })
+    .await;
+    let after = processes.ask(Ask::Evaluate(baseline(120))).await;
+    assert!(is_completed(&after), "{after:?}");
+    assert_eq!(verdicts(&after), expected());
+    let database = processes.data.path().join("repository/repository.db");
+    for process in [&mut processes.collector, &mut processes.evaluator, &mut processes.repository, &mut processes.orchestrator] {
+        process.kill();
+    }
+    let store = SqliteStore::open(&database).await.unwrap();
+    let counts = store.counts().await.unwrap();
+    // Three evaluations of 62 rules, each result once; one current observation an object.
+    assert_eq!(counts.result_count, 3 * 62);
+    let objects = scap::compile::compile(&scap::datastream::read(BASELINE.to_vec()).unwrap(), None).unwrap().collection.report.len();
+    assert_eq!(counts.current_count, objects as u64);
+    assert_eq!(counts.change_count, counts.current_count + counts.past_count);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_collector_is_asked_again() {
+    survives(async |processes| processes.collector.restart()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_repository_loses_nothing_that_it_acknowledged() {
+    survives(async |processes| processes.repository.restart()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_evaluator_is_asked_again() {
+    survives(async |processes| processes.evaluator.restart()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_orchestrator_goes_on_with_its_workflows() {
+    survives(async |processes| processes.orchestrator.restart()).await;
+}
+
+#[test]
+fn the_main_job_ends_with_a_code_that_says_whether_everything_passed() {
+    let data = tempfile::tempdir().unwrap();
+    let run = |more: &[&str]| {
+        Command::new(binaries().join("muster"))
+            .args(["up", "--once", "--listen", "127.0.0.1:0", "--data"])
+            .arg(data.path().join("muster"))
+            .args(more)
+            .output()
+            .unwrap()
+    };
+    let expected = assess(BASELINE, None, "/");
+    let is_met = expected.results.iter().all(|result| !matches!(result.verdict.as_str(), "fail" | "error" | "unknown"));
+    let output = run(&[]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(if is_met { 0 } else { 2 }), "{text}");
+    assert!(text.contains("score"), "{text}");
+    assert_eq!(run(&["--policy", "nothing"]).status.code(), Some(1));
+}
+
+#[test]
+fn a_port_in_use_and_a_directory_in_use_are_errors_with_a_remedy() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let data = tempfile::tempdir().unwrap();
+    let run = |listen: &str, data: &Path| {
+        let output = Command::new(binaries().join("muster"))
+            .args(["up", "--once", "--listen", listen, "--data"])
+            .arg(data)
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, text) = run(&taken.local_addr().unwrap().to_string(), data.path());
+    assert!(code == Some(1) && text.contains("--listen"), "{text}");
+    let held = service::data::DataDirectory::open(&data.path().join("orchestrator")).unwrap();
+    let (code, text) = run("127.0.0.1:0", data.path());
+    assert!(code == Some(1) && text.contains("in use"), "{text}");
+    drop(held);
+    let (code, text) = run("127.0.0.1:0", Path::new("/proc/nowhere"));
+    assert!(code == Some(1) && text.contains("--data"), "{text}");
+}
+
+#[test]
+fn wrong_words_are_answered_with_usage_and_code_64() {
+    let output = Command::new(binaries().join("muster")).args(["evaluat"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("evaluate"));
+    let output = Command::new(binaries().join("muster")).args(["status", "--data", "/nonexistent"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("muster up"));
+}

@@ -1,0 +1,286 @@
+//! The SACM loop through the public bus: annex F of the digest, over real TLS and a real broker.
+
+use std::time::Duration;
+
+use bus::Context;
+use proto::capability::{Capability, CapabilityUrn, ComponentType};
+use proto::content::ContentRef;
+use proto::fault::FaultCode;
+use proto::id::{ComponentId, RequestId, TransactionId};
+use proto::message::{
+    CapabilityAdvertisement, CapabilityAdvertisementResponse, CollectionRequest, ComponentRegistrationRequest,
+    ComponentRegistrationResponse, Message as _, Phase, RegistrationStatus, StatusNotification, ToCollector,
+};
+use proto::operator::{Ask, OperatorEvent, TransactionView};
+use proto::topic::Topic;
+use service::identity;
+use system_tests::{Installation, PATIENCE, assess, baseline, eventually, verdicts};
+use uuid::Uuid;
+
+fn ended(events: &[OperatorEvent]) -> &TransactionView {
+    events
+        .iter()
+        .find_map(|event| match event {
+            OperatorEvent::Ended(view) => Some(&**view),
+            _ => None,
+        })
+        .unwrap_or_else(|| panic!("the workflow ended: {events:?}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_evaluation_through_the_whole_system_gives_the_verdicts_of_the_bare_engine() {
+    let installation = Installation::complete().await;
+    let events = installation.ask(Ask::Evaluate(baseline(60))).await;
+    assert_eq!(ended(&events).state, "completed");
+    let expected: std::collections::BTreeMap<String, String> = assess(system_tests::BASELINE, None, "/")
+        .results
+        .iter()
+        .map(|result| (result.rule.clone(), result.verdict.to_string()))
+        .collect();
+    assert_eq!(verdicts(&events), expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stored_observations_are_evaluated_without_contacting_the_endpoint() {
+    let installation = Installation::complete().await;
+    let first = installation.ask(Ask::Evaluate(baseline(60))).await;
+    let stored = proto::operator::Workflow { is_stored_only: true, ..baseline(60) };
+    let second = installation.ask(Ask::Evaluate(stored)).await;
+    assert_eq!(verdicts(&first), verdicts(&second));
+    assert!(ended(&second).responders.iter().all(|responder| responder.operation == "evaluate"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn directed_and_broadcast_collection_store_the_same() {
+    let installation = Installation::complete().await;
+    for is_broadcast in [false, true] {
+        let workflow = proto::operator::Workflow { is_broadcast, ..baseline(60) };
+        let events = installation.ask(Ask::Evaluate(workflow)).await;
+        assert_eq!(ended(&events).state, "completed", "broadcast: {is_broadcast}");
+        assert_eq!(verdicts(&events).len(), 62);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_component_keeps_its_id_over_a_restart_and_nobody_else_gets_it() {
+    let installation = Installation::orchestrator().await;
+    let first = installation.scripted(ComponentType::PostureCollectionService, "first").await;
+    let other = installation.scripted(ComponentType::PostureCollectionService, "other").await;
+    let key = rcgen_request();
+    let request = |id: Option<ComponentId>| ComponentRegistrationRequest {
+        component_unique_identifier: id,
+        component_type: ComponentType::PostureCollectionService,
+        component_name: "first".to_owned(),
+        component_description: None,
+        certificate_signing_request: key.clone(),
+        join_proof: None,
+    };
+    let own = first.bus.own();
+    let back: ComponentRegistrationResponse =
+        first.bus.request(&Topic::Registration, &request(Some(own)), Context::alone(), PATIENCE).await.unwrap();
+    assert_eq!(back.component_unique_identifier, own);
+    let stolen: Result<ComponentRegistrationResponse, _> =
+        other.bus.request(&Topic::Registration, &request(Some(own)), Context::alone(), PATIENCE).await;
+    assert!(matches!(stolen, Err(bus::RequestError::Fault(fault)) if fault.code == FaultCode::NotAuthorized));
+}
+
+fn rcgen_request() -> String {
+    let directory = tempfile::tempdir().unwrap();
+    identity::signing_request(&identity::key(directory.path()).unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_token_does_not_let_anybody_in() {
+    let installation = Installation::orchestrator().await;
+    let token = installation.token(ComponentType::PostureEvaluationService).await;
+    // A token for an evaluator does not make a collector.
+    let settings = service::member::MemberSettings {
+        component_type: ComponentType::PostureCollectionService,
+        name: "stranger".to_owned(),
+        data: installation.data.path().join("stranger"),
+        join_token: Some(token),
+        endpoints: Vec::new(),
+    };
+    let error = service::member::start(settings).await.unwrap_err().to_string();
+    assert!(error.contains("not-authorized"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_capability_is_answered_by_itself() {
+    let installation = Installation::orchestrator().await;
+    let member = installation.scripted(ComponentType::PostureCollectionService, "collector").await;
+    let unknown = CapabilityUrn("urn:example:nobody-knows".to_owned());
+    let advertisement = CapabilityAdvertisement {
+        capabilities: vec![Capability::Heartbeat.urn(), unknown, Capability::CollectOvalBroadcast.urn(), Capability::EvaluateXccdf.urn()],
+        endpoints: Vec::new(),
+        software_version: "test".to_owned(),
+    };
+    let up = Topic::AdminUp(member.bus.own(), CapabilityAdvertisement::KIND.to_owned());
+    let answer: CapabilityAdvertisementResponse =
+        member.bus.request(&up, &advertisement, Context::alone(), PATIENCE).await.unwrap();
+    let statuses: Vec<_> = answer.capabilities.iter().map(|answer| answer.registration_status).collect();
+    use RegistrationStatus::{Failure, Success};
+    assert_eq!(statuses, [Success, Failure, Success, Failure]);
+    assert_eq!(answer.capabilities[1].messages[0].code, FaultCode::UnsupportedCapability);
+    assert_eq!(answer.capabilities[3].messages[0].code, FaultCode::NotAuthorized);
+    assert_eq!(answer.capabilities[2].capability_topics, ["/collection/oval"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_roster_survives_a_restart_and_nobody_registers_again() {
+    let installation = Installation::orchestrator_in(tempfile::tempdir().unwrap(), "127.0.0.1:0").await;
+    let port = installation.handle.status().await.listen;
+    let member = installation.scripted(ComponentType::PostureCollectionService, "collector").await;
+    let own = member.bus.own();
+    let data = installation.stop().await;
+    let installation = Installation::orchestrator_in(data, &port).await;
+    installation.wait_for_active(1).await;
+    let events = installation.ask(Ask::Roster).await;
+    let OperatorEvent::Roster(roster) = &events[0] else { panic!("{events:?}") };
+    assert_eq!(roster.iter().map(|entry| entry.component).collect::<Vec<_>>(), [own]);
+    // The administrative interface is live again: an advertisement is answered.
+    let advertisement = CapabilityAdvertisement {
+        capabilities: vec![Capability::Heartbeat.urn()],
+        endpoints: Vec::new(),
+        software_version: "test".to_owned(),
+    };
+    let up = Topic::AdminUp(own, CapabilityAdvertisement::KIND.to_owned());
+    eventually("the interface answers", async || {
+        let answer: Result<CapabilityAdvertisementResponse, _> =
+            member.bus.request(&up, &advertisement, Context::alone(), Duration::from_secs(2)).await;
+        answer.ok()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broadcast_with_a_silent_collector_ends_partial_at_the_deadline() {
+    let installation = Installation::complete().await;
+    let silent = installation.scripted(ComponentType::PostureCollectionService, "silent").await;
+    let workflow = proto::operator::Workflow { is_broadcast: true, ..baseline(4) };
+    let events = installation.ask(Ask::Collect(workflow)).await;
+    let view = ended(&events);
+    assert_eq!(view.state, "partial");
+    let states: Vec<(bool, &str)> = view
+        .responders
+        .iter()
+        .map(|responder| (responder.component == silent.bus.own(), responder.state.as_str()))
+        .collect();
+    assert!(states.contains(&(true, "no-answer")) && states.contains(&(false, "completed")), "{states:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retired_component_is_cut_off_and_stays_out() {
+    let installation = Installation::orchestrator().await;
+    let member = installation.scripted(ComponentType::PostureCollectionService, "collector").await;
+    installation.ask(Ask::Retire { component: member.bus.own() }).await;
+    let up = Topic::AdminUp(member.bus.own(), CapabilityAdvertisement::KIND.to_owned());
+    let advertisement =
+        CapabilityAdvertisement { capabilities: vec![], endpoints: vec![], software_version: "test".to_owned() };
+    let answer: Result<CapabilityAdvertisementResponse, _> =
+        member.bus.request(&up, &advertisement, Context::alone(), Duration::from_secs(3)).await;
+    assert!(matches!(answer, Err(bus::RequestError::Timeout(_))), "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unknown_policy_profile_or_target_is_named_with_what_there_is() {
+    let installation = Installation::complete().await;
+    let cases = [
+        (proto::operator::Workflow { policy: "nothing".to_owned(), ..baseline(5) }, orchestrator::BASELINE),
+        (proto::operator::Workflow { profile: Some("nothing".to_owned()), ..baseline(5) }, "profile_server"),
+        (proto::operator::Workflow { targets: vec!["nobody".to_owned()], ..baseline(5) }, "muster roster"),
+    ];
+    for (workflow, expected) in cases {
+        let events = installation.ask(Ask::Evaluate(workflow)).await;
+        let Some(OperatorEvent::Fault(fault)) = events.last() else { panic!("{events:?}") };
+        assert!(fault.message.contains(expected), "{fault}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_root_is_an_answer_and_not_a_failure() {
+    let installation = Installation::complete().await;
+    let root = tempfile::tempdir().unwrap();
+    installation.add_collector("elsewhere", root.path()).await;
+    installation.wait_for_active(4).await;
+    let events = installation.ask(Ask::Evaluate(baseline(60))).await;
+    assert_eq!(ended(&events).state, "completed");
+    let summaries = events.iter().filter(|event| matches!(event, OperatorEvent::Summary(_))).count();
+    assert_eq!(summaries, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_has_one_end_whatever_its_responder_says_later() {
+    let installation = Installation::orchestrator().await;
+    let mut member = installation.scripted(ComponentType::PostureCollectionService, "scripted").await;
+    let own = member.bus.own();
+    let script = async {
+        let message = tokio::time::timeout(PATIENCE, member.inbox.recv()).await.unwrap().unwrap();
+        let Ok(ToCollector::CollectionRequest(request)) = ToCollector::decode(message.envelope()) else { panic!() };
+        assert!(!request.plan.sha256.as_str().is_empty());
+        let status = |phase| StatusNotification {
+            publisher: own,
+            message: "scripted".to_owned(),
+            code: "collect.completed".to_owned(),
+            request: Some(request.request),
+            phase: Some(phase),
+            progress: None,
+            fault: None,
+        };
+        let context = Context::of(message.envelope().transaction);
+        member.bus.send_durable(&Topic::Status(own), &status(Phase::Completed), context).unwrap();
+        member.bus.send_durable(&Topic::Status(own), &status(Phase::Failed), context).unwrap();
+    };
+    let (events, ()) = tokio::join!(installation.ask(Ask::Collect(baseline(30))), script);
+    assert_eq!(ended(&events).state, "completed");
+    eventually("both ends are acknowledged", async || (member.bus.unacknowledged_count() == 0).then_some(())).await;
+    let events = installation.ask(Ask::Transactions).await;
+    let OperatorEvent::Transactions(views) = &events[0] else { panic!("{events:?}") };
+    assert_eq!(views[0].responders[0].state, "completed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_collectors_status_does_not_end_a_task() {
+    let installation = Installation::orchestrator().await;
+    let mut asked = installation.scripted(ComponentType::PostureCollectionService, "asked").await;
+    let liar = installation.scripted(ComponentType::PostureCollectionService, "liar").await;
+    let script = async {
+        let message = tokio::time::timeout(PATIENCE, asked.inbox.recv()).await.unwrap().unwrap();
+        let Ok(ToCollector::CollectionRequest(request)) = ToCollector::decode(message.envelope()) else { panic!() };
+        let status = StatusNotification {
+            // Says that it is the other one, on its own topic.
+            publisher: asked.bus.own(),
+            message: "all done".to_owned(),
+            code: "collect.completed".to_owned(),
+            request: Some(request.request),
+            phase: Some(Phase::Completed),
+            progress: None,
+            fault: None,
+        };
+        let context = Context::of(message.envelope().transaction);
+        liar.bus.send(&Topic::Status(liar.bus.own()), &status, context).unwrap();
+    };
+    let workflow = proto::operator::Workflow { targets: vec!["asked".to_owned()], ..baseline(4) };
+    let (events, ()) = tokio::join!(installation.ask(Ask::Collect(workflow)), script);
+    assert_eq!(ended(&events).responders[0].state, "no-answer");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_an_orchestrator_commands_a_collector() {
+    let installation = Installation::orchestrator().await;
+    let victim = installation.scripted(ComponentType::PostureCollectionService, "victim").await;
+    let mut inbox = victim.inbox;
+    let attacker = installation.scripted(ComponentType::PostureEvaluationService, "attacker").await;
+    let request = CollectionRequest {
+        request: RequestId(Uuid::now_v7()),
+        plan: ContentRef::to(b"plan"),
+        targets: Vec::new(),
+        deadline: jiff::Timestamp::now() + jiff::SignedDuration::from_mins(1),
+    };
+    let context = Context::of(TransactionId(Uuid::now_v7()));
+    // The broker denies it, whatever the envelope says.
+    attacker.bus.send(&Topic::Admin(victim.bus.own()), &request, context).unwrap();
+    attacker.bus.send(&Topic::Collection("oval".to_owned()), &request, context).unwrap();
+    let got = tokio::time::timeout(Duration::from_secs(1), inbox.recv()).await;
+    assert!(got.is_err(), "{got:?}");
+}
