@@ -353,7 +353,7 @@ impl Handle {
                 return self.shake_hands(sender, message, &advertisement).await;
             }
             ToOrchestrator::HeartbeatRequest(_) => {
-                self.answer(sender, message, &HeartbeatResponse { response: Success::Success })
+                self.answer(sender, message, &HeartbeatResponse { response: Success::Success });
             }
             // Having been heard is all that it is for.
             ToOrchestrator::HealthCheckResponse(_) => {}

@@ -115,7 +115,7 @@ impl Handle {
             ));
         }
         let (description, mut notices) = self.keep_policy(name, source).await?;
-        if self.publish(&description, Duration::from_secs(60)).await.is_err() {
+        if self.publish(&description, Duration::from_mins(1)).await.is_err() {
             notices.push("no repository has taken the policy yet; it is sent until one does".to_owned());
         }
         Ok((description, notices))
@@ -141,7 +141,7 @@ impl Handle {
         let Ok(own) = self.inner.store.policies().await else { return };
         for policy in own {
             if !known.iter().any(|known| known.name == policy.name && known.content == policy.content) {
-                let _ = self.publish(&policy, Duration::from_secs(60)).await;
+                let _ = self.publish(&policy, Duration::from_mins(1)).await;
             }
         }
     }

@@ -160,7 +160,7 @@ impl Host {
             return Err(Cut::Entries);
         }
         self.entries_left.set(left - 1);
-        if left % 256 == 0 && Instant::now() > self.deadline {
+        if left.is_multiple_of(256) && Instant::now() > self.deadline {
             return Err(Cut::Time);
         }
         Ok(())

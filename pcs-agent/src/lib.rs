@@ -87,7 +87,7 @@ pub async fn serve(member: Member, settings: &Settings, mut shutdown: Shutdown) 
 
 async fn take(worker: &Arc<Worker>, message: &Authentic) {
     match ToCollector::decode(message.envelope()) {
-        Ok(ToCollector::CollectionRequest(request)) => worker.request(*request, message).await,
+        Ok(ToCollector::CollectionRequest(request)) => worker.request(*request, message),
         Ok(ToCollector::CancelRequest(cancel)) => worker.cancel(cancel.request),
         Ok(ToCollector::PeriodicCollection(periodic)) => worker.periodic(*periodic, message).await,
         Err(fault) => worker.refuse(message, fault),

@@ -167,7 +167,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let host = Host::new(root.path());
         for (kind, collect) in PROBES {
-            let query = Query { kind: (*kind).to_owned(), entities: Vec::new(), behaviors: Default::default() };
+            let query =
+                Query { kind: (*kind).to_owned(), entities: Vec::new(), behaviors: std::collections::BTreeMap::new() };
             let collected = collect(&host, &query).unwrap_or_else(Collected::from);
             for item in &collected.items {
                 assert_eq!(item.kind, *kind);
@@ -179,7 +180,8 @@ mod tests {
     #[test]
     fn a_kind_without_a_probe_is_not_collected_and_says_so() {
         let host = Host::new("/");
-        let query = Query { kind: "linux:rpminfo".into(), entities: Vec::new(), behaviors: Default::default() };
+        let query =
+            Query { kind: "linux:rpminfo".into(), entities: Vec::new(), behaviors: std::collections::BTreeMap::new() };
         let collected = Probes::new(&host).probe(&query);
         assert_eq!(collected.flag, Flag::NotCollected);
         assert!(collected.messages[0].contains("rpminfo"));

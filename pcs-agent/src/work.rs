@@ -84,7 +84,7 @@ impl Worker {
     }
 
     /// Takes a request on, or says why not.
-    pub(crate) async fn request(&self, request: CollectionRequest, message: &Authentic) {
+    pub(crate) fn request(&self, request: CollectionRequest, message: &Authentic) {
         let task = Task { request, transaction: message.envelope().transaction };
         let own_endpoint = self.endpoint();
         let targets = &task.request.targets;

@@ -101,16 +101,11 @@ struct Task {
     transaction: TransactionId,
 }
 
+#[derive(Default)]
 struct Open {
     requests: BTreeSet<RequestId>,
     cancelled: BTreeSet<RequestId>,
     ended: Vec<(RequestId, MessageId)>,
-}
-
-impl Default for Open {
-    fn default() -> Self {
-        Self { requests: BTreeSet::new(), cancelled: BTreeSet::new(), ended: Vec::new() }
-    }
 }
 
 /// The last policy and profile, compiled: most requests in a row are for the same one.

@@ -258,7 +258,7 @@ pub enum EntityValue {
 }
 
 macro_rules! words {
-    ($(#[doc = $doc:literal])+ $name:ident { $($(#[doc = $vdoc:literal])+ $(#[default $default:tt])? $variant:ident = $text:literal,)* }) => {
+    ($(#[doc = $doc:literal])+ $name:ident $(default $default:ident)? { $($(#[doc = $vdoc:literal])+ $variant:ident = $text:literal,)* }) => {
         $(#[doc = $doc])+
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum $name { $($(#[doc = $vdoc])+ #[serde(rename = $text)] $variant,)* }
@@ -278,6 +278,12 @@ macro_rules! words {
             }
         }
 
+        $(impl Default for $name {
+            fn default() -> Self {
+                Self::$default
+            }
+        })?
+
         impl fmt::Display for $name {
             fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.pad(self.as_str())
@@ -288,7 +294,7 @@ macro_rules! words {
 
 words! {
     /// `OperationEnumeration`.
-    Operation {
+    Operation default Equals {
         /// Equal in the datatype.
         Equals = "equals",
         /// Not equal.
@@ -318,15 +324,9 @@ words! {
     }
 }
 
-impl Default for Operation {
-    fn default() -> Self {
-        Self::Equals
-    }
-}
-
 words! {
     /// `CheckEnumeration`.
-    Check {
+    Check default All {
         /// Every one.
         All = "all",
         /// One or more.
@@ -337,12 +337,6 @@ words! {
         NoneExist = "none exist",
         /// Exactly one.
         OnlyOne = "only one",
-    }
-}
-
-impl Default for Check {
-    fn default() -> Self {
-        Self::All
     }
 }
 
@@ -364,7 +358,7 @@ words! {
 
 words! {
     /// `SimpleDatatypeEnumeration` and `record`.
-    Datatype {
+    Datatype default String {
         /// Base64 or hexadecimal bytes.
         Binary = "binary",
         /// true, false, 1, 0.
@@ -391,12 +385,6 @@ words! {
         Version = "version",
         /// Fields of their own.
         Record = "record",
-    }
-}
-
-impl Default for Datatype {
-    fn default() -> Self {
-        Self::String
     }
 }
 

@@ -120,7 +120,7 @@ impl FromStr for Topic {
             ["orchestrator", component, "up", kind] => Ok(Self::AdminUp(id(component)?, word(kind)?)),
             ["collection", "results", sender] => Ok(Self::CollectionResults(id(sender)?)),
             ["evaluation", "results", sender] => Ok(Self::EvaluationResults(id(sender)?)),
-            ["collection", "results"] | ["evaluation", "results"] => Err(unknown()),
+            ["collection" | "evaluation", "results"] => Err(unknown()),
             ["collection", kind] => Ok(Self::Collection(word(kind)?)),
             ["evaluation", kind] => Ok(Self::Evaluation(word(kind)?)),
             ["status", sender] => Ok(Self::Status(id(sender)?)),

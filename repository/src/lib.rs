@@ -109,18 +109,15 @@ impl Repository {
                 self.acknowledge(&message, stored)
             }
             ToRepository::PolicyPublication(publication) => self.publish(&message, &publication).await,
-            ToRepository::PoliciesRequest(_) => match self.store.policies().await {
-                Ok(policies) => self.answer(&message, &PoliciesResponse { policies }),
-                Err(error) => Err(error),
-            },
-            ToRepository::QueryRequest(request) => match self.store.query(&request).await {
-                Ok(response) => self.answer(&message, &response),
-                Err(error) => Err(error),
-            },
-            ToRepository::ResultsRequest(request) => match self.store.results(&request).await {
-                Ok(response) => self.answer(&message, &response),
-                Err(error) => Err(error),
-            },
+            ToRepository::PoliciesRequest(_) => {
+                self.store.policies().await.map(|policies| self.answer(&message, &PoliciesResponse { policies }))
+            }
+            ToRepository::QueryRequest(request) => {
+                self.store.query(&request).await.map(|response| self.answer(&message, &response))
+            }
+            ToRepository::ResultsRequest(request) => {
+                self.store.results(&request).await.map(|response| self.answer(&message, &response))
+            }
             ToRepository::ContentRequest(request) => self.content(&message, &request).await,
         };
         if let Err(error) = outcome {
@@ -146,18 +143,17 @@ impl Repository {
 
     async fn publish(&self, message: &Authentic, publication: &PolicyPublication) -> Result<(), StoreError> {
         let policy = &publication.policy;
-        let bytes = match self.store.content(&policy.content.sha256).await? {
-            Some(bytes) => bytes,
-            None => {
-                let ask = self.directed(message, ContentRequest::KIND);
-                let context = Context::of(message.envelope().transaction);
-                match ContentStore::new(None).fetch(&self.bus, &ask, &policy.content, context).await {
-                    Ok(bytes) => bytes.to_vec(),
-                    Err(fault) => {
-                        self.bus.forget(message);
-                        self.refuse(message, &fault);
-                        return Ok(());
-                    }
+        let bytes = if let Some(bytes) = self.store.content(&policy.content.sha256).await? {
+            bytes
+        } else {
+            let ask = self.directed(message, ContentRequest::KIND);
+            let context = Context::of(message.envelope().transaction);
+            match ContentStore::new(None).fetch(&self.bus, &ask, &policy.content, context).await {
+                Ok(bytes) => bytes.to_vec(),
+                Err(fault) => {
+                    self.bus.forget(message);
+                    self.refuse(message, &fault);
+                    return Ok(());
                 }
             }
         };
@@ -168,18 +164,15 @@ impl Repository {
     async fn content(&self, message: &Authentic, request: &ContentRequest) -> Result<(), StoreError> {
         match self.store.content(&request.sha256).await? {
             Some(bytes) => self.answer(message, &chunk_of(&bytes, request)),
-            None => {
-                self.refuse(message, &Fault::new(FaultCode::ContentUnavailable, "the repository does not have it"));
-                Ok(())
-            }
+            None => self.refuse(message, &Fault::new(FaultCode::ContentUnavailable, "the repository does not have it")),
         }
+        Ok(())
     }
 
-    fn answer<M: Message>(&self, message: &Authentic, answer: &M) -> Result<(), StoreError> {
+    fn answer<M: Message>(&self, message: &Authentic, answer: &M) {
         if let Err(error) = self.bus.send(&self.directed(message, M::KIND), answer, Context::answering(message)) {
             tracing::error!(error = %Chain(&error), "the answer cannot be sent");
         }
-        Ok(())
     }
 
     fn refuse(&self, message: &Authentic, fault: &Fault) {

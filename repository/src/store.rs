@@ -62,7 +62,7 @@ pub enum StoreError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        let code = error.as_database_error().and_then(|database| database.code().map(|code| code.into_owned()));
+        let code = error.as_database_error().and_then(|database| database.code().map(std::borrow::Cow::into_owned));
         // SQLITE_FULL is 13, in whatever extended code; PostgreSQL's disk_full is 53100.
         let is_full =
             code.is_some_and(|code| code == "53100" || code.parse::<u32>().is_ok_and(|number| number & 0xff == 13));

@@ -27,7 +27,7 @@ pub mod processes;
 pub const BASELINE: &[u8] = include_bytes!("../../orchestrator/policies/muster-baseline-linux-ds.xml");
 
 /// How long anything in a test may take.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Assesses a root without any service: read, compile, collect, evaluate.
 pub fn assess(data_stream: &[u8], profile: Option<&str>, root: &str) -> Evaluation {
@@ -83,10 +83,7 @@ impl Installation {
         };
         let (ready, is_ready) = oneshot::channel();
         let run = tokio::spawn(orchestrator::run(settings, stop, Some(ready)));
-        let handle = match is_ready.await {
-            Ok(handle) => handle,
-            Err(_) => panic!("the orchestrator did not start: {:?}", run.await),
-        };
+        let Ok(handle) = is_ready.await else { panic!("the orchestrator did not start: {:?}", run.await) };
         Self { data, handle, stopper }
     }
 

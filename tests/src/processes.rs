@@ -1,10 +1,11 @@
 //! The shipped binaries as processes of their own.
 
+#![allow(clippy::print_stderr, reason = "what a process says belongs in the test's output")]
+
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use proto::capability::ComponentType;
 use proto::operator::{Ask, OperatorEvent};
@@ -50,7 +51,7 @@ impl Process {
         if let Some(stderr) = process.child.stderr.take() {
             std::thread::spawn(move || {
                 for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                    println!("[{name}] {line}");
+                    eprintln!("[{name}] {line}");
                 }
             });
         }
@@ -61,6 +62,12 @@ impl Process {
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// `kill -STOP`: it does nothing more until it is killed.
+    pub fn hold(&self) {
+        let id = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+        rustix::process::kill_process(id, rustix::process::Signal::STOP).expect("the process is there");
     }
 
     /// `kill -9`, and started again with the same words.
@@ -108,7 +115,10 @@ impl Processes {
     pub async fn start(root: &Path) -> Self {
         let data = tempfile::tempdir().expect("a temporary directory");
         // A free port, taken again at once: the orchestrator has to come back to the same one.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .expect("a port")
+            .port();
         let words = |binary: &str, directory: &str, more: &[&str]| {
             let path = data.path().join(directory).display().to_string();
             let mut words = vec![binary.to_owned(), "--data".to_owned(), path];
@@ -134,7 +144,11 @@ impl Processes {
         let root = root.display().to_string();
         let processes = Self {
             repository: Process::start(words("muster-repository", "repository", &["--join-token", &repository_token])),
-            evaluator: Process::start(words("muster-pes-evaluator", "pes-evaluator", &["--join-token", &evaluator_token])),
+            evaluator: Process::start(words(
+                "muster-pes-evaluator",
+                "pes-evaluator",
+                &["--join-token", &evaluator_token],
+            )),
             collector: Process::start(words(
                 "muster-pcs-agent",
                 "pcs-agent",
@@ -165,9 +179,9 @@ impl Processes {
 
     /// Asks, as long as nobody answers because a process is being started again.
     pub async fn ask(&self, question: Ask) -> Vec<OperatorEvent> {
-        eventually("the orchestrator answers", async || ask(&self.orchestrator_data(), question.clone(), &[]).await.ok()).await
+        eventually("the orchestrator answers", async || {
+            ask(&self.orchestrator_data(), question.clone(), &[]).await.ok()
+        })
+        .await
     }
-
-    /// How long tests wait at most for one step.
-    pub const STEP: Duration = Duration::from_secs(30);
 }

@@ -1,5 +1,7 @@
 //! What the broker denies, spoken in plain MQTT by a client that keeps to no rule but the protocol.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says what it skips")]
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -129,7 +131,10 @@ async fn a_collector_subscribes_to_its_own_topics_and_to_nothing_wider() {
     }
     // A mixed SUBSCRIBE is answered filter by filter.
     let codes = client.subscribe(&["#", &granted[0]]).await.unwrap();
-    assert!(matches!(codes.as_slice(), [SubscribeReasonCode::NotAuthorized, SubscribeReasonCode::Success(_)]), "{codes:?}");
+    assert!(
+        matches!(codes.as_slice(), [SubscribeReasonCode::NotAuthorized, SubscribeReasonCode::Success(_)]),
+        "{codes:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,7 @@
 //! The four services as separate processes over TCP, and what is left after `kill -9`.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says what it skips")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
@@ -7,7 +9,7 @@ use std::process::Command;
 use proto::operator::{Ask, OperatorEvent};
 use repository::store::Store as _;
 use repository::store::sqlite::SqliteStore;
-use system_tests::processes::{Processes, binaries};
+use system_tests::processes::{Process, Processes, binaries};
 use system_tests::{BASELINE, assess, baseline, verdicts};
 
 fn expected() -> BTreeMap<String, String> {
@@ -36,12 +38,16 @@ async fn separate_processes_give_the_same_verdicts_and_stay_small() {
     }
 }
 
-/// Evaluates while `kill` hits a process in the middle, then checks that everything ended, that the
-/// verdicts are right, and that nothing was counted twice.
-async fn survives(kill: impl AsyncFnOnce(&mut Processes)) {
+/// Evaluates while `kill -9` hits a process in the middle, then checks that everything ended, that the
+/// verdicts are right, and that nothing was counted twice. A process that is held when the workflow
+/// begins cannot have done its part before it dies.
+async fn survives(victim: fn(&mut Processes) -> &mut Process, is_held: bool) {
     let mut processes = Processes::start(Path::new("/")).await;
     let before = processes.ask(Ask::Evaluate(baseline(120))).await;
     assert!(is_completed(&before));
+    if is_held {
+        victim(&mut processes).hold();
+    }
     let directory = processes.orchestrator_data();
     let running = tokio::spawn(async move { system_tests::ask(&directory, Ask::Evaluate(baseline(120)), &[]).await });
     // In the middle: the workflow has begun, and its collector has been asked.
@@ -51,7 +57,7 @@ async fn survives(kill: impl AsyncFnOnce(&mut Processes)) {
         (views.len() == 2).then_some(())
     })
     .await;
-    kill(&mut processes).await;
+    victim(&mut processes).restart();
     let _ = running.await;
     processes.wait_for_active().await;
     system_tests::eventually("every workflow has ended", async || {
@@ -64,36 +70,42 @@ async fn survives(kill: impl AsyncFnOnce(&mut Processes)) {
     assert!(is_completed(&after), "{after:?}");
     assert_eq!(verdicts(&after), expected());
     let database = processes.data.path().join("repository/repository.db");
-    for process in [&mut processes.collector, &mut processes.evaluator, &mut processes.repository, &mut processes.orchestrator] {
+    for process in
+        [&mut processes.collector, &mut processes.evaluator, &mut processes.repository, &mut processes.orchestrator]
+    {
         process.kill();
     }
     let store = SqliteStore::open(&database).await.unwrap();
     let counts = store.counts().await.unwrap();
     // Three evaluations of 62 rules, each result once; one current observation an object.
     assert_eq!(counts.result_count, 3 * 62);
-    let objects = scap::compile::compile(&scap::datastream::read(BASELINE.to_vec()).unwrap(), None).unwrap().collection.report.len();
+    let objects = scap::compile::compile(&scap::datastream::read(BASELINE.to_vec()).unwrap(), None)
+        .unwrap()
+        .collection
+        .report
+        .len();
     assert_eq!(counts.current_count, objects as u64);
     assert_eq!(counts.change_count, counts.current_count + counts.past_count);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_collector_is_asked_again() {
-    survives(async |processes| processes.collector.restart()).await;
+    survives(|processes| &mut processes.collector, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_repository_loses_nothing_that_it_acknowledged() {
-    survives(async |processes| processes.repository.restart()).await;
+    survives(|processes| &mut processes.repository, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_evaluator_is_asked_again() {
-    survives(async |processes| processes.evaluator.restart()).await;
+    survives(|processes| &mut processes.evaluator, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_orchestrator_goes_on_with_its_workflows() {
-    survives(async |processes| processes.orchestrator.restart()).await;
+    survives(|processes| &mut processes.orchestrator, false).await;
 }
 
 #[test]

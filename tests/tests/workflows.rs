@@ -1,5 +1,7 @@
 //! The SACM loop through the public bus: annex F of the digest, over real TLS and a real broker.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says what it skips")]
+
 use std::time::Duration;
 
 use bus::Context;
@@ -111,7 +113,12 @@ async fn each_capability_is_answered_by_itself() {
     let member = installation.scripted(ComponentType::PostureCollectionService, "collector").await;
     let unknown = CapabilityUrn("urn:example:nobody-knows".to_owned());
     let advertisement = CapabilityAdvertisement {
-        capabilities: vec![Capability::Heartbeat.urn(), unknown, Capability::CollectOvalBroadcast.urn(), Capability::EvaluateXccdf.urn()],
+        capabilities: vec![
+            Capability::Heartbeat.urn(),
+            unknown,
+            Capability::CollectOvalBroadcast.urn(),
+            Capability::EvaluateXccdf.urn(),
+        ],
         endpoints: Vec::new(),
         software_version: "test".to_owned(),
     };

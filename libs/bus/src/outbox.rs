@@ -70,15 +70,12 @@ impl Outbox {
             let id = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
             let bytes = fs::read(&path).map_err(failed)?;
             let split = bytes.iter().position(|byte| *byte == b'\n');
-            match (id, split) {
-                (Some(id), Some(at)) => {
-                    let topic = String::from_utf8_lossy(&bytes[..at]).into_owned();
-                    entries.insert(id, Entry { topic, payload: bytes[at + 1..].to_vec(), sent: None });
-                }
-                _ => {
-                    tracing::warn!(file = %path.display(), "not a message: moved aside");
-                    fs::rename(&path, path.with_extension("damaged")).map_err(failed)?;
-                }
+            if let (Some(id), Some(at)) = (id, split) {
+                let topic = String::from_utf8_lossy(&bytes[..at]).into_owned();
+                entries.insert(id, Entry { topic, payload: bytes[at + 1..].to_vec(), sent: None });
+            } else {
+                tracing::warn!(file = %path.display(), "not a message: moved aside");
+                fs::rename(&path, path.with_extension("damaged")).map_err(failed)?;
             }
         }
         Ok(Self { directory: Some(directory.to_owned()), entries })

@@ -232,7 +232,7 @@ mod tests {
     fn existence_follows_its_table() {
         use Status::{DoesNotExist, Error as Broken, Exists, NotCollected};
         let expect = |kind, statuses: &[Status], truth| {
-            assert_eq!(existence(kind, statuses.iter().copied()), truth, "{kind} {statuses:?}")
+            assert_eq!(existence(kind, statuses.iter().copied()), truth, "{kind} {statuses:?}");
         };
         expect(Existence::AllExist, &[], False);
         expect(Existence::AllExist, &[Exists, DoesNotExist], False);

@@ -30,11 +30,8 @@ fn take(text: &str, is_wanted: impl Fn(u8) -> bool) -> (&str, &str) {
 
 fn rpm_segment(mut left: &str, mut right: &str) -> Ordering {
     loop {
-        let skip = |text: &str| {
-            let skipped =
-                text.bytes().take_while(|byte| !byte.is_ascii_alphanumeric() && !b"~^".contains(byte)).count();
-            skipped
-        };
+        let skip =
+            |text: &str| text.bytes().take_while(|byte| !byte.is_ascii_alphanumeric() && !b"~^".contains(byte)).count();
         left = left.get(skip(left)..).unwrap_or("");
         right = right.get(skip(right)..).unwrap_or("");
         // A tilde sorts before everything, even before the end.

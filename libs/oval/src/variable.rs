@@ -142,7 +142,7 @@ impl<'plan> Variables<'plan> {
                 })
             })?,
             Component::Substring { start, length, of } => {
-                self.each(of, source, depth, |value| substring(&value, *start, *length))?
+                self.each(of, source, depth, |value| Ok(substring(&value, *start, *length)))?
             }
             Component::TimeDifference { format_1, format_2, operands } => {
                 let operands = all(operands)?;
@@ -246,14 +246,15 @@ fn arithmetic(is_product: bool, left: &str, right: &str) -> Result<String, Varia
     Ok(if is_product { left * right } else { left + right }.to_string())
 }
 
-fn substring(value: &str, start: i64, length: i64) -> Result<Vec<String>, VariableProblem> {
+/// From a character to a length; nothing where the value is too short.
+fn substring(value: &str, start: i64, length: i64) -> Vec<String> {
     let first = usize::try_from(start - 1).unwrap_or(0);
     let count = value.chars().count();
     if first >= count && count > 0 {
-        return Ok(Vec::new());
+        return Vec::new();
     }
     let length = usize::try_from(length).unwrap_or(usize::MAX);
-    Ok(vec![value.chars().skip(first).take(length).collect()])
+    vec![value.chars().skip(first).take(length).collect()]
 }
 
 /// A time of one of OVAL's formats as seconds since the epoch.

@@ -11,159 +11,21 @@ use proto::plan::{
     ObjectSet, Operator, PLAN_VERSION, PROBED_KINDS, SetOperand, State, StateKey, Variable, VariableKey,
     VariableSource,
 };
-use proto::verdict::Severity;
 
 use ::oval::check::Truth;
+
+mod plans;
+mod tailored;
+
+pub use plans::{CheckPlan, Compiled, CriteriaPlan, DefinitionPlan, PlatformPlan, RulePlan, TestPlan, TreeNode};
+
+use tailored::Tailored;
 
 use crate::cpe::{self, LogicalPart, LogicalTest};
 use crate::limits::REFERENCE_DEPTH_MAX;
 use crate::oval::{Class, Criteria, Criterion, OvalDefinitions, OvalSet, OvalVariableSource};
 use crate::policy::{Policy, PolicyError};
-use crate::xccdf::{self, Change, Common, ComplexCheck, ComplexPart, Item, Role, Rule, TextPart};
-
-/// What a policy and a profile compile to.
-#[derive(Debug)]
-pub struct Compiled {
-    /// The profile's id, or `(default)`.
-    pub profile: String,
-    /// What agents get.
-    pub collection: CollectionPlan,
-    /// The rules, in order; those that are not selected included.
-    pub rules: Vec<RulePlan>,
-    /// Groups and rules as the score sees them; rules by position.
-    pub tree: Vec<TreeNode>,
-    /// Definitions, by position.
-    pub definitions: Vec<DefinitionPlan>,
-    /// Tests, by position.
-    pub tests: Vec<TestPlan>,
-}
-
-/// A rule, ready to be decided.
-#[derive(Debug)]
-pub struct RulePlan {
-    /// Its id.
-    pub id: String,
-    /// Its title.
-    pub title: String,
-    /// Its severity in this profile.
-    pub severity: Severity,
-    /// Its role in this profile.
-    pub role: Role,
-    /// Whether it is selected.
-    pub selected: bool,
-    /// One list for each level that names platforms (benchmark, groups, rule): any of a list, all lists.
-    pub platforms: Vec<Vec<PlatformPlan>>,
-    /// How it is decided.
-    pub check: CheckPlan,
-    /// How to mend it, values filled in.
-    pub fix: String,
-}
-
-/// A place in the benchmark's tree.
-#[derive(Debug)]
-pub enum TreeNode {
-    /// A group with its weight.
-    Group(f64, Vec<TreeNode>),
-    /// A rule with its weight, by position.
-    Rule(f64, usize),
-}
-
-/// How a rule is decided.
-#[derive(Debug)]
-pub enum CheckPlan {
-    /// It cannot be.
-    NotChecked(String),
-    /// By definitions, all of which must hold.
-    Definitions {
-        /// By position.
-        definitions: Vec<usize>,
-        /// Pass and fail change places.
-        negate: bool,
-    },
-    /// By other checks.
-    Complex {
-        /// All, instead of any.
-        is_and: bool,
-        /// Pass and fail change places.
-        negate: bool,
-        /// The checks.
-        parts: Vec<CheckPlan>,
-    },
-}
-
-/// What must hold for a platform.
-#[derive(Debug, Clone)]
-pub enum PlatformPlan {
-    /// Nobody says what it is: it holds nowhere.
-    Undefined(String),
-    /// A definition, by position.
-    Definition(usize),
-    /// Others combined.
-    Test {
-        /// All, instead of any.
-        is_and: bool,
-        /// The opposite.
-        negate: bool,
-        /// The others.
-        parts: Vec<PlatformPlan>,
-    },
-}
-
-/// A definition, ready to be decided.
-#[derive(Debug)]
-pub struct DefinitionPlan {
-    /// Its class.
-    pub class: Class,
-    /// What must hold; `Fixed` where it cannot be decided.
-    pub criteria: CriteriaPlan,
-}
-
-/// Criteria over tests and definitions by position.
-#[derive(Debug)]
-pub enum CriteriaPlan {
-    /// Decided already, with the reason.
-    Fixed(Truth, String),
-    /// Parts combined.
-    Operator {
-        /// How.
-        operator: Operator,
-        /// True and false change places.
-        negate: bool,
-        /// The parts.
-        parts: Vec<CriteriaPlan>,
-    },
-    /// A test.
-    Test {
-        /// By position.
-        test: usize,
-        /// True and false change places.
-        negate: bool,
-    },
-    /// A definition.
-    Definition {
-        /// By position.
-        definition: usize,
-        /// True and false change places.
-        negate: bool,
-    },
-}
-
-/// A test, ready to be decided.
-#[derive(Debug)]
-pub struct TestPlan {
-    /// Its kind.
-    pub kind: String,
-    /// How items' results combine.
-    pub check: Check,
-    /// How many items there must be.
-    pub existence: Existence,
-    /// How states combine.
-    pub state_operator: Operator,
-    /// The object and the states, or why there are none.
-    pub subject: Result<(ObjectKey, Vec<StateKey>), (Truth, String)>,
-    /// For people.
-    pub comment: String,
-}
+use crate::xccdf::{self, Common, ComplexCheck, ComplexPart, Item, Role, Rule, TextPart};
 
 /// Why something cannot be compiled.
 #[derive(Debug, Clone)]
@@ -210,97 +72,6 @@ pub fn compile(policy: &Policy, profile: Option<&str>) -> Result<Compiled, Polic
     compiler.compiled.tree = tree;
     compiler.finish_report();
     Ok(compiler.compiled)
-}
-
-/// The benchmark as a profile has it.
-struct Tailored<'policy> {
-    policy: &'policy Policy,
-    selected: BTreeMap<String, bool>,
-    values: BTreeMap<String, Vec<String>>,
-    refined: BTreeMap<String, Refined>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Refined {
-    selector: Option<String>,
-    severity: Option<Severity>,
-    weight: Option<f64>,
-    role: Option<Role>,
-}
-
-impl<'policy> Tailored<'policy> {
-    fn new(policy: &'policy Policy, profile: Option<&str>) -> Result<Self, PolicyError> {
-        let mut tailored =
-            Self { policy, selected: BTreeMap::new(), values: BTreeMap::new(), refined: BTreeMap::new() };
-        let mut chain = Vec::new();
-        let mut next = profile.map(|wanted| policy.profile(wanted)).transpose()?;
-        while let Some(profile) = next {
-            if chain.len() >= REFERENCE_DEPTH_MAX {
-                return Err(PolicyError::Damaged(format!("the profile `{}` extends itself", profile.id)));
-            }
-            chain.push(profile);
-            next = profile.extends.as_deref().map(|extended| policy.profile(extended)).transpose()?;
-        }
-        for profile in chain.iter().rev() {
-            for change in &profile.changes {
-                tailored.apply(change);
-            }
-        }
-        Ok(tailored)
-    }
-
-    fn apply(&mut self, change: &Change) {
-        match change {
-            Change::Select { item, selected } => {
-                self.selected.insert(item.clone(), *selected);
-            }
-            Change::SetValue { value, to } => {
-                self.values.insert(value.clone(), to.clone());
-            }
-            Change::RefineValue { value, selector } => {
-                let chosen = self.policy.benchmark.values.get(value).and_then(|value| value.by_selector.get(selector));
-                if let Some(chosen) = chosen {
-                    self.values.insert(value.clone(), chosen.clone());
-                }
-            }
-            Change::RefineRule { rule, selector, severity, weight, role } => {
-                let refined = self.refined.entry(rule.clone()).or_default();
-                refined.selector = selector.clone().or(refined.selector.take());
-                refined.severity = severity.or(refined.severity);
-                refined.weight = weight.or(refined.weight);
-                refined.role = role.or(refined.role);
-            }
-        }
-    }
-
-    fn is_selected(&self, common: &Common) -> bool {
-        let by_cluster = common.cluster.as_ref().and_then(|cluster| self.selected.get(cluster));
-        self.selected.get(&common.id).or(by_cluster).copied().unwrap_or(common.selected)
-    }
-
-    fn value(&self, id: &str) -> Option<Vec<String>> {
-        self.values.get(id).cloned().or_else(|| {
-            let value = self.policy.benchmark.values.get(id)?;
-            value.by_selector.get("").cloned().or_else(|| value.first.clone())
-        })
-    }
-
-    fn refined(&self, common: &Common) -> Refined {
-        let by_cluster = common.cluster.as_ref().and_then(|cluster| self.refined.get(cluster));
-        self.refined.get(&common.id).or(by_cluster).cloned().unwrap_or_default()
-    }
-
-    /// Selected ids, for `requires` and `conflicts`.
-    fn is_selected_id(&self, id: &str) -> bool {
-        fn find<'items>(items: &'items [Item], id: &str) -> Option<&'items Common> {
-            items.iter().find_map(|item| match item {
-                Item::Rule(rule) => (rule.common.id == id).then_some(&rule.common),
-                Item::Group(group) if group.common.id == id => Some(&group.common),
-                Item::Group(group) => find(&group.items, id),
-            })
-        }
-        find(&self.policy.benchmark.items, id).is_some_and(|common| self.is_selected(common))
-    }
 }
 
 /// Which document, with which external values: two rules may give one variable different values.

@@ -62,7 +62,7 @@ fn collection(parser: &mut Parser<'_>) -> Result<Policy, ReadError> {
     let mut references: BTreeMap<String, Reference> = BTreeMap::new();
     let mut components: BTreeMap<String, Component> = BTreeMap::new();
     let mut problems = Vec::new();
-    while let Step::Start(child) = parser.next()? {
+    while let Step::Start(child) = parser.step_in()? {
         match child.name.as_str() {
             "data-stream" => {
                 let stream = parser.subtree(child)?;
@@ -111,7 +111,7 @@ fn read_references(stream: &Node, references: &mut BTreeMap<String, Reference>) 
 /// Reads what is in a `component`; `None` where it is of a kind that no rule of ours uses.
 fn component(parser: &mut Parser<'_>) -> Result<Option<Component>, XmlError> {
     let mut found = None;
-    while let Step::Start(content) = parser.next()? {
+    while let Step::Start(content) = parser.step_in()? {
         found = match content.name.as_str() {
             "Benchmark" => {
                 let (benchmark, platforms) = xccdf_reader::read(parser, &content)?;

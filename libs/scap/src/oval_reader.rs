@@ -20,7 +20,7 @@ pub(crate) const OVAL_DEF: &str = "http://oval.mitre.org/XMLSchema/oval-definiti
 pub(crate) fn read(parser: &mut Parser<'_>) -> Result<OvalDefinitions, XmlError> {
     let mut document = OvalDefinitions::default();
     loop {
-        let Step::Start(section) = parser.next()? else { return Ok(document) };
+        let Step::Start(section) = parser.step_in()? else { return Ok(document) };
         match section.name.as_str() {
             "generator" => {
                 let generator = parser.subtree(section)?;
@@ -41,7 +41,7 @@ fn each<T>(
     into: &mut BTreeMap<String, T>,
     read: impl Fn(&Node) -> Result<T, XmlError>,
 ) -> Result<(), XmlError> {
-    while let Step::Start(start) = parser.next()? {
+    while let Step::Start(start) = parser.step_in()? {
         let node = parser.subtree(start)?;
         let id = node.attribute("id").unwrap_or_default().to_owned();
         if id.is_empty() {

@@ -14,7 +14,7 @@ pub(crate) fn read(parser: &mut Parser<'_>, start: &Node) -> Result<(Benchmark, 
     let mut benchmark = Benchmark { id: start.attribute("id").unwrap_or_default().to_owned(), ..Benchmark::default() };
     let mut platforms = Vec::new();
     loop {
-        let Step::Start(child) = parser.next()? else { return Ok((benchmark, platforms)) };
+        let Step::Start(child) = parser.step_in()? else { return Ok((benchmark, platforms)) };
         match child.name.as_str() {
             "title" => benchmark.title = plain(&parser.subtree(child)?),
             "version" => benchmark.version = plain(&parser.subtree(child)?),

@@ -105,13 +105,12 @@ const JOIN_TRIES: u32 = 20;
 /// Joins if need be, connects, and stays a member until the process ends.
 pub async fn start(settings: MemberSettings) -> Result<Member, MemberError> {
     let directory = settings.data.join("identity");
-    let identity = match Identity::load(&directory)? {
-        Some(identity) => identity,
-        None => {
-            let token = settings.join_token.as_deref().ok_or(MemberError::NoToken(settings.component_type))?;
-            join(&settings, &directory, &token.parse()?).await?;
-            Identity::load(&directory)?.ok_or(MemberError::NoToken(settings.component_type))?
-        }
+    let identity = if let Some(identity) = Identity::load(&directory)? {
+        identity
+    } else {
+        let token = settings.join_token.as_deref().ok_or(MemberError::NoToken(settings.component_type))?;
+        join(&settings, &directory, &token.parse()?).await?;
+        Identity::load(&directory)?.ok_or(MemberError::NoToken(settings.component_type))?
     };
     let outbox = Outbox::open(&settings.data.join("outbox"))?;
     let bus_settings = identity.bus_settings(outbox, false)?;

@@ -30,7 +30,7 @@ pub(crate) fn spawn(connections_max: usize) -> Linker {
         // One filter a component: small, because it is kept for ever.
         custom_segment: Some(HashMap::from([("/orchestrator/+".to_owned(), segments(96, 2))])),
         initialized_filters: None,
-        shared_subscriptions_strategy: Default::default(),
+        shared_subscriptions_strategy: rumqttd::Strategy::default(),
     };
     let sender = Router::new(0, config).spawn();
     // Never a will and never a topic alias: the router cannot authorise one and mixes up the other.

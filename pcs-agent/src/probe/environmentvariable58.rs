@@ -16,9 +16,10 @@ impl Probe for EnvironmentVariable58 {
         let mut processes: Vec<String> = match pid {
             // Not asked about: the collector's own process.
             None => vec![std::process::id().to_string()],
-            Some(pid) => match pid.exact() {
-                Some(values) => values.to_vec(),
-                None => {
+            Some(pid) => {
+                if let Some(values) = pid.exact() {
+                    values.to_vec()
+                } else {
                     let mut all = Vec::new();
                     for process in running(host) {
                         if pid.matches(&process)? {
@@ -27,7 +28,7 @@ impl Probe for EnvironmentVariable58 {
                     }
                     all
                 }
-            },
+            }
         };
         processes.dedup();
         let mut items = Vec::new();

@@ -90,7 +90,7 @@ impl FileSystems {
                     ) && !mount.device.starts_with("//")
                         && !mount.device.contains(":/")
                 };
-                let devices = mounts.iter().filter(is_local).filter_map(|mount| host.lstat(&mount.mount_point).ok());
+                let devices = mounts.iter().filter(is_local).filter_map(|mount| host.lstat(&mount.target).ok());
                 Self::Local(devices.map(|metadata| metadata.dev()).collect())
             }
             "defined" => Self::Defined,
@@ -107,6 +107,9 @@ impl FileSystems {
         }
     }
 }
+
+/// Called with a directory, the name of something in it, and whether that is a directory.
+type Visit<'call, W> = dyn FnMut(&mut W, &str, Option<&str>, bool) -> Result<(), ProbeError> + 'call;
 
 struct Walker<'host> {
     host: &'host Host,
@@ -224,7 +227,7 @@ impl Walker<'_> {
         (depth, device): (usize, Option<u64>),
         prune: &Prune,
         seen: &mut BTreeSet<(u64, u64)>,
-        visit: &mut dyn FnMut(&mut Self, &str, Option<&str>, bool) -> Result<(), ProbeError>,
+        visit: &mut Visit<'_, Self>,
     ) -> Result<(), ProbeError> {
         let Ok(metadata) = self.host.stat(directory) else { return Ok(()) };
         let start = device.unwrap_or_else(|| metadata.dev());

@@ -21,11 +21,11 @@ impl Probe for Partition {
         };
         let mut items = Vec::new();
         for mount in &mounts {
-            if mount.fs_type == "rootfs" || !mount_point.matches(&mount.mount_point)? {
+            if mount.fs_type == "rootfs" || !mount_point.matches(&mount.target)? {
                 continue;
             }
             // An exact name means the first mount there, as `oscap` has it.
-            let is_again = items.iter().any(|item: &Item| item.value("mount_point") == Some(&mount.mount_point));
+            let is_again = items.iter().any(|item: &Item| item.value("mount_point") == Some(&mount.target));
             if mount_point.operation == Operation::Equals && is_again {
                 continue;
             }
@@ -39,7 +39,7 @@ impl Probe for Partition {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mount {
     pub(crate) device: String,
-    pub(crate) mount_point: String,
+    pub(crate) target: String,
     pub(crate) fs_type: String,
     options: String,
 }
@@ -53,7 +53,7 @@ pub(crate) fn mounts(host: &Host) -> Result<Vec<Mount>, ReadError> {
             let mut fields = line.split(' ').map(unescape);
             Some(Mount {
                 device: fields.next()?,
-                mount_point: fields.next()?,
+                target: fields.next()?,
                 fs_type: fields.next()?,
                 options: fields.next()?,
             })
@@ -71,24 +71,20 @@ fn unescape(field: &str) -> String {
             .filter(|_| *first == b'\\')
             .and_then(|digits| std::str::from_utf8(digits).ok())
             .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match octal {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[3..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
+        if let Some(byte) = octal {
+            bytes.push(byte);
+            rest = &after[3..];
+        } else {
+            bytes.push(*first);
+            rest = after;
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn item(host: &Host, mount: &Mount) -> Option<Item> {
-    let sizes = rustix::fs::statvfs(host.locate_followed(&mount.mount_point)).ok()?;
-    let mut entities =
-        vec![ItemEntity::text("mount_point", &mount.mount_point), ItemEntity::text("device", &mount.device)];
+    let sizes = rustix::fs::statvfs(host.locate_followed(&mount.target)).ok()?;
+    let mut entities = vec![ItemEntity::text("mount_point", &mount.target), ItemEntity::text("device", &mount.device)];
     entities.push(match uuid(host, &mount.device) {
         Some(uuid) => ItemEntity::text("uuid", uuid),
         None => ItemEntity::without_value("uuid", Datatype::String, Status::DoesNotExist),

@@ -173,7 +173,7 @@ mod tests {
                 entity("pattern", Operation::PatternMatch, Datatype::String, pattern),
                 entity("instance", instance.0, Datatype::Int, instance.1),
             ],
-            behaviors: Default::default(),
+            behaviors: std::collections::BTreeMap::new(),
         };
         TextFileContent54::collect(&Host::new(root.path()), &query).unwrap_or_else(Collected::from)
     }

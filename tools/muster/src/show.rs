@@ -109,7 +109,7 @@ impl Progress {
             return;
         }
         const WIDTH: u64 = 32;
-        let filled = if total == 0 { 0 } else { (done.min(total) * WIDTH) / total };
+        let filled = (done.min(total) * WIDTH).checked_div(total).unwrap_or_default();
         let bar: String = (0..WIDTH).map(|at| if at < filled { '█' } else { '░' }).collect();
         let what = match activity {
             Activity::Collecting => "collecting",

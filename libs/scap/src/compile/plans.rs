@@ -1,0 +1,152 @@
+//! What compiling gives: the evaluation plan's types.
+
+use ::oval::check::Truth;
+use proto::plan::{Check, CollectionPlan, Existence, ObjectKey, Operator, StateKey};
+use proto::verdict::Severity;
+
+use crate::oval::Class;
+use crate::xccdf::Role;
+
+/// What a policy and a profile compile to.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The profile's id, or `(default)`.
+    pub profile: String,
+    /// What agents get.
+    pub collection: CollectionPlan,
+    /// The rules, in order; those that are not selected included.
+    pub rules: Vec<RulePlan>,
+    /// Groups and rules as the score sees them; rules by position.
+    pub tree: Vec<TreeNode>,
+    /// Definitions, by position.
+    pub definitions: Vec<DefinitionPlan>,
+    /// Tests, by position.
+    pub tests: Vec<TestPlan>,
+}
+
+/// A rule, ready to be decided.
+#[derive(Debug)]
+pub struct RulePlan {
+    /// Its id.
+    pub id: String,
+    /// Its title.
+    pub title: String,
+    /// Its severity in this profile.
+    pub severity: Severity,
+    /// Its role in this profile.
+    pub role: Role,
+    /// Whether it is selected.
+    pub selected: bool,
+    /// One list for each level that names platforms (benchmark, groups, rule): any of a list, all lists.
+    pub platforms: Vec<Vec<PlatformPlan>>,
+    /// How it is decided.
+    pub check: CheckPlan,
+    /// How to mend it, values filled in.
+    pub fix: String,
+}
+
+/// A place in the benchmark's tree.
+#[derive(Debug)]
+pub enum TreeNode {
+    /// A group with its weight.
+    Group(f64, Vec<TreeNode>),
+    /// A rule with its weight, by position.
+    Rule(f64, usize),
+}
+
+/// How a rule is decided.
+#[derive(Debug)]
+pub enum CheckPlan {
+    /// It cannot be.
+    NotChecked(String),
+    /// By definitions, all of which must hold.
+    Definitions {
+        /// By position.
+        definitions: Vec<usize>,
+        /// Pass and fail change places.
+        negate: bool,
+    },
+    /// By other checks.
+    Complex {
+        /// All, instead of any.
+        is_and: bool,
+        /// Pass and fail change places.
+        negate: bool,
+        /// The checks.
+        parts: Vec<CheckPlan>,
+    },
+}
+
+/// What must hold for a platform.
+#[derive(Debug, Clone)]
+pub enum PlatformPlan {
+    /// Nobody says what it is: it holds nowhere.
+    Undefined(String),
+    /// A definition, by position.
+    Definition(usize),
+    /// Others combined.
+    Test {
+        /// All, instead of any.
+        is_and: bool,
+        /// The opposite.
+        negate: bool,
+        /// The others.
+        parts: Vec<PlatformPlan>,
+    },
+}
+
+/// A definition, ready to be decided.
+#[derive(Debug)]
+pub struct DefinitionPlan {
+    /// Its class.
+    pub class: Class,
+    /// What must hold; `Fixed` where it cannot be decided.
+    pub criteria: CriteriaPlan,
+}
+
+/// Criteria over tests and definitions by position.
+#[derive(Debug)]
+pub enum CriteriaPlan {
+    /// Decided already, with the reason.
+    Fixed(Truth, String),
+    /// Parts combined.
+    Operator {
+        /// How.
+        operator: Operator,
+        /// True and false change places.
+        negate: bool,
+        /// The parts.
+        parts: Vec<CriteriaPlan>,
+    },
+    /// A test.
+    Test {
+        /// By position.
+        test: usize,
+        /// True and false change places.
+        negate: bool,
+    },
+    /// A definition.
+    Definition {
+        /// By position.
+        definition: usize,
+        /// True and false change places.
+        negate: bool,
+    },
+}
+
+/// A test, ready to be decided.
+#[derive(Debug)]
+pub struct TestPlan {
+    /// Its kind.
+    pub kind: String,
+    /// How items' results combine.
+    pub check: Check,
+    /// How many items there must be.
+    pub existence: Existence,
+    /// How states combine.
+    pub state_operator: Operator,
+    /// The object and the states, or why there are none.
+    pub subject: Result<(ObjectKey, Vec<StateKey>), (Truth, String)>,
+    /// For people.
+    pub comment: String,
+}

@@ -1,0 +1,384 @@
+//! The core under thousands of seeds: collectors and evaluators that lose, double, delay and forget,
+//! crash and come back, and an orchestrator that is started again from what it has stored.
+//!
+//! What must hold for every seed: each workflow ends; each responder that was asked ends in exactly
+//! one terminal state and stays in it; what is stored is what is known; the same seed gives the same
+//! run.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use jiff::Timestamp;
+use orchestrator::core::roster::Component;
+use orchestrator::core::workflow::{Plan, Workflow};
+use orchestrator::core::{Action, Core, Ids};
+use proto::capability::{Capability, ComponentType};
+use proto::content::ContentRef;
+use proto::id::{ComponentId, RequestId, TransactionId};
+use proto::message::{AdvertisedEndpoint, CapabilityAdvertisement, Phase, StatusNotification};
+use proto::observation::EndpointFacts;
+use uuid::Uuid;
+
+/// xorshift64*: the same numbers for the same seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, below: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % below
+    }
+
+    fn is_percent(&mut self, percent: u64) -> bool {
+        self.roll(100) < percent
+    }
+}
+
+struct Counting(u128);
+
+impl Ids for Counting {
+    fn next(&mut self) -> Uuid {
+        self.0 += 1;
+        Uuid::from_u128(self.0)
+    }
+}
+
+/// What is on its way.
+#[derive(Debug, Clone)]
+enum Message {
+    Ask { to: ComponentId, transaction: TransactionId, request: RequestId },
+    Status { from: ComponentId, transaction: TransactionId, request: RequestId, phase: Phase },
+    Advertise { from: ComponentId },
+}
+
+/// A responder that forgets everything when it dies, but for its outbox.
+#[derive(Debug, Default)]
+struct Responder {
+    is_up: bool,
+    open: BTreeMap<RequestId, (TransactionId, i64)>,
+    outbox: BTreeMap<RequestId, (TransactionId, Phase)>,
+}
+
+struct World {
+    dice: Dice,
+    now: i64,
+    core: Core,
+    ids_used: u128,
+    responders: BTreeMap<ComponentId, (ComponentType, Responder)>,
+    wire: VecDeque<(i64, Message)>,
+    stored_components: BTreeMap<ComponentId, Component>,
+    stored_workflows: BTreeMap<TransactionId, Workflow>,
+    /// Terminal states that were seen, to catch one that changes.
+    ended: BTreeMap<(TransactionId, ComponentId, RequestId), String>,
+    trace: u64,
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).unwrap()
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut world = Self {
+            dice: Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+            now: 0,
+            core: Core::new(Box::new(Counting(0)), Vec::new(), Vec::new(), at(0)),
+            ids_used: 1_000_000,
+            responders: BTreeMap::new(),
+            wire: VecDeque::new(),
+            stored_components: BTreeMap::new(),
+            stored_workflows: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            trace: 0,
+        };
+        let collectors = 1 + world.dice.roll(4);
+        let mut types = vec![ComponentType::PostureEvaluationService, ComponentType::RepositoryInterface];
+        types.extend((0..collectors).map(|_| ComponentType::PostureCollectionService));
+        for (number, component_type) in types.into_iter().enumerate() {
+            let key = [u8::try_from(number).unwrap(); 32];
+            let (id, actions) = world.core.register(component_type, &format!("c{number}"), key, at(0)).unwrap();
+            world.responders.insert(id, (component_type, Responder { is_up: true, ..Responder::default() }));
+            world.perform(actions);
+            world.advertise(id);
+        }
+        world
+    }
+
+    fn advertise(&mut self, id: ComponentId) {
+        let component_type = self.responders[&id].0;
+        let is_collector = component_type == ComponentType::PostureCollectionService;
+        let advertisement = CapabilityAdvertisement {
+            capabilities: Capability::all_of(component_type),
+            endpoints: if is_collector {
+                vec![AdvertisedEndpoint { local_name: "self".to_owned(), facts: EndpointFacts::default() }]
+            } else {
+                Vec::new()
+            },
+            software_version: "sim".to_owned(),
+        };
+        let (_, actions) = self.core.advertise(id, &advertisement, at(self.now)).unwrap();
+        self.perform(actions);
+    }
+
+    /// Stores, then puts on the wire what survives it.
+    fn perform(&mut self, actions: Vec<Action>) {
+        for action in &actions {
+            match action {
+                Action::StoreComponent(component) => {
+                    self.stored_components.insert(component.id, (**component).clone());
+                }
+                Action::StoreWorkflow(workflow) => {
+                    self.stored_workflows.insert(workflow.id, (**workflow).clone());
+                }
+                _ => {}
+            }
+        }
+        for action in actions {
+            match action {
+                Action::Collect { to: Some(to), transaction, request } => {
+                    self.post(Message::Ask { to, transaction, request: request.request });
+                }
+                Action::Collect { to: None, transaction, request } => {
+                    let collectors: Vec<ComponentId> = self
+                        .responders
+                        .iter()
+                        .filter(|(_, (component_type, _))| *component_type == ComponentType::PostureCollectionService)
+                        .map(|(id, _)| *id)
+                        .collect();
+                    for to in collectors {
+                        self.post(Message::Ask { to, transaction, request: request.request });
+                    }
+                }
+                Action::Evaluate { to, transaction, request } => {
+                    self.post(Message::Ask { to, transaction, request: request.request });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Drops, doubles and delays.
+    fn post(&mut self, message: Message) {
+        let copies = if self.dice.is_percent(10) { 0 } else { 1 + u64::from(self.dice.is_percent(10)) };
+        for _ in 0..copies {
+            let delay = i64::try_from(self.dice.roll(4)).unwrap();
+            self.wire.push_back((self.now + delay, message.clone()));
+        }
+    }
+
+    fn deliver(&mut self) {
+        let due: Vec<Message> = {
+            let (due, later): (Vec<_>, Vec<_>) = self.wire.drain(..).partition(|(when, _)| *when <= self.now);
+            self.wire = later.into();
+            due.into_iter().map(|(_, message)| message).collect()
+        };
+        for message in due {
+            self.trace = self.trace.wrapping_mul(31).wrapping_add(self.now.unsigned_abs() + 1);
+            match message {
+                Message::Ask { to, transaction, request } => self.asked(to, transaction, request),
+                Message::Status { from, transaction, request, phase } => {
+                    let status = StatusNotification {
+                        publisher: from,
+                        message: String::new(),
+                        code: "sim".to_owned(),
+                        request: Some(request),
+                        phase: Some(phase),
+                        progress: None,
+                        fault: None,
+                    };
+                    let mut actions = self.core.heard(from, at(self.now));
+                    actions.extend(self.core.status(transaction, &status, at(self.now)));
+                    self.perform(actions);
+                    // The acknowledgement may be lost too; then the status comes again.
+                    if phase.is_terminal()
+                        && !self.dice.is_percent(10)
+                        && let Some((_, responder)) = self.responders.get_mut(&from)
+                    {
+                        responder.outbox.remove(&request);
+                    }
+                }
+                Message::Advertise { from } => self.advertise(from),
+            }
+        }
+    }
+
+    fn asked(&mut self, to: ComponentId, transaction: TransactionId, request: RequestId) {
+        let takes = 1 + i64::try_from(self.dice.roll(8)).unwrap();
+        let until = self.now + takes;
+        let Some((_, responder)) = self.responders.get_mut(&to) else { return };
+        if !responder.is_up || responder.outbox.contains_key(&request) {
+            return;
+        }
+        responder.open.entry(request).or_insert((transaction, until));
+        self.post(Message::Status { from: to, transaction, request, phase: Phase::Accepted });
+    }
+
+    fn step(&mut self, is_calm: bool) {
+        self.now += 1;
+        let ids: Vec<ComponentId> = self.responders.keys().copied().collect();
+        for id in ids {
+            let (dies, rises) = (!is_calm && self.dice.is_percent(3), is_calm || self.dice.is_percent(20));
+            let fails = self.dice.is_percent(10);
+            let (_, responder) = self.responders.get_mut(&id).unwrap();
+            if responder.is_up && dies {
+                responder.is_up = false;
+                responder.open.clear();
+            } else if !responder.is_up && rises {
+                responder.is_up = true;
+                self.post_surely(Message::Advertise { from: id });
+            }
+            let (_, responder) = self.responders.get_mut(&id).unwrap();
+            if !responder.is_up {
+                continue;
+            }
+            let done: Vec<RequestId> = responder
+                .open
+                .iter()
+                .filter(|(_, (_, until))| *until <= self.now)
+                .map(|(request, _)| *request)
+                .collect();
+            for request in done {
+                let (transaction, _) = responder.open.remove(&request).unwrap();
+                let phase = if fails { Phase::Failed } else { Phase::Completed };
+                responder.outbox.insert(request, (transaction, phase));
+            }
+            let again: Vec<_> = responder
+                .outbox
+                .iter()
+                .map(|(request, (transaction, phase))| (*request, *transaction, *phase))
+                .collect();
+            for (request, transaction, phase) in again {
+                self.post(Message::Status { from: id, transaction, request, phase });
+            }
+        }
+        self.deliver();
+        let actions = self.core.tick(at(self.now));
+        self.perform(actions);
+        if !is_calm && self.dice.is_percent(2) {
+            self.restart_orchestrator();
+        }
+        self.check();
+    }
+
+    /// A new session always begins with the handshake, until it is answered.
+    fn post_surely(&mut self, message: Message) {
+        self.wire.push_back((self.now + 1, message));
+    }
+
+    fn restart_orchestrator(&mut self) {
+        self.ids_used += 1_000_000;
+        let components = self.stored_components.values().cloned().collect();
+        let workflows = self.stored_workflows.values().cloned().collect();
+        self.core = Core::new(Box::new(Counting(self.ids_used)), components, workflows, at(self.now));
+        // Its broker went with it: everybody connects again.
+        self.wire.clear();
+        let up: Vec<ComponentId> =
+            self.responders.iter().filter(|(_, (_, responder))| responder.is_up).map(|(id, _)| *id).collect();
+        for id in up {
+            self.post_surely(Message::Advertise { from: id });
+        }
+    }
+
+    /// What must hold at every moment.
+    fn check(&mut self) {
+        for workflow in self.core.workflows() {
+            assert_eq!(self.stored_workflows[&workflow.id].ended, workflow.ended, "what is known is stored");
+            for responder in &workflow.responders {
+                let state = workflow
+                    .view()
+                    .responders
+                    .iter()
+                    .find(|view| {
+                        view.component == responder.component
+                            && view.operation == format!("{:?}", responder.operation).to_lowercase()
+                    })
+                    .map(|view| view.state.clone())
+                    .unwrap();
+                if matches!(state.as_str(), "asked" | "accepted") {
+                    continue;
+                }
+                let key = (workflow.id, responder.component, responder.request);
+                let known = self.ended.entry(key).or_insert_with(|| state.clone());
+                assert_eq!(*known, state, "an end is an end");
+            }
+        }
+    }
+}
+
+fn plan(dice: &mut Dice) -> Plan {
+    Plan {
+        is_evaluation: dice.is_percent(70),
+        is_stored_only: false,
+        is_broadcast: dice.is_percent(30),
+        policy: "policy".to_owned(),
+        policy_content: ContentRef::to(b"policy"),
+        collection_plan: ContentRef::to(b"plan"),
+        profile: None,
+        targets: Vec::new(),
+        timeout_seconds: 60,
+    }
+}
+
+/// Runs one seed; what it came to.
+fn run(seed: u64) -> (u64, Vec<String>) {
+    let mut world = World::new(seed);
+    let mut begun = BTreeSet::new();
+    for second in 0..240 {
+        if second % 30 == 0 {
+            let plan = plan(&mut world.dice);
+            if let Ok((id, actions)) = world.core.begin(plan, at(world.now)) {
+                world.perform(actions);
+                begun.insert(id);
+            }
+        }
+        world.step(false);
+    }
+    // The storm is over: within the deadlines, everything ends.
+    for _ in 0..500 {
+        world.step(true);
+    }
+    let states: Vec<String> = world.core.workflows().map(|workflow| workflow.state().to_owned()).collect();
+    assert!(!begun.is_empty());
+    assert!(states.iter().all(|state| state != "running"), "seed {seed}: {states:?}");
+    (world.trace, states)
+}
+
+#[test]
+fn every_workflow_ends_for_thousands_of_seeds() {
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    for seed in 0..2_000 {
+        for state in run(seed).1 {
+            *counts.entry(state).or_default() += 1;
+        }
+    }
+    // The storm is real, and it does not decide everything.
+    assert!(counts["completed"] > 1_000 && counts["partial"] > 100, "{counts:?}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in 0..50 {
+        assert_eq!(run(seed), run(seed));
+    }
+}
+
+#[test]
+fn a_silent_component_is_suspect_then_unavailable_then_back() {
+    let mut world = World::new(1);
+    let id = *world.responders.keys().next().unwrap();
+    let state = |world: &World| world.core.components().find(|component| component.id == id).unwrap().state.as_str();
+    let mut seen = Vec::new();
+    for second in 0..80 {
+        let actions = world.core.tick(at(second));
+        world.perform(actions);
+        if seen.last() != Some(&state(&world)) {
+            seen.push(state(&world));
+        }
+    }
+    assert_eq!(seen, ["active", "suspect", "unavailable"]);
+    let actions = world.core.heard(id, at(90));
+    assert!(actions.iter().any(|action| matches!(action, Action::Announce { code: "liveness.available", .. })));
+    assert_eq!(state(&world), "active");
+}

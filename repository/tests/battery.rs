@@ -1,0 +1,262 @@
+//! One battery of cases for every back end of the store.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says what it skips")]
+
+use jiff::Timestamp;
+use proto::content::{ContentHash, ContentRef};
+use proto::id::{ComponentId, EndpointId, MessageId, RequestId, TransactionId};
+use proto::message::{
+    CollectedPart, CollectionResults, EvaluationResults, PolicyDescription, QueryRequest, ResultsRequest,
+    ResultsSelection,
+};
+use proto::observation::{EndpointFacts, Flag, Item, ItemEntity, Method};
+use proto::plan::ObjectKey;
+use proto::verdict::{EvaluationSummary, RuleResult, Sense, Severity, Verdict};
+use repository::store::postgres::PostgresStore;
+use repository::store::sqlite::SqliteStore;
+use repository::store::{Received, Store, Stored};
+use uuid::Uuid;
+
+const OBJECT: &str = "obj:one";
+
+struct Case<'store> {
+    store: &'store dyn Store,
+    endpoint: EndpointId,
+    sender: ComponentId,
+    transaction: TransactionId,
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_700_000_000 + second).unwrap()
+}
+
+impl<'store> Case<'store> {
+    fn new(store: &'store dyn Store) -> Self {
+        Self {
+            store,
+            endpoint: EndpointId(Uuid::new_v4()),
+            sender: ComponentId(Uuid::new_v4()),
+            transaction: TransactionId(Uuid::new_v4()),
+        }
+    }
+
+    fn received(&self) -> Received {
+        Received {
+            sender: self.sender,
+            message: MessageId(Uuid::new_v4()),
+            transaction: self.transaction,
+            received: Timestamp::now(),
+        }
+    }
+
+    fn results(&self, value: &str, collected: Timestamp) -> CollectionResults {
+        CollectionResults {
+            request: RequestId(Uuid::new_v4()),
+            plan: ContentHash::of(b"plan"),
+            endpoint: self.endpoint,
+            facts: EndpointFacts { host_name: "here".to_owned(), ..EndpointFacts::default() },
+            method: Method::SelfReported,
+            part: 0,
+            is_final: true,
+            items: vec![Item::new("x", vec![ItemEntity::text("value", value)])],
+            objects: vec![CollectedPart {
+                object: ObjectKey(OBJECT.to_owned()),
+                flag: Flag::Complete,
+                collected,
+                items: vec![0],
+                messages: Vec::new(),
+            }],
+        }
+    }
+
+    async fn collect(&self, value: &str, collected: Timestamp) -> Stored {
+        self.store.record_collection(&self.results(value, collected), self.received()).await.unwrap()
+    }
+
+    async fn value(&self, as_of: Option<Timestamp>) -> Option<(String, Timestamp)> {
+        let objects = vec![ObjectKey(OBJECT.to_owned())];
+        let page = self.store.query(&QueryRequest { endpoint: self.endpoint, objects, as_of }).await.unwrap();
+        let row = page.rows.first()?;
+        Some((page.items[row.items[0] as usize].value("value")?.to_owned(), row.collected))
+    }
+}
+
+async fn battery(store: &dyn Store) {
+    a_message_has_its_effect_once(store).await;
+    what_is_unchanged_is_seen_later_and_what_changes_is_history(store).await;
+    what_was_seen_earlier_never_overwrites_what_was_seen_later(store).await;
+    what_is_not_there_is_missing(store).await;
+    verdicts_count_once_however_often_they_come(store).await;
+    a_policy_is_kept_with_its_content(store).await;
+    pages_end_and_go_on(store).await;
+}
+
+async fn a_message_has_its_effect_once(store: &dyn Store) {
+    let case = Case::new(store);
+    let (results, received) = (case.results("a", at(0)), case.received());
+    assert_eq!(store.record_collection(&results, received).await.unwrap(), Stored::New { change_count: 1 });
+    let before = store.counts().await.unwrap();
+    assert_eq!(store.record_collection(&results, received).await.unwrap(), Stored::Again);
+    assert_eq!(store.counts().await.unwrap(), before);
+}
+
+async fn what_is_unchanged_is_seen_later_and_what_changes_is_history(store: &dyn Store) {
+    let case = Case::new(store);
+    let before = store.counts().await.unwrap();
+    assert_eq!(case.collect("a", at(0)).await, Stored::New { change_count: 1 });
+    assert_eq!(case.collect("a", at(10)).await, Stored::New { change_count: 0 });
+    assert_eq!(case.value(None).await, Some(("a".to_owned(), at(10))));
+    assert_eq!(case.collect("b", at(20)).await, Stored::New { change_count: 1 });
+    assert_eq!(case.value(None).await.unwrap().0, "b");
+    assert_eq!(case.value(Some(at(15))).await.unwrap().0, "a");
+    assert_eq!(case.value(Some(at(20))).await.unwrap().0, "b");
+    assert_eq!(case.value(Some(at(-1))).await, None);
+    let after = store.counts().await.unwrap();
+    assert_eq!((after.change_count - before.change_count, after.past_count - before.past_count), (2, 1));
+}
+
+async fn what_was_seen_earlier_never_overwrites_what_was_seen_later(store: &dyn Store) {
+    let case = Case::new(store);
+    case.collect("new", at(100)).await;
+    assert_eq!(case.collect("old", at(50)).await, Stored::New { change_count: 0 });
+    assert_eq!(case.value(None).await, Some(("new".to_owned(), at(100))));
+}
+
+async fn what_is_not_there_is_missing(store: &dyn Store) {
+    let case = Case::new(store);
+    let objects = vec![ObjectKey("obj:none".to_owned())];
+    let page =
+        store.query(&QueryRequest { endpoint: case.endpoint, objects: objects.clone(), as_of: None }).await.unwrap();
+    assert_eq!((page.missing, page.answered), (objects, 1));
+}
+
+async fn verdicts_count_once_however_often_they_come(store: &dyn Store) {
+    let case = Case::new(store);
+    let result = |verdict| RuleResult {
+        rule: "rule".to_owned(),
+        title: "A rule".to_owned(),
+        severity: Severity::High,
+        verdict,
+        sense: Sense::Compliance,
+        found: vec!["x".to_owned()],
+        expected: Vec::new(),
+        reasons: Vec::new(),
+        fix: None,
+        objects: Vec::new(),
+    };
+    let results = |verdict| EvaluationResults {
+        request: RequestId(Uuid::new_v4()),
+        endpoint: case.endpoint,
+        part: 0,
+        rule_count: 1,
+        results: vec![result(verdict)],
+        summary: Some(EvaluationSummary {
+            transaction: case.transaction,
+            endpoint: case.endpoint,
+            policy: "policy".to_owned(),
+            profile: "(default)".to_owned(),
+            evaluated: Timestamp::now(),
+            oldest_collected: None,
+            evaluator: case.sender,
+            score: Some(100.0),
+            counts: vec![(verdict, 1)],
+        }),
+    };
+    let before = store.counts().await.unwrap().result_count;
+    for verdict in [Verdict::Fail, Verdict::Pass] {
+        store.record_evaluation(&results(verdict), case.received()).await.unwrap();
+    }
+    assert_eq!(store.counts().await.unwrap().result_count - before, 1);
+    let ask = |verdicts| ResultsRequest {
+        selection: ResultsSelection::Endpoint(case.endpoint),
+        verdicts,
+        only_summaries: false,
+    };
+    let found = store.results(&ask(Vec::new())).await.unwrap();
+    assert_eq!((found.summaries.len(), found.results[0][0].verdict), (1, Verdict::Pass));
+    assert!(store.results(&ask(vec![Verdict::Fail])).await.unwrap().results[0].is_empty());
+}
+
+async fn a_policy_is_kept_with_its_content(store: &dyn Store) {
+    let case = Case::new(store);
+    let bytes = Uuid::new_v4().as_bytes().to_vec();
+    let name = format!("policy-{}", Uuid::new_v4());
+    let policy = |version: &str| PolicyDescription {
+        name: name.clone(),
+        benchmark: "b".to_owned(),
+        title: "t".to_owned(),
+        version: version.to_owned(),
+        content: ContentRef::to(&bytes),
+        source_sha256: ContentHash::of(b"source"),
+        rule_count: 1,
+        profiles: Vec::new(),
+        imported: Timestamp::now(),
+    };
+    for version in ["1", "2"] {
+        store.record_policy(&policy(version), &bytes, case.received()).await.unwrap();
+    }
+    let known = store.policies().await.unwrap();
+    let versions: Vec<&str> =
+        known.iter().filter(|policy| policy.name == name).map(|policy| policy.version.as_str()).collect();
+    assert_eq!(versions, ["2"]);
+    assert_eq!(store.content(&ContentHash::of(&bytes)).await.unwrap(), Some(bytes));
+    assert_eq!(store.content(&ContentHash::of(b"nothing")).await.unwrap(), None);
+}
+
+async fn pages_end_and_go_on(store: &dyn Store) {
+    let case = Case::new(store);
+    let mut results = case.results("x", at(0));
+    results.items = (0..8)
+        .map(|at| Item::new("x", vec![ItemEntity::text("value", format!("{at}{}", "y".repeat(60_000)))]))
+        .collect();
+    results.objects = (0..8)
+        .map(|number| CollectedPart {
+            object: ObjectKey(format!("obj:{number}")),
+            flag: Flag::Complete,
+            collected: at(0),
+            items: vec![number],
+            messages: Vec::new(),
+        })
+        .collect();
+    store.record_collection(&results, case.received()).await.unwrap();
+    let objects: Vec<ObjectKey> = results.objects.iter().map(|part| part.object.clone()).collect();
+    let (mut seen, mut asked) = (0, 0);
+    while seen < objects.len() {
+        let rest = objects[seen..].to_vec();
+        let page = store.query(&QueryRequest { endpoint: case.endpoint, objects: rest, as_of: None }).await.unwrap();
+        assert!(page.answered > 0);
+        seen += usize::try_from(page.answered).unwrap();
+        asked += 1;
+    }
+    assert!(asked > 1, "eight times 60 kB fit into one page");
+}
+
+#[tokio::test]
+async fn sqlite_passes_the_battery_and_keeps_everything_over_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("repository.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    battery(&store).await;
+    let counts = store.counts().await.unwrap();
+    store.close().await;
+    assert_eq!(SqliteStore::open(&path).await.unwrap().counts().await.unwrap(), counts);
+}
+
+#[tokio::test]
+async fn postgresql_passes_the_battery() {
+    let Ok(url) = std::env::var("MUSTER_TEST_POSTGRES") else {
+        assert!(std::env::var_os("MUSTER_REQUIRE_POSTGRES").is_none(), "PostgreSQL is required here and is missing");
+        println!("SKIPPED: MUSTER_TEST_POSTGRES is not set: PostgreSQL was not tested");
+        return;
+    };
+    battery(&PostgresStore::open(&url).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_program_or_a_broken_one_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("junk.db");
+    std::fs::write(&path, vec![7_u8; 8192]).unwrap();
+    assert!(SqliteStore::open(&path).await.is_err());
+    assert!(SqliteStore::open(&directory.path().join("no/such/place.db")).await.is_err());
+}

@@ -1,0 +1,58 @@
+//! Documents that are made from code, and names in files that are not code, are as the code says.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use system_tests::workspace;
+
+/// Compares a document with what the code says it is; `MUSTER_BLESS=1` writes it.
+fn check(path: &str, expected: &str) {
+    let file = workspace().join(path);
+    if std::env::var_os("MUSTER_BLESS").is_some() {
+        std::fs::write(&file, expected).unwrap();
+    }
+    let found = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        found == expected,
+        "{path} is not what the code says: MUSTER_BLESS=1 cargo test -p system-tests --test documents"
+    );
+}
+
+#[test]
+fn the_wire_document_is_what_the_registries_say() {
+    check("docs/wire.md", &proto::wire_doc::wire_md());
+}
+
+#[test]
+fn the_baseline_document_is_what_the_policy_says() {
+    use std::fmt::Write as _;
+    let policy = scap::datastream::read(system_tests::BASELINE.to_vec()).unwrap();
+    assert!(policy.problems.is_empty(), "{:?}", policy.problems);
+    let mut text = format!(
+        "# {}\n\nGenerated from `orchestrator/policies/muster-baseline-linux-ds.xml`, version {}. \
+         Numbers refer to the CIS Debian Linux 12 Benchmark v1.1.0 and to NIST SP 800-53 revision 5.\n\n\
+         | rule | severity | title | references |\n|---|---|---|---|\n",
+        policy.benchmark.title, policy.benchmark.version
+    );
+    for rule in policy.benchmark.rules() {
+        let references: Vec<&str> = rule.references.iter().map(|(_, name)| name.as_str()).collect();
+        let id = rule.common.id.trim_start_matches("xccdf_dev.muster_rule_");
+        writeln!(text, "| `{id}` | {} | {} | {} |", rule.severity, rule.common.title, references.join(", ")).unwrap();
+        assert!(!rule.fix_text.is_empty() && !rule.rationale.is_empty() && !references.is_empty(), "{id}");
+    }
+    check("docs/baseline.md", &text);
+}
+
+#[test]
+fn compose_names_only_binaries_that_there_are() {
+    let text = std::fs::read_to_string(workspace().join("docker-compose.yml")).unwrap();
+    for binary in ["muster-orchestrator", "muster-repository", "muster-pes-evaluator", "muster-pcs-agent"] {
+        assert!(text.contains(binary), "{binary} is not in docker-compose.yml");
+    }
+}
+
+#[test]
+fn the_example_configuration_is_read() {
+    let path = workspace().join("docs/muster.toml");
+    let config = service::config::Config::load(Some(&path)).unwrap();
+    assert!(config.orchestrator.listen.is_some());
+}
