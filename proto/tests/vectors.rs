@@ -14,7 +14,8 @@ fn vectors() -> std::path::PathBuf {
 #[test]
 fn every_message_has_a_vector_and_keeps_all_of_it() {
     for (kind, _) in KINDS {
-        let text = std::fs::read_to_string(vectors().join(format!("{kind}.json"))).unwrap_or_else(|_| panic!("{kind} has no vector"));
+        let text = std::fs::read_to_string(vectors().join(format!("{kind}.json")))
+            .unwrap_or_else(|_| panic!("{kind} has no vector"));
         let body = serde_json::from_str(&text).unwrap();
         let written = round_trip(kind, body).unwrap().unwrap_or_else(|fault| panic!("{fault}"));
         let (expected, found): (serde_json::Value, serde_json::Value) =
