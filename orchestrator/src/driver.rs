@@ -115,6 +115,8 @@ impl std::fmt::Debug for Handle {
 
 pub(crate) struct Inner {
     pub(crate) core: Mutex<Core>,
+    /// Actions that could not be stored yet, and so were not done.
+    pending: Mutex<Vec<Action>>,
     pub(crate) store: Store,
     pub(crate) bus: Bus,
     pub(crate) ca: Ca,
@@ -170,6 +172,7 @@ pub async fn run(
     let handle = Handle {
         inner: Arc::new(Inner {
             core: Mutex::new(core),
+            pending: Mutex::default(),
             store,
             bus,
             ca,
@@ -225,8 +228,11 @@ impl Handle {
     ) -> Result<T, StoreError> {
         let mut core = self.inner.core.lock().await;
         let (answer, actions) = ask(&mut core, Timestamp::now());
-        self.inner.store.apply(&actions).await?;
-        for action in actions {
+        // What an earlier failure left is stored first; nothing is done before it is stored.
+        let mut pending = self.inner.pending.lock().await;
+        pending.extend(actions);
+        self.inner.store.apply(&pending).await?;
+        for action in pending.drain(..) {
             self.perform(action);
         }
         Ok(answer)
@@ -384,18 +390,20 @@ impl Handle {
     ) -> Result<Result<(), Fault>, StoreError> {
         let answered = self
             .act(|core, now| match core.advertise(sender, advertisement, now) {
-                Ok((response, actions)) => {
-                    self.answer(sender, message, &response);
-                    (Ok(()), actions)
-                }
+                Ok((response, actions)) => (Ok(response), actions),
                 Err(fault) => (Err(fault), Vec::new()),
             })
             .await?;
-        if answered.is_ok() && message.sender_type() == Some(ComponentType::RepositoryInterface) {
+        let response = match answered {
+            Ok(response) => response,
+            Err(fault) => return Ok(Err(fault)),
+        };
+        self.answer(sender, message, &response);
+        if message.sender_type() == Some(ComponentType::RepositoryInterface) {
             let handle = self.clone();
             tokio::spawn(async move { handle.publish_missing(sender).await });
         }
-        Ok(answered)
+        Ok(Ok(()))
     }
 
     async fn note(
@@ -484,7 +492,8 @@ impl Handle {
         registration::create_token(self, component_type, uses, ttl_seconds).await
     }
 
-    pub(crate) fn address(&self) -> &str {
+    /// Where components connect.
+    pub fn address(&self) -> &str {
         &self.inner.advertise
     }
 

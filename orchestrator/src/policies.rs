@@ -174,7 +174,10 @@ impl Handle {
 
     /// What a workflow needs: the policy, and the collection plan for its profile.
     pub(crate) async fn plan(&self, workflow: &Workflow, is_evaluation: bool) -> Result<Plan, Fault> {
-        let policies = self.policies().await?;
+        // Those that were imported here need no answer from the repository.
+        let own = self.inner.store.policies().await.map_err(|error| internal(&error))?;
+        let is_own = own.iter().any(|policy| policy.name == workflow.policy);
+        let policies = if is_own { own } else { self.policies().await? };
         let Some(policy) = policies.iter().find(|policy| policy.name == workflow.policy) else {
             let names: Vec<&str> = policies.iter().map(|policy| policy.name.as_str()).collect();
             let text = format!("no policy is called `{}`; there is {}", workflow.policy, names.join(", "));

@@ -70,6 +70,9 @@ impl From<io::Error> for ReadError {
     }
 }
 
+/// A name that nothing has: where too many links lead.
+const NOWHERE: &str = ".too-many-links\u{1}/nowhere";
+
 impl Host {
     /// The endpoint below `root`; `/` is this machine.
     pub fn new(root: impl Into<PathBuf>) -> Self {
@@ -94,7 +97,7 @@ impl Host {
             return PathBuf::from(path);
         }
         let (parent, last) = path.rsplit_once('/').unwrap_or(("", path));
-        let mut located = self.resolve(parent, 0);
+        let mut located = self.resolve(parent, &mut 0);
         if !last.is_empty() && last != "." && last != ".." {
             located.push(last);
         }
@@ -103,26 +106,31 @@ impl Host {
 
     /// The same, with a link as the last component followed too.
     pub fn locate_followed(&self, path: &str) -> PathBuf {
-        if self.is_live() { PathBuf::from(path) } else { self.resolve(path, 0) }
+        if self.is_live() { PathBuf::from(path) } else { self.resolve(path, &mut 0) }
     }
 
-    fn resolve(&self, path: &str, depth: usize) -> PathBuf {
+    fn resolve(&self, path: &str, links: &mut usize) -> PathBuf {
         let mut located = self.root.clone();
         for component in Path::new(path).components() {
             match component {
                 Component::Normal(name) => {
                     let next = located.join(name);
                     match std::fs::read_link(&next) {
-                        Ok(target) if depth < limits::LINK_DEPTH_MAX => {
+                        Ok(target) => {
+                            // One count for the whole path: links may fan out as well as chain.
+                            *links += 1;
+                            if *links > limits::LINK_DEPTH_MAX {
+                                return self.root.join(NOWHERE);
+                            }
                             let target = target.to_string_lossy();
                             let absolute = if target.starts_with('/') {
                                 target.into_owned()
                             } else {
                                 format!("{}/{target}", self.path_of(&located))
                             };
-                            located = self.resolve(&absolute, depth + 1);
+                            located = self.resolve(&absolute, links);
                         }
-                        _ => located = next,
+                        Err(_) => located = next,
                     }
                 }
                 Component::ParentDir if located != self.root => {
@@ -238,6 +246,18 @@ mod tests {
     fn a_loop_of_links_is_absent() {
         let (_root, host) = tree();
         assert!(host.read("/etc/loop").is_err());
+    }
+
+    #[test]
+    fn a_chain_of_links_longer_than_the_limit_leads_nowhere() {
+        let (root, host) = tree();
+        let secret = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(secret.path(), "outside").unwrap();
+        for at in 0..=limits::LINK_DEPTH_MAX {
+            symlink(format!("/l{}", at + 1), root.path().join(format!("l{at}"))).unwrap();
+        }
+        symlink(secret.path(), root.path().join(format!("l{}", limits::LINK_DEPTH_MAX + 1))).unwrap();
+        assert!(host.read("/l0").is_err());
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub struct Settings {
     pub data: PathBuf,
     /// A token, for the first start.
     pub join_token: Option<String>,
+    /// Where the broker is, if not where it was when the component joined.
+    pub broker: Option<String>,
     /// What operators call it; absent: the endpoint's name.
     pub name: Option<String>,
     /// The root directory of the endpoint.
@@ -62,6 +64,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> Result<(), RunError>
         name: settings.name.clone().unwrap_or_else(|| facts.host_name.clone()),
         data: settings.data.clone(),
         join_token: settings.join_token.clone(),
+        broker: settings.broker.clone(),
         endpoints: vec![AdvertisedEndpoint { local_name: SELF.to_owned(), facts }],
     })
     .await?;

@@ -146,7 +146,7 @@ pub(crate) fn finish(mut items: Vec<Item>, mut messages: Vec<String>) -> Collect
 
 mod limits {
     /// Items that a probe hands on to filters; what is reported is cut again.
-    pub(super) const CANDIDATES_MAX: usize = 100_000;
+    pub(in crate::probe) const CANDIDATES_MAX: usize = 100_000;
 }
 
 #[cfg(test)]

@@ -47,6 +47,8 @@ pub struct Settings {
     pub data: PathBuf,
     /// A token, for the first start.
     pub join_token: Option<String>,
+    /// Where the broker is, if not where it was when the component joined.
+    pub broker: Option<String>,
     /// What operators call it.
     pub name: String,
 }
@@ -70,6 +72,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> Result<(), RunError>
         name: settings.name,
         data: settings.data.clone(),
         join_token: settings.join_token,
+        broker: settings.broker,
         endpoints: Vec::new(),
     })
     .await?;

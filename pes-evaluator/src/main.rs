@@ -18,6 +18,9 @@ struct Cli {
     /// Join token, for the first start.
     #[arg(long, env = "MUSTER_JOIN_TOKEN", hide_env_values = true)]
     join_token: Option<String>,
+    /// Where the broker is, if not where it was when this component joined.
+    #[arg(long, env = "MUSTER_BROKER", value_name = "HOST:PORT")]
+    broker: Option<String>,
 }
 
 #[tokio::main]
@@ -28,6 +31,7 @@ async fn main() -> anyhow::Result<()> {
     let settings = pes_evaluator::Settings {
         data: cli.data.or(config.data).unwrap_or_else(|| PathBuf::from("/var/lib/muster/pes-evaluator")),
         join_token: join_token(cli.join_token, config.join_token.as_ref(), config.join_token_file.as_ref())?,
+        broker: cli.broker.or(config.broker),
         name: config.name.unwrap_or_else(|| "evaluator".to_owned()),
     };
     let (stopper, shutdown) = service::shutdown::channel();

@@ -137,6 +137,37 @@ pub const COLLECTION_OVAL: &str = "oval";
 /// The evaluation type of broadcast requests for XCCDF policies.
 pub const EVALUATION_XCCDF: &str = "xccdf";
 
+impl Topic {
+    /// Whether messages of this kind travel on this topic. The broker knows topics, receivers know
+    /// kinds: this ties them together, so that what a sender may publish says what it may say.
+    pub fn carries(&self, kind: &str) -> bool {
+        match self {
+            Self::Registration => kind == "component-registration-request",
+            Self::RegistrationAnswer(_) => matches!(kind, "component-registration-response" | "error"),
+            // Downward an orchestrator says whatever it has to; nobody else speaks there.
+            Self::Admin(_) => true,
+            Self::AdminUp(_, word) => kind == word,
+            Self::Collection(_) => kind == "collection-request",
+            Self::Evaluation(_) => kind == "evaluation-request",
+            Self::CollectionResults(_) => kind == "collection-results",
+            Self::EvaluationResults(_) => kind == "evaluation-results",
+            Self::Status(_) => kind == "status-notification",
+            Self::Policy(_) => kind == "policy-publication",
+            Self::Change(_) => false,
+            Self::Directed { operation, .. } => match operation.as_str() {
+                "ack" => matches!(kind, "ack" | "error"),
+                "query-request" => matches!(kind, "query-request" | "results-request" | "policies-request"),
+                "query-response" => {
+                    matches!(kind, "query-response" | "results-response" | "policies-response" | "error")
+                }
+                "content-request" => kind == "content-request",
+                "content-response" => matches!(kind, "content-response" | "error"),
+                _ => false,
+            },
+        }
+    }
+}
+
 /// Who holds a grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
@@ -252,13 +283,22 @@ impl Principal {
     /// Whether this connection may publish to the topic. Only topics of the contract pass: a topic
     /// that does not parse is refused whatever the table says.
     pub fn may_publish(self, topic: &str) -> bool {
-        topic.parse::<Topic>().is_ok() && self.grants(Act::Publish).any(|grant| covers(grant.pattern, topic, self.id))
+        let is_of_contract = match topic.parse::<Topic>() {
+            // A kind or operation is one of the registry: brokers remember every topic for ever.
+            Ok(Topic::AdminUp(_, word) | Topic::Directed { operation: word, .. }) => {
+                crate::message::KINDS.iter().any(|(kind, _)| *kind == word)
+            }
+            Ok(_) => true,
+            Err(_) => false,
+        };
+        is_of_contract && self.grants(Act::Publish).any(|grant| covers(grant.pattern, topic, self.id))
     }
 
-    /// Whether this connection may subscribe to the filter: every topic that the filter can match
-    /// must be inside one grant.
+    /// Whether this connection may subscribe to the filter: it must be one of its grants, not merely
+    /// inside one, because brokers remember every filter for ever.
     pub fn may_subscribe(self, filter: &str) -> bool {
-        self.grants(Act::Subscribe).any(|grant| covers(grant.pattern, filter, self.id))
+        let own = self.id.to_string();
+        self.grants(Act::Subscribe).any(|grant| grant.pattern.replace("{self}", &own) == filter)
     }
 }
 
@@ -366,9 +406,7 @@ mod tests {
     #[test]
     fn a_collector_cannot_subscribe_wider_than_its_grants() {
         let collector = collector_a();
-        for allowed in
-            [format!("/orchestrator/{A}"), format!("/{A}/+/+"), format!("/{A}/ack/{B}"), "/collection/oval".to_owned()]
-        {
+        for allowed in [format!("/orchestrator/{A}"), format!("/{A}/+/+"), "/collection/oval".to_owned()] {
             assert!(collector.may_subscribe(&allowed), "{allowed}");
         }
         for refused in [
@@ -391,6 +429,21 @@ mod tests {
         ] {
             assert!(!collector.may_subscribe(&refused), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_topic_carries_its_own_kinds_only() {
+        let (a, b): (ComponentId, ComponentId) = (A.parse().unwrap(), B.parse().unwrap());
+        let results = Topic::CollectionResults(a);
+        assert!(results.carries("collection-results"));
+        for forged in ["evaluation-results", "policy-publication", "ack", "status-notification"] {
+            assert!(!results.carries(forged), "{forged}");
+        }
+        let query = Topic::Directed { to: b, operation: "query-request".into(), from: a };
+        for forged in ["collection-request", "cancel-request", "periodic-collection", "collection-results"] {
+            assert!(!query.carries(forged), "{forged}");
+        }
+        assert!(!Topic::AdminUp(a, "heartbeat-request".into()).carries("content-request"));
     }
 
     #[test]

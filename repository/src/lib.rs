@@ -14,6 +14,7 @@ use proto::capability::ComponentType;
 use proto::fault::{Fault, FaultCode};
 use proto::id::ComponentId;
 use proto::message::{Ack, ContentRequest, Message, PoliciesResponse, PolicyPublication, ToRepository};
+use proto::time::is_skewed;
 use proto::topic::Topic;
 use service::content::{ContentStore, chunk_of};
 use service::member::{self, Member, MemberError, MemberSettings};
@@ -32,6 +33,8 @@ pub struct Settings {
     pub data: PathBuf,
     /// A token, for the first start.
     pub join_token: Option<String>,
+    /// Where the broker is, if not where it was when the component joined.
+    pub broker: Option<String>,
     /// What operators call it.
     pub name: String,
 }
@@ -59,6 +62,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> Result<(), RunEr
         name: settings.name,
         data: settings.data.clone(),
         join_token: settings.join_token,
+        broker: settings.broker,
         endpoints: Vec::new(),
     })
     .await?;
@@ -100,6 +104,14 @@ impl Repository {
             Err(fault) => return self.refuse(&message, &fault),
         };
         let outcome = match request {
+            ToRepository::CollectionResults(results)
+                if results.objects.iter().any(|part| {
+                    part.collected > message.envelope().sent && is_skewed(part.collected, message.envelope().sent)
+                }) =>
+            {
+                let text = "an observation is newer than the message that brings it";
+                return self.refuse(&message, &Fault::new(FaultCode::ClockSkew, text));
+            }
             ToRepository::CollectionResults(results) => {
                 let stored = self.store.record_collection(&results, received(&message)).await;
                 self.acknowledge(&message, stored)

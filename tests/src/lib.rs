@@ -107,6 +107,7 @@ impl Installation {
         let settings = repository::Settings {
             data: self.data.path().join("repository"),
             join_token: Some(self.token(ComponentType::RepositoryInterface).await),
+            broker: None,
             name: "repository".to_owned(),
         };
         let (keep, stop) = shutdown::channel();
@@ -121,6 +122,7 @@ impl Installation {
         let settings = pes_evaluator::Settings {
             data: self.data.path().join("pes-evaluator"),
             join_token: Some(self.token(ComponentType::PostureEvaluationService).await),
+            broker: None,
             name: "evaluator".to_owned(),
         };
         let (keep, stop) = shutdown::channel();
@@ -135,6 +137,7 @@ impl Installation {
         let settings = pcs_agent::Settings {
             data: self.data.path().join(name),
             join_token: Some(self.token(ComponentType::PostureCollectionService).await),
+            broker: None,
             name: Some(name.to_owned()),
             root: root.to_owned(),
         };
@@ -154,6 +157,7 @@ impl Installation {
             name: name.to_owned(),
             data: self.data.path().join(name),
             join_token: Some(self.token(component_type).await),
+            broker: None,
             endpoints: if is_collector {
                 vec![AdvertisedEndpoint { local_name: pcs_agent::SELF.to_owned(), facts }]
             } else {

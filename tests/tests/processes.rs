@@ -125,6 +125,9 @@ fn the_main_job_ends_with_a_code_that_says_whether_everything_passed() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(if is_met { 0 } else { 2 }), "{text}");
     assert!(text.contains("score"), "{text}");
+    // Again in the same directory, on another port.
+    let again = run(&[]);
+    assert_eq!(again.status.code(), output.status.code(), "{}", String::from_utf8_lossy(&again.stderr));
     assert_eq!(run(&["--policy", "nothing"]).status.code(), Some(1));
 }
 

@@ -101,6 +101,7 @@ async fn a_wrong_token_does_not_let_anybody_in() {
         name: "stranger".to_owned(),
         data: installation.data.path().join("stranger"),
         join_token: Some(token),
+        broker: None,
         endpoints: Vec::new(),
     };
     let error = service::member::start(settings).await.unwrap_err().to_string();

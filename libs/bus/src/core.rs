@@ -342,6 +342,17 @@ impl Bus {
         {
             state.seen.remove(&oldest);
         }
+        // A stranger's words end nothing here.
+        if message.sender_type().is_none() {
+            return Some(Event::Message(Box::new(message)));
+        }
+        if let (true, Some(refused)) = (envelope.kind == Fault::KIND, envelope.in_reply_to)
+            && envelope.decode::<Fault>().is_ok_and(|fault| !fault.code.is_retryable())
+            && state.outbox.acknowledged(refused)
+        {
+            tracing::error!(message = %refused, by = %envelope.from, "a durable message was refused for good, and is given up");
+            return None;
+        }
         if envelope.kind == Ack::KIND {
             if let Ok(ack) = envelope.decode::<Ack>() {
                 state.outbox.acknowledged(ack.message);

@@ -10,7 +10,7 @@ use proto::envelope::Envelope;
 use proto::fault::{Fault, FaultCode};
 use proto::id::ComponentId;
 use proto::seal::{Sealed, Signer};
-use proto::topic::Topic;
+use proto::topic::{Holder, Principal, Topic};
 
 use crate::certificate::Certificate;
 use crate::limits;
@@ -145,7 +145,15 @@ impl Trust {
                 format!("the message is older than {} days", limits::AGE_DAYS_MAX),
             ));
         }
+        if !topic.carries(&envelope.kind) {
+            return Err(denied(&format!("`{}` does not travel on this topic", envelope.kind)));
+        }
         if let Sender::Member { component, component_type } = &sender {
+            // The broker's table, once more: another broker may be careless.
+            let principal = Principal { id: *component, holder: Holder::Component(*component_type) };
+            if !principal.may_publish(&topic.to_string()) {
+                return Err(denied("the sender may not publish here"));
+            }
             if envelope.from != *component {
                 return Err(denied("`from` is not the component that signed"));
             }

@@ -143,13 +143,20 @@ impl Outbox {
     /// Up to `most` messages that have to be sent now, in order.
     pub fn due(&mut self, now: Instant, most: usize) -> Vec<(String, Vec<u8>)> {
         let patience = Duration::from_secs(limits::RESEND_SECONDS);
-        self.entries
-            .values_mut()
-            .filter(|entry| entry.sent.is_none_or(|sent| now.duration_since(sent) >= patience))
+        let mut due: Vec<(Option<Instant>, MessageId)> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.sent.is_none_or(|sent| now.duration_since(sent) >= patience))
+            .map(|(id, entry)| (entry.sent, *id))
+            .collect();
+        // What waits longest comes first, so that messages that nobody takes hold up no others.
+        due.sort_unstable();
+        due.into_iter()
             .take(most)
-            .map(|entry| {
+            .filter_map(|(_, id)| {
+                let entry = self.entries.get_mut(&id)?;
                 entry.sent = Some(now);
-                (entry.topic.clone(), entry.payload.clone())
+                Some((entry.topic.clone(), entry.payload.clone()))
             })
             .collect()
     }

@@ -190,11 +190,12 @@ fn from_object(object: Option<Rc<Collected>>, item_field: &str) -> Result<Vec<St
     let object = object.ok_or(VariableProblem::NotCollected)?;
     match object.flag {
         Flag::Error => return Err(error(first_message(&object, "its object could not be collected"))),
-        Flag::NotCollected => return Err(VariableProblem::NotCollected),
+        // Values of a part would pass for the values of all.
+        Flag::NotCollected | Flag::Incomplete => return Err(VariableProblem::NotCollected),
         Flag::DoesNotExist | Flag::NotApplicable => {
             return Err(VariableProblem::NoValues("its object found nothing".to_owned()));
         }
-        Flag::Complete | Flag::Incomplete => {}
+        Flag::Complete => {}
     }
     let values: Vec<String> = object
         .items

@@ -301,7 +301,7 @@ impl<'policy> Compiler<'policy, '_> {
             .parts
             .iter()
             .map(|part| match part {
-                Criterion::Criteria(inner) => self.criteria(oval, context, inner, depth),
+                Criterion::Criteria(inner) => self.criteria(oval, context, inner, depth + 1),
                 Criterion::Test { test, negate, comment } => {
                     CriteriaPlan::Test { test: self.test(oval, context, test, comment), negate: *negate }
                 }

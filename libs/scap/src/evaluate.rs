@@ -101,7 +101,11 @@ struct Stored<'evidence> {
 
 impl ObjectSource for Stored<'_> {
     fn object(&mut self, key: &ObjectKey, _depth: usize) -> Option<Rc<Collected>> {
-        self.evidence.observations.get(key).map(|observed| Rc::clone(&observed.collected_object))
+        let observed = self.evidence.observations.get(key)?;
+        if self.evidence.collected_since.is_some_and(|since| observed.collected < since) {
+            return None;
+        }
+        Some(Rc::clone(&observed.collected_object))
     }
 }
 
@@ -366,6 +370,10 @@ impl Evaluator<'_> {
             });
             return outcome;
         }
+        if is_incomplete && existing.is_empty() && !states.is_empty() {
+            // There may be items that nobody looked at.
+            outcome.truth = Truth::Unknown;
+        }
         if states.is_empty() || existing.is_empty() {
             return outcome;
         }
@@ -391,12 +399,19 @@ impl Evaluator<'_> {
             }
         }
         outcome.expected.dedup();
+        let met_count = truths.iter().filter(|truth| **truth == Truth::True).count();
         outcome.truth = check::check(test.check, truths);
         if is_incomplete {
-            outcome.truth = match (test.check, outcome.truth) {
-                (proto::plan::Check::AtLeastOne, Truth::True) | (_, Truth::False) => outcome.truth,
-                _ => Truth::Unknown,
+            // Only what no unseen item can change stands.
+            use proto::plan::Check::{All, AtLeastOne, NoneExist, NoneSatisfy, OnlyOne};
+            let is_decided = match (test.check, outcome.truth) {
+                (AtLeastOne, Truth::True) | (All | NoneSatisfy | NoneExist, Truth::False) => true,
+                (OnlyOne, Truth::False) => met_count > 1,
+                _ => false,
             };
+            if !is_decided {
+                outcome.truth = Truth::Unknown;
+            }
         }
         outcome
     }
@@ -416,7 +431,10 @@ impl Evaluator<'_> {
                 }
             }
             CriteriaPlan::Definition { definition, negate } => {
-                self.tell(&compiled.definitions[*definition].criteria, want_false ^ negate, told, depth + 1);
+                // Told once: definitions that extend each other many times over must not take for ever.
+                if told.definitions.insert((*definition, want_false ^ negate)) {
+                    self.tell(&compiled.definitions[*definition].criteria, want_false ^ negate, told, depth + 1);
+                }
             }
             CriteriaPlan::Test { test, negate } => {
                 let outcome = self.test(*test);
@@ -465,12 +483,13 @@ struct Told {
     expected: Vec<String>,
     reasons: Vec<String>,
     objects: Vec<ObjectKey>,
+    definitions: std::collections::BTreeSet<(usize, bool)>,
 }
 
-/// XCCDF 1.2 tables 12 and 13 over `oscap`'s reading: what was not checked does not count.
+/// XCCDF 1.2 tables 12 and 13; a part that was not checked keeps the whole from passing.
 fn combine(is_and: bool, verdicts: &[Verdict]) -> Verdict {
     let order: &[Verdict] = if is_and {
-        &[Verdict::Fail, Verdict::Error, Verdict::Unknown, Verdict::Pass, Verdict::NotApplicable]
+        &[Verdict::Fail, Verdict::Error, Verdict::Unknown, Verdict::NotChecked, Verdict::Pass, Verdict::NotApplicable]
     } else {
         &[Verdict::Pass, Verdict::Error, Verdict::Unknown, Verdict::Fail, Verdict::NotApplicable]
     };

@@ -37,6 +37,8 @@ pub mod limits {
     pub const XML_ELEMENTS_MAX: u64 = 4_000_000;
     /// Dictionary of an xz stream, KiB.
     pub const XZ_DICTIONARY_KIB_MAX: u32 = 96 * 1024;
+    /// Criteria inside each other.
+    pub const CRITERIA_DEPTH_MAX: usize = 20;
     /// Profiles that extend each other, definitions that extend each other.
     pub const REFERENCE_DEPTH_MAX: usize = 64;
 }

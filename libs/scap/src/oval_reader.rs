@@ -7,6 +7,7 @@ use proto::plan::{
     SetOperator, VariableKey,
 };
 
+use crate::limits::CRITERIA_DEPTH_MAX;
 use crate::oval::{
     Class, Criteria, Criterion, Definition, OvalDefinitions, OvalObject, OvalSet, OvalState, OvalVariable,
     OvalVariableSource, Test,
@@ -92,11 +93,14 @@ fn definition(node: &Node) -> Result<Definition, XmlError> {
         Some(other) => return Err(wrong(node, format!("class=\"{other}\" is not in OVAL's list"))),
     };
     let title = node.element("metadata").and_then(|metadata| metadata.element("title")).map(Node::text);
-    let criteria = node.element("criteria").map(criteria).transpose()?;
+    let criteria = node.element("criteria").map(|node| criteria(node, 0)).transpose()?;
     Ok(Definition { class, title: title.unwrap_or_default(), criteria })
 }
 
-fn criteria(node: &Node) -> Result<Criteria, XmlError> {
+fn criteria(node: &Node, depth: usize) -> Result<Criteria, XmlError> {
+    if depth > CRITERIA_DEPTH_MAX {
+        return Err(wrong(node, format!("criteria are nested deeper than {CRITERIA_DEPTH_MAX}")));
+    }
     let mut parts = Vec::new();
     for part in node.elements() {
         let negate = flag(part, "negate", false);
@@ -104,7 +108,7 @@ fn criteria(node: &Node) -> Result<Criteria, XmlError> {
             part.attribute(attribute).map(str::to_owned).ok_or_else(|| wrong(part, format!("has no {attribute}")))
         };
         parts.push(match part.name.as_str() {
-            "criteria" => Criterion::Criteria(criteria(part)?),
+            "criteria" => Criterion::Criteria(criteria(part, depth + 1)?),
             "criterion" => Criterion::Test {
                 test: reference("test_ref")?,
                 negate,

@@ -41,6 +41,8 @@ pub struct DaemonConfig {
     pub join_token: Option<String>,
     /// A file with the join token.
     pub join_token_file: Option<PathBuf>,
+    /// Where the broker is, if not where it was when the component joined.
+    pub broker: Option<String>,
     /// What operators call it.
     pub name: Option<String>,
 }
@@ -55,6 +57,8 @@ pub struct CollectorConfig {
     pub join_token: Option<String>,
     /// A file with the join token.
     pub join_token_file: Option<PathBuf>,
+    /// Where the broker is, if not where it was when the component joined.
+    pub broker: Option<String>,
     /// What operators call it.
     pub name: Option<String>,
     /// The root directory of the endpoint.
@@ -72,7 +76,9 @@ const KEYS: &[&str] = &[
     "join-token",
     "join-token-file",
     "name",
+    "broker",
     "root",
+    "broker",
 ];
 
 /// Why a configuration cannot be used.

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use crate::identity::{self, Identity, IdentityError};
-use crate::token::JoinToken;
+use crate::token::{JoinToken, host_and_port};
 
 /// What a component is, for joining and the handshake.
 #[derive(Debug, Clone)]
@@ -35,6 +35,8 @@ pub struct MemberSettings {
     pub data: PathBuf,
     /// A token, for the first start.
     pub join_token: Option<String>,
+    /// Where the broker is, `host:port`, if not where it was when the component joined.
+    pub broker: Option<String>,
     /// The endpoints that it speaks for.
     pub endpoints: Vec<AdvertisedEndpoint>,
 }
@@ -47,6 +49,9 @@ pub enum MemberError {
         "this component has not joined yet and has no join token: `muster token create --type {0}` makes one; give it with --join-token or MUSTER_JOIN_TOKEN"
     )]
     NoToken(ComponentType),
+    /// The broker's address is none.
+    #[error("`{0}` is not an address: HOST:PORT is wanted")]
+    Address(String),
     /// The token is none.
     #[error(transparent)]
     Token(#[from] crate::token::TokenError),
@@ -105,13 +110,16 @@ const JOIN_TRIES: u32 = 20;
 /// Joins if need be, connects, and stays a member until the process ends.
 pub async fn start(settings: MemberSettings) -> Result<Member, MemberError> {
     let directory = settings.data.join("identity");
-    let identity = if let Some(identity) = Identity::load(&directory)? {
+    let mut identity = if let Some(identity) = Identity::load(&directory)? {
         identity
     } else {
         let token = settings.join_token.as_deref().ok_or(MemberError::NoToken(settings.component_type))?;
         join(&settings, &directory, &token.parse()?).await?;
         Identity::load(&directory)?.ok_or(MemberError::NoToken(settings.component_type))?
     };
+    if let Some(broker) = &settings.broker {
+        (identity.host, identity.port) = host_and_port(broker).ok_or_else(|| MemberError::Address(broker.clone()))?;
+    }
     let outbox = Outbox::open(&settings.data.join("outbox"))?;
     let bus_settings = identity.bus_settings(outbox, false)?;
     let (transport, incoming) = mqtt::connect(identity.mqtt_settings()?);
@@ -139,7 +147,8 @@ async fn join(settings: &MemberSettings, directory: &Path, token: &JoinToken) ->
     let keys = |error: String| MemberError::Keys(error);
     let key = identity::key(directory)?;
     let signing_request = identity::signing_request(&key).map_err(|error| keys(error.to_string()))?;
-    let (host, port) = token.host_and_port().ok_or(crate::token::TokenError)?;
+    let address = settings.broker.as_ref().unwrap_or(&token.address);
+    let (host, port) = host_and_port(address).ok_or_else(|| MemberError::Address(address.clone()))?;
     let request = ComponentRegistrationRequest {
         component_unique_identifier: None,
         component_type: settings.component_type,

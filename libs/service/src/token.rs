@@ -62,12 +62,12 @@ impl JoinToken {
     pub fn proof(&self, signing_request: &str) -> JoinProof {
         JoinProof { token_id: self.id.clone(), mac: mac(&self.secret, signing_request) }
     }
+}
 
-    /// Host and port.
-    pub fn host_and_port(&self) -> Option<(String, u16)> {
-        let (host, port) = self.address.rsplit_once(':')?;
-        Some((host.to_owned(), port.parse().ok()?))
-    }
+/// Host and port of `HOST:PORT`.
+pub fn host_and_port(address: &str) -> Option<(String, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    Some((host.to_owned(), port.parse().ok()?)).filter(|(host, _)| !host.is_empty())
 }
 
 fn mac(secret: &str, signing_request: &str) -> String {

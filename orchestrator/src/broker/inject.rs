@@ -7,7 +7,7 @@ use std::time::Duration;
 use rumqttd::Notification;
 use rumqttd::protocol::{Packet, PingReq, PubAck, PubAckReason};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, interval};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::router::{Link, Linker};
 use super::{blocking, codec, limits};
@@ -34,7 +34,8 @@ impl Injector {
 
 async fn run(mut link: Link, mut incoming: mpsc::Receiver<(String, Vec<u8>)>) {
     let mut ping = interval(Duration::from_secs(limits::ROUTER_ECHO_SECONDS / 2));
-    let mut echo = Instant::now();
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut unanswered = 0_u32;
     let mut packet_id = 0_u16;
     loop {
         let packets = tokio::select! {
@@ -44,15 +45,17 @@ async fn run(mut link: Link, mut incoming: mpsc::Receiver<(String, Vec<u8>)>) {
                 vec![Packet::Publish(codec::rebuilt(topic.as_bytes(), &payload, 1, packet_id), None)]
             }
             _ = ping.tick() => {
-                if echo.elapsed() > Duration::from_secs(limits::ROUTER_ECHO_SECONDS + limits::ROUTER_ECHO_SECONDS / 2) {
+                // Counted in pings, not in time: a process that was suspended has asked nothing meanwhile.
+                if unanswered >= 3 {
                     tracing::error!("the broker's router does not answer any more: ending the process");
                     std::process::abort();
                 }
+                unanswered += 1;
                 vec![Packet::PingReq(PingReq)]
             }
             notification = link.rx.next() => {
                 match notification {
-                    Ok(Some(Notification::DeviceAck(_))) => echo = Instant::now(),
+                    Ok(Some(Notification::DeviceAck(_))) => unanswered = 0,
                     Ok(Some(Notification::Unschedule)) => { let _ = link.rx.wake().await; }
                     // This link subscribes to nothing; an acknowledgement costs nothing all the same.
                     Ok(Some(Notification::Forward(forward))) => {

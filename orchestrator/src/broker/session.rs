@@ -228,9 +228,6 @@ async fn member(front: &Arc<Front>, client: Client, will: Option<LastWill>) -> i
         let fresh = || Arc::new(Slot { kick: Notify::new(), owner: Arc::default() });
         Arc::clone(slots.entry(own).or_insert_with(fresh))
     };
-    let Ok(_permit) = Arc::clone(&front.connections).try_acquire_owned() else {
-        return Err(invalid("too many connections"));
-    };
     let owner = Arc::clone(&slot.owner);
     let _owner = if let Ok(owner) = Arc::clone(&owner).try_lock_owned() {
         owner
@@ -240,6 +237,15 @@ async fn member(front: &Arc<Front>, client: Client, will: Option<LastWill>) -> i
     };
     // A kick that nobody was there to take is not meant for this connection.
     let _ = timeout(Duration::ZERO, slot.kick.notified()).await;
+    // The kick that was just taken may have been a retirement.
+    if let Holder::Component(component_type) = client.principal.holder
+        && !front.admission.is_admitted(own, component_type)
+    {
+        return Err(invalid("taken off the roster while it waited"));
+    }
+    let Ok(_permit) = Arc::clone(&front.connections).try_acquire_owned() else {
+        return Err(invalid("too many connections"));
+    };
     let linker = Arc::clone(&front.linker);
     let id = own.to_string();
     let linked = blocking(move || linker(&id)).await.and_then(Result::ok);

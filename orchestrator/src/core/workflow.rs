@@ -132,6 +132,9 @@ pub struct Workflow {
     pub ended: Option<Timestamp>,
     /// Everybody who was asked.
     pub responders: Vec<Responder>,
+    /// Why it could not go on.
+    #[serde(default)]
+    pub fault: Option<String>,
 }
 
 impl Workflow {
@@ -140,6 +143,7 @@ impl Workflow {
         let completed = self.responders.iter().filter(|responder| responder.state == ResponderState::Completed).count();
         match self.ended {
             None => "running",
+            Some(_) if self.fault.is_some() => "failed",
             Some(_) if completed == self.responders.len() => "completed",
             Some(_) if completed == 0 => "failed",
             Some(_) => "partial",
@@ -180,7 +184,8 @@ impl Workflow {
         CollectionRequest {
             request: responder.request,
             plan: self.plan.collection_plan.clone(),
-            targets: Vec::new(),
+            // A broadcast reaches collectors that are not meant.
+            targets: if self.plan.is_broadcast { self.endpoints.clone() } else { Vec::new() },
             deadline: responder.deadline,
         }
     }
@@ -190,8 +195,9 @@ impl Workflow {
         for responder in self.responders.iter().filter(|responder| responder.operation == operation) {
             // A responder that has not said how much there is counts as one unit.
             let (units, of) = responder.progress;
-            total += of.max(1);
-            done += if responder.state.is_terminal() { of.max(1) } else { units };
+            total = u64::saturating_add(total, of.max(1));
+            let share = if responder.state.is_terminal() { of.max(1) } else { units };
+            done = u64::saturating_add(done, share);
         }
         OperatorEvent::Progress { activity, done, total }
     }
@@ -208,6 +214,7 @@ impl Core {
             begun: now,
             ended: None,
             responders: Vec::new(),
+            fault: None,
             plan,
         };
         if !workflow.plan.is_stored_only {
@@ -378,6 +385,7 @@ impl Core {
             workflow.ended = Some(now);
             let text = if evaluator.is_none() { "no evaluator is active" } else { "no repository is active" };
             let fault = Fault::new(FaultCode::Busy, format!("{text}; `muster roster` shows why"));
+            workflow.fault = Some(words(&fault));
             return vec![
                 Action::StoreWorkflow(Box::new(workflow.clone())),
                 Action::Tell(id, Box::new(OperatorEvent::Fault(fault))),

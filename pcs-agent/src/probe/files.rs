@@ -8,9 +8,10 @@ use oval::resolve::{Query, QueryEntity};
 use proto::plan::Operation;
 
 use super::ProbeError;
+use super::limits::CANDIDATES_MAX;
 use super::partition;
 use super::prune::Prune;
-use crate::host::Host;
+use crate::host::{Cut, Host};
 use crate::limits::DIRECTORY_DEPTH_MAX;
 
 /// A file, or (without a name) a directory as such.
@@ -230,6 +231,7 @@ impl Walker<'_> {
         visit: &mut Visit<'_, Self>,
     ) -> Result<(), ProbeError> {
         let Ok(metadata) = self.host.stat(directory) else { return Ok(()) };
+        self.note_depth(directory, depth);
         let start = device.unwrap_or_else(|| metadata.dev());
         if depth > DIRECTORY_DEPTH_MAX
             || !metadata.is_dir()
@@ -284,6 +286,7 @@ impl Walker<'_> {
     ) -> Result<(), ProbeError> {
         let Ok(metadata) = self.host.stat(directory) else { return Ok(()) };
         let identity = (metadata.dev(), metadata.ino());
+        self.note_depth(directory, depth);
         // Only a directory that is open above is a cycle; the same one by two links counts twice.
         if depth > DIRECTORY_DEPTH_MAX || !self.file_systems.allow(device, metadata.dev()) || !open.insert(identity) {
             return Ok(());
@@ -330,14 +333,29 @@ impl Walker<'_> {
                 return Ok(Vec::new());
             }
         };
+        if self.found.entries.len() > CANDIDATES_MAX {
+            return Err(ProbeError::Cut(Cut::Items));
+        }
         let mut listed = Vec::new();
         for entry in entries.filter_map(Result::ok) {
+            // What cannot be named cannot be reported, and must not pass for absent.
+            let Ok(name) = entry.file_name().into_string() else {
+                self.found.cut = Some(format!("a name in {directory} is not UTF-8 and cannot be reported"));
+                continue;
+            };
             self.host.count_entry().map_err(ProbeError::Cut)?;
             let Ok(kind) = entry.file_type() else { continue };
-            listed.push((entry.file_name().to_string_lossy().into_owned(), kind.is_dir(), kind.is_symlink()));
+            listed.push((name, kind.is_dir(), kind.is_symlink()));
         }
         listed.sort();
         Ok(listed)
+    }
+
+    fn note_depth(&mut self, directory: &str, depth: usize) {
+        if depth > DIRECTORY_DEPTH_MAX {
+            let shown: String = directory.chars().take(60).collect();
+            self.found.cut = Some(format!("cut off: directories deeper than {DIRECTORY_DEPTH_MAX} below {shown}…"));
+        }
     }
 
     fn push(&mut self, path: &str, filename: Option<&str>) {

@@ -110,22 +110,27 @@ async fn start_services(
     stop: &Shutdown,
     ended: &mpsc::Sender<anyhow::Error>,
 ) -> anyhow::Result<()> {
+    // The port may be another one than last time.
+    let broker = Some(handle.address().to_owned());
     let token = async |component_type| handle.create_token(component_type, 1, TOKEN_SECONDS).await.map(Some);
     let settings = repository::Settings {
         data: data.join("repository"),
         join_token: token(ComponentType::RepositoryInterface).await?,
+        broker: broker.clone(),
         name: "repository".to_owned(),
     };
     spawn("repository", repository::run(settings, stop.clone()), ended);
     let settings = pes_evaluator::Settings {
         data: data.join("pes-evaluator"),
         join_token: token(ComponentType::PostureEvaluationService).await?,
+        broker: broker.clone(),
         name: "evaluator".to_owned(),
     };
     spawn("evaluator", pes_evaluator::run(settings, stop.clone()), ended);
     let settings = pcs_agent::Settings {
         data: data.join("pcs-agent"),
         join_token: token(ComponentType::PostureCollectionService).await?,
+        broker,
         name: None,
         root: args.root.clone(),
     };
