@@ -292,3 +292,57 @@ async fn only_an_orchestrator_commands_a_collector() {
     let got = tokio::time::timeout(Duration::from_secs(1), inbox.recv()).await;
     assert!(got.is_err(), "{got:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_cannot_put_verdicts_into_the_repository() {
+    let installation = Installation::complete().await;
+    let events = installation.ask(Ask::Evaluate(baseline(60))).await;
+    let (transaction, before) = (ended(&events).transaction, verdicts(&events));
+    let endpoint = events
+        .iter()
+        .find_map(|event| match event {
+            OperatorEvent::Summary(summary) => Some(summary.endpoint),
+            _ => None,
+        })
+        .unwrap();
+    let liar = installation.scripted(ComponentType::PostureCollectionService, "liar").await;
+    // The broker lets it publish on its own topic; what it says there is for receivers to refuse.
+    let forged = proto::message::EvaluationResults {
+        request: RequestId(Uuid::now_v7()),
+        endpoint,
+        part: 0,
+        rule_count: 1,
+        results: vec![proto::verdict::RuleResult {
+            rule: before.keys().next().unwrap().clone(),
+            title: "forged".to_owned(),
+            severity: proto::verdict::Severity::High,
+            verdict: proto::verdict::Verdict::Fixed,
+            sense: proto::verdict::Sense::Compliance,
+            found: Vec::new(),
+            expected: Vec::new(),
+            reasons: Vec::new(),
+            fix: None,
+            objects: Vec::new(),
+        }],
+        summary: None,
+    };
+    let own = liar.bus.own();
+    liar.bus.send(&Topic::CollectionResults(own), &forged, Context::of(transaction)).unwrap();
+    // An honest message after it, on the same way, so that the forged one has been seen.
+    let status = StatusNotification {
+        publisher: own,
+        message: "after".to_owned(),
+        code: "test.after".to_owned(),
+        request: Some(RequestId(Uuid::now_v7())),
+        phase: Some(Phase::Completed),
+        progress: None,
+        fault: None,
+    };
+    liar.bus.send_durable(&Topic::Status(own), &status, Context::alone()).unwrap();
+    eventually("the honest message is acknowledged", async || (liar.bus.unacknowledged_count() == 0).then_some(()))
+        .await;
+    let selection = proto::message::ResultsSelection::Transaction(transaction);
+    let events = installation.ask(Ask::Results { selection, verdicts: Vec::new() }).await;
+    let OperatorEvent::Results(stored) = &events[0] else { panic!("{events:?}") };
+    assert!(stored.results[0].iter().all(|result| result.title != "forged"));
+}
