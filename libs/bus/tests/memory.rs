@@ -1,0 +1,158 @@
+//! The bus over its in-memory twin: what is sealed is opened, what is durable arrives, what is forged or
+//! comes twice has no effect.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use bus::memory::MemoryBroker;
+use bus::outbox::Outbox;
+use bus::{Authentic, Bus, BusSettings, Context, Event, RequestError, Trust};
+use proto::capability::ComponentType;
+use proto::fault::FaultCode;
+use proto::id::{ComponentId, TransactionId};
+use proto::message::{ContentRequest, ContentResponse, Message as _, Phase, StatusNotification};
+use proto::seal::Sealer;
+use proto::topic::{Holder, Principal, Topic};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ED25519};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+struct Ca {
+    issuer: Issuer<'static, KeyPair>,
+    der: Vec<u8>,
+}
+
+impl Ca {
+    fn new() -> Self {
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, Uuid::new_v4().to_string());
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let der = params.self_signed(&key).unwrap().der().to_vec();
+        Self { issuer: Issuer::new(params, key), der }
+    }
+
+    fn settings(&self, own: ComponentId, component_type: ComponentType, trust: &Self) -> BusSettings {
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, own.to_string());
+        params.distinguished_name.push(DnType::OrganizationalUnitName, component_type.as_str());
+        params.is_ca = IsCa::ExplicitNoCa;
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        BusSettings {
+            own,
+            sealer: Sealer::with_certificate(key.serialized_der(), &[certificate.der()]).unwrap(),
+            trust: Trust::new(trust.der.clone()),
+            outbox: Outbox::in_memory(),
+            payload_bytes_max: proto::limits::PAYLOAD_BYTES_MAX,
+        }
+    }
+
+    fn join(&self, broker: &MemoryBroker, component_type: ComponentType) -> (Bus, mpsc::Receiver<Event>) {
+        let own = ComponentId(Uuid::new_v4());
+        let (transport, incoming) = broker.connect(Principal { id: own, holder: Holder::Component(component_type) });
+        let (bus, events) = Bus::start(self.settings(own, component_type, self), transport, incoming);
+        let mut filters = proto::topic::filters_of(component_type, own);
+        for capability in proto::capability::Capability::ALL {
+            filters.extend(proto::topic::filters_with(component_type, own, *capability));
+        }
+        bus.subscribe(filters);
+        (bus, events)
+    }
+}
+
+async fn message(events: &mut mpsc::Receiver<Event>) -> Authentic {
+    let next = async {
+        loop {
+            if let Some(Event::Message(message)) = events.recv().await {
+                return *message;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, next).await.unwrap()
+}
+
+fn status(publisher: ComponentId) -> StatusNotification {
+    StatusNotification {
+        publisher,
+        message: "done".to_owned(),
+        code: "test.done".to_owned(),
+        request: None,
+        phase: Some(Phase::Completed),
+        progress: None,
+        fault: None,
+    }
+}
+
+#[tokio::test]
+async fn a_question_gets_its_answer_and_silence_a_timeout() {
+    let (broker, ca) = (MemoryBroker::default(), Ca::new());
+    let (evaluator, _events) = ca.join(&broker, ComponentType::PostureEvaluationService);
+    let (repository, mut questions) = ca.join(&broker, ComponentType::RepositoryInterface);
+    let ask =
+        Topic::Directed { to: repository.own(), operation: ContentRequest::KIND.to_owned(), from: evaluator.own() };
+    let question = ContentRequest { sha256: proto::content::ContentHash::of(b"x"), offset: 0 };
+    let answering = async {
+        let asked = message(&mut questions).await;
+        let answer =
+            ContentResponse { sha256: question.sha256.clone(), offset: 0, size_bytes: 0, chunk: String::new() };
+        let back = Topic::Directed {
+            to: evaluator.own(),
+            operation: ContentResponse::KIND.to_owned(),
+            from: repository.own(),
+        };
+        repository.send(&back, &answer, Context::answering(&asked)).unwrap();
+    };
+    let (answer, ()) =
+        tokio::join!(evaluator.request::<_, ContentResponse>(&ask, &question, Context::alone(), PATIENCE), answering);
+    assert_eq!(answer.unwrap().sha256, question.sha256);
+    let silence: Result<ContentResponse, _> =
+        evaluator.request(&ask, &question, Context::alone(), Duration::from_millis(50)).await;
+    assert!(matches!(silence, Err(RequestError::Timeout(_))));
+}
+
+#[tokio::test]
+async fn a_durable_message_waits_for_its_acknowledgement_and_has_one_effect() {
+    let (broker, ca) = (MemoryBroker::default(), Ca::new());
+    let (collector, _events) = ca.join(&broker, ComponentType::PostureCollectionService);
+    let (orchestrator, mut events) = ca.join(&broker, ComponentType::Orchestrator);
+    collector.send_durable(&Topic::Status(collector.own()), &status(collector.own()), Context::alone()).unwrap();
+    let received = message(&mut events).await;
+    assert_eq!(collector.unacknowledged_count(), 1);
+    orchestrator.acknowledge(&received, Topic::Admin(collector.own()));
+    let acknowledged = async {
+        while collector.unacknowledged_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, acknowledged).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_another_ca_signed_or_another_sender_claims_is_refused_and_counted() {
+    let (broker, ca, stranger) = (MemoryBroker::default(), Ca::new(), Ca::new());
+    let (orchestrator, mut events) = ca.join(&broker, ComponentType::Orchestrator);
+    // The right place on the bus, the wrong CA.
+    let own = ComponentId(Uuid::new_v4());
+    let holder = Holder::Component(ComponentType::PostureCollectionService);
+    let (transport, incoming) = broker.connect(Principal { id: own, holder });
+    let settings = stranger.settings(own, ComponentType::PostureCollectionService, &ca);
+    let (forger, _events) = Bus::start(settings, transport, incoming);
+    forger.send(&Topic::Status(own), &status(own), Context::alone()).unwrap();
+    // A certificate of its own, on the topic of another (the broker was careless).
+    let (honest, _events) = ca.join(&broker, ComponentType::PostureCollectionService);
+    let liar = ComponentId(Uuid::new_v4());
+    let (transport, incoming) = broker.connect(Principal { id: honest.own(), holder });
+    let (liar_bus, _events) =
+        Bus::start(ca.settings(liar, ComponentType::PostureCollectionService, &ca), transport, incoming);
+    liar_bus.send(&Topic::Status(honest.own()), &status(honest.own()), Context::alone()).unwrap();
+    // An honest message after both, so that both have been looked at.
+    let (after, _events) = ca.join(&broker, ComponentType::PostureCollectionService);
+    let context = Context::of(TransactionId(Uuid::new_v4()));
+    after.send(&Topic::Status(after.own()), &status(after.own()), context).unwrap();
+    assert_eq!(message(&mut events).await.envelope().from, after.own());
+    assert_eq!(orchestrator.refused(), [(FaultCode::NotAuthorized, 2)]);
+}
