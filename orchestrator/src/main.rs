@@ -33,10 +33,5 @@ async fn main() -> anyhow::Result<()> {
         listen: cli.listen.or(config.listen).unwrap_or_else(|| "0.0.0.0:8883".to_owned()),
         advertise: cli.advertise.or(config.advertise),
     };
-    let (stopper, shutdown) = service::shutdown::channel();
-    tokio::spawn(async move {
-        service::shutdown::signal().await;
-        stopper.stop();
-    });
-    Ok(orchestrator::run(settings, shutdown, None).await?)
+    Ok(orchestrator::run(settings, service::shutdown::on_signal(), None).await?)
 }

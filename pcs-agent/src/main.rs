@@ -39,10 +39,5 @@ async fn main() -> anyhow::Result<()> {
         name: config.name,
         root: cli.root.or(config.root).unwrap_or_else(|| PathBuf::from("/")),
     };
-    let (stopper, shutdown) = service::shutdown::channel();
-    tokio::spawn(async move {
-        service::shutdown::signal().await;
-        stopper.stop();
-    });
-    Ok(pcs_agent::run(settings, shutdown).await?)
+    Ok(pcs_agent::run(settings, service::shutdown::on_signal()).await?)
 }

@@ -12,8 +12,6 @@ pub const SEAL_HEADER_BYTES_MAX: usize = 8 * 1024;
 pub const CONTENT_CHUNK_BYTES: usize = 32 * 1024;
 /// Largest content object (a compiled policy, a plan), after compression.
 pub const CONTENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Largest content object after decompression.
-pub const CONTENT_INFLATED_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// A result message is cut into parts of about this size.
 pub const RESULT_PART_BYTES: usize = 256 * 1024;
 /// Items that one object may collect; more than this and its flag is `incomplete`.
@@ -24,8 +22,6 @@ pub const ENTITY_VALUE_BYTES_MAX: usize = 64 * 1024;
 pub const CAPABILITIES_MAX: usize = 256;
 /// Characters of a component's name or description, of a label, of a fault's text.
 pub const TEXT_CHARS_MAX: usize = 512;
-/// Targets that one request may name.
-pub const TARGETS_MAX: usize = 100_000;
 
 /// Cuts text to [`TEXT_CHARS_MAX`] characters and removes control characters, so that text from
 /// elsewhere can be shown in a terminal.

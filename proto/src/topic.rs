@@ -134,8 +134,6 @@ impl FromStr for Topic {
 
 /// The collection type of broadcast requests for OVAL-like collection plans.
 pub const COLLECTION_OVAL: &str = "oval";
-/// The evaluation type of broadcast requests for XCCDF policies.
-pub const EVALUATION_XCCDF: &str = "xccdf";
 
 impl Topic {
     /// Whether messages of this kind travel on this topic. The broker knows topics, receivers know

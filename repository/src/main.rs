@@ -34,10 +34,5 @@ async fn main() -> anyhow::Result<()> {
         broker: cli.broker.or(config.broker),
         name: config.name.unwrap_or_else(|| "repository".to_owned()),
     };
-    let (stopper, shutdown) = service::shutdown::channel();
-    tokio::spawn(async move {
-        service::shutdown::signal().await;
-        stopper.stop();
-    });
-    Ok(repository::run(settings, shutdown).await?)
+    Ok(repository::run(settings, service::shutdown::on_signal()).await?)
 }

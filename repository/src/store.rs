@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use proto::content::{ContentHash, ContentRef};
+use proto::content::ContentHash;
 use proto::id::{ComponentId, EndpointId, MessageId, TransactionId};
 use proto::message::{
     CollectionResults, EvaluationResults, PolicyDescription, QueryRequest, QueryResponse, ResultsRequest,
@@ -116,11 +116,6 @@ pub struct Counts {
     pub change_count: u64,
     /// Verdicts.
     pub result_count: u64,
-}
-
-/// A reference that a policy's content must have.
-pub fn is_content(reference: &ContentRef, bytes: &[u8]) -> bool {
-    ContentRef::to(bytes) == *reference
 }
 
 pub(crate) fn label<T: serde::Serialize>(value: &T) -> String {

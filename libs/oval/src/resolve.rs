@@ -99,8 +99,7 @@ impl Query {
 
 /// Resolves objects of one plan, each once.
 pub struct Resolver<'plan, P> {
-    states: Option<States<'plan>>,
-    plan: &'plan CollectionPlan,
+    states: States<'plan>,
     source: Source<'plan, P>,
 }
 
@@ -122,18 +121,12 @@ impl<'plan, P: Prober> Resolver<'plan, P> {
     /// For this plan.
     pub fn new(plan: &'plan CollectionPlan, prober: P, now: Timestamp) -> Self {
         let source = Source { plan, prober, now, known: BTreeMap::new() };
-        Self { states: Some(States { plan, variables: Variables::new(plan, now) }), plan, source }
+        Self { states: States { plan, variables: Variables::new(plan, now) }, source }
     }
 
     /// What an object finds.
     pub fn object(&mut self, key: &ObjectKey) -> Rc<Collected> {
-        let mut states = self
-            .states
-            .take()
-            .unwrap_or_else(|| States { plan: self.plan, variables: Variables::new(self.plan, self.source.now) });
-        let collected = self.source.resolve(key, &mut states, 0);
-        self.states = Some(states);
-        collected
+        self.source.resolve(key, &mut self.states, 0)
     }
 
     /// The prober again, after all objects.

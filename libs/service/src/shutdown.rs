@@ -30,6 +30,16 @@ impl Shutdown {
     }
 }
 
+/// A flag that Ctrl-C or SIGTERM sets. Must be called inside a tokio runtime.
+pub fn on_signal() -> Shutdown {
+    let (stopper, shutdown) = channel();
+    tokio::spawn(async move {
+        signal().await;
+        stopper.stop();
+    });
+    shutdown
+}
+
 /// Returns on Ctrl-C or SIGTERM.
 pub async fn signal() {
     let terminate = async {

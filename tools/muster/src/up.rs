@@ -27,7 +27,7 @@ pub(crate) async fn run(data: &Path, args: UpArgs, output: Output) -> anyhow::Re
     start_services(data, &args, &handle, &stop, &ended).await?;
     let work = async {
         wait_until_active(&handle).await?;
-        if !Path::new("/proc/self/root").exists() || !is_root() {
+        if !is_root() {
             show::note("note: running without root rights: rules that need them will be unknown");
         }
         let workflow = Workflow {
