@@ -10,7 +10,9 @@ use bus::Context;
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, TransactionId};
 use proto::limits::CONTENT_BYTES_MAX;
-use proto::message::{Message as _, QueryRequest, ResultsRequest, ResultsResponse, ResultsSelection};
+use proto::message::{
+    ChangesRequest, ChangesResponse, Message, QueryRequest, ResultsRequest, ResultsResponse, ResultsSelection,
+};
 use proto::operator::{Ask, OperatorEvent, OperatorRequest, Workflow};
 use proto::topic::Topic;
 use proto::verdict::Verdict;
@@ -130,6 +132,16 @@ async fn answer(
         Ask::TokenCreate { component_type, uses, ttl_seconds } => {
             handle.create_token(component_type, uses, ttl_seconds).await.map(OperatorEvent::Token).map_err(failed)
         }
+        Ask::Periodic { operation, identifier, every_seconds, at_once, workflow } => handle
+            .periodic(operation, identifier, every_seconds, at_once, &workflow)
+            .await
+            .map(OperatorEvent::Collectors),
+        Ask::Observation { operation, identifier, poll_seconds, workflow } => {
+            handle.observation(operation, identifier, poll_seconds, &workflow).await.map(OperatorEvent::Collectors)
+        }
+        Ask::Changes { targets, limit, is_followed } => {
+            return changes(handle, &targets, limit, is_followed, answers).await;
+        }
         Ask::Retire { component } => retire(handle, component).await,
     };
     match event {
@@ -159,17 +171,80 @@ async fn results(
     selection: ResultsSelection,
     verdicts: Vec<Verdict>,
 ) -> Result<ResultsResponse, Fault> {
+    ask_repository(handle, &ResultsRequest { selection, verdicts, only_summaries: false }).await
+}
+
+async fn ask_repository<Q: Message, A: Message>(handle: &Handle, request: &Q) -> Result<A, Fault> {
     let repository = handle
         .repository()
         .await
         .ok_or_else(|| Fault::new(FaultCode::Busy, "no repository is active; `muster roster` shows why"))?;
     let bus = &handle.inner.bus;
     let ask = Topic::Directed { to: repository, operation: QueryRequest::KIND.to_owned(), from: bus.own() };
-    let request = ResultsRequest { selection, verdicts, only_summaries: false };
-    bus.request(&ask, &request, Context::alone(), Duration::from_secs(15)).await.map_err(|error| match error {
+    bus.request(&ask, request, Context::alone(), Duration::from_secs(15)).await.map_err(|error| match error {
         bus::RequestError::Fault(fault) => fault,
         other => Fault::new(FaultCode::Timeout, other.to_string()),
     })
+}
+
+/// Tells stored changes, the oldest first, and then those that come in.
+async fn changes(
+    handle: &Handle,
+    targets: &[String],
+    limit: u32,
+    is_followed: bool,
+    answers: &mut Answers,
+) -> std::io::Result<Result<(), Fault>> {
+    // First listen, then ask: nothing falls between the two.
+    let mut watched = handle.inner.watchers.subscribe();
+    let endpoints = match targets {
+        [] => Vec::new(),
+        _ => match handle.inner.core.lock().await.endpoints_of(targets) {
+            Ok(endpoints) => endpoints,
+            Err(fault) => return Ok(Err(fault)),
+        },
+    };
+    let mut stored = Vec::new();
+    let mut request = ChangesRequest { endpoints: endpoints.clone(), before: None, limit };
+    loop {
+        let page: ChangesResponse = match ask_repository(handle, &request).await {
+            Ok(page) => page,
+            Err(fault) => return Ok(Err(fault)),
+        };
+        if request.before.is_none() {
+            answers.send(&OperatorEvent::Streams(page.streams)).await?;
+        }
+        stored.extend(page.changes);
+        request.limit = limit.saturating_sub(u32::try_from(stored.len()).unwrap_or(u32::MAX));
+        match page.next {
+            Some(next) if request.limit > 0 => request.before = Some(next),
+            _ => break,
+        }
+    }
+    let mut told = BTreeSet::new();
+    for change in stored.into_iter().rev() {
+        told.insert(change.change);
+        answers.send(&OperatorEvent::Change(Box::new(change))).await?;
+    }
+    if !is_followed {
+        return Ok(Ok(()));
+    }
+    loop {
+        match watched.recv().await {
+            Ok((_, OperatorEvent::Change(change))) => {
+                let is_meant = endpoints.is_empty() || endpoints.contains(&change.endpoint);
+                if is_meant && !told.contains(&change.change) {
+                    answers.send(&OperatorEvent::Change(change)).await?;
+                }
+            }
+            Ok(_) => {}
+            Err(broadcast::error::RecvError::Lagged(missed)) => {
+                let text = format!("{missed} events were missed; ask again for what is stored");
+                answers.send(&OperatorEvent::Notice(text)).await?;
+            }
+            Err(broadcast::error::RecvError::Closed) => return Ok(Ok(())),
+        }
+    }
 }
 
 /// Begins a workflow and tells how it goes until it has ended.
@@ -207,6 +282,7 @@ async fn follow(
                         answers.send(&OperatorEvent::Verdict { endpoint, result }).await?;
                     }
                 }
+                OperatorEvent::Change(_) => {}
                 other => answers.send(&other).await?,
             },
             Ok(_) => {}

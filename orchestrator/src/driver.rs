@@ -364,10 +364,15 @@ impl Handle {
             // Having been heard is all that it is for.
             ToOrchestrator::HealthCheckResponse(_) => {}
             ToOrchestrator::StatusNotification(status) => return self.note(sender, message, &status).await,
+            // Late: whoever asked has been told that there was no answer.
             ToOrchestrator::PeriodicCollectionResponse(response) => {
-                if let Some(fault) = &response.fault {
-                    tracing::warn!(%fault, identifier = response.collection_identifier, "a schedule was refused");
-                }
+                tracing::debug!(identifier = response.collection_identifier, "an answer that nobody waits for");
+            }
+            ToOrchestrator::ObservationResponse(response) => {
+                tracing::debug!(identifier = response.observation_identifier, "an answer that nobody waits for");
+            }
+            ToOrchestrator::AttributeChange(change) => {
+                let _ = self.inner.watchers.send((message.envelope().transaction, OperatorEvent::Change(change)));
             }
             ToOrchestrator::EvaluationResults(results) => self.show(message.envelope().transaction, *results),
             ToOrchestrator::ContentRequest(request) => return Ok(self.give_content(sender, message, &request)),

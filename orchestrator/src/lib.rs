@@ -14,6 +14,7 @@ mod driver;
 mod policies;
 mod registration;
 pub mod store;
+mod tasks;
 
 pub use driver::{Handle, RunError, Settings, run};
 

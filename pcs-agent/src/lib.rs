@@ -15,7 +15,9 @@ use service::shutdown::Shutdown;
 
 pub mod facts;
 pub mod host;
+pub mod kept;
 pub mod limits;
+pub mod observe;
 pub mod probe;
 pub mod report;
 pub mod schedule;
@@ -50,9 +52,9 @@ pub enum RunError {
     /// Membership.
     #[error(transparent)]
     Member(#[from] MemberError),
-    /// The schedules.
+    /// What it keeps over a restart.
     #[error(transparent)]
-    Schedules(#[from] schedule::ScheduleError),
+    Kept(#[from] kept::KeptError),
 }
 
 /// Runs until it is asked to stop.
@@ -93,6 +95,7 @@ async fn take(worker: &Arc<Worker>, message: &Authentic) {
         Ok(ToCollector::CollectionRequest(request)) => worker.request(*request, message),
         Ok(ToCollector::CancelRequest(cancel)) => worker.cancel(cancel.request),
         Ok(ToCollector::PeriodicCollection(periodic)) => worker.periodic(*periodic, message).await,
+        Ok(ToCollector::ObservationRequest(observation)) => worker.observation(*observation, message).await,
         Err(fault) => worker.refuse(message, fault),
     }
 }

@@ -17,5 +17,9 @@ pub const DIRECTORY_DEPTH_MAX: usize = 256;
 pub const TASKS_MAX: usize = 64;
 /// Schedules at one collector.
 pub const SCHEDULES_MAX: usize = 64;
+/// Observations at one collector.
+pub const OBSERVATIONS_MAX: usize = 16;
+/// Seconds from one look of an observation to the next, unless told otherwise.
+pub const POLL_SECONDS_DEFAULT: u64 = 30;
 /// Seconds for one question to D-Bus.
 pub const DBUS_SECONDS_MAX: u64 = 10;

@@ -8,6 +8,9 @@ use proto::message::CollectedPart;
 use proto::observation::{Collected, Flag, Item};
 use proto::plan::ObjectKey;
 
+/// What one object found, and when.
+pub type Found = (ObjectKey, Collected, Timestamp);
+
 /// Items and objects of one part.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Part {
@@ -19,7 +22,7 @@ pub struct Part {
 
 /// Cuts what was found into parts. Identical items stand once in a part. An object that finds more
 /// than travels is cut, and says so.
-pub fn parts(found: Vec<(ObjectKey, Collected, Timestamp)>) -> Vec<Part> {
+pub fn parts(found: Vec<Found>) -> Vec<Part> {
     let mut parts = Vec::new();
     let mut part = Part::default();
     let mut positions: BTreeMap<Item, u32> = BTreeMap::new();

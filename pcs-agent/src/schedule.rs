@@ -2,7 +2,6 @@
 //! its restart, and run while the orchestrator is away. A core: time comes in from outside.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
@@ -13,24 +12,8 @@ use proto::message::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::kept::{self, KeptError};
 use crate::limits::SCHEDULES_MAX;
-
-/// Why schedules cannot be kept.
-#[derive(Debug, thiserror::Error)]
-pub enum ScheduleError {
-    /// The file cannot be read or written.
-    #[error("the schedules in {path} cannot be read or written")]
-    Io {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The file is damaged.
-    #[error("the schedules in {0} are damaged: move the file away; the orchestrator can send them again")]
-    Damaged(PathBuf),
-}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -58,19 +41,12 @@ pub struct Outcome {
 
 impl Schedules {
     /// Those of an earlier process.
-    pub fn load(path: &Path) -> Result<Self, ScheduleError> {
-        let entries = match std::fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|_| ScheduleError::Damaged(path.to_owned()))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
-            Err(source) => return Err(ScheduleError::Io { path: path.to_owned(), source }),
-        };
-        Ok(Self { path: path.to_owned(), entries })
+    pub fn load(path: &Path) -> Result<Self, KeptError> {
+        Ok(Self { path: path.to_owned(), entries: kept::load(path)? })
     }
 
-    fn save(&self) -> Result<(), ScheduleError> {
-        let bytes = serde_json::to_vec_pretty(&self.entries).expect("schedules always serialise");
-        service::data::write_private(&self.path, &bytes)
-            .map_err(|source| ScheduleError::Io { path: self.path.clone(), source })
+    fn save(&self) -> Result<(), KeptError> {
+        kept::save(&self.path, &self.entries)
     }
 
     /// Schedules, cancels or lists.
@@ -79,7 +55,7 @@ impl Schedules {
         request: PeriodicCollection,
         issuer: ComponentId,
         now: Timestamp,
-    ) -> Result<Outcome, ScheduleError> {
+    ) -> Result<Outcome, KeptError> {
         let response = PeriodicCollectionResponse {
             operation: request.operation,
             collection_identifier: request.collection_identifier.clone(),
@@ -245,7 +221,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("schedules.json");
         std::fs::write(&path, "{").unwrap();
-        assert!(matches!(Schedules::load(&path), Err(ScheduleError::Damaged(_))));
+        assert!(matches!(Schedules::load(&path), Err(KeptError::Damaged(_))));
         assert!(path.exists());
     }
 }

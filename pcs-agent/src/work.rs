@@ -1,4 +1,5 @@
-//! Tasks: one at a time, from the request to its one terminal status.
+//! Tasks: one at a time, from the request to its one terminal status. Looks of observations wait in
+//! the same line.
 //!
 //! A task that a killed process leaves behind is asked for again by the orchestrator when the
 //! collector comes back; doing it twice stores the same observations once.
@@ -15,10 +16,10 @@ use oval::resolve::Resolver;
 use proto::fault::{Fault, FaultCode};
 use proto::id::{EndpointId, MessageId, RequestId, TransactionId};
 use proto::message::{
-    CollectionRequest, CollectionResults, ContentRequest, Message as _, PeriodicCollection, PeriodicCollectionResponse,
-    Phase, StatusNotification, TaskProgress,
+    CollectionRequest, CollectionResults, ContentRequest, Message as _, ObservationRequest, ObservationResponse,
+    PeriodicCollection, PeriodicCollectionResponse, Phase, StatusNotification, TaskProgress,
 };
-use proto::observation::Method;
+use proto::observation::{EndpointFacts, Method};
 use proto::plan::{CollectionPlan, PLAN_VERSION};
 use proto::topic::Topic;
 use service::content::ContentStore;
@@ -27,7 +28,9 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use crate::host::Host;
+use crate::observe::Observations;
 use crate::probe::Probes;
+use crate::report::Found;
 use crate::schedule::Schedules;
 use crate::{RunError, SELF, Settings, facts, limits, report};
 
@@ -38,14 +41,24 @@ struct Task {
     transaction: TransactionId,
 }
 
+/// What waits in line.
+#[derive(Debug)]
+enum Job {
+    /// A request.
+    Task(Task),
+    /// A look of an observation.
+    Look(String, CollectionRequest),
+}
+
 pub(crate) struct Worker {
     bus: Bus,
     assigned: watch::Receiver<Assigned>,
     root: PathBuf,
     content: ContentStore,
-    queue: mpsc::Sender<Task>,
+    queue: mpsc::Sender<Job>,
     state: Mutex<State>,
     schedules: tokio::sync::Mutex<Schedules>,
+    observations: tokio::sync::Mutex<Observations>,
 }
 
 #[derive(Default)]
@@ -63,8 +76,9 @@ impl Worker {
         assigned: watch::Receiver<Assigned>,
         settings: &Settings,
     ) -> Result<Arc<Self>, RunError> {
-        let (queue, tasks) = mpsc::channel(limits::TASKS_MAX);
+        let (queue, jobs) = mpsc::channel(limits::TASKS_MAX);
         let schedules = Schedules::load(&settings.data.join("schedules.json"))?;
+        let observations = Observations::load(&settings.data.join("observations.json"))?;
         let worker = Arc::new(Self {
             bus,
             assigned,
@@ -73,8 +87,9 @@ impl Worker {
             queue,
             state: Mutex::default(),
             schedules: tokio::sync::Mutex::new(schedules),
+            observations: tokio::sync::Mutex::new(observations),
         });
-        tokio::spawn(Arc::clone(&worker).work(tasks));
+        tokio::spawn(Arc::clone(&worker).work(jobs));
         tokio::spawn(Arc::clone(&worker).keep_schedules());
         Ok(worker)
     }
@@ -110,13 +125,11 @@ impl Worker {
                 return;
             }
         }
-        match self.queue.try_send(task) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(task) | mpsc::error::TrySendError::Closed(task)) => {
-                self.state().open.remove(&task.request.request);
-                let text = format!("{} tasks are waiting already", limits::TASKS_MAX);
-                self.end(&task, Phase::Rejected, Some(Fault::new(FaultCode::Busy, text)));
-            }
+        if let Err(refused) = self.queue.try_send(Job::Task(task)) {
+            let Job::Task(task) = refused.into_inner() else { return };
+            self.state().open.remove(&task.request.request);
+            let text = format!("{} tasks are waiting already", limits::TASKS_MAX);
+            self.end(&task, Phase::Rejected, Some(Fault::new(FaultCode::Busy, text)));
         }
     }
 
@@ -158,6 +171,20 @@ impl Worker {
         }
     }
 
+    pub(crate) async fn observation(&self, request: ObservationRequest, message: &Authentic) {
+        let outcome = self.observations.lock().await.apply(request, message.envelope().from);
+        match outcome {
+            Ok(response) => {
+                let up = Topic::AdminUp(self.bus.own(), ObservationResponse::KIND.to_owned());
+                let _ = self.bus.send(&up, &response, Context::answering(message));
+            }
+            Err(error) => {
+                tracing::error!(%error, "observations");
+                self.refuse(message, Fault::new(FaultCode::Internal, "the observations cannot be kept"));
+            }
+        }
+    }
+
     /// A run of a schedule: a request of its own.
     fn run_of(instructions: CollectionRequest) -> Task {
         let deadline = Timestamp::now() + jiff::SignedDuration::from_hours(1);
@@ -173,6 +200,12 @@ impl Worker {
             for instructions in self.schedules.lock().await.due(Timestamp::now()) {
                 self.enqueue(Self::run_of(instructions));
             }
+            let mut observations = self.observations.lock().await;
+            for (identifier, instructions) in observations.due(Timestamp::now()) {
+                if self.queue.try_send(Job::Look(identifier.clone(), instructions)).is_err() {
+                    observations.lost(&identifier);
+                }
+            }
         }
     }
 
@@ -180,15 +213,26 @@ impl Worker {
         self.assigned.borrow().endpoints.iter().find(|(name, _)| name == SELF).map(|(_, endpoint)| *endpoint)
     }
 
-    async fn work(self: Arc<Self>, mut tasks: mpsc::Receiver<Task>) {
-        while let Some(task) = tasks.recv().await {
-            let outcome = self.collect(&task).await;
-            let (phase, fault) = match outcome {
-                Ok(()) => (Phase::Completed, None),
-                Err(fault) if fault.code == FaultCode::Cancelled => (Phase::Cancelled, Some(fault)),
-                Err(fault) => (Phase::Failed, Some(fault)),
-            };
-            self.end(&task, phase, fault);
+    async fn work(self: Arc<Self>, mut jobs: mpsc::Receiver<Job>) {
+        while let Some(job) = jobs.recv().await {
+            match job {
+                Job::Look(identifier, instructions) => {
+                    if let Err(fault) = self.look_again(&identifier, &instructions).await {
+                        self.observations.lock().await.lost(&identifier);
+                        let text = format!("the observation `{}` could not look", proto::limits::shown(&identifier));
+                        let status = self.status(None, None, "collect.observation-failed", &text, Some(fault));
+                        self.send_status(&status, Context::alone());
+                    }
+                }
+                Job::Task(task) => {
+                    let (phase, fault) = match self.collect(&task).await {
+                        Ok(()) => (Phase::Completed, None),
+                        Err(fault) if fault.code == FaultCode::Cancelled => (Phase::Cancelled, Some(fault)),
+                        Err(fault) => (Phase::Failed, Some(fault)),
+                    };
+                    self.end(&task, phase, fault);
+                }
+            }
         }
     }
 
@@ -201,27 +245,8 @@ impl Worker {
         let context = Context::of(task.transaction);
         self.tell(task, Phase::Accepted, "taken on", None);
         let endpoint = self.wait_for_label().await?;
-        let ask = Topic::AdminUp(self.bus.own(), ContentRequest::KIND.to_owned());
-        let bytes = self.content.fetch(&self.bus, &ask, &task.request.plan, context).await?;
-        let plan = read_plan(&bytes)?;
         let (progress, mut steps) = mpsc::channel::<TaskProgress>(64);
-        let worker = Arc::clone(self);
-        let root = self.root.clone();
-        let found = tokio::task::spawn_blocking(move || {
-            let host = Host::new(root);
-            let mut resolver = Resolver::new(&plan, Probes::new(&host), Timestamp::now());
-            let total = plan.report.len() as u64;
-            let mut found = Vec::with_capacity(plan.report.len());
-            for (done, key) in plan.report.iter().enumerate() {
-                if worker.is_cancelled(request) {
-                    return Err(Fault::new(FaultCode::Cancelled, "cancelled by who asked"));
-                }
-                let collected = resolver.object(key);
-                found.push((key.clone(), proto::observation::Collected::clone(&collected), Timestamp::now()));
-                let _ = progress.try_send(TaskProgress { done: done as u64 + 1, total });
-            }
-            Ok(found)
-        });
+        let look = tokio::spawn(Arc::clone(self).look(task.request.clone(), context, progress));
         let mut told = tokio::time::Instant::now();
         while let Some(step) = steps.recv().await {
             // A few times a second is enough for a person.
@@ -230,25 +255,14 @@ impl Worker {
                 self.tell(task, Phase::Progress, "collecting", Some(step));
             }
         }
-        let found = found.await.map_err(|_| Fault::new(FaultCode::Internal, "a probe failed badly"))??;
+        let found = look.await.map_err(|_| Fault::new(FaultCode::Internal, "a probe failed badly"))??;
         let facts = facts::gather(&self.root);
         let parts = report::parts(found);
         let last = parts.len() - 1;
         let mut sent = Vec::with_capacity(parts.len());
         for (at, part) in parts.into_iter().enumerate() {
-            let results = CollectionResults {
-                request,
-                plan: task.request.plan.sha256.clone(),
-                endpoint,
-                facts: facts.clone(),
-                method: Method::SelfReported,
-                part: u32::try_from(at).unwrap_or(u32::MAX),
-                is_final: at == last,
-                items: part.items,
-                objects: part.objects,
-            };
-            let kept = self.bus.send_durable(&Topic::CollectionResults(self.bus.own()), &results, context);
-            sent.push(kept.map_err(|error| Fault::new(FaultCode::Internal, error.to_string()))?);
+            let results = results_of(&task.request, endpoint, &facts, (at, last), part);
+            sent.push(self.send_results(&results, context)?);
         }
         // Completed means stored: a repository has acknowledged every part.
         while sent.iter().any(|id| self.bus.is_unacknowledged(*id)) {
@@ -258,6 +272,66 @@ impl Worker {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(())
+    }
+
+    /// A look of an observation: nothing is sent unless something changed.
+    async fn look_again(self: &Arc<Self>, identifier: &str, instructions: &CollectionRequest) -> Result<(), Fault> {
+        let task = Self::run_of(instructions.clone());
+        let context = Context::of(task.transaction);
+        let endpoint = self.wait_for_label().await?;
+        let (progress, _) = mpsc::channel(1);
+        let found = Arc::clone(self).look(task.request.clone(), context, progress).await?;
+        let mut observations = self.observations.lock().await;
+        let is_baseline = observations.is_new(identifier);
+        let changed = observations.changed(identifier, found, Uuid::new_v4());
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let facts = facts::gather(&self.root);
+        let parts = report::parts(changed);
+        let last = parts.len() - 1;
+        for (at, part) in parts.into_iter().enumerate() {
+            let results = CollectionResults {
+                stream: observations.position(identifier, is_baseline),
+                ..results_of(&task.request, endpoint, &facts, (at, last), part)
+            };
+            self.send_results(&results, context)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at everything that a plan asks for.
+    async fn look(
+        self: Arc<Self>,
+        request: CollectionRequest,
+        context: Context,
+        progress: mpsc::Sender<TaskProgress>,
+    ) -> Result<Vec<Found>, Fault> {
+        let ask = Topic::AdminUp(self.bus.own(), ContentRequest::KIND.to_owned());
+        let bytes = self.content.fetch(&self.bus, &ask, &request.plan, context).await?;
+        let plan = read_plan(&bytes)?;
+        let looked = tokio::task::spawn_blocking(move || {
+            let host = Host::new(self.root.clone());
+            let mut resolver = Resolver::new(&plan, Probes::new(&host), Timestamp::now());
+            let total = plan.report.len() as u64;
+            let mut found = Vec::with_capacity(plan.report.len());
+            for (done, key) in plan.report.iter().enumerate() {
+                if self.is_cancelled(request.request) {
+                    return Err(Fault::new(FaultCode::Cancelled, "cancelled by who asked"));
+                }
+                let collected = resolver.object(key);
+                found.push((key.clone(), proto::observation::Collected::clone(&collected), Timestamp::now()));
+                let _ = progress.try_send(TaskProgress { done: done as u64 + 1, total });
+            }
+            Ok(found)
+        });
+        looked.await.map_err(|_| Fault::new(FaultCode::Internal, "a probe failed badly"))?
+    }
+
+    fn send_results(&self, results: &CollectionResults, context: Context) -> Result<MessageId, Fault> {
+        self.bus
+            .send_durable(&Topic::CollectionResults(self.bus.own()), results, context)
+            .map_err(|error| Fault::new(FaultCode::Internal, error.to_string()))
     }
 
     /// The endpoint's label; after a start it comes with the handshake.
@@ -325,6 +399,28 @@ impl Worker {
             }
             Err(error) => tracing::error!(%error, "the end of a task cannot be kept"),
         }
+    }
+}
+
+/// A part as a message.
+fn results_of(
+    request: &CollectionRequest,
+    endpoint: EndpointId,
+    facts: &EndpointFacts,
+    (at, last): (usize, usize),
+    part: report::Part,
+) -> CollectionResults {
+    CollectionResults {
+        request: request.request,
+        plan: request.plan.sha256.clone(),
+        endpoint,
+        facts: facts.clone(),
+        method: Method::SelfReported,
+        part: u32::try_from(at).unwrap_or(u32::MAX),
+        is_final: at == last,
+        stream: None,
+        items: part.items,
+        objects: part.objects,
     }
 }
 

@@ -118,6 +118,8 @@ capabilities! {
     CollectOvalBroadcast = "tag:muster.dev,2026:cap:subscribe:collection-request:oval" for PostureCollectionService;
     /// Collects by schedules of its own.
     CollectPeriodic = "tag:muster.dev,2026:cap:action:collect-periodic:oval" for PostureCollectionService;
+    /// Watches what a plan reads, and reports what changes.
+    CollectEventBased = "tag:muster.dev,2026:cap:action:collect-event-based:oval" for PostureCollectionService;
     /// Publishes collection results.
     PublishCollectionResults = "tag:muster.dev,2026:cap:publish:collection-results" for PostureCollectionService;
     /// Stores collection results.
@@ -128,6 +130,8 @@ capabilities! {
     StorePolicy = "tag:muster.dev,2026:cap:subscribe:policy" for RepositoryInterface;
     /// Answers queries for posture attributes.
     QueryPosture = "tag:muster.dev,2026:cap:action:query:posture-attribute" for RepositoryInterface;
+    /// Publishes what changed.
+    PublishChange = "tag:muster.dev,2026:cap:publish:attribute-change" for RepositoryInterface;
     /// Evaluates XCCDF policies.
     EvaluateXccdf = "tag:muster.dev,2026:cap:action:evaluate:xccdf" for PostureEvaluationService;
     /// Publishes evaluation results.

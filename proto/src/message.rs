@@ -5,6 +5,7 @@ use crate::envelope::{Envelope, decode_body};
 use crate::fault::{Fault, FaultCode};
 
 mod ack;
+mod attribute_change;
 mod capability_advertisement;
 mod collection_request;
 mod collection_results;
@@ -13,6 +14,7 @@ mod evaluation_request;
 mod evaluation_results;
 mod health_check;
 mod heartbeat;
+mod observation_request;
 mod periodic_collection;
 mod policy;
 mod query;
@@ -21,6 +23,7 @@ mod results_query;
 mod status_notification;
 
 pub use ack::Ack;
+pub use attribute_change::{AttributeChange, ChangesRequest, ChangesResponse, ObjectState, StreamState};
 pub use capability_advertisement::{
     AdvertisedEndpoint, AssignedEndpoint, CapabilityAdvertisement, CapabilityAdvertisementResponse, CapabilityAnswer,
     RegistrationStatus,
@@ -32,6 +35,9 @@ pub use evaluation_request::EvaluationRequest;
 pub use evaluation_results::EvaluationResults;
 pub use health_check::{HealthCheckAction, HealthCheckRequest, HealthCheckResponse};
 pub use heartbeat::{HeartbeatAction, HeartbeatRequest, HeartbeatResponse, Success};
+pub use observation_request::{
+    ObservationEntry, ObservationMode, ObservationOperation, ObservationRequest, ObservationResponse, StreamPosition,
+};
 pub use periodic_collection::{
     PeriodicCollection, PeriodicCollectionResponse, PeriodicOperation, Schedule, ScheduleEntry,
 };
@@ -81,6 +87,8 @@ kinds! {
     "cancel-request" => CancelRequest, "stop a request";
     "periodic-collection" => PeriodicCollection, "schedule, cancel or list periodic collection (draft -07 §5.4.2)";
     "periodic-collection-response" => PeriodicCollectionResponse, "what is scheduled";
+    "observation-request" => ObservationRequest, "start, cancel or list event-based collection (draft -13 §6.4.1.4)";
+    "observation-response" => ObservationResponse, "what is watched";
     "collection-results" => CollectionResults, "observations for the repositories (draft -13 §6.4.3)";
     "evaluation-request" => EvaluationRequest, "evaluate a policy on stored observations (draft -13 §6.5)";
     "evaluation-results" => EvaluationResults, "verdicts for the repositories";
@@ -91,6 +99,9 @@ kinds! {
     "query-response" => QueryResponse, "one page of them";
     "results-request" => ResultsRequest, "stored verdicts";
     "results-response" => ResultsResponse, "one page of them";
+    "attribute-change" => AttributeChange, "an object of an endpoint is no longer what it was";
+    "changes-request" => ChangesRequest, "what changed of late";
+    "changes-response" => ChangesResponse, "one page of it";
     "content-request" => ContentRequest, "a chunk of content by its hash";
     "content-response" => ContentResponse, "the chunk";
     "ack" => Ack, "the message is stored; its sender may forget it";
@@ -123,7 +134,8 @@ receivers! {
     /// What an orchestrator receives.
     ToOrchestrator {
         ComponentRegistrationRequest, CapabilityAdvertisement, HeartbeatRequest, HealthCheckResponse,
-        StatusNotification, PeriodicCollectionResponse, EvaluationResults, ContentRequest,
+        StatusNotification, PeriodicCollectionResponse, ObservationResponse, EvaluationResults, AttributeChange,
+        ContentRequest,
     }
     /// What every registered component receives on its administrative interface.
     ToMember {
@@ -131,7 +143,7 @@ receivers! {
     }
     /// What a collector receives besides.
     ToCollector {
-        CollectionRequest, CancelRequest, PeriodicCollection,
+        CollectionRequest, CancelRequest, PeriodicCollection, ObservationRequest,
     }
     /// What an evaluator receives besides.
     ToEvaluator {
@@ -140,6 +152,6 @@ receivers! {
     /// What a repository receives besides.
     ToRepository {
         CollectionResults, EvaluationResults, PolicyPublication, PoliciesRequest, QueryRequest, ResultsRequest,
-        ContentRequest,
+        ChangesRequest, ContentRequest,
     }
 }

@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::capability::ComponentType;
 use crate::fault::Fault;
 use crate::id::{ComponentId, EndpointId, TransactionId};
-use crate::message::{PolicyDescription, ResultsResponse, ResultsSelection};
+use crate::message::{
+    AttributeChange, ObservationEntry, ObservationOperation, PeriodicOperation, PolicyDescription, ResultsResponse,
+    ResultsSelection, ScheduleEntry, StreamState,
+};
 use crate::observation::EndpointFacts;
 use crate::verdict::{EvaluationSummary, RuleResult, Verdict};
 
@@ -62,6 +65,47 @@ pub enum Ask {
         uses: u32,
         /// How long it holds.
         ttl_seconds: u64,
+    },
+    /// Schedule, cancel or list periodic collection at collectors.
+    #[serde(rename_all = "kebab-case")]
+    Periodic {
+        /// What to do.
+        operation: PeriodicOperation,
+        /// The schedule's identifier.
+        identifier: String,
+        /// Seconds from one run to the next.
+        #[serde(default)]
+        every_seconds: u64,
+        /// Collect at once, or once more before it ends.
+        #[serde(default)]
+        at_once: bool,
+        /// What to collect, and where.
+        workflow: Workflow,
+    },
+    /// Start, cancel or list event-based collection at collectors.
+    #[serde(rename_all = "kebab-case")]
+    Observation {
+        /// What to do.
+        operation: ObservationOperation,
+        /// The observation's identifier.
+        identifier: String,
+        /// Seconds from one look to the next.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        poll_seconds: Option<u64>,
+        /// What to watch, and where.
+        workflow: Workflow,
+    },
+    /// What changed, and with `is-followed` what changes from now on.
+    #[serde(rename_all = "kebab-case")]
+    Changes {
+        /// On these endpoints, by label or name; empty: on all.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        targets: Vec<String>,
+        /// At most so many of those that are stored.
+        limit: u32,
+        /// Go on as changes come in.
+        #[serde(default)]
+        is_followed: bool,
     },
     /// Take a component off the roster: its certificate is refused from now on.
     #[serde(rename_all = "kebab-case")]
@@ -141,12 +185,39 @@ pub enum OperatorEvent {
     Transactions(Vec<TransactionView>),
     /// Answer to `token-create`.
     Token(String),
+    /// Answer to `periodic` and `observation`: what each collector said.
+    Collectors(Vec<CollectorAnswer>),
+    /// Answer to `changes`: the observations that reports come from, before the changes.
+    Streams(Vec<StreamState>),
+    /// Answer to `changes`, one each.
+    Change(Box<AttributeChange>),
     /// Something the operator should know.
     Notice(String),
     /// Nothing follows.
     Done,
     /// It did not work; nothing follows.
     Fault(Fault),
+}
+
+/// What one collector said to `periodic` or `observation`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CollectorAnswer {
+    /// Who.
+    pub component: ComponentId,
+    /// What its operator calls it.
+    pub name: String,
+    /// `done`, `refused`, `no-answer` or `offline`.
+    pub outcome: String,
+    /// Why it was not done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// Its schedules, where they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub schedules: Vec<ScheduleEntry>,
+    /// Its observations, where they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub observations: Vec<ObservationEntry>,
 }
 
 /// What a workflow does at the moment.

@@ -151,12 +151,17 @@ impl Topic {
             Self::EvaluationResults(_) => kind == "evaluation-results",
             Self::Status(_) => kind == "status-notification",
             Self::Policy(_) => kind == "policy-publication",
-            Self::Change(_) => false,
+            Self::Change(_) => kind == "attribute-change",
             Self::Directed { operation, .. } => match operation.as_str() {
                 "ack" => matches!(kind, "ack" | "error"),
-                "query-request" => matches!(kind, "query-request" | "results-request" | "policies-request"),
+                "query-request" => {
+                    matches!(kind, "query-request" | "results-request" | "policies-request" | "changes-request")
+                }
                 "query-response" => {
-                    matches!(kind, "query-response" | "results-response" | "policies-response" | "error")
+                    matches!(
+                        kind,
+                        "query-response" | "results-response" | "policies-response" | "changes-response" | "error"
+                    )
                 }
                 "content-request" => kind == "content-request",
                 "content-response" => matches!(kind, "content-response" | "error"),

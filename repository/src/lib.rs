@@ -92,6 +92,9 @@ pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdow
     bus.close();
 }
 
+/// Changes of one message that are told at once.
+const CHANGES_TOLD_MAX: usize = 200;
+
 struct Repository {
     bus: Bus,
     store: Arc<dyn Store>,
@@ -114,7 +117,16 @@ impl Repository {
             }
             ToRepository::CollectionResults(results) => {
                 let stored = self.store.record_collection(&results, received(&message)).await;
-                self.acknowledge(&message, stored)
+                let changed = match &stored {
+                    Ok(Stored::New { changed, .. }) => changed.clone(),
+                    _ => Vec::new(),
+                };
+                let acknowledged = self.acknowledge(&message, stored);
+                self.tell_changes(&message, &changed).await;
+                acknowledged
+            }
+            ToRepository::ChangesRequest(request) => {
+                self.store.changes(&request).await.map(|response| self.answer(&message, &response))
             }
             ToRepository::EvaluationResults(results) => {
                 let stored = self.store.record_evaluation(&results, received(&message)).await;
@@ -151,6 +163,22 @@ impl Repository {
         }
         self.bus.acknowledge(message, self.directed(message, Ack::KIND));
         Ok(())
+    }
+
+    /// Says what changed; what is not said here is found by asking.
+    async fn tell_changes(&self, message: &Authentic, changed: &[u64]) {
+        for number in changed.iter().take(CHANGES_TOLD_MAX) {
+            match self.store.change(*number).await {
+                Ok(Some(change)) => {
+                    let context = Context::of(message.envelope().transaction);
+                    if let Err(error) = self.bus.send(&Topic::Change(self.bus.own()), &change, context) {
+                        tracing::warn!(error = %Chain(&error), "a change cannot be told");
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(error = %Chain(&error), "a change cannot be read"),
+            }
+        }
     }
 
     async fn publish(&self, message: &Authentic, publication: &PolicyPublication) -> Result<(), StoreError> {
@@ -198,11 +226,11 @@ impl Repository {
         // Faults travel under the operation that they answer: the grant is for a closed list of words.
         let operation = match operation {
             "error" => match message.envelope().kind.as_str() {
-                "query-request" | "results-request" | "policies-request" => "query-response",
+                "query-request" | "results-request" | "policies-request" | "changes-request" => "query-response",
                 "content-request" => "content-response",
                 _ => "ack",
             },
-            "results-response" | "policies-response" => "query-response",
+            "results-response" | "policies-response" | "changes-response" => "query-response",
             other => other,
         };
         Topic::Directed { to, operation: operation.to_owned(), from: self.bus.own() }

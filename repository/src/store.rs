@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use proto::content::ContentHash;
 use proto::id::{ComponentId, EndpointId, MessageId, TransactionId};
 use proto::message::{
-    CollectionResults, EvaluationResults, PolicyDescription, QueryRequest, QueryResponse, ResultsRequest,
-    ResultsResponse,
+    AttributeChange, ChangesRequest, ChangesResponse, CollectionResults, EvaluationResults, PolicyDescription,
+    QueryRequest, QueryResponse, ResultsRequest, ResultsResponse,
 };
 
 pub mod postgres;
@@ -29,12 +29,14 @@ pub struct Received {
 }
 
 /// What storing a message did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stored {
-    /// It is stored; so many observations are new or changed.
+    /// It is stored.
     New {
-        /// How many.
+        /// How many observations are new or changed.
         change_count: u64,
+        /// The numbers of the changes of what was known before.
+        changed: Vec<u64>,
     },
     /// It was stored before, and nothing was done.
     Again,
@@ -96,6 +98,12 @@ pub trait Store: Send + Sync + 'static {
     /// Stored observations of an endpoint, as many as fit into an answer.
     async fn query(&self, request: &QueryRequest) -> Result<QueryResponse, StoreError>;
 
+    /// A change by its number; none where nothing was known before it.
+    async fn change(&self, number: u64) -> Result<Option<AttributeChange>, StoreError>;
+
+    /// The newest changes, and what came of the observations that report them.
+    async fn changes(&self, request: &ChangesRequest) -> Result<ChangesResponse, StoreError>;
+
     /// Stored verdicts.
     async fn results(&self, request: &ResultsRequest) -> Result<ResultsResponse, StoreError>;
 
@@ -117,6 +125,20 @@ pub struct Counts {
     /// Verdicts.
     pub result_count: u64,
 }
+
+/// The steps that bring a database up to date.
+macro_rules! migrations {
+    ($($version:literal $name:literal $file:literal,)*) => {
+        vec![$(sqlx::migrate::Migration::new(
+            $version,
+            $name.into(),
+            sqlx::migrate::MigrationType::Simple,
+            sqlx::SqlStr::from_static(include_str!($file)),
+            false,
+        )),*]
+    };
+}
+pub(crate) use migrations;
 
 pub(crate) fn label<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use proto::content::{ContentHash, ContentRef};
 use proto::id::{ComponentId, EndpointId, MessageId, RequestId, TransactionId};
 use proto::message::{
-    CollectedPart, CollectionResults, EvaluationResults, PolicyDescription, QueryRequest, ResultsRequest,
-    ResultsSelection,
+    ChangesRequest, CollectedPart, CollectionResults, EvaluationResults, ObjectState, PolicyDescription, QueryRequest,
+    ResultsRequest, ResultsSelection, StreamPosition,
 };
 use proto::observation::{EndpointFacts, Flag, Item, ItemEntity, Method};
 use proto::plan::ObjectKey;
@@ -58,6 +58,7 @@ impl<'store> Case<'store> {
             method: Method::SelfReported,
             part: 0,
             is_final: true,
+            stream: None,
             items: vec![Item::new("x", vec![ItemEntity::text("value", value)])],
             objects: vec![CollectedPart {
                 object: ObjectKey(OBJECT.to_owned()),
@@ -67,6 +68,10 @@ impl<'store> Case<'store> {
                 messages: Vec::new(),
             }],
         }
+    }
+
+    fn position(&self, epoch: Uuid, sequence: u64) -> StreamPosition {
+        StreamPosition { observation_identifier: "files".to_owned(), epoch, sequence, is_baseline: sequence == 1 }
     }
 
     async fn collect(&self, value: &str, collected: Timestamp) -> Stored {
@@ -81,11 +86,17 @@ impl<'store> Case<'store> {
     }
 }
 
+fn added(change_count: u64) -> Stored {
+    Stored::New { change_count, changed: Vec::new() }
+}
+
 async fn battery(store: &dyn Store) {
     a_message_has_its_effect_once(store).await;
     what_is_unchanged_is_seen_later_and_what_changes_is_history(store).await;
     what_was_seen_earlier_never_overwrites_what_was_seen_later(store).await;
     what_is_not_there_is_missing(store).await;
+    a_change_shows_both_sides_and_where_it_came_from(store).await;
+    reports_that_are_missing_are_counted(store).await;
     verdicts_count_once_however_often_they_come(store).await;
     a_policy_is_kept_with_its_content(store).await;
     pages_end_and_go_on(store).await;
@@ -94,7 +105,7 @@ async fn battery(store: &dyn Store) {
 async fn a_message_has_its_effect_once(store: &dyn Store) {
     let case = Case::new(store);
     let (results, received) = (case.results("a", at(0)), case.received());
-    assert_eq!(store.record_collection(&results, received).await.unwrap(), Stored::New { change_count: 1 });
+    assert_eq!(store.record_collection(&results, received).await.unwrap(), added(1));
     let before = store.counts().await.unwrap();
     assert_eq!(store.record_collection(&results, received).await.unwrap(), Stored::Again);
     assert_eq!(store.counts().await.unwrap(), before);
@@ -103,10 +114,10 @@ async fn a_message_has_its_effect_once(store: &dyn Store) {
 async fn what_is_unchanged_is_seen_later_and_what_changes_is_history(store: &dyn Store) {
     let case = Case::new(store);
     let before = store.counts().await.unwrap();
-    assert_eq!(case.collect("a", at(0)).await, Stored::New { change_count: 1 });
-    assert_eq!(case.collect("a", at(10)).await, Stored::New { change_count: 0 });
+    assert_eq!(case.collect("a", at(0)).await, added(1));
+    assert_eq!(case.collect("a", at(10)).await, added(0));
     assert_eq!(case.value(None).await, Some(("a".to_owned(), at(10))));
-    assert_eq!(case.collect("b", at(20)).await, Stored::New { change_count: 1 });
+    assert!(matches!(case.collect("b", at(20)).await, Stored::New { change_count: 1, changed } if changed.len() == 1));
     assert_eq!(case.value(None).await.unwrap().0, "b");
     assert_eq!(case.value(Some(at(15))).await.unwrap().0, "a");
     assert_eq!(case.value(Some(at(20))).await.unwrap().0, "b");
@@ -118,8 +129,50 @@ async fn what_is_unchanged_is_seen_later_and_what_changes_is_history(store: &dyn
 async fn what_was_seen_earlier_never_overwrites_what_was_seen_later(store: &dyn Store) {
     let case = Case::new(store);
     case.collect("new", at(100)).await;
-    assert_eq!(case.collect("old", at(50)).await, Stored::New { change_count: 0 });
+    assert_eq!(case.collect("old", at(50)).await, added(0));
     assert_eq!(case.value(None).await, Some(("new".to_owned(), at(100))));
+}
+
+async fn a_change_shows_both_sides_and_where_it_came_from(store: &dyn Store) {
+    let case = Case::new(store);
+    case.collect("a", at(0)).await;
+    case.collect("a", at(5)).await;
+    let stream = case.position(Uuid::new_v4(), 2);
+    let results = CollectionResults { stream: Some(stream.clone()), ..case.results("b", at(20)) };
+    store.record_collection(&results, case.received()).await.unwrap();
+    case.collect("c", at(30)).await;
+    let request = ChangesRequest { endpoints: vec![case.endpoint], before: None, limit: 1 };
+    let page = store.changes(&request).await.unwrap();
+    let values = |state: &ObjectState| {
+        state.items.iter().filter_map(|item| item.value("value").map(str::to_owned)).collect::<Vec<_>>()
+    };
+    assert_eq!(page.changes.len(), 1);
+    assert_eq!(
+        (values(page.changes[0].past.as_ref().unwrap()), values(&page.changes[0].current)),
+        (vec!["b".to_owned()], vec!["c".to_owned()])
+    );
+    // The first time that something is seen is not a change of it.
+    let page = store.changes(&ChangesRequest { before: page.next, limit: 10, ..request }).await.unwrap();
+    assert_eq!((page.changes.len(), page.next), (1, None));
+    let change = &page.changes[0];
+    let past = change.past.as_ref().unwrap();
+    assert_eq!((past.seen, change.collected, change.stream.clone()), (at(5), at(20), Some(stream)));
+    assert_eq!(store.change(change.change).await.unwrap().as_ref(), Some(change));
+}
+
+async fn reports_that_are_missing_are_counted(store: &dyn Store) {
+    let case = Case::new(store);
+    let (old, new) = (Uuid::new_v4(), Uuid::new_v4());
+    for (epoch, sequence) in [(old, 1), (old, 2), (new, 1), (new, 3)] {
+        let results = CollectionResults { stream: Some(case.position(epoch, sequence)), ..case.results("a", at(0)) };
+        let received = case.received();
+        for _ in 0..2 {
+            store.record_collection(&results, received).await.unwrap();
+        }
+    }
+    let page = store.changes(&ChangesRequest { endpoints: Vec::new(), before: None, limit: 1 }).await.unwrap();
+    let stream = page.streams.iter().find(|stream| stream.origin == case.sender).unwrap();
+    assert_eq!((stream.epoch, stream.highest, stream.received), (new, 3, 2), "number 2 is missing");
 }
 
 async fn what_is_not_there_is_missing(store: &dyn Store) {

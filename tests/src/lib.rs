@@ -134,18 +134,24 @@ impl Installation {
 
     /// Adds a collector; its name and data directory are `name`.
     pub async fn add_collector(&self, name: &str, root: &Path) {
+        let token = self.token(ComponentType::PostureCollectionService).await;
+        let stopper = self.start_collector(name, root, Some(token));
+        // It runs as long as the test does.
+        std::mem::forget(stopper);
+    }
+
+    /// Starts a collector, which may have joined before.
+    pub fn start_collector(&self, name: &str, root: &Path, join_token: Option<String>) -> Stopper {
         let settings = pcs_agent::Settings {
             data: self.data.path().join(name),
-            join_token: Some(self.token(ComponentType::PostureCollectionService).await),
+            join_token,
             broker: None,
             name: Some(name.to_owned()),
             root: root.to_owned(),
         };
-        let (keep, stop) = shutdown::channel();
-        tokio::spawn(async move {
-            let _keep = keep;
-            pcs_agent::run(settings, stop).await.expect("the collector runs");
-        });
+        let (stopper, stop) = shutdown::channel();
+        tokio::spawn(async move { pcs_agent::run(settings, stop).await.expect("the collector runs") });
+        stopper
     }
 
     /// A component of the test's own: it joins and shakes hands, and the test plays its part.

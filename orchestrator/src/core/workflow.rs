@@ -261,6 +261,30 @@ impl Core {
         Ok((id, actions))
     }
 
+    /// The endpoints that are meant, by label or name.
+    pub fn endpoints_of(&self, targets: &[String]) -> Result<Vec<EndpointId>, Fault> {
+        Ok(self.collectors_of(targets)?.into_iter().flat_map(|(_, endpoints, _)| endpoints).collect())
+    }
+
+    /// The collectors of the endpoints that are meant, with names, and whether each is there; those that
+    /// cannot do it are named in the fault.
+    pub fn collectors_named(
+        &self,
+        targets: &[String],
+        capability: Capability,
+    ) -> Result<Vec<(ComponentId, String, bool)>, Fault> {
+        let mut named = Vec::new();
+        for (id, _, is_there) in self.collectors_of(targets)? {
+            let Some(component) = self.components.get(&id) else { continue };
+            if !component.has(capability) {
+                let text = format!("the collector `{}` does not offer {}", component.name, capability.as_str());
+                return Err(Fault::new(FaultCode::UnsupportedCapability, text));
+            }
+            named.push((id, component.name.clone(), is_there));
+        }
+        Ok(named)
+    }
+
     /// Collectors with the endpoints that are meant, and whether each is there.
     fn collectors_of(&self, targets: &[String]) -> Result<Vec<(ComponentId, Vec<EndpointId>, bool)>, Fault> {
         let mut unknown: Vec<&String> = targets.iter().collect();

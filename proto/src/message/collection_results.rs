@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::StreamPosition;
 use crate::content::ContentHash;
 use crate::id::{EndpointId, RequestId};
 use crate::observation::{EndpointFacts, Flag, Item, Method};
@@ -27,6 +28,9 @@ pub struct CollectionResults {
     pub part: u32,
     /// Whether this is the last part.
     pub is_final: bool,
+    /// Where it stands in an observation's reports, if it is one of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamPosition>,
     /// Items; `objects` refers to them by position.
     pub items: Vec<Item>,
     /// What each object found.

@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 
-use sqlx::SqlStr;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
-use super::StoreError;
+use super::{StoreError, migrations};
 
 #[expect(clippy::duplicate_mod, reason = "the same SQL is compiled for both back ends; only the pool differs")]
 #[path = "sql.rs"]
@@ -25,8 +24,10 @@ impl PostgresStore {
         let failed = |error| StoreError::Open(PathBuf::from("on PostgreSQL"), error);
         let options: PgConnectOptions = url.parse().map_err(failed)?;
         let pool = PgPoolOptions::new().max_connections(8).connect_with(options).await.map_err(failed)?;
-        let init = SqlStr::from_static(include_str!("../../migrations/postgres/0001_init.sql"));
-        let migrations = vec![Migration::new(1, "init".into(), MigrationType::Simple, init, false)];
+        let migrations = migrations![
+            1 "init" "../../migrations/postgres/0001_init.sql",
+            2 "changes" "../../migrations/postgres/0002_changes.sql",
+        ];
         Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Self::over(pool))
     }

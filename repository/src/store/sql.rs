@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use proto::content::ContentHash;
 use proto::limits::RESULT_PART_BYTES;
 use proto::message::{
-    CollectedPart, CollectionResults, EvaluationResults, PolicyDescription, QueryRequest, QueryResponse, QueryRow,
-    ResultsRequest, ResultsResponse, ResultsSelection,
+    AttributeChange, ChangesRequest, ChangesResponse, CollectedPart, CollectionResults, EvaluationResults,
+    PolicyDescription, QueryRequest, QueryResponse, QueryRow, ResultsRequest, ResultsResponse, ResultsSelection,
 };
 use proto::observation::{EndpointFacts, Item};
 use proto::verdict::{EvaluationSummary, RuleResult};
@@ -24,6 +24,9 @@ use super::{BEGIN, Database, Pool};
 pub struct SqlStore {
     pool: Pool,
 }
+
+#[path = "changes.rs"]
+mod changes;
 
 type Tx = Transaction<'static, Database>;
 
@@ -53,14 +56,24 @@ async fn is_first(tx: &mut Tx, from: Received) -> Result<bool, StoreError> {
     Ok(inserted.rows_affected() == 1)
 }
 
-/// Stores what one object found; whether it differs from what was there.
+/// What storing one object's observation did.
+enum Recorded {
+    /// It is as it was, or older than what is known.
+    Nothing,
+    /// Nothing was known of it.
+    First,
+    /// It was otherwise: the number of the change.
+    Changed(u64),
+}
+
+/// Stores what one object found.
 async fn record_object(
     tx: &mut Tx,
     results: &CollectionResults,
     hashes: &[String],
     part: &CollectedPart,
     from: Received,
-) -> Result<bool, StoreError> {
+) -> Result<Recorded, StoreError> {
     let items: Vec<&String> = part.items.iter().filter_map(|at| hashes.get(*at as usize)).collect();
     let items = json(&items);
     let messages = json(&part.messages);
@@ -77,13 +90,13 @@ async fn record_object(
     .bind(&origin)
     .fetch_optional(&mut **tx)
     .await?;
-    let mut old_content = None;
+    let (mut old_content, mut old_observation) = (None, None);
     if let Some(current) = current {
         let (row, known, last_seen): (i64, String, i64) =
             (current.try_get("id")?, current.try_get("content")?, current.try_get("last_seen")?);
         // What was seen earlier never overwrites what was seen later.
         if collected < last_seen {
-            return Ok(false);
+            return Ok(Recorded::Nothing);
         }
         if known == content {
             sqlx::query("UPDATE observation SET last_seen = $1 WHERE id = $2")
@@ -91,18 +104,18 @@ async fn record_object(
                 .bind(row)
                 .execute(&mut **tx)
                 .await?;
-            return Ok(false);
+            return Ok(Recorded::Nothing);
         }
         sqlx::query("UPDATE observation SET valid_to = $1 WHERE id = $2")
             .bind(collected)
             .bind(row)
             .execute(&mut **tx)
             .await?;
-        old_content = Some(known);
+        (old_content, old_observation) = (Some(known), Some(row));
     }
-    sqlx::query(
+    let inserted = sqlx::query(
         "INSERT INTO observation (endpoint, object, origin, method, flag, items, messages, content, valid_from, last_seen, received) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10) RETURNING id",
     )
     .bind(&endpoint)
     .bind(&object)
@@ -114,18 +127,25 @@ async fn record_object(
     .bind(&content)
     .bind(collected)
     .bind(from.received.as_microsecond())
-    .execute(&mut **tx)
+    .fetch_one(&mut **tx)
     .await?;
-    sqlx::query("INSERT INTO change (endpoint, object, origin, old_content, new_content, collected) VALUES ($1, $2, $3, $4, $5, $6)")
-        .bind(&endpoint)
-        .bind(&object)
-        .bind(&origin)
-        .bind(old_content)
-        .bind(&content)
-        .bind(collected)
-        .execute(&mut **tx)
-        .await?;
-    Ok(true)
+    let change = sqlx::query(
+        "INSERT INTO change (endpoint, object, origin, old_content, new_content, collected, old_observation, new_observation, stream) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id",
+    )
+    .bind(&endpoint)
+    .bind(&object)
+    .bind(&origin)
+    .bind(old_content)
+    .bind(&content)
+    .bind(collected)
+    .bind(old_observation)
+    .bind(inserted.try_get::<i64, _>("id")?)
+    .bind(results.stream.as_ref().map(json))
+    .fetch_one(&mut **tx)
+    .await?;
+    let number: i64 = change.try_get("id")?;
+    Ok(if old_observation.is_some() { Recorded::Changed(number.unsigned_abs()) } else { Recorded::First })
 }
 
 #[async_trait]
@@ -147,11 +167,19 @@ impl Store for SqlStore {
                 .await?;
             hashes.push(hash);
         }
-        let mut change_count = 0;
+        let (mut change_count, mut changed) = (0, Vec::new());
         for part in &results.objects {
-            if record_object(&mut tx, results, &hashes, part, from).await? {
-                change_count += 1;
+            match record_object(&mut tx, results, &hashes, part, from).await? {
+                Recorded::Nothing => {}
+                Recorded::First => change_count += 1,
+                Recorded::Changed(number) => {
+                    change_count += 1;
+                    changed.push(number);
+                }
             }
+        }
+        if let Some(position) = &results.stream {
+            changes::count_report(&mut tx, position, from).await?;
         }
         let seen = results.objects.iter().map(|part| part.collected).max().unwrap_or(from.received);
         sqlx::query(
@@ -165,7 +193,7 @@ impl Store for SqlStore {
         .execute(&mut *tx)
         .await?;
         tx.commit().await?;
-        Ok(Stored::New { change_count })
+        Ok(Stored::New { change_count, changed })
     }
 
     async fn record_evaluation(&self, results: &EvaluationResults, from: Received) -> Result<Stored, StoreError> {
@@ -206,7 +234,7 @@ impl Store for SqlStore {
             .await?;
         }
         tx.commit().await?;
-        Ok(Stored::New { change_count: results.results.len() as u64 })
+        Ok(Stored::New { change_count: results.results.len() as u64, changed: Vec::new() })
     }
 
     async fn record_policy(
@@ -235,7 +263,7 @@ impl Store for SqlStore {
         .execute(&mut *tx)
         .await?;
         tx.commit().await?;
-        Ok(Stored::New { change_count: 1 })
+        Ok(Stored::New { change_count: 1, changed: Vec::new() })
     }
 
     async fn policies(&self) -> Result<Vec<PolicyDescription>, StoreError> {
@@ -319,6 +347,14 @@ impl Store for SqlStore {
             });
         }
         Ok(response)
+    }
+
+    async fn change(&self, number: u64) -> Result<Option<AttributeChange>, StoreError> {
+        self.change_numbered(number).await
+    }
+
+    async fn changes(&self, request: &ChangesRequest) -> Result<ChangesResponse, StoreError> {
+        self.changes_page(request).await
     }
 
     async fn results(&self, request: &ResultsRequest) -> Result<ResultsResponse, StoreError> {

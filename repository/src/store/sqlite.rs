@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::ConnectOptions as _;
+use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, SqlStr};
 
-use super::StoreError;
+use super::{StoreError, migrations};
 
 #[path = "sql.rs"]
 mod sql;
@@ -32,8 +32,10 @@ impl SqliteStore {
             .busy_timeout(Duration::from_secs(10))
             .disable_statement_logging();
         let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(failed)?;
-        let init = SqlStr::from_static(include_str!("../../migrations/sqlite/0001_init.sql"));
-        let migrations = vec![Migration::new(1, "init".into(), MigrationType::Simple, init, false)];
+        let migrations = migrations![
+            1 "init" "../../migrations/sqlite/0001_init.sql",
+            2 "changes" "../../migrations/sqlite/0002_changes.sql",
+        ];
         Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Self::over(pool))
     }

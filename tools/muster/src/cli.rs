@@ -48,6 +48,14 @@ pub(crate) enum Command {
     Results(ResultsArgs),
     /// The workflows of late: who was asked, who answered.
     Transactions,
+    /// Periodic collection: it lives at the collectors and runs while the orchestrator is away.
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
+    /// Event-based collection: collectors watch what a policy reads, and report what changes.
+    #[command(subcommand)]
+    Observe(ObserveCommand),
+    /// What changed on the endpoints: what it was, what it is, when it was seen.
+    Changes(ChangesArgs),
     /// Policies.
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -118,6 +126,100 @@ pub(crate) struct ResultsArgs {
     /// Only rules with this verdict; may be given several times.
     #[arg(long = "verdict", value_parser = parse_verdict)]
     pub(crate) verdicts: Vec<Verdict>,
+}
+
+/// Which policy, at which endpoints.
+#[derive(Debug, Args)]
+pub(crate) struct TaskArgs {
+    /// The policy whose objects are collected.
+    #[arg(long, default_value = orchestrator::BASELINE)]
+    pub(crate) policy: String,
+    /// A profile, by its id or the end of it.
+    #[arg(long)]
+    pub(crate) profile: Option<String>,
+    /// Endpoints by label or name; without, all.
+    #[arg(long = "target", value_name = "ENDPOINT")]
+    pub(crate) targets: Vec<String>,
+}
+
+/// `muster schedule`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ScheduleCommand {
+    /// Collect again and again.
+    Add {
+        /// What it is called; one name at a collector stands for one schedule.
+        identifier: String,
+        /// How often, such as 10m, 1h or 7d.
+        #[arg(long, value_parser = parse_duration)]
+        every: u64,
+        /// Collect once at once as well.
+        #[arg(long)]
+        now: bool,
+        /// What, and where.
+        #[command(flatten)]
+        task: TaskArgs,
+    },
+    /// End it.
+    Cancel {
+        /// What it is called.
+        identifier: String,
+        /// Collect once more before it ends.
+        #[arg(long)]
+        last: bool,
+        /// Endpoints by label or name; without, all.
+        #[arg(long = "target", value_name = "ENDPOINT")]
+        targets: Vec<String>,
+    },
+    /// What each collector has scheduled.
+    List {
+        /// Endpoints by label or name; without, all.
+        #[arg(long = "target", value_name = "ENDPOINT")]
+        targets: Vec<String>,
+    },
+}
+
+/// `muster observe`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ObserveCommand {
+    /// Report everything once, and then what changes.
+    Start {
+        /// What it is called; one name at a collector stands for one observation.
+        identifier: String,
+        /// How often to look, such as 10s or 5m; without, as the collector likes.
+        #[arg(long, value_parser = parse_duration)]
+        poll: Option<u64>,
+        /// What, and where.
+        #[command(flatten)]
+        task: TaskArgs,
+    },
+    /// End it.
+    Cancel {
+        /// What it is called.
+        identifier: String,
+        /// Endpoints by label or name; without, all.
+        #[arg(long = "target", value_name = "ENDPOINT")]
+        targets: Vec<String>,
+    },
+    /// What each collector watches.
+    List {
+        /// Endpoints by label or name; without, all.
+        #[arg(long = "target", value_name = "ENDPOINT")]
+        targets: Vec<String>,
+    },
+}
+
+/// `muster changes`
+#[derive(Debug, Args)]
+pub(crate) struct ChangesArgs {
+    /// Endpoints by label or name; without, all.
+    #[arg(long = "target", value_name = "ENDPOINT")]
+    pub(crate) targets: Vec<String>,
+    /// At most so many of those that are stored.
+    #[arg(long, default_value_t = 20, value_name = "COUNT")]
+    pub(crate) limit: u32,
+    /// Go on as changes come in, until Ctrl-C.
+    #[arg(long)]
+    pub(crate) follow: bool,
 }
 
 /// `muster policy`

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::cli::{self, Cli, Command, Output, PolicyCommand, TokenCommand, WorkflowArgs};
 use crate::show::{self, Progress};
-use crate::{client, exit, up};
+use crate::{client, exit, tasks, up};
 
 /// Carries out a command; the exit code.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
@@ -30,6 +30,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
         }
         Command::Results(args) => results(&data, args.verdicts, output).await,
         Command::Transactions => transactions(&data, output).await,
+        Command::Schedule(command) => tasks::schedule(&data, command, output).await,
+        Command::Observe(command) => tasks::observe(&data, command, output).await,
+        Command::Changes(args) => tasks::changes(&data, args, output).await,
         Command::Policy(PolicyCommand::Import { file, name }) => import(&data, &file, name, output).await,
         Command::Policy(PolicyCommand::List) => policies(&data, output).await,
         Command::Token(TokenCommand::Create { component_type, uses, ttl }) => {
@@ -50,7 +53,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
 }
 
 /// The first answer that is not a notice.
-async fn one(data: &Path, ask: Ask, content: &[u8]) -> anyhow::Result<OperatorEvent> {
+pub(crate) async fn one(data: &Path, ask: Ask, content: &[u8]) -> anyhow::Result<OperatorEvent> {
     let mut answers = client::ask(data, ask, content).await?;
     let mut first = None;
     while let Some(event) = answers.next().await? {
@@ -218,7 +221,7 @@ pub(crate) async fn evaluate(data: &Path, workflow: Workflow, output: Output) ->
     Ok(if is_all_met && view.state == "completed" { exit::DONE } else { exit::NOT_MET })
 }
 
-async fn endpoint_names(data: &Path) -> BTreeMap<EndpointId, String> {
+pub(crate) async fn endpoint_names(data: &Path) -> BTreeMap<EndpointId, String> {
     let Ok(OperatorEvent::Roster(roster)) = one(data, Ask::Roster, &[]).await else { return BTreeMap::new() };
     roster
         .into_iter()

@@ -12,6 +12,7 @@ mod client;
 mod commands;
 mod exit;
 mod show;
+mod tasks;
 mod up;
 
 fn main() -> ExitCode {

@@ -1,0 +1,291 @@
+//! Event-based collection (draft-ietf-sacm-arch-13 §6.4.1.4, spec proposal P-13): what a plan reads is
+//! reported in full once, then whatever changes. A core: time and findings come in from outside.
+//!
+//! Reports carry an epoch and a number without gaps, as SWIMA's do (RFC 8412 §3.4.1): when the process starts
+//! anew, or a report could not be kept for sending, a new epoch begins with a full report.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use jiff::{SignedDuration, Timestamp};
+use proto::content::ContentHash;
+use proto::fault::{Fault, FaultCode};
+use proto::id::ComponentId;
+use proto::message::{
+    CollectionRequest, ObservationEntry, ObservationMode, ObservationOperation, ObservationRequest,
+    ObservationResponse, StreamPosition,
+};
+use proto::plan::ObjectKey;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::kept::{self, KeptError};
+use crate::limits::{OBSERVATIONS_MAX, POLL_SECONDS_DEFAULT};
+use crate::report::Found;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Entry {
+    request: ObservationRequest,
+    issuer: ComponentId,
+}
+
+impl Entry {
+    fn poll_seconds(&self) -> u64 {
+        self.request.poll_seconds.unwrap_or(POLL_SECONDS_DEFAULT)
+    }
+}
+
+/// What is known of an observation while the process lives.
+#[derive(Debug, Default)]
+struct Stream {
+    next: Option<Timestamp>,
+    is_looking: bool,
+    epoch: Option<Uuid>,
+    sequence: u64,
+    known: BTreeMap<ObjectKey, ContentHash>,
+}
+
+/// The observations of one collector.
+#[derive(Debug)]
+pub struct Observations {
+    path: PathBuf,
+    entries: BTreeMap<String, Entry>,
+    streams: BTreeMap<String, Stream>,
+}
+
+impl Observations {
+    /// Those of an earlier process; each begins a new epoch.
+    pub fn load(path: &Path) -> Result<Self, KeptError> {
+        Ok(Self { path: path.to_owned(), entries: kept::load(path)?, streams: BTreeMap::new() })
+    }
+
+    /// Starts, cancels or lists.
+    pub fn apply(
+        &mut self,
+        request: ObservationRequest,
+        issuer: ComponentId,
+    ) -> Result<ObservationResponse, KeptError> {
+        let identifier = request.observation_identifier.clone();
+        let mut response = ObservationResponse {
+            operation: request.operation,
+            observation_identifier: identifier.clone(),
+            observations: Vec::new(),
+            fault: None,
+        };
+        match request.operation {
+            ObservationOperation::List => response.observations = self.list(),
+            ObservationOperation::Cancel => {
+                // Ending what is not there is no fault: the operation may come twice.
+                self.entries.remove(&identifier);
+                self.streams.remove(&identifier);
+                kept::save(&self.path, &self.entries)?;
+            }
+            ObservationOperation::Start => {
+                response.fault = self.objection(&request);
+                if response.fault.is_none() {
+                    self.entries.entry(identifier.clone()).or_insert(Entry { request, issuer });
+                    kept::save(&self.path, &self.entries)?;
+                    response.observations = self.list();
+                    response.observations.retain(|entry| entry.observation_identifier == identifier);
+                }
+            }
+        }
+        Ok(response)
+    }
+
+    fn objection(&self, request: &ObservationRequest) -> Option<Fault> {
+        let (code, text) = match self.entries.get(&request.observation_identifier) {
+            _ if request.collection_instructions.is_none() => {
+                (FaultCode::Malformed, "an observation needs collection-instructions")
+            }
+            _ if request.poll_seconds == Some(0) => (FaultCode::Malformed, "poll-seconds must be at least 1"),
+            // The same again is a redelivery, and gets the same answer.
+            Some(known) if known.request == *request => return None,
+            Some(_) => {
+                (FaultCode::DuplicateIdentifier, "the identifier is in use: cancel it first, then start it anew")
+            }
+            None if self.entries.len() >= OBSERVATIONS_MAX => (FaultCode::Busy, "too many observations"),
+            None => return None,
+        };
+        Some(Fault::new(code, text))
+    }
+
+    fn list(&self) -> Vec<ObservationEntry> {
+        let entry = |(identifier, entry): (&String, &Entry)| {
+            let stream = self.streams.get(identifier);
+            ObservationEntry {
+                observation_identifier: identifier.clone(),
+                mode: ObservationMode::Polling,
+                poll_seconds: entry.poll_seconds(),
+                epoch: stream.and_then(|stream| stream.epoch),
+                sequence: stream.map(|stream| stream.sequence).unwrap_or_default(),
+            }
+        };
+        self.entries.iter().map(entry).collect()
+    }
+
+    /// The observations that are to be looked at now, with what to collect. One that is still being
+    /// looked at is passed over.
+    pub fn due(&mut self, now: Timestamp) -> Vec<(String, CollectionRequest)> {
+        let mut due = Vec::new();
+        for (identifier, entry) in &self.entries {
+            let stream = self.streams.entry(identifier.clone()).or_default();
+            let Some(instructions) = &entry.request.collection_instructions else { continue };
+            if stream.is_looking || stream.next.is_some_and(|next| next > now) {
+                continue;
+            }
+            let interval = SignedDuration::from_secs(i64::try_from(entry.poll_seconds()).unwrap_or(i64::MAX));
+            stream.next = Some(now.saturating_add(interval).unwrap_or(Timestamp::MAX));
+            stream.is_looking = true;
+            due.push((identifier.clone(), instructions.clone()));
+        }
+        due
+    }
+
+    /// What of a look is to be reported: everything at the beginning of an epoch, then what changed.
+    pub fn changed(&mut self, identifier: &str, found: Vec<Found>, new_epoch: Uuid) -> Vec<Found> {
+        // Cancelled while it was looked at.
+        let Some(stream) = self.streams.get_mut(identifier) else { return Vec::new() };
+        stream.is_looking = false;
+        if stream.epoch.is_none() {
+            (stream.epoch, stream.sequence) = (Some(new_epoch), 0);
+            stream.known.clear();
+        }
+        let present: BTreeSet<ObjectKey> = found.iter().map(|(object, ..)| object.clone()).collect();
+        stream.known.retain(|object, _| present.contains(object));
+        found
+            .into_iter()
+            .filter(|(object, collected, _)| {
+                let bytes = serde_json::to_vec(collected).expect("what was found always serialises");
+                let hash = ContentHash::of(&bytes);
+                stream.known.insert(object.clone(), hash.clone()) != Some(hash)
+            })
+            .collect()
+    }
+
+    /// The place of the next part.
+    pub fn position(&mut self, identifier: &str, is_baseline: bool) -> Option<StreamPosition> {
+        let stream = self.streams.get_mut(identifier)?;
+        let epoch = stream.epoch?;
+        stream.sequence += 1;
+        Some(StreamPosition {
+            observation_identifier: identifier.to_owned(),
+            epoch,
+            sequence: stream.sequence,
+            is_baseline,
+        })
+    }
+
+    /// Whether the next report begins an epoch.
+    pub fn is_new(&self, identifier: &str) -> bool {
+        self.streams.get(identifier).is_none_or(|stream| stream.epoch.is_none())
+    }
+
+    /// A look failed, or a report could not be kept: a new epoch, so that nothing is missing unseen.
+    pub fn lost(&mut self, identifier: &str) {
+        if let Some(stream) = self.streams.get_mut(identifier) {
+            stream.is_looking = false;
+            stream.epoch = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::content::ContentRef;
+    use proto::id::RequestId;
+    use proto::observation::{Collected, Flag};
+
+    fn request(operation: ObservationOperation, poll_seconds: u64) -> ObservationRequest {
+        ObservationRequest {
+            observation_identifier: "files".into(),
+            operation,
+            poll_seconds: Some(poll_seconds),
+            collection_instructions: Some(CollectionRequest {
+                request: RequestId(Uuid::nil()),
+                plan: ContentRef::to(b"plan"),
+                targets: vec![],
+                deadline: Timestamp::MAX,
+            }),
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn found(values: &[(&str, &str)]) -> Vec<Found> {
+        let one = |(object, value): &(&str, &str)| {
+            (ObjectKey((*object).to_owned()), Collected::nothing(Flag::DoesNotExist, *value), at(0))
+        };
+        values.iter().map(one).collect()
+    }
+
+    fn fresh() -> (tempfile::TempDir, Observations) {
+        let directory = tempfile::tempdir().unwrap();
+        let mut observations = Observations::load(&directory.path().join("observations.json")).unwrap();
+        let started = observations.apply(request(ObservationOperation::Start, 10), ComponentId(Uuid::nil())).unwrap();
+        assert_eq!((started.fault, started.observations[0].poll_seconds), (None, 10));
+        (directory, observations)
+    }
+
+    const EPOCH: Uuid = Uuid::from_u128(1);
+
+    #[test]
+    fn everything_is_reported_once_and_then_what_changes() {
+        let (_directory, mut observations) = fresh();
+        assert_eq!(observations.due(at(0)).len(), 1);
+        assert!(observations.due(at(100)).is_empty(), "it is still being looked at");
+        assert!(observations.is_new("files"));
+        assert_eq!(observations.changed("files", found(&[("a", "1"), ("b", "1")]), EPOCH).len(), 2);
+        assert_eq!(observations.position("files", true).unwrap().sequence, 1);
+        assert!(observations.due(at(9)).is_empty());
+        assert_eq!(observations.due(at(10)).len(), 1);
+        assert!(observations.changed("files", found(&[("a", "1"), ("b", "1")]), Uuid::nil()).is_empty());
+        let changed = observations.changed("files", found(&[("a", "1"), ("b", "2")]), Uuid::nil());
+        assert_eq!(changed.iter().map(|(object, ..)| object.0.as_str()).collect::<Vec<_>>(), ["b"]);
+        let position = observations.position("files", false).unwrap();
+        assert_eq!((position.epoch, position.sequence), (EPOCH, 2));
+    }
+
+    #[test]
+    fn a_restart_and_a_lost_report_begin_a_new_epoch_with_everything() {
+        let (directory, mut observations) = fresh();
+        observations.due(at(0));
+        observations.changed("files", found(&[("a", "1")]), EPOCH);
+        observations.lost("files");
+        assert_eq!(observations.changed("files", found(&[("a", "1")]), Uuid::from_u128(2)).len(), 1);
+        assert_eq!(observations.position("files", true).unwrap().epoch, Uuid::from_u128(2));
+        drop(observations);
+        let mut observations = Observations::load(&directory.path().join("observations.json")).unwrap();
+        assert_eq!(observations.due(at(1)).len(), 1, "it goes on by itself");
+        assert_eq!(observations.changed("files", found(&[("a", "1")]), Uuid::from_u128(3)).len(), 1);
+    }
+
+    #[test]
+    fn an_identifier_in_use_is_a_fault_unless_everything_is_the_same() {
+        let (_directory, mut observations) = fresh();
+        let issuer = ComponentId(Uuid::nil());
+        assert_eq!(observations.apply(request(ObservationOperation::Start, 10), issuer).unwrap().fault, None);
+        let other = observations.apply(request(ObservationOperation::Start, 5), issuer).unwrap();
+        assert_eq!(other.fault.unwrap().code, FaultCode::DuplicateIdentifier);
+        let never = observations.apply(request(ObservationOperation::Start, 0), issuer).unwrap();
+        assert_eq!(never.fault.unwrap().code, FaultCode::Malformed);
+        for _ in 0..2 {
+            assert_eq!(observations.apply(request(ObservationOperation::Cancel, 1), issuer).unwrap().fault, None);
+        }
+        let listed = observations.apply(request(ObservationOperation::List, 1), issuer).unwrap();
+        assert!(listed.observations.is_empty() && observations.due(at(1_000)).is_empty());
+    }
+
+    #[test]
+    fn what_is_cancelled_while_it_is_looked_at_is_not_reported() {
+        let (_directory, mut observations) = fresh();
+        observations.due(at(0));
+        observations.apply(request(ObservationOperation::Cancel, 1), ComponentId(Uuid::nil())).unwrap();
+        assert!(observations.changed("files", found(&[("a", "1")]), EPOCH).is_empty());
+        assert_eq!(observations.position("files", true), None);
+    }
+}

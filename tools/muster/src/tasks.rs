@@ -1,0 +1,199 @@
+//! Standing tasks of collectors, and what they saw change.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anyhow::bail;
+use proto::message::{AttributeChange, ObjectState, ObservationOperation, PeriodicOperation, StreamState};
+use proto::observation::Item;
+use proto::operator::{Ask, CollectorAnswer, OperatorEvent, Workflow};
+
+use crate::cli::{ChangesArgs, ObserveCommand, Output, ScheduleCommand, TaskArgs};
+use crate::commands::{endpoint_names, one};
+use crate::{client, exit, show};
+
+/// Characters of one value on a line for people.
+const VALUE_CHARS_MAX: usize = 60;
+/// Items of one side of a change, for people.
+const ITEMS_SHOWN_MAX: usize = 5;
+
+fn workflow(task: TaskArgs) -> Workflow {
+    Workflow {
+        policy: task.policy,
+        profile: task.profile,
+        targets: task.targets,
+        is_stored_only: false,
+        is_broadcast: false,
+        timeout_seconds: 0,
+    }
+}
+
+fn nothing_but(targets: Vec<String>) -> Workflow {
+    workflow(TaskArgs { policy: String::new(), profile: None, targets })
+}
+
+/// `muster schedule`
+pub(crate) async fn schedule(data: &Path, command: ScheduleCommand, output: Output) -> anyhow::Result<u8> {
+    let ask = |operation, identifier, every_seconds, at_once, workflow| Ask::Periodic {
+        operation,
+        identifier,
+        every_seconds,
+        at_once,
+        workflow,
+    };
+    let (ask, is_list) = match command {
+        ScheduleCommand::Add { identifier, every, now, task } => {
+            (ask(PeriodicOperation::Schedule, identifier, every, now, workflow(task)), false)
+        }
+        ScheduleCommand::Cancel { identifier, last, targets } => {
+            (ask(PeriodicOperation::Cancel, identifier, 0, last, nothing_but(targets)), false)
+        }
+        ScheduleCommand::List { targets } => {
+            (ask(PeriodicOperation::List, String::new(), 0, false, nothing_but(targets)), true)
+        }
+    };
+    show_answers(data, ask, is_list, output).await
+}
+
+/// `muster observe`
+pub(crate) async fn observe(data: &Path, command: ObserveCommand, output: Output) -> anyhow::Result<u8> {
+    let ask = |operation, identifier, poll_seconds, workflow| Ask::Observation {
+        operation,
+        identifier,
+        poll_seconds,
+        workflow,
+    };
+    let (ask, is_list) = match command {
+        ObserveCommand::Start { identifier, poll, task } => {
+            (ask(ObservationOperation::Start, identifier, poll, workflow(task)), false)
+        }
+        ObserveCommand::Cancel { identifier, targets } => {
+            (ask(ObservationOperation::Cancel, identifier, None, nothing_but(targets)), false)
+        }
+        ObserveCommand::List { targets } => {
+            (ask(ObservationOperation::List, String::new(), None, nothing_but(targets)), true)
+        }
+    };
+    show_answers(data, ask, is_list, output).await
+}
+
+async fn show_answers(data: &Path, ask: Ask, is_list: bool, output: Output) -> anyhow::Result<u8> {
+    let OperatorEvent::Collectors(answers) = one(data, ask, &[]).await? else { bail!("unexpected answer") };
+    let is_done = answers.iter().all(|answer| answer.outcome == "done");
+    if output == Output::Json {
+        show::json(&answers)?;
+    } else {
+        for answer in answers.iter().filter(|answer| answer.outcome != "done") {
+            let detail = answer.detail.as_deref().unwrap_or_default();
+            show::note(format!("{} ({}): {}: {detail}", answer.name, answer.component, answer.outcome));
+        }
+        if is_list {
+            list(&answers);
+        } else {
+            let done = answers.iter().filter(|answer| answer.outcome == "done").count();
+            show::line(format!("done at {done} of {} collectors", answers.len()));
+            if let Some(entry) = answers.iter().flat_map(|answer| &answer.observations).next() {
+                show::line(format!("watched by looking every {} s", entry.poll_seconds));
+            }
+        }
+    }
+    Ok(if is_done { exit::DONE } else { exit::NOT_MET })
+}
+
+fn list(answers: &[CollectorAnswer]) {
+    let mut rows = Vec::new();
+    for answer in answers {
+        for entry in &answer.schedules {
+            let every = format!("every {} s", entry.collection_schedule.every_seconds);
+            rows.push(vec![answer.name.clone(), entry.collection_identifier.clone(), every, String::new()]);
+        }
+        for entry in &answer.observations {
+            let how = format!("looks every {} s", entry.poll_seconds);
+            let reports = entry.epoch.map(|epoch| format!("{} in epoch {epoch}", entry.sequence));
+            let identifier = entry.observation_identifier.clone();
+            rows.push(vec![answer.name.clone(), identifier, how, reports.unwrap_or_else(|| "none yet".to_owned())]);
+        }
+    }
+    show::table(&["collector", "identifier", "when", "reports"], rows);
+}
+
+/// `muster changes`
+pub(crate) async fn changes(data: &Path, args: ChangesArgs, output: Output) -> anyhow::Result<u8> {
+    let ask = Ask::Changes { targets: args.targets, limit: args.limit, is_followed: args.follow };
+    let names = if output == Output::Table { endpoint_names(data).await } else { BTreeMap::new() };
+    let mut answers = client::ask(data, ask, &[]).await?;
+    let mut is_any = false;
+    while let Some(event) = answers.next().await? {
+        match event {
+            OperatorEvent::Streams(streams) if output == Output::Table => complain(&streams),
+            OperatorEvent::Change(change) if output == Output::Json => {
+                show::line(serde_json::to_string(&change)?);
+            }
+            OperatorEvent::Change(change) => {
+                is_any = true;
+                let name = names.get(&change.endpoint).cloned().unwrap_or_else(|| change.endpoint.to_string());
+                tell(&name, &change);
+            }
+            OperatorEvent::Notice(text) => show::note(format!("note: {text}")),
+            _ => {}
+        }
+    }
+    if !is_any && output == Output::Table {
+        show::note(
+            "nothing has changed; `muster observe start NAME` watches, `muster schedule add` collects regularly",
+        );
+    }
+    Ok(exit::DONE)
+}
+
+/// Reports that are missing are said, not hidden.
+fn complain(streams: &[StreamState]) {
+    for stream in streams.iter().filter(|stream| stream.received < stream.highest) {
+        show::note(format!(
+            "note: of the observation `{}` of {}, {} reports are missing or on their way",
+            stream.observation_identifier,
+            stream.origin,
+            stream.highest - stream.received
+        ));
+    }
+}
+
+fn tell(name: &str, change: &AttributeChange) {
+    let past = change.past.as_ref();
+    let items = change.current.items.first().or_else(|| past.and_then(|past| past.items.first()));
+    let kind = items.map_or("", |item| item.kind.as_str());
+    show::line(format!("{:.0}  {name}  {kind} {}", change.collected, change.object));
+    if let Some(past) = past {
+        side("was", past, &change.current);
+    }
+    side("is", &change.current, past.unwrap_or(&change.current));
+}
+
+fn side(word: &str, state: &ObjectState, other: &ObjectState) {
+    if state.items.is_empty() {
+        let why = state.messages.first().map(|message| format!(": {message}")).unwrap_or_default();
+        let flag = serde_json::to_value(state.flag).ok().and_then(|flag| flag.as_str().map(str::to_owned));
+        show::line(format!("    {word:<3} {} items, {}{why}", state.item_count, flag.unwrap_or_default()));
+    }
+    for item in state.items.iter().take(ITEMS_SHOWN_MAX) {
+        show::line(format!("    {word:<3} {}", words_of(item, other)));
+    }
+    if state.items.len() > ITEMS_SHOWN_MAX {
+        show::line(format!("        and {} more", state.items.len() - ITEMS_SHOWN_MAX));
+    }
+}
+
+/// An item by what names it, and by what differs from every item of the other side.
+fn words_of(item: &Item, other: &ObjectState) -> String {
+    let known: BTreeSet<_> = other.items.iter().flat_map(|item| &item.entities).collect();
+    let mut words = Vec::new();
+    for (at, entity) in item.entities.iter().enumerate() {
+        let Some(value) = &entity.value else { continue };
+        if at == 0 || other.items.is_empty() || !known.contains(entity) {
+            let mut value: String = value.chars().take(VALUE_CHARS_MAX).collect();
+            value = value.escape_debug().to_string();
+            words.push(format!("{}={value}", entity.name));
+        }
+    }
+    words.join(" ")
+}
