@@ -8,7 +8,7 @@ use proto::message::PolicyDescription;
 use serde::{Deserialize, Serialize};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Row as _, SqlStr, SqlitePool};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqlStr, SqlitePool};
 
 use crate::core::Action;
 use crate::core::roster::Component;
@@ -69,6 +69,8 @@ impl Store {
             .disable_statement_logging();
         let pool = SqlitePoolOptions::new()
             .max_connections(2)
+            // After a full disk `sqlx` counts a transaction that SQLite has ended by itself.
+            .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
             .connect_with(options)
             .await
             .map_err(|error| StoreError::Open(path.to_owned(), error))?;

@@ -363,6 +363,15 @@ impl Bus {
             let _ = waiting.send(message);
             return None;
         }
+        // A fault ends what it answers and is never answered itself: two components that refuse each
+        // other's faults would do nothing else any more.
+        if envelope.kind == Fault::KIND {
+            drop(state);
+            if let Ok(fault) = envelope.decode::<Fault>() {
+                tracing::warn!(topic, by = %envelope.from, %fault, "a message of this component was refused");
+            }
+            return None;
+        }
         Some(Event::Message(Box::new(message)))
     }
 

@@ -9,9 +9,11 @@ use bus::memory::MemoryBroker;
 use bus::outbox::Outbox;
 use bus::{Authentic, Bus, BusSettings, Context, Event, RequestError, Trust};
 use proto::capability::ComponentType;
-use proto::fault::FaultCode;
+use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, TransactionId};
-use proto::message::{ContentRequest, ContentResponse, Message as _, Phase, StatusNotification};
+use proto::message::{
+    ContentRequest, ContentResponse, HealthCheckAction, HealthCheckRequest, Message as _, Phase, StatusNotification,
+};
 use proto::seal::Sealer;
 use proto::topic::{Holder, Principal, Topic};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ED25519};
@@ -155,4 +157,17 @@ async fn what_another_ca_signed_or_another_sender_claims_is_refused_and_counted(
     after.send(&Topic::Status(after.own()), &status(after.own()), context).unwrap();
     assert_eq!(message(&mut events).await.envelope().from, after.own());
     assert_eq!(orchestrator.refused(), [(FaultCode::NotAuthorized, 2)]);
+}
+
+#[tokio::test]
+async fn a_fault_ends_what_it_answers_and_is_never_answered() {
+    let (broker, ca) = (MemoryBroker::default(), Ca::new());
+    let (collector, mut events) = ca.join(&broker, ComponentType::PostureCollectionService);
+    let (orchestrator, _events) = ca.join(&broker, ComponentType::Orchestrator);
+    let fault = Fault::new(FaultCode::Malformed, "no");
+    orchestrator.send(&Topic::Admin(collector.own()), &fault, Context::alone()).unwrap();
+    let after = HealthCheckRequest { action: HealthCheckAction::Ping };
+    orchestrator.send(&Topic::Admin(collector.own()), &after, Context::alone()).unwrap();
+    // The component never sees the fault, and so cannot refuse it.
+    assert_eq!(message(&mut events).await.envelope().kind, HealthCheckRequest::KIND);
 }
