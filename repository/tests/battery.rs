@@ -70,10 +70,6 @@ impl<'store> Case<'store> {
         }
     }
 
-    fn position(&self, epoch: Uuid, sequence: u64) -> StreamPosition {
-        StreamPosition { observation_identifier: "files".to_owned(), epoch, sequence, is_baseline: sequence == 1 }
-    }
-
     async fn collect(&self, value: &str, collected: Timestamp) -> Stored {
         self.store.record_collection(&self.results(value, collected), self.received()).await.unwrap()
     }
@@ -88,6 +84,10 @@ impl<'store> Case<'store> {
 
 fn added(change_count: u64) -> Stored {
     Stored::New { change_count, changed: Vec::new() }
+}
+
+fn position(epoch: Uuid, sequence: u64) -> StreamPosition {
+    StreamPosition { observation_identifier: "files".to_owned(), epoch, sequence, is_baseline: sequence == 1 }
 }
 
 async fn battery(store: &dyn Store) {
@@ -137,7 +137,7 @@ async fn a_change_shows_both_sides_and_where_it_came_from(store: &dyn Store) {
     let case = Case::new(store);
     case.collect("a", at(0)).await;
     case.collect("a", at(5)).await;
-    let stream = case.position(Uuid::new_v4(), 2);
+    let stream = position(Uuid::new_v4(), 2);
     let results = CollectionResults { stream: Some(stream.clone()), ..case.results("b", at(20)) };
     store.record_collection(&results, case.received()).await.unwrap();
     case.collect("c", at(30)).await;
@@ -164,7 +164,7 @@ async fn reports_that_are_missing_are_counted(store: &dyn Store) {
     let case = Case::new(store);
     let (old, new) = (Uuid::new_v4(), Uuid::new_v4());
     for (epoch, sequence) in [(old, 1), (old, 2), (new, 1), (new, 3)] {
-        let results = CollectionResults { stream: Some(case.position(epoch, sequence)), ..case.results("a", at(0)) };
+        let results = CollectionResults { stream: Some(position(epoch, sequence)), ..case.results("a", at(0)) };
         let received = case.received();
         for _ in 0..2 {
             store.record_collection(&results, received).await.unwrap();
