@@ -66,12 +66,15 @@ pub struct ItemEntity {
     /// The value in OVAL's lexical form; absent unless it exists.
     #[serde(rename = "v", default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
+    /// The fields of a record, named as they are.
+    #[serde(rename = "f", default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<ItemEntity>,
 }
 
 impl ItemEntity {
     /// An entity that exists.
     pub fn new(name: &str, datatype: Datatype, value: impl Into<String>) -> Self {
-        Self { name: name.to_owned(), datatype, status: Status::Exists, value: Some(value.into()) }
+        Self { name: name.to_owned(), datatype, status: Status::Exists, value: Some(value.into()), fields: Vec::new() }
     }
 
     /// A text entity that exists.
@@ -91,7 +94,7 @@ impl ItemEntity {
 
     /// An entity without a value.
     pub fn without_value(name: &str, datatype: Datatype, status: Status) -> Self {
-        Self { name: name.to_owned(), datatype, status, value: None }
+        Self { name: name.to_owned(), datatype, status, value: None, fields: Vec::new() }
     }
 }
 

@@ -19,7 +19,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("pcs-agent", &["proto", "bus", "service", "oval"]),
     ("pes-evaluator", &["proto", "bus", "service", "scap"]),
     ("repository", &["proto", "bus", "service"]),
-    ("tools/muster", &["proto", "service", "orchestrator", "pcs-agent", "pes-evaluator", "repository"]),
+    ("tools/muster", &["proto", "oval", "scap", "service", "orchestrator", "pcs-agent", "pes-evaluator", "repository"]),
 ];
 
 /// Crates of others that only these may use.

@@ -63,6 +63,9 @@ impl States<'_> {
         depth: usize,
         mismatches: &mut Vec<Mismatch>,
     ) -> Truth {
+        if let EntityValue::Record(fields) = &entity.value {
+            return self.record(entity, fields, item, source, depth, mismatches);
+        }
         let expected = match self.expected(entity, source, depth) {
             Ok(expected) => expected,
             Err((truth, reason)) => {
@@ -93,6 +96,36 @@ impl States<'_> {
         truth
     }
 
+    /// A record is as wanted when each of the wanted fields is (§5.3.6.3.2).
+    fn record(
+        &mut self,
+        entity: &Entity,
+        fields: &[Entity],
+        item: &Item,
+        source: &mut dyn ObjectSource,
+        depth: usize,
+        mismatches: &mut Vec<Mismatch>,
+    ) -> Truth {
+        if depth > crate::limits::REFERENCE_DEPTH_MAX {
+            return Truth::Error;
+        }
+        let mut of_records = Vec::new();
+        for found in item.named(&entity.name) {
+            of_records.push(match found.status {
+                Status::Exists => {
+                    let record = Item::new(&entity.name, found.fields.clone());
+                    let of_fields: Vec<Truth> =
+                        fields.iter().map(|field| self.entity(field, &record, source, depth + 1, mismatches)).collect();
+                    check::operator(proto::plan::Operator::And, of_fields)
+                }
+                Status::Error => Truth::Error,
+                Status::DoesNotExist => Truth::False,
+                Status::NotCollected => Truth::Unknown,
+            });
+        }
+        check::check(entity.entity_check, of_records)
+    }
+
     /// What the entity is compared with.
     fn expected(
         &mut self,
@@ -103,7 +136,7 @@ impl States<'_> {
         match &entity.value {
             EntityValue::Literal(value) => Ok(Rc::new(vec![value.clone()])),
             EntityValue::Nil => Ok(Rc::new(vec![String::new()])),
-            EntityValue::Record(_) => Err((Truth::NotEvaluated, "record entities are not covered yet".to_owned())),
+            EntityValue::Record(_) => Err((Truth::Error, "a record stands where a value is wanted".to_owned())),
             EntityValue::Variable(key) => self.variables.values(key, source, depth + 1).map_err(|problem| {
                 let truth = match problem {
                     VariableProblem::Error(_) | VariableProblem::NoValues(_) => Truth::Error,

@@ -90,10 +90,7 @@ impl<'plan> Variables<'plan> {
         let values = match component {
             Component::Literal(value) => vec![value.clone()],
             Component::Object { object, item_field, record_field } => {
-                if record_field.is_some() {
-                    return Err(error("record fields are not covered yet"));
-                }
-                return from_object(source.object(object, depth + 1), item_field);
+                return from_object(source.object(object, depth + 1), item_field, record_field.as_deref());
             }
             Component::Variable(key) => return self.values(key, source, depth + 1).map(|values| values.to_vec()),
             Component::Arithmetic { is_product, operands } => {
@@ -177,6 +174,8 @@ impl<'plan> Variables<'plan> {
             values.iter().map(|value| seconds_of(value, format)).collect()
         };
         let (first, second) = match operands {
+            // `oscap` and all content that is known here say `format_2` for a single component.
+            [only] if format_2 != DEFAULT_TIME_FORMAT => (now, seconds(only, format_2)?),
             [only] => (now, seconds(only, format_1)?),
             [first, second] => (seconds(first, format_1)?, seconds(second, format_2)?),
             _ => return Err(error("time_difference takes one or two components")),
@@ -185,8 +184,14 @@ impl<'plan> Variables<'plan> {
     }
 }
 
+const DEFAULT_TIME_FORMAT: &str = "year_month_day";
+
 /// The values of one entity of every item.
-fn from_object(object: Option<Rc<Collected>>, item_field: &str) -> Result<Vec<String>, VariableProblem> {
+fn from_object(
+    object: Option<Rc<Collected>>,
+    item_field: &str,
+    record_field: Option<&str>,
+) -> Result<Vec<String>, VariableProblem> {
     let object = object.ok_or(VariableProblem::NotCollected)?;
     match object.flag {
         Flag::Error => return Err(error(first_message(&object, "its object could not be collected"))),
@@ -201,7 +206,17 @@ fn from_object(object: Option<Rc<Collected>>, item_field: &str) -> Result<Vec<St
         .items
         .iter()
         .filter(|item| item.status == Status::Exists)
-        .flat_map(|item| item.named(item_field).filter_map(|entity| entity.value.clone()).collect::<Vec<_>>())
+        .flat_map(|item| item.named(item_field))
+        .flat_map(|entity| match record_field {
+            None => entity.value.iter().collect::<Vec<_>>(),
+            Some(name) => entity
+                .fields
+                .iter()
+                .filter(|field| field.name == name)
+                .filter_map(|field| field.value.as_ref())
+                .collect(),
+        })
+        .cloned()
         .collect();
     if values.is_empty() {
         return Err(VariableProblem::NoValues(format!("no item has a `{item_field}`")));

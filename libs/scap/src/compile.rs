@@ -13,12 +13,16 @@ use proto::plan::{
 };
 
 use ::oval::check::Truth;
+use ::oval::compare::compare;
 
 mod plans;
 mod tailored;
 
-pub use plans::{CheckPlan, Compiled, CriteriaPlan, DefinitionPlan, PlatformPlan, RulePlan, TestPlan, TreeNode};
+pub use plans::{
+    CheckPlan, Compiled, CriteriaPlan, DefinitionPlan, DocumentPlan, PlatformPlan, RulePlan, TestPlan, TreeNode,
+};
 
+pub use tailored::EVERY_RULE;
 use tailored::Tailored;
 
 use crate::cpe::{self, LogicalPart, LogicalTest};
@@ -47,31 +51,58 @@ impl Cannot {
 
 /// Compiles a policy for a profile; `None`: what the benchmark selects by itself.
 pub fn compile(policy: &Policy, profile: Option<&str>) -> Result<Compiled, PolicyError> {
+    compile_rules(policy, profile, &|_| true)
+}
+
+/// The same for some of the rules, by id; the others are not selected.
+pub fn compile_rules(
+    policy: &Policy,
+    profile: Option<&str>,
+    is_wanted: &dyn Fn(&str) -> bool,
+) -> Result<Compiled, PolicyError> {
     let tailored = Tailored::new(policy, profile)?;
-    let mut compiler = Compiler {
-        policy,
-        tailored: &tailored,
-        documents: BTreeMap::new(),
-        bindings: BTreeMap::new(),
-        compiled: Compiled {
-            profile: profile.map_or_else(
-                || Ok("(default)".to_owned()),
-                |wanted| policy.profile(wanted).map(|found| found.id.clone()),
-            )?,
-            collection: CollectionPlan { version: PLAN_VERSION, ..CollectionPlan::default() },
-            rules: Vec::new(),
-            tree: Vec::new(),
-            definitions: Vec::new(),
-            tests: Vec::new(),
-        },
-        platforms_open: 0,
+    let id = match profile {
+        None => "(default)".to_owned(),
+        Some(EVERY_RULE) => EVERY_RULE.to_owned(),
+        Some(wanted) => policy.profile(wanted)?.id.clone(),
     };
+    let mut compiler = Compiler::new(policy, &tailored, id);
+    compiler.is_wanted = is_wanted;
     let platforms = compiler.platforms(&policy.benchmark.platforms);
     let mut levels = if policy.benchmark.platforms.is_empty() { Vec::new() } else { vec![platforms] };
     let tree = compiler.items(&policy.benchmark.items, true, &mut levels);
     compiler.compiled.tree = tree;
-    compiler.finish_report();
-    Ok(compiler.compiled)
+    Ok(compiler.finish())
+}
+
+/// Compiles every definition of one OVAL document, with the values of its external variables. With
+/// `is_any_kind` objects that this program has no probe for stay in the plan: somebody else collected them.
+pub fn compile_definitions(
+    policy: &Policy,
+    href: &str,
+    values: BTreeMap<String, Vec<String>>,
+    is_any_kind: bool,
+) -> Result<Compiled, PolicyError> {
+    let tailored = Tailored::new(policy, None)?;
+    let mut compiler = Compiler::new(policy, &tailored, "(default)".to_owned());
+    compiler.is_any_kind = is_any_kind;
+    let context = (href.to_owned(), 0);
+    compiler.bindings.insert(href.to_owned(), vec![values]);
+    if let Some(oval) = policy.oval.get(href) {
+        for id in oval.definitions.keys() {
+            compiler.definition(oval, &context, id, 0);
+        }
+        // Tests and objects that no definition uses are collected and decided too, as `oscap` does.
+        for id in oval.tests.keys() {
+            compiler.test(oval, &context, id, "");
+        }
+        for id in oval.objects.keys() {
+            if let Ok(key) = compiler.object(oval, &context, id, 0) {
+                compiler.extra.insert(key);
+            }
+        }
+    }
+    Ok(compiler.finish())
 }
 
 /// Which document, with which external values: two rules may give one variable different values.
@@ -96,9 +127,54 @@ struct Compiler<'policy, 'tailored> {
     bindings: BTreeMap<String, Vec<BTreeMap<String, Vec<String>>>>,
     compiled: Compiled,
     platforms_open: usize,
+    is_any_kind: bool,
+    is_wanted: &'tailored dyn Fn(&str) -> bool,
+    /// Objects to report that no test names.
+    extra: BTreeSet<ObjectKey>,
 }
 
-impl<'policy> Compiler<'policy, '_> {
+impl<'policy, 'tailored> Compiler<'policy, 'tailored> {
+    fn new(policy: &'policy Policy, tailored: &'tailored Tailored<'policy>, profile: String) -> Self {
+        Self {
+            policy,
+            tailored,
+            documents: BTreeMap::new(),
+            bindings: BTreeMap::new(),
+            compiled: Compiled {
+                profile,
+                collection: CollectionPlan { version: PLAN_VERSION, ..CollectionPlan::default() },
+                rules: Vec::new(),
+                tree: Vec::new(),
+                definitions: Vec::new(),
+                tests: Vec::new(),
+                documents: Vec::new(),
+            },
+            platforms_open: 0,
+            is_any_kind: false,
+            is_wanted: &|_| true,
+            extra: BTreeSet::new(),
+        }
+    }
+
+    fn finish(mut self) -> Compiled {
+        self.finish_report();
+        for ((href, number), document) in self.documents {
+            let values = self.bindings.get(&href).and_then(|all| all.get(number)).cloned().unwrap_or_default();
+            let found = |objects: BTreeMap<String, Result<ObjectKey, Cannot>>| {
+                objects.into_iter().filter_map(|(id, key)| Some((id, key.ok()?))).collect()
+            };
+            self.compiled.documents.push(DocumentPlan {
+                href,
+                values,
+                definitions: document.definitions,
+                tests: document.tests,
+                objects: found(document.objects),
+                variables: document.variables.into_iter().filter_map(|(id, key)| Some((id, key.ok()?))).collect(),
+            });
+        }
+        self.compiled
+    }
+
     fn items(
         &mut self,
         items: &'policy [Item],
@@ -120,8 +196,10 @@ impl<'policy> Compiler<'policy, '_> {
                 }
                 Item::Rule(rule) => {
                     let weight = self.tailored.refined(&rule.common).weight.unwrap_or(rule.common.weight);
-                    let is_selected =
-                        is_selected && self.tailored.is_selected(&rule.common) && self.is_allowed(&rule.common);
+                    let is_selected = is_selected
+                        && (self.is_wanted)(&rule.common.id)
+                        && self.tailored.is_selected(&rule.common)
+                        && self.is_allowed(&rule.common);
                     nodes.push(TreeNode::Rule(weight, self.compiled.rules.len()));
                     let plan = self.rule(rule, is_selected, levels);
                     self.compiled.rules.push(plan);
@@ -396,7 +474,8 @@ impl<'policy> Compiler<'policy, '_> {
                 .objects
                 .get(id)
                 .ok_or_else(|| Cannot::Broken(format!("the object `{id}` is not in the data stream")))?;
-            if object.set.is_none() && !PROBED_KINDS.contains(&object.kind.as_str()) {
+            let is_probed = compiler.is_any_kind || PROBED_KINDS.contains(&object.kind.as_str());
+            if object.set.is_none() && !is_probed {
                 return Err(Cannot::Uncovered(format!("{}_object", object.kind)));
             }
             let set = object.set.as_ref().map(|set| compiler.set(oval, context, set, depth + 1)).transpose()?;
@@ -494,7 +573,12 @@ impl<'policy> Compiler<'policy, '_> {
                     EntityValue::Literal(id) if entity.name == "var_ref" => {
                         EntityValue::Variable(self.variable(oval, context, id.trim(), depth + 1)?)
                     }
-                    EntityValue::Record(_) => return Err(Cannot::Uncovered("the datatype record".to_owned())),
+                    EntityValue::Record(fields) => {
+                        if depth > REFERENCE_DEPTH_MAX {
+                            return Err(Cannot::Broken("records are nested too deep".to_owned()));
+                        }
+                        EntityValue::Record(self.entities(oval, context, fields, depth + 1)?)
+                    }
                     plain => plain.clone(),
                 };
                 Ok(Entity { value, ..entity.clone() })
@@ -519,22 +603,17 @@ impl<'policy> Compiler<'policy, '_> {
                 .ok_or_else(|| Cannot::Broken(format!("the variable `{id}` is not in the data stream")))?;
             let source = match &variable.source {
                 OvalVariableSource::Constant(values) => VariableSource::Constant(values.clone()),
-                OvalVariableSource::External(possible) => {
-                    let bound = compiler.bindings.get(&context.0).and_then(|all| all[context.1].get(id)).cloned();
-                    match bound {
-                        None => VariableSource::Unbound(format!(
-                            "the external variable `{id}` has no value in this profile"
-                        )),
-                        Some(values) => {
-                            match values.iter().find(|value| !possible.is_empty() && !possible.contains(value)) {
-                                Some(wrong) => VariableSource::Unbound(format!(
-                                    "`{wrong}` is not a possible value of the variable `{id}`"
-                                )),
-                                None => VariableSource::Constant(values),
-                            }
-                        }
-                    }
-                }
+                OvalVariableSource::External(possible) => compiler
+                    .external(context, id, |value| possible.is_empty() || possible.iter().any(|one| one == value)),
+                OvalVariableSource::Restricted { values, restrictions } => compiler.external(context, id, |value| {
+                    values.iter().any(|possible| possible == value)
+                        || restrictions.iter().any(|(operator, parts)| {
+                            let truths = parts.iter().map(|(operation, wanted)| {
+                                compare(variable.datatype, *operation, value, wanted).map_or(Truth::Error, Truth::from)
+                            });
+                            ::oval::check::operator(*operator, truths) == Truth::True
+                        })
+                }),
                 OvalVariableSource::Local(component) => {
                     VariableSource::Local(compiler.component(oval, context, component, depth + 1)?)
                 }
@@ -547,6 +626,19 @@ impl<'policy> Compiler<'policy, '_> {
         });
         self.document(context).variables.insert(id.to_owned(), key.clone());
         key
+    }
+
+    /// The value that a profile or a variables file gives, if the variable allows it.
+    fn external(&self, context: &Context, id: &str, is_possible: impl Fn(&str) -> bool) -> VariableSource {
+        match self.bindings.get(&context.0).and_then(|all| all[context.1].get(id)) {
+            None => VariableSource::Unbound(format!("the external variable `{id}` has no value in this profile")),
+            Some(values) => match values.iter().find(|value| !is_possible(value)) {
+                Some(wrong) => {
+                    VariableSource::Unbound(format!("`{wrong}` is not a possible value of the variable `{id}`"))
+                }
+                None => VariableSource::Constant(values.clone()),
+            },
+        }
     }
 
     fn component(
@@ -664,7 +756,7 @@ impl<'policy> Compiler<'policy, '_> {
     /// What has to come back: the objects of tests, and those whose items feed variables of states.
     fn finish_report(&mut self) {
         let plan = &self.compiled.collection;
-        let mut report: BTreeSet<ObjectKey> = BTreeSet::new();
+        let mut report: BTreeSet<ObjectKey> = std::mem::take(&mut self.extra);
         let mut variables: Vec<&VariableKey> = Vec::new();
         let mut seen: BTreeSet<&VariableKey> = BTreeSet::new();
         for (object, states) in self.compiled.tests.iter().filter_map(|test| test.subject.as_ref().ok()) {

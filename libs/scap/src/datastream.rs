@@ -7,7 +7,8 @@ use crate::oval::OvalDefinitions;
 use crate::oval_reader;
 use crate::policy::Policy;
 use crate::source::{self, SourceError};
-use crate::xccdf::{Benchmark, Check, ComplexCheck, ComplexPart, Item};
+use crate::tailoring;
+use crate::xccdf::{Benchmark, Check, ComplexCheck, ComplexPart, Item, Profile};
 use crate::xccdf_reader;
 use crate::xml::{Node, Parser, Step, XmlError};
 
@@ -28,13 +29,40 @@ pub enum ReadError {
 /// What a component is.
 enum Component {
     Benchmark(Box<Benchmark>, Vec<Platform>),
+    Tailoring(Vec<Profile>),
     Oval(OvalDefinitions),
     Dictionary(Vec<cpe::DictionaryItem>),
+}
+
+/// Which of several to take; the first, where nothing is said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// A `data-stream` by its id.
+    pub data_stream: Option<String>,
+    /// A checklist by the id of its `component-ref`.
+    pub checklist: Option<String>,
+    /// A benchmark by its id.
+    pub benchmark: Option<String>,
+    /// A tailoring by the id of its `component-ref` or component; its profiles join the benchmark's.
+    pub tailoring: Option<String>,
+}
+
+/// A policy with where its parts come from.
+#[derive(Debug)]
+pub struct Bundle {
+    /// The policy.
+    pub policy: Policy,
+    /// The component that the benchmark is in.
+    pub benchmark_component: String,
+    /// The hrefs that the benchmark uses, by component.
+    pub names: BTreeMap<String, String>,
 }
 
 /// A `component-ref`: the component that it stands for, and what hrefs mean inside it.
 #[derive(Debug, Default)]
 struct Reference {
+    /// Its place in the data stream.
+    order: usize,
     component: String,
     section: String,
     /// href in the component → id of another component-ref.
@@ -47,7 +75,7 @@ pub fn read(bytes: Vec<u8>) -> Result<Policy, ReadError> {
     let mut parser = Parser::new(&bytes);
     let root = parser.root()?;
     match root.name.as_str() {
-        "data-stream-collection" => collection(&mut parser),
+        "data-stream-collection" => Ok(collection(&mut parser, &Choice::default())?.policy),
         "Benchmark" | "oval_definitions" => Err(ReadError::Incomplete(format!(
             "this is a stand-alone <{}>, not a data stream: compose a data stream from it and its checks first",
             root.name
@@ -58,7 +86,17 @@ pub fn read(bytes: Vec<u8>) -> Result<Policy, ReadError> {
     }
 }
 
-fn collection(parser: &mut Parser<'_>) -> Result<Policy, ReadError> {
+/// Reads what was chosen of a data stream collection (plain bytes), with where its parts come from.
+pub fn read_chosen(bytes: &[u8], choice: &Choice) -> Result<Bundle, ReadError> {
+    let mut parser = Parser::new(bytes);
+    let root = parser.root()?;
+    if root.name != "data-stream-collection" {
+        return Err(ReadError::Incomplete(format!("<{}> is not a SCAP source data stream", root.name)));
+    }
+    collection(&mut parser, choice)
+}
+
+fn collection(parser: &mut Parser<'_>, choice: &Choice) -> Result<Bundle, ReadError> {
     let mut references: BTreeMap<String, Reference> = BTreeMap::new();
     let mut components: BTreeMap<String, Component> = BTreeMap::new();
     let mut problems = Vec::new();
@@ -66,6 +104,10 @@ fn collection(parser: &mut Parser<'_>) -> Result<Policy, ReadError> {
         match child.name.as_str() {
             "data-stream" => {
                 let stream = parser.subtree(child)?;
+                let id = stream.attribute("id");
+                if choice.data_stream.is_some() && choice.data_stream.as_deref() != id {
+                    continue;
+                }
                 if references.is_empty() {
                     read_references(&stream, &mut references);
                 } else {
@@ -86,7 +128,10 @@ fn collection(parser: &mut Parser<'_>) -> Result<Policy, ReadError> {
             _ => parser.skip()?,
         }
     }
-    assemble(&references, components, problems)
+    if let (true, Some(wanted)) = (references.is_empty(), &choice.data_stream) {
+        return Err(ReadError::Incomplete(format!("there is no data stream `{}`", proto::limits::shown(wanted))));
+    }
+    assemble(&references, components, problems, choice)
 }
 
 fn read_references(stream: &Node, references: &mut BTreeMap<String, Reference>) {
@@ -94,6 +139,7 @@ fn read_references(stream: &Node, references: &mut BTreeMap<String, Reference>) 
         for reference in section.elements().filter(|element| element.name == "component-ref") {
             let href = reference.attribute("xlink:href").or_else(|| reference.attribute("href")).unwrap_or_default();
             let mut entry = Reference {
+                order: references.len(),
                 component: href.trim_start_matches('#').to_owned(),
                 section: section.name.clone(),
                 catalog: BTreeMap::new(),
@@ -118,6 +164,7 @@ fn component(parser: &mut Parser<'_>) -> Result<Option<Component>, XmlError> {
                 Some(Component::Benchmark(Box::new(benchmark), platforms))
             }
             "oval_definitions" => Some(Component::Oval(oval_reader::read(parser)?)),
+            "Tailoring" => Some(Component::Tailoring(tailoring::profiles(&parser.subtree(content)?))),
             "cpe-list" => Some(Component::Dictionary(cpe::dictionary(&parser.subtree(content)?))),
             _ => {
                 parser.skip()?;
@@ -132,18 +179,44 @@ fn assemble(
     references: &BTreeMap<String, Reference>,
     mut components: BTreeMap<String, Component>,
     mut problems: Vec<String>,
-) -> Result<Policy, ReadError> {
-    let (checklist, mut benchmark, language) = references
+    choice: &Choice,
+) -> Result<Bundle, ReadError> {
+    let mut checklists: Vec<(&String, &Reference)> =
+        references.iter().filter(|(_, reference)| reference.section == "checklists").collect();
+    checklists.sort_by_key(|(_, reference)| reference.order);
+    checklists.retain(|(id, _)| choice.checklist.as_ref().is_none_or(|wanted| wanted == *id));
+    let chosen = checklists.into_iter().find(|(_, reference)| match components.get(&reference.component) {
+        Some(Component::Benchmark(benchmark, _)) => {
+            choice.benchmark.as_ref().is_none_or(|wanted| *wanted == benchmark.id)
+        }
+        _ => false,
+    });
+    let found = chosen.and_then(|(_, reference)| match components.remove(&reference.component) {
+        Some(Component::Benchmark(benchmark, platforms)) => Some((reference, *benchmark, platforms)),
+        _ => None,
+    });
+    let Some((checklist, mut benchmark, language)) = found else {
+        let wanted = choice.checklist.as_ref().or(choice.benchmark.as_ref());
+        return Err(ReadError::Incomplete(match wanted {
+            Some(wanted) => format!("the data stream has no XCCDF benchmark `{}`", proto::limits::shown(wanted)),
+            None => "the data stream has no XCCDF benchmark in its checklists".to_owned(),
+        }));
+    };
+    if let Some(wanted) = &choice.tailoring {
+        let component = references.get(wanted).map_or(wanted, |reference| &reference.component);
+        let Some(Component::Tailoring(profiles)) = components.remove(component) else {
+            return Err(ReadError::Incomplete(format!(
+                "the data stream has no tailoring `{}`",
+                proto::limits::shown(wanted)
+            )));
+        };
+        tailoring::join(&mut benchmark, profiles);
+    }
+    let names = checklist
+        .catalog
         .iter()
-        .filter(|(_, reference)| reference.section == "checklists")
-        .find_map(|(_, reference)| match components.remove(&reference.component) {
-            Some(Component::Benchmark(benchmark, platforms)) => Some((reference, *benchmark, platforms)),
-            other => {
-                components.extend(other.map(|component| (reference.component.clone(), component)));
-                None
-            }
-        })
-        .ok_or_else(|| ReadError::Incomplete("the data stream has no XCCDF benchmark in its checklists".to_owned()))?;
+        .filter_map(|(name, target)| Some((references.get(target)?.component.clone(), name.clone())))
+        .collect();
     // hrefs are rewritten to component ids here, so that nothing later needs a catalog.
     let resolve = |reference: &Reference, href: &str| -> String {
         let target = reference.catalog.get(href).map_or(href, String::as_str).trim_start_matches('#');
@@ -177,6 +250,7 @@ fn assemble(
                 }
                 platforms.dictionary.extend(items);
             }
+            Component::Tailoring(_) => {}
             Component::Benchmark(benchmark, _) => {
                 problems.push(format!("the data stream has several benchmarks; `{}` is left out", benchmark.id));
             }
@@ -195,7 +269,8 @@ fn assemble(
             ));
         }
     }
-    Ok(Policy { benchmark, oval, platforms, problems })
+    let policy = Policy { benchmark, oval, platforms, problems };
+    Ok(Bundle { policy, benchmark_component: checklist.component.clone(), names })
 }
 
 fn each_check(item: &mut Item, change: &mut impl FnMut(&mut Check)) {
@@ -227,4 +302,23 @@ fn each_definition(test: &mut cpe::LogicalTest, change: &mut impl FnMut(&mut Str
             cpe::LogicalPart::Name(_) | cpe::LogicalPart::Unsupported(_) => {}
         }
     }
+}
+
+/// The hrefs of OVAL documents that a policy's checks and platforms name.
+pub(crate) fn hrefs(policy: &mut Policy) -> std::collections::BTreeSet<String> {
+    let mut hrefs = std::collections::BTreeSet::new();
+    for item in &mut policy.benchmark.items {
+        each_check(item, &mut |check| {
+            if check.system == cpe::OVAL_SYSTEM {
+                hrefs.extend(check.content.iter().map(|(href, _)| href.clone()));
+            }
+        });
+    }
+    for test in policy.platforms.language.iter_mut().filter_map(|platform| platform.test.as_mut()) {
+        each_definition(test, &mut |href| {
+            hrefs.insert(href.clone());
+        });
+    }
+    hrefs.extend(policy.platforms.dictionary.iter().map(|item| item.href.clone()));
+    hrefs
 }

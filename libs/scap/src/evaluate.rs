@@ -47,6 +47,40 @@ pub struct Evaluation {
     pub oldest_collected: Option<Timestamp>,
     /// How many rules got each verdict, `notselected` included.
     pub counts: Vec<(Verdict, u64)>,
+    /// What the rules' definitions and tests came to.
+    pub decisions: Decisions,
+}
+
+/// What definitions and tests came to, by position in the plan; none where nothing asked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Decisions {
+    /// Definitions.
+    pub definitions: Vec<Option<Truth>>,
+    /// Tests.
+    pub tests: Vec<Option<TestDecision>>,
+}
+
+/// What a test came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TestDecision {
+    /// The test.
+    pub truth: Truth,
+    /// Each item of its object against its states, in order; `not evaluated` where there are none.
+    pub items: Vec<Truth>,
+    /// Why, where it is not plain.
+    pub reasons: Vec<String>,
+}
+
+/// Decides every definition and every test of the plan, whatever rules there are.
+pub fn decide(compiled: &Compiled, evidence: &Evidence, now: Timestamp) -> Decisions {
+    let mut evaluator = Evaluator::new(compiled, evidence, now);
+    for position in 0..compiled.definitions.len() {
+        evaluator.definition(position);
+    }
+    for position in 0..compiled.tests.len() {
+        evaluator.test(position);
+    }
+    evaluator.decisions()
 }
 
 /// Lines of evidence kept for each rule.
@@ -54,16 +88,7 @@ const EVIDENCE_LINES_MAX: usize = 6;
 
 /// Decides every rule.
 pub fn evaluate(compiled: &Compiled, evidence: &Evidence, now: Timestamp) -> Evaluation {
-    let plan = &compiled.collection;
-    let mut evaluator = Evaluator {
-        compiled,
-        source: Stored { evidence },
-        states: States { plan, variables: Variables::new(plan, now) },
-        definitions: vec![None; compiled.definitions.len()],
-        tests: vec![None; compiled.tests.len()],
-        open: Vec::new(),
-        oldest: None,
-    };
+    let mut evaluator = Evaluator::new(compiled, evidence, now);
     let mut results = Vec::new();
     let mut verdicts = Vec::with_capacity(compiled.rules.len());
     for rule in &compiled.rules {
@@ -82,6 +107,7 @@ pub fn evaluate(compiled: &Compiled, evidence: &Evidence, now: Timestamp) -> Eva
         score: score::default_model(&scored(&compiled.tree, &verdicts)),
         oldest_collected: evaluator.oldest,
         counts: counts.into_iter().collect(),
+        decisions: evaluator.decisions(),
     }
 }
 
@@ -113,6 +139,7 @@ impl ObjectSource for Stored<'_> {
 #[derive(Debug, Clone)]
 struct Outcome {
     truth: Truth,
+    items: Vec<Truth>,
     found: Vec<String>,
     expected: Vec<String>,
     reasons: Vec<String>,
@@ -120,7 +147,11 @@ struct Outcome {
 
 impl Outcome {
     fn because(truth: Truth, reason: impl Into<String>) -> Self {
-        Self { truth, found: Vec::new(), expected: Vec::new(), reasons: vec![reason.into()] }
+        Self { reasons: vec![reason.into()], ..Self::plain(truth) }
+    }
+
+    fn plain(truth: Truth) -> Self {
+        Self { truth, items: Vec::new(), found: Vec::new(), expected: Vec::new(), reasons: Vec::new() }
     }
 }
 
@@ -135,7 +166,32 @@ struct Evaluator<'run> {
     oldest: Option<Timestamp>,
 }
 
-impl Evaluator<'_> {
+impl<'run> Evaluator<'run> {
+    fn new(compiled: &'run Compiled, evidence: &'run Evidence, now: Timestamp) -> Self {
+        let plan = &compiled.collection;
+        Self {
+            compiled,
+            source: Stored { evidence },
+            states: States { plan, variables: Variables::new(plan, now) },
+            definitions: vec![None; compiled.definitions.len()],
+            tests: vec![None; compiled.tests.len()],
+            open: Vec::new(),
+            oldest: None,
+        }
+    }
+
+    fn decisions(self) -> Decisions {
+        let decision = |outcome: Rc<Outcome>| TestDecision {
+            truth: outcome.truth,
+            items: outcome.items.clone(),
+            reasons: outcome.reasons.clone(),
+        };
+        Decisions {
+            definitions: self.definitions,
+            tests: self.tests.into_iter().map(|outcome| outcome.map(decision)).collect(),
+        }
+    }
+
     fn rule(&mut self, rule: &RulePlan) -> RuleResult {
         let mut result = RuleResult {
             rule: rule.id.clone(),
@@ -326,15 +382,13 @@ impl Evaluator<'_> {
         let collected = Rc::clone(&observed.collected_object);
         let reason = |what: &str| collected.messages.first().map_or_else(|| what.to_owned(), Clone::clone);
         match collected.flag {
-            Flag::Error if test.existence == Existence::AnyExist && states.is_empty() => {
-                Outcome { truth: Truth::True, found: vec![], expected: vec![], reasons: vec![] }
-            }
+            Flag::Error if test.existence == Existence::AnyExist && states.is_empty() => Outcome::plain(Truth::True),
             Flag::Error => Outcome::because(Truth::Error, reason("the object could not be collected")),
             Flag::NotCollected => Outcome::because(Truth::Unknown, reason("not collected")),
             Flag::NotApplicable => Outcome::because(Truth::NotApplicable, reason("not applicable on this endpoint")),
             Flag::DoesNotExist => {
                 let truth = check::existence(test.existence, []);
-                let mut outcome = Outcome { truth, found: Vec::new(), expected: Vec::new(), reasons: Vec::new() };
+                let mut outcome = Outcome::plain(truth);
                 if truth == Truth::False {
                     outcome.found.push(format!("nothing: {}", self.object_words(object)));
                     outcome.expected = self.states_words(states).unwrap_or_else(|| vec!["that it exists".to_owned()]);
@@ -353,7 +407,8 @@ impl Evaluator<'_> {
         } else {
             check::existence(test.existence, collected.items.iter().map(|item| item.status))
         };
-        let mut outcome = Outcome { truth: existence, found: Vec::new(), expected: Vec::new(), reasons: Vec::new() };
+        let mut outcome = Outcome::plain(existence);
+        outcome.items = vec![Truth::NotEvaluated; collected.items.len()];
         if is_incomplete {
             outcome.reasons.clone_from(&collected.messages);
         }
@@ -379,7 +434,7 @@ impl Evaluator<'_> {
         }
         let plan = self.compiled;
         let mut truths = Vec::with_capacity(existing.len());
-        for item in &existing {
+        for (at, item) in collected.items.iter().enumerate().filter(|(_, item)| item.status == Status::Exists) {
             let mut mismatches: Vec<Mismatch> = Vec::new();
             let of_states: Vec<Truth> = states
                 .iter()
@@ -390,6 +445,7 @@ impl Evaluator<'_> {
                 .collect();
             let truth = check::operator(test.state_operator, of_states);
             truths.push(truth);
+            outcome.items[at] = truth;
             if truth != Truth::True && outcome.found.len() < EVIDENCE_LINES_MAX {
                 for mismatch in mismatches {
                     outcome.found.push(format!("{}: {}", subject_words(item), mismatch.found));

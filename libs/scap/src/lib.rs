@@ -10,18 +10,26 @@
 //! Invariant: no I/O, no clock, no process; a broken part of a policy costs the rules that use it and
 //! no others.
 
+pub mod arf;
+pub mod characteristics;
 pub mod compile;
 pub mod cpe;
 pub mod datastream;
+pub mod documents;
 pub mod evaluate;
 pub mod oval;
 mod oval_reader;
+pub mod oval_results;
 pub mod policy;
 pub mod score;
 pub mod source;
+pub mod tailoring;
+pub mod test_result;
 pub mod xccdf;
 mod xccdf_reader;
 pub mod xml;
+pub mod xml_out;
+pub mod xml_slice;
 
 /// Limits of this crate.
 pub mod limits {

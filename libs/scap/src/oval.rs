@@ -46,6 +46,9 @@ pub enum Class {
 pub struct Definition {
     /// Its class.
     pub class: Class,
+    /// Its version.
+    #[serde(default)]
+    pub version: u64,
     /// `metadata/title`.
     pub title: String,
     /// Absent: it is not evaluated.
@@ -97,6 +100,9 @@ pub struct Test {
     pub existence: Existence,
     /// How states combine.
     pub state_operator: Operator,
+    /// Its version.
+    #[serde(default)]
+    pub version: u64,
     /// The object's id; none for `unknown_test`.
     pub object: Option<String>,
     /// The states' ids.
@@ -114,6 +120,9 @@ pub type OvalEntity = Entity;
 pub struct OvalObject {
     /// Its kind.
     pub kind: String,
+    /// Its version.
+    #[serde(default)]
+    pub version: u64,
     /// Its entities; a variable is named by its id.
     pub entities: Vec<OvalEntity>,
     /// Its behaviors.
@@ -166,6 +175,13 @@ pub enum OvalVariableSource {
     Constant(Vec<String>),
     /// `external_variable` with its `possible_value`s, if it has any.
     External(Vec<String>),
+    /// `external_variable` whose values may also be what a restriction allows.
+    Restricted {
+        /// `possible_value`s.
+        values: Vec<String>,
+        /// `possible_restriction`s: any of them, each with all or any of its parts.
+        restrictions: Vec<(Operator, Vec<(proto::plan::Operation, String)>)>,
+    },
     /// `local_variable`; components name objects and variables by id.
     Local(proto::plan::Component),
     /// Something that is not covered; its name.

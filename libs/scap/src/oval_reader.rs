@@ -94,7 +94,11 @@ fn definition(node: &Node) -> Result<Definition, XmlError> {
     };
     let title = node.element("metadata").and_then(|metadata| metadata.element("title")).map(Node::text);
     let criteria = node.element("criteria").map(|node| criteria(node, 0)).transpose()?;
-    Ok(Definition { class, title: title.unwrap_or_default(), criteria })
+    Ok(Definition { class, version: version(node), title: title.unwrap_or_default(), criteria })
+}
+
+fn version(node: &Node) -> u64 {
+    node.attribute("version").and_then(|text| text.trim().parse().ok()).unwrap_or_default()
 }
 
 fn criteria(node: &Node, depth: usize) -> Result<Criteria, XmlError> {
@@ -148,6 +152,7 @@ fn test(node: &Node) -> Result<Test, XmlError> {
         check: word(node, "check", Check::All, Check::parse)?,
         existence: word(node, "check_existence", existence_default, Existence::parse)?,
         state_operator: word(node, "state_operator", Operator::And, operator)?,
+        version: version(node),
         object: reference("object", "object_ref").into_iter().next(),
         states: reference("state", "state_ref"),
         comment: node.attribute("comment").unwrap_or_default().to_owned(),
@@ -209,7 +214,7 @@ fn object(node: &Node) -> Result<OvalObject, XmlError> {
     let set =
         node.elements().find(|element| element.name == "set" && element.namespace == OVAL_DEF).map(set).transpose()?;
     let filters = if set.is_some() { Vec::new() } else { filters(node)? };
-    Ok(OvalObject { kind: kind(node, "_object"), entities, behaviors, filters, set })
+    Ok(OvalObject { kind: kind(node, "_object"), version: version(node), entities, behaviors, filters, set })
 }
 
 fn set(node: &Node) -> Result<OvalSet, XmlError> {
@@ -244,7 +249,7 @@ fn variable(node: &Node) -> Result<OvalVariable, XmlError> {
     let source = match node.name.as_str() {
         "constant_variable" => OvalVariableSource::Constant(values("value")),
         "external_variable" if node.element("possible_restriction").is_some() => {
-            OvalVariableSource::Unsupported("possible_restriction".to_owned())
+            OvalVariableSource::Restricted { values: values("possible_value"), restrictions: restrictions(node)? }
         }
         "external_variable" => OvalVariableSource::External(values("possible_value")),
         "local_variable" => {
@@ -262,6 +267,25 @@ fn variable(node: &Node) -> Result<OvalVariable, XmlError> {
         comment: node.attribute("comment").unwrap_or_default().to_owned(),
         source,
     })
+}
+
+/// One `possible_restriction`: how its parts combine, and the parts.
+type Restriction = (Operator, Vec<(Operation, String)>);
+
+fn restrictions(node: &Node) -> Result<Vec<Restriction>, XmlError> {
+    let named = |node: &'_ Node, name: &str| -> Vec<Node> {
+        node.elements().filter(|element| element.name == name).cloned().collect()
+    };
+    named(node, "possible_restriction")
+        .iter()
+        .map(|possible| {
+            let parts = named(possible, "restriction")
+                .iter()
+                .map(|part| Ok((word(part, "operation", Operation::Equals, Operation::parse)?, part.text())))
+                .collect::<Result<_, XmlError>>()?;
+            Ok((word(possible, "operator", Operator::And, operator)?, parts))
+        })
+        .collect()
 }
 
 /// A component, or the name of what is not understood in it.

@@ -205,7 +205,7 @@ fn complex_check(node: &Node) -> ComplexCheck {
     }
 }
 
-fn profile(node: &Node) -> Profile {
+pub(crate) fn profile(node: &Node) -> Profile {
     let changes = node
         .elements()
         .filter_map(|element| {

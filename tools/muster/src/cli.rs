@@ -62,6 +62,9 @@ pub(crate) enum Command {
     /// Join tokens.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// What `oscap` does, with its words, options and exit codes.
+    #[command(subcommand)]
+    Scap(crate::drop_in::ScapCommand),
     /// Take a component off the roster: its certificate is refused from now on.
     Retire {
         /// The component's id, from `muster roster`.

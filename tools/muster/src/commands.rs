@@ -13,13 +13,19 @@ use serde_json::json;
 
 use crate::cli::{self, Cli, Command, Output, PolicyCommand, TokenCommand, WorkflowArgs};
 use crate::show::{self, Progress};
-use crate::{client, exit, tasks, up};
+use crate::{client, drop_in, exit, tasks, up};
 
 /// Carries out a command; the exit code.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
+    // Asks no orchestrator, and so needs no data directory.
+    if let Command::Scap(command) = cli.command {
+        return tokio::task::spawn_blocking(|| drop_in::run(command)).await?;
+    }
     let data = cli::data_directory(cli.data)?;
     let output = cli.output;
     match cli.command {
+        // Carried out above.
+        Command::Scap(_) => Ok(exit::DONE),
         Command::Up(args) => up::run(&data, args, output).await,
         Command::Status => status(&data, output).await,
         Command::Roster => roster(&data, output).await,

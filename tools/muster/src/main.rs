@@ -10,6 +10,7 @@ use clap::Parser as _;
 mod cli;
 mod client;
 mod commands;
+mod drop_in;
 mod exit;
 mod show;
 mod tasks;

@@ -1,7 +1,9 @@
 //! What compiling gives: the evaluation plan's types.
 
+use std::collections::BTreeMap;
+
 use ::oval::check::Truth;
-use proto::plan::{Check, CollectionPlan, Existence, ObjectKey, Operator, StateKey};
+use proto::plan::{Check, CollectionPlan, Existence, ObjectKey, Operator, StateKey, VariableKey};
 use proto::verdict::Severity;
 
 use crate::oval::Class;
@@ -22,6 +24,25 @@ pub struct Compiled {
     pub definitions: Vec<DefinitionPlan>,
     /// Tests, by position.
     pub tests: Vec<TestPlan>,
+    /// Where the ids of the OVAL documents have gone.
+    pub documents: Vec<DocumentPlan>,
+}
+
+/// The ids of one OVAL document, compiled with one set of external values.
+#[derive(Debug)]
+pub struct DocumentPlan {
+    /// Its href in the policy.
+    pub href: String,
+    /// The values of its external variables.
+    pub values: BTreeMap<String, Vec<String>>,
+    /// Definitions by id.
+    pub definitions: BTreeMap<String, usize>,
+    /// Tests by id.
+    pub tests: BTreeMap<String, usize>,
+    /// Objects by id.
+    pub objects: BTreeMap<String, ObjectKey>,
+    /// Variables by id.
+    pub variables: BTreeMap<String, VariableKey>,
 }
 
 /// A rule, ready to be decided.

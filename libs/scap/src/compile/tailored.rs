@@ -8,12 +8,16 @@ use crate::limits::REFERENCE_DEPTH_MAX;
 use crate::policy::{Policy, PolicyError};
 use crate::xccdf::{Change, Common, Item, Role};
 
+/// The name of a profile that every benchmark has: everything is selected.
+pub const EVERY_RULE: &str = "(all)";
+
 /// The benchmark as a profile has it.
 pub(super) struct Tailored<'policy> {
     policy: &'policy Policy,
     selected: BTreeMap<String, bool>,
     values: BTreeMap<String, Vec<String>>,
     refined: BTreeMap<String, Refined>,
+    is_all: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -26,8 +30,14 @@ pub(super) struct Refined {
 
 impl<'policy> Tailored<'policy> {
     pub(super) fn new(policy: &'policy Policy, profile: Option<&str>) -> Result<Self, PolicyError> {
-        let mut tailored =
-            Self { policy, selected: BTreeMap::new(), values: BTreeMap::new(), refined: BTreeMap::new() };
+        let mut tailored = Self {
+            policy,
+            selected: BTreeMap::new(),
+            values: BTreeMap::new(),
+            refined: BTreeMap::new(),
+            is_all: profile == Some(EVERY_RULE),
+        };
+        let profile = profile.filter(|wanted| *wanted != EVERY_RULE);
         let mut chain = Vec::new();
         let mut next = profile.map(|wanted| policy.profile(wanted)).transpose()?;
         while let Some(profile) = next {
@@ -70,6 +80,9 @@ impl<'policy> Tailored<'policy> {
     }
 
     pub(super) fn is_selected(&self, common: &Common) -> bool {
+        if self.is_all {
+            return true;
+        }
         let by_cluster = common.cluster.as_ref().and_then(|cluster| self.selected.get(cluster));
         self.selected.get(&common.id).or(by_cluster).copied().unwrap_or(common.selected)
     }

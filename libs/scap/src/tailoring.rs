@@ -1,0 +1,37 @@
+//! XCCDF tailoring (XCCDF 1.2 §6.7): profiles of somebody else's, joined to a benchmark.
+
+use crate::xccdf::{Benchmark, Profile};
+use crate::xccdf_reader;
+use crate::xml::{Node, Parser, XmlError};
+
+/// What a profile of the benchmark is called that a tailoring has another one for.
+const SHADOWED: &str = " (benchmark)";
+
+/// Reads a stand-alone `Tailoring`.
+pub fn read(bytes: &[u8]) -> Result<Vec<Profile>, XmlError> {
+    let mut parser = Parser::new(bytes);
+    let root = parser.root()?;
+    if root.name != "Tailoring" {
+        return Err(XmlError { line: root.line, what: format!("the root is <{}>, not <Tailoring>", root.name) });
+    }
+    let root = parser.subtree(root)?;
+    Ok(profiles(&root))
+}
+
+pub(crate) fn profiles(tailoring: &Node) -> Vec<Profile> {
+    tailoring.elements().filter(|element| element.name == "Profile").map(xccdf_reader::profile).collect()
+}
+
+/// Joins profiles to a benchmark's. One that has the id of a profile that is there stands for it, and may
+/// extend it.
+pub fn join(benchmark: &mut Benchmark, profiles: Vec<Profile>) {
+    for mut profile in profiles {
+        if let Some(known) = benchmark.profiles.iter_mut().find(|known| known.id == profile.id) {
+            known.id.push_str(SHADOWED);
+            if profile.extends.as_ref() == Some(&profile.id) {
+                profile.extends = Some(known.id.clone());
+            }
+        }
+        benchmark.profiles.push(profile);
+    }
+}

@@ -1,0 +1,56 @@
+//! `muster scap`: the words, options and exit codes of `oscap`, on Muster's own engine. A script written
+//! for `oscap` runs with the name replaced.
+//!
+//! Exit codes are `oscap`'s: 0 done (for evaluations: everything passed), 2 something did not, 1 an error.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+
+mod oval;
+mod xccdf;
+
+/// `muster scap`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ScapCommand {
+    /// Open Vulnerability and Assessment Language.
+    #[command(subcommand)]
+    Oval(oval::OvalCommand),
+    /// eXtensible Configuration Checklist Description Format.
+    #[command(subcommand)]
+    Xccdf(xccdf::XccdfCommand),
+}
+
+/// What every command takes and none needs.
+#[derive(Debug, Args)]
+pub(crate) struct Validation {
+    /// Taken for the sake of scripts; documents are read strictly in any case.
+    #[arg(long, alias = "skip-validation")]
+    skip_valid: bool,
+}
+
+/// Carries out a command; the exit code.
+pub(crate) fn run(command: ScapCommand) -> anyhow::Result<u8> {
+    match command {
+        ScapCommand::Oval(command) => oval::run(command),
+        ScapCommand::Xccdf(command) => xccdf::run(command),
+    }
+}
+
+/// A file's bytes, uncompressed.
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    scap::source::plain(bytes).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Where the endpoint's files are: `OSCAP_PROBE_ROOT`, as `oscap` takes it, or `/`.
+fn root() -> PathBuf {
+    std::env::var_os("OSCAP_PROBE_ROOT")
+        .filter(|root| !root.is_empty())
+        .map_or_else(|| PathBuf::from("/"), PathBuf::from)
+}
