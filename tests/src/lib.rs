@@ -21,6 +21,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
+pub mod generate;
 pub mod processes;
 
 /// The shipped baseline.

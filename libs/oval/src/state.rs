@@ -66,30 +66,45 @@ impl States<'_> {
         if let EntityValue::Record(fields) = &entity.value {
             return self.record(entity, fields, item, source, depth, mismatches);
         }
-        let expected = match self.expected(entity, source, depth) {
-            Ok(expected) => expected,
-            Err((truth, reason)) => {
-                mismatches.push(Mismatch {
-                    entity: entity.name.clone(),
-                    found: found_words(item, entity),
-                    expected: format!("{} {} a variable", entity.name, entity.operation),
-                    reason: Some(reason),
-                });
-                return truth;
-            }
-        };
-        let mut reason = None;
-        let results: Vec<Truth> =
-            item.named(&entity.name).map(|found| against(entity, found, &expected, &mut reason)).collect();
-        if results.is_empty() {
-            reason = Some(format!("the item has no `{}`", entity.name));
+        // An item that says nothing of the entity is unknown, whatever it would be compared with.
+        if item.named(&entity.name).next().is_none() {
+            mismatches.push(Mismatch {
+                entity: entity.name.clone(),
+                found: found_words(item, entity),
+                expected: format!("{} {} a value", entity.name, entity.operation),
+                reason: Some(format!("the item has no `{}`", entity.name)),
+            });
+            return check::check(entity.entity_check, []);
+        }
+        // A value that is not there is decided without what it would be compared with.
+        let (mut expected, mut reason) = (None, None);
+        let mut results = Vec::new();
+        for found in item.named(&entity.name) {
+            results.push(match found.status {
+                Status::Exists => match expected.get_or_insert_with(|| self.expected(entity, source, depth)) {
+                    Ok(expected) => against(entity, found, expected, &mut reason),
+                    Err((truth, problem)) => {
+                        reason = Some(problem.clone());
+                        *truth
+                    }
+                },
+                Status::Error => {
+                    reason = Some(format!("`{}` could not be read", entity.name));
+                    Truth::Error
+                }
+                Status::DoesNotExist => Truth::False,
+                Status::NotCollected => Truth::Unknown,
+            });
         }
         let truth = check::check(entity.entity_check, results);
         if truth != Truth::True {
             mismatches.push(Mismatch {
                 entity: entity.name.clone(),
                 found: found_words(item, entity),
-                expected: expected_words(entity, &expected),
+                expected: match &expected {
+                    Some(Ok(expected)) => expected_words(entity, expected),
+                    _ => format!("{} {} a value", entity.name, entity.operation),
+                },
                 reason,
             });
         }
@@ -149,15 +164,6 @@ impl States<'_> {
 }
 
 fn against(entity: &Entity, found: &ItemEntity, expected: &[String], reason: &mut Option<String>) -> Truth {
-    match found.status {
-        Status::Exists => {}
-        Status::Error => {
-            *reason = Some(format!("`{}` could not be read", entity.name));
-            return Truth::Error;
-        }
-        Status::DoesNotExist => return Truth::False,
-        Status::NotCollected => return Truth::Unknown,
-    }
     let value = found.value.as_deref().unwrap_or_default();
     let results: Vec<Truth> = expected
         .iter()

@@ -382,7 +382,10 @@ impl<'run> Evaluator<'run> {
         let collected = Rc::clone(&observed.collected_object);
         let reason = |what: &str| collected.messages.first().map_or_else(|| what.to_owned(), Clone::clone);
         match collected.flag {
-            Flag::Error if test.existence == Existence::AnyExist && states.is_empty() => Outcome::plain(Truth::True),
+            // Whatever there is, or is not, is as wanted.
+            Flag::Error | Flag::NotApplicable if test.existence == Existence::AnyExist && states.is_empty() => {
+                Outcome::plain(Truth::True)
+            }
             Flag::Error => Outcome::because(Truth::Error, reason("the object could not be collected")),
             Flag::NotCollected => Outcome::because(Truth::Unknown, reason("not collected")),
             Flag::NotApplicable => Outcome::because(Truth::NotApplicable, reason("not applicable on this endpoint")),
