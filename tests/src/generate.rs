@@ -284,7 +284,7 @@ fn component(random: &mut Random, datatype: &Datatype, of_objects: &[usize], dep
         ("int", 7 | 8) => {
             format!("<arithmetic arithmetic_operation=\"multiply\">{}{}</arithmetic>", inner(random), inner(random))
         }
-        ("string" | "int", 4..=6) => {
+        ("string", 11) | ("int", 9) => {
             format!("<unique>{}{}</unique>", inner(random), inner(random))
         }
         _ => literal(random),

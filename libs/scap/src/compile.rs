@@ -232,6 +232,7 @@ impl<'policy, 'tailored> Compiler<'policy, 'tailored> {
             id: rule.common.id.clone(),
             title: rule.common.title.clone(),
             severity: refined.severity.unwrap_or(rule.severity),
+            weight: refined.weight.unwrap_or(rule.common.weight),
             role,
             selected,
             platforms,

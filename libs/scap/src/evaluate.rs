@@ -15,7 +15,7 @@ use proto::verdict::{RuleResult, Sense, Verdict};
 
 use crate::compile::{CheckPlan, Compiled, CriteriaPlan, PlatformPlan, RulePlan, TestPlan, TreeNode};
 use crate::oval::Class;
-use crate::score::{self, Scored};
+use crate::score::{self, Score, Scored};
 use crate::xccdf::Role;
 
 /// A stored observation, as the evaluator needs it.
@@ -41,6 +41,8 @@ pub struct Evidence {
 pub struct Evaluation {
     /// The selected rules, in the benchmark's order.
     pub results: Vec<RuleResult>,
+    /// The scores by all models.
+    pub scores: Vec<Score>,
     /// The default score; `None` where no rule counts.
     pub score: Option<f64>,
     /// The oldest observation that was used.
@@ -102,9 +104,11 @@ pub fn evaluate(compiled: &Compiled, evidence: &Evidence, now: Timestamp) -> Eva
     for verdict in &verdicts {
         *counts.entry(*verdict).or_default() += 1;
     }
+    let tree = scored(&compiled.tree, &verdicts);
     Evaluation {
         results,
-        score: score::default_model(&scored(&compiled.tree, &verdicts)),
+        scores: score::all_models(&tree),
+        score: score::default_model(&tree),
         oldest_collected: evaluator.oldest,
         counts: counts.into_iter().collect(),
         decisions: evaluator.decisions(),
@@ -548,9 +552,9 @@ struct Told {
 /// XCCDF 1.2 tables 12 and 13; a part that was not checked keeps the whole from passing.
 fn combine(is_and: bool, verdicts: &[Verdict]) -> Verdict {
     let order: &[Verdict] = if is_and {
-        &[Verdict::Fail, Verdict::Error, Verdict::Unknown, Verdict::NotChecked, Verdict::Pass, Verdict::NotApplicable]
+        &[Verdict::Fail, Verdict::Unknown, Verdict::Error, Verdict::NotChecked, Verdict::Pass, Verdict::NotApplicable]
     } else {
-        &[Verdict::Pass, Verdict::Error, Verdict::Unknown, Verdict::Fail, Verdict::NotApplicable]
+        &[Verdict::Pass, Verdict::Unknown, Verdict::Error, Verdict::Fail, Verdict::NotApplicable]
     };
     order.iter().copied().find(|verdict| verdicts.contains(verdict)).unwrap_or(Verdict::NotChecked)
 }

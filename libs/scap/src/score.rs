@@ -1,4 +1,4 @@
-//! The default scoring model, `urn:xccdf:scoring:default` (XCCDF 1.2 §7.3.2).
+//! The four scoring models of XCCDF 1.2 §7.3.
 
 use proto::verdict::Verdict;
 
@@ -26,6 +26,46 @@ pub fn default_model(items: &[Scored]) -> Option<f64> {
         }
     }
     (weights > 0.0).then(|| sum / weights)
+}
+
+/// A score by one of the models.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Score {
+    /// The model's URN.
+    pub system: &'static str,
+    /// The score.
+    pub score: f64,
+    /// The most that it can be.
+    pub maximum: f64,
+}
+
+/// The scores by all four models.
+pub fn all_models(items: &[Scored]) -> Vec<Score> {
+    let mut rules = Vec::new();
+    flatten(items, &mut rules);
+    let counted: Vec<(f64, bool)> =
+        rules.into_iter().filter_map(|(weight, verdict)| Some((weight, rule_score(verdict)? > 0.0))).collect();
+    let sum = |only_passed: bool| -> f64 {
+        counted.iter().filter(|(_, passed)| *passed || !only_passed).map(|(weight, _)| weight).sum()
+    };
+    let count =
+        |only_passed: bool| -> f64 { counted.iter().filter(|(_, passed)| *passed || !only_passed).map(|_| 1.0).sum() };
+    let is_all = sum(true) >= sum(false);
+    vec![
+        Score { system: "urn:xccdf:scoring:default", score: default_model(items).unwrap_or_default(), maximum: 100.0 },
+        Score { system: "urn:xccdf:scoring:flat", score: sum(true), maximum: sum(false) },
+        Score { system: "urn:xccdf:scoring:flat-unweighted", score: count(true), maximum: count(false) },
+        Score { system: "urn:xccdf:scoring:absolute", score: f64::from(u8::from(is_all)), maximum: 1.0 },
+    ]
+}
+
+fn flatten(items: &[Scored], rules: &mut Vec<(f64, Verdict)>) {
+    for item in items {
+        match item {
+            Scored::Group(_, items) => flatten(items, rules),
+            Scored::Rule(weight, verdict) => rules.push((*weight, *verdict)),
+        }
+    }
 }
 
 fn rule_score(verdict: Verdict) -> Option<f64> {
@@ -61,5 +101,16 @@ mod tests {
     fn what_was_not_checked_does_not_count() {
         assert_eq!(default_model(&[rule(NotChecked), rule(Pass)]), Some(100.0));
         assert_eq!(default_model(&[rule(NotChecked), Scored::Group(1.0, vec![])]), None);
+    }
+
+    #[test]
+    fn every_model_counts_in_its_own_way() {
+        let items = [Scored::Rule(2.0, Pass), Scored::Group(5.0, vec![rule(Fail), rule(NotChecked)])];
+        let scores: Vec<(f64, f64)> = all_models(&items).iter().map(|score| (score.score, score.maximum)).collect();
+        // Default: (2 x 100 + 5 x 0) / 7; the flat models know no groups, and rules that were not checked do not count.
+        let expected = [(200.0 / 7.0, 100.0), (2.0, 3.0), (1.0, 2.0), (0.0, 1.0)];
+        for (found, expected) in scores.iter().zip(expected) {
+            assert!((found.0 - expected.0).abs() < 1e-9 && (found.1 - expected.1).abs() < 1e-9, "{scores:?}");
+        }
     }
 }

@@ -25,12 +25,25 @@ pub(crate) fn profiles(tailoring: &Node) -> Vec<Profile> {
 /// Joins profiles to a benchmark's. One that has the id of a profile that is there stands for it, and may
 /// extend it.
 pub fn join(benchmark: &mut Benchmark, profiles: Vec<Profile>) {
-    for mut profile in profiles {
-        if let Some(known) = benchmark.profiles.iter_mut().find(|known| known.id == profile.id) {
-            known.id.push_str(SHADOWED);
-            if profile.extends.as_ref() == Some(&profile.id) {
-                profile.extends = Some(known.id.clone());
+    let shadowed: Vec<String> = benchmark
+        .profiles
+        .iter()
+        .map(|known| known.id.clone())
+        .filter(|id| profiles.iter().any(|profile| profile.id == *id))
+        .collect();
+    // The benchmark's own profiles go on extending each other.
+    for known in &mut benchmark.profiles {
+        for id in std::iter::once(&mut known.id).chain(&mut known.extends) {
+            if shadowed.contains(id) {
+                id.push_str(SHADOWED);
             }
+        }
+    }
+    for mut profile in profiles {
+        if let Some(extended) = profile.extends.as_mut().filter(|extended| **extended == profile.id)
+            && shadowed.contains(extended)
+        {
+            extended.push_str(SHADOWED);
         }
         benchmark.profiles.push(profile);
     }

@@ -89,18 +89,19 @@ impl TestRun<'_> {
         for plan in &self.compiled.rules {
             self.rule(out, plan, rules.get(plan.id.as_str()).copied(), decided.get(plan.id.as_str()).copied(), &ended);
         }
-        let score = self.evaluation.score.unwrap_or_default();
-        out.leaf(
-            "score",
-            &[("system", "urn:xccdf:scoring:default"), ("maximum", "100.000000")],
-            &format!("{score:.6}"),
-        );
+        for score in &self.evaluation.scores {
+            let is_asked = benchmark.models.iter().any(|model| model == score.system);
+            if is_asked || (benchmark.models.is_empty() && score.system.ends_with(":default")) {
+                let maximum = number(score.maximum);
+                out.leaf("score", &[("system", score.system), ("maximum", &maximum)], &number(score.score));
+            }
+        }
         out.end();
     }
 
     fn rule(&self, out: &mut XmlOut, plan: &RulePlan, rule: Option<&Rule>, result: Option<&RuleResult>, ended: &str) {
         let verdict = result.map_or(Verdict::NotSelected, |result| result.verdict);
-        let weight = format!("{:.6}", rule.map_or(1.0, |rule| rule.common.weight));
+        let weight = number(plan.weight);
         let role = match plan.role {
             Role::Full => "full",
             Role::Unscored => "unscored",
@@ -152,6 +153,12 @@ impl TestRun<'_> {
 /// The check that decided: the last OVAL check, else the last.
 fn chosen_check(rule: &Rule) -> Option<&Check> {
     rule.checks.iter().rev().find(|check| check.system == OVAL_SYSTEM).or_else(|| rule.checks.last())
+}
+
+/// A number as `oscap` writes it: it counts in single precision.
+#[expect(clippy::cast_possible_truncation, reason = "that is what is wanted")]
+fn number(value: f64) -> String {
+    format!("{:.6}", value as f32)
 }
 
 fn time(time: Timestamp) -> String {

@@ -14,6 +14,9 @@ pub struct Benchmark {
     pub title: String,
     /// Its version.
     pub version: String,
+    /// The scoring models that it asks for; empty: the default.
+    #[serde(default)]
+    pub models: Vec<String>,
     /// Where it applies; empty: everywhere.
     pub platforms: Vec<String>,
     /// Groups and rules, in order.

@@ -18,6 +18,10 @@ pub(crate) fn read(parser: &mut Parser<'_>, start: &Node) -> Result<(Benchmark, 
         match child.name.as_str() {
             "title" => benchmark.title = plain(&parser.subtree(child)?),
             "version" => benchmark.version = plain(&parser.subtree(child)?),
+            "model" => {
+                let node = parser.subtree(child)?;
+                benchmark.models.extend(node.attribute("system").map(str::to_owned));
+            }
             "platform" => {
                 let node = parser.subtree(child)?;
                 benchmark.platforms.extend(node.attribute("idref").map(str::to_owned));

@@ -54,6 +54,8 @@ pub struct RulePlan {
     pub title: String,
     /// Its severity in this profile.
     pub severity: Severity,
+    /// Its weight in this profile.
+    pub weight: f64,
     /// Its role in this profile.
     pub role: Role,
     /// Whether it is selected.
