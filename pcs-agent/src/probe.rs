@@ -19,6 +19,7 @@ mod inetlisteningservers;
 mod partition;
 mod password;
 mod prune;
+mod rpminfo;
 mod shadow;
 mod symlink;
 mod sysctl;
@@ -84,6 +85,7 @@ probes! {
     inetlisteningservers::InetListeningServers,
     partition::Partition,
     password::Password,
+    rpminfo::RpmInfo,
     shadow::Shadow,
     symlink::Symlink,
     sysctl::Sysctl,
@@ -180,10 +182,13 @@ mod tests {
     #[test]
     fn a_kind_without_a_probe_is_not_collected_and_says_so() {
         let host = Host::new("/");
-        let query =
-            Query { kind: "linux:rpminfo".into(), entities: Vec::new(), behaviors: std::collections::BTreeMap::new() };
+        let query = Query {
+            kind: "linux:selinuxboolean".into(),
+            entities: Vec::new(),
+            behaviors: std::collections::BTreeMap::new(),
+        };
         let collected = Probes::new(&host).probe(&query);
         assert_eq!(collected.flag, Flag::NotCollected);
-        assert!(collected.messages[0].contains("rpminfo"));
+        assert!(collected.messages[0].contains("selinuxboolean"));
     }
 }

@@ -70,6 +70,7 @@ pub const PROBED_KINDS: &[&str] = &[
     "linux:dpkginfo",
     "linux:inetlisteningservers",
     "linux:partition",
+    "linux:rpminfo",
     "linux:systemdunitdependency",
     "linux:systemdunitproperty",
     "unix:file",

@@ -67,7 +67,7 @@ const DATATYPES: &[Datatype] = &[
             "bitwise and",
             "bitwise or",
         ],
-        values: &["-1", "0", "1", "007", "7", "10", "2147483647"],
+        values: &["-1", "0", "1", "007", "7", "10", "1000"],
     },
     Datatype { name: "boolean", operations: &["equals", "not equal"], values: &["true", "false", "1", "0"] },
     Datatype { name: "float", operations: ORDERED, values: &["1.5", "1.50", "-2", "3", "0.1"] },
@@ -239,8 +239,10 @@ fn negate(random: &mut Random) -> &'static str {
 fn variable(random: &mut Random, at: usize, datatype: &Datatype, of_objects: &[usize]) -> String {
     let head = format!("id=\"oval:gen:var:1{at}\" version=\"1\" datatype=\"{}\" comment=\"c\"", datatype.name);
     if random.once_in(2) {
-        let values: String =
-            (0..=random.below(3)).map(|_| format!("<value>{}</value>", random.pick(datatype.values))).collect();
+        let mut values = String::new();
+        for _ in 0..=random.below(3) {
+            let _ = write!(values, "<value>{}</value>", random.pick(datatype.values));
+        }
         return format!("<constant_variable {head}>{values}</constant_variable>\n");
     }
     let component = component(random, datatype, of_objects, 0);
@@ -284,7 +286,7 @@ fn component(random: &mut Random, datatype: &Datatype, of_objects: &[usize], dep
         ("int", 7 | 8) => {
             format!("<arithmetic arithmetic_operation=\"multiply\">{}{}</arithmetic>", inner(random), inner(random))
         }
-        ("string", 11) | ("int", 9) => {
+        ("string", 11) => {
             format!("<unique>{}{}</unique>", inner(random), inner(random))
         }
         _ => literal(random),

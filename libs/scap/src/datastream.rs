@@ -304,6 +304,61 @@ fn each_definition(test: &mut cpe::LogicalTest, change: &mut impl FnMut(&mut Str
     }
 }
 
+/// A part of a data stream, for those who want it as a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// The id of its `component-ref`.
+    pub reference: String,
+    /// The component's id.
+    pub component: String,
+    /// Where in the data stream it stands: `checklists`, `checks`, `dictionaries`.
+    pub section: String,
+    /// What the others call it.
+    pub file_name: String,
+}
+
+/// The parts of the first data stream (or the one chosen), in order.
+pub fn parts(bytes: &[u8], choice: &Choice) -> Result<Vec<Part>, ReadError> {
+    let mut parser = Parser::new(bytes);
+    let root = parser.root()?;
+    if root.name != "data-stream-collection" {
+        return Err(ReadError::Incomplete(format!("<{}> is not a SCAP source data stream", root.name)));
+    }
+    let mut references: BTreeMap<String, Reference> = BTreeMap::new();
+    while let Step::Start(child) = parser.step_in()? {
+        let is_chosen = child.name == "data-stream"
+            && references.is_empty()
+            && choice.data_stream.as_deref().is_none_or(|wanted| child.attribute("id") == Some(wanted));
+        if is_chosen {
+            read_references(&parser.subtree(child)?, &mut references);
+        } else {
+            parser.skip()?;
+        }
+    }
+    let named = |id: &str| {
+        references
+            .values()
+            .flat_map(|reference| &reference.catalog)
+            .find(|(_, target)| *target == id)
+            .map_or_else(|| id.to_owned(), |(name, _)| name.clone())
+    };
+    let mut parts: Vec<(usize, Part)> = references
+        .iter()
+        .filter(|(_, reference)| !reference.component.contains("://"))
+        .map(|(id, reference)| {
+            let part = Part {
+                reference: id.clone(),
+                component: reference.component.clone(),
+                section: reference.section.clone(),
+                file_name: named(id),
+            };
+            (reference.order, part)
+        })
+        .collect();
+    parts.sort_by_key(|(order, _)| *order);
+    Ok(parts.into_iter().map(|(_, part)| part).collect())
+}
+
 /// The hrefs of OVAL documents that a policy's checks and platforms name.
 pub(crate) fn hrefs(policy: &mut Policy) -> std::collections::BTreeSet<String> {
     let mut hrefs = std::collections::BTreeSet::new();

@@ -69,6 +69,10 @@ pub struct TestDecision {
     pub truth: Truth,
     /// Each item of its object against its states, in order; `not evaluated` where there are none.
     pub items: Vec<Truth>,
+    /// What was found, in words, where it is not as wanted.
+    pub found: Vec<String>,
+    /// What was expected, in words.
+    pub expected: Vec<String>,
     /// Why, where it is not plain.
     pub reasons: Vec<String>,
 }
@@ -188,6 +192,8 @@ impl<'run> Evaluator<'run> {
         let decision = |outcome: Rc<Outcome>| TestDecision {
             truth: outcome.truth,
             items: outcome.items.clone(),
+            found: outcome.found.clone(),
+            expected: outcome.expected.clone(),
             reasons: outcome.reasons.clone(),
         };
         Decisions {

@@ -17,6 +17,8 @@ pub mod cpe;
 pub mod datastream;
 pub mod documents;
 pub mod evaluate;
+pub mod explain;
+pub mod html;
 pub mod oval;
 mod oval_reader;
 pub mod oval_results;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
+mod ds;
 mod oval;
 mod xccdf;
 
@@ -20,6 +21,27 @@ pub(crate) enum ScapCommand {
     /// eXtensible Configuration Checklist Description Format.
     #[command(subcommand)]
     Xccdf(xccdf::XccdfCommand),
+    /// Source data streams.
+    #[command(subcommand)]
+    Ds(ds::DsCommand),
+    /// What is in a file.
+    Info(InfoArgs),
+}
+
+/// `muster scap info`
+#[derive(Debug, Args)]
+pub(crate) struct InfoArgs {
+    /// The profiles, one on a line, as `id:title`.
+    #[arg(long)]
+    profiles: bool,
+    /// Only this profile.
+    #[arg(long, value_name = "ID")]
+    profile: Option<String>,
+    /// Taken for the sake of scripts: nothing is ever fetched.
+    #[arg(long)]
+    fetch_remote_resources: bool,
+    /// The file.
+    file: PathBuf,
 }
 
 /// What every command takes and none needs.
@@ -35,6 +57,8 @@ pub(crate) fn run(command: ScapCommand) -> anyhow::Result<u8> {
     match command {
         ScapCommand::Oval(command) => oval::run(command),
         ScapCommand::Xccdf(command) => xccdf::run(command),
+        ScapCommand::Ds(command) => ds::run(command),
+        ScapCommand::Info(args) => ds::info(&args),
     }
 }
 

@@ -12,10 +12,11 @@ use scap::compile::{Compiled, compile_rules};
 use scap::datastream::{self, Bundle, Choice};
 use scap::documents::{join_platforms, read_benchmark, without_declaration};
 use scap::evaluate::{Evaluation, Evidence, evaluate};
+use scap::explain::Explanation;
 use scap::oval_results::OvalRun;
 use scap::test_result::TestRun;
 use scap::xml_out::XmlOut;
-use scap::{arf, tailoring, xml_slice};
+use scap::{arf, html, tailoring, xml_slice};
 
 use super::{Validation, read, root, write};
 use crate::{exit, show};
@@ -82,6 +83,12 @@ pub(crate) struct EvalArgs {
     /// Write OVAL results into the working directory.
     #[arg(long)]
     oval_results: bool,
+    /// Write a report for people (HTML) here.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Say how this rule came to its result, from the check down to the items; not an option of `oscap`.
+    #[arg(long, value_name = "RULE")]
+    explain: Vec<String>,
     /// Leave system characteristics out of OVAL results.
     #[arg(long)]
     without_syschar: bool,
@@ -218,6 +225,7 @@ fn eval(args: &EvalArgs) -> anyhow::Result<u8> {
     let facts = pcs_agent::facts::gather(&root());
     let run = Run { source: &source, compiled, evidence, evaluation, facts, started, ended: Timestamp::now() };
     run.write(args)?;
+    run.explain(&args.explain)?;
     let is_met =
         run.evaluation.results.iter().all(|result| !matches!(result.verdict, Verdict::Fail | Verdict::Unknown));
     Ok(if is_met { exit::DONE } else { exit::NOT_MET })
@@ -241,6 +249,20 @@ fn tell(args: &EvalArgs, policy: &scap::policy::Policy, result: &RuleResult) {
 }
 
 impl Run<'_> {
+    fn explain(&self, rules: &[String]) -> anyhow::Result<()> {
+        let explanation =
+            Explanation { compiled: &self.compiled, decisions: &self.evaluation.decisions, evidence: &self.evidence };
+        for wanted in rules {
+            let is_meant =
+                |result: &&RuleResult| result.rule == *wanted || result.rule.ends_with(&format!("_{wanted}"));
+            let Some(result) = self.evaluation.results.iter().find(is_meant) else {
+                bail!("no rule that was evaluated is called `{wanted}`");
+            };
+            show::line(explanation.of(result).unwrap_or_default());
+        }
+        Ok(())
+    }
+
     fn write(&self, args: &EvalArgs) -> anyhow::Result<()> {
         let bundle = &self.source.bundle;
         let test = TestRun {
@@ -261,6 +283,9 @@ impl Run<'_> {
             test.write(&mut out);
             out.raw(&benchmark[end..]);
             write(path, &out.finish())?;
+        }
+        if let Some(path) = &args.report {
+            write(path, &html::report(&test))?;
         }
         if !args.oval_results && args.results_arf.is_none() {
             return Ok(());
