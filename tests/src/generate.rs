@@ -261,8 +261,10 @@ fn component(random: &mut Random, datatype: &Datatype, of_objects: &[usize], dep
         let fitting: Vec<usize> = (0..of_objects.len())
             .filter(|at| DATATYPES[of_objects[*at]].name == datatype.name && !may_lack_values(*at))
             .collect();
-        let object =
-            if fitting.is_empty() { random.below(of_objects.len()) } else { fitting[random.below(fitting.len())] };
+        if fitting.is_empty() {
+            return literal(random);
+        }
+        let object = fitting[random.below(fitting.len())];
         format!("<object_component object_ref=\"oval:gen:obj:1{object}\" item_field=\"value\"/>")
     };
     let inner = |random: &mut Random| component(random, datatype, of_objects, depth + 1);

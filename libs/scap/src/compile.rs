@@ -129,6 +129,9 @@ struct Compiler<'policy, 'tailored> {
     platforms_open: usize,
     is_any_kind: bool,
     is_wanted: &'tailored dyn Fn(&str) -> bool,
+    /// Rules that a requirement or a conflict has taken out: what comes later no longer sees them, so that of
+    /// two that exclude each other one stays (XCCDF 1.2 §7.2.3.2 goes through the benchmark in order).
+    excluded: BTreeSet<&'policy str>,
     /// Objects to report that no test names.
     extra: BTreeSet<ObjectKey>,
 }
@@ -152,6 +155,7 @@ impl<'policy, 'tailored> Compiler<'policy, 'tailored> {
             platforms_open: 0,
             is_any_kind: false,
             is_wanted: &|_| true,
+            excluded: BTreeSet::new(),
             extra: BTreeSet::new(),
         }
     }
@@ -196,10 +200,12 @@ impl<'policy, 'tailored> Compiler<'policy, 'tailored> {
                 }
                 Item::Rule(rule) => {
                     let weight = self.tailored.refined(&rule.common).weight.unwrap_or(rule.common.weight);
-                    let is_selected = is_selected
-                        && (self.is_wanted)(&rule.common.id)
-                        && self.tailored.is_selected(&rule.common)
-                        && self.is_allowed(&rule.common);
+                    let is_asked = self.tailored.is_selected(&rule.common);
+                    let is_allowed = is_asked && self.is_allowed(&rule.common);
+                    if is_asked && !is_allowed {
+                        self.excluded.insert(&rule.common.id);
+                    }
+                    let is_selected = is_selected && is_allowed && (self.is_wanted)(&rule.common.id);
                     nodes.push(TreeNode::Rule(weight, self.compiled.rules.len()));
                     let plan = self.rule(rule, is_selected, levels);
                     self.compiled.rules.push(plan);
@@ -210,8 +216,8 @@ impl<'policy, 'tailored> Compiler<'policy, 'tailored> {
     }
 
     fn is_allowed(&self, common: &Common) -> bool {
-        common.requires.iter().all(|any| any.iter().any(|id| self.tailored.is_selected_id(id)))
-            && !common.conflicts.iter().any(|id| self.tailored.is_selected_id(id))
+        let is_in = |id: &String| self.tailored.is_selected_id(id) && !self.excluded.contains(id.as_str());
+        common.requires.iter().all(|any| any.iter().any(is_in)) && !common.conflicts.iter().any(is_in)
     }
 
     fn rule(&mut self, rule: &'policy Rule, selected: bool, levels: &[Vec<PlatformPlan>]) -> RulePlan {

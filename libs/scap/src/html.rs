@@ -12,7 +12,7 @@ h1{font-size:1.5rem;margin:0}p.about{color:#57606a;margin:.2rem 0 1rem}.score{fo
 .filter label{display:inline-block;margin-right:1rem;cursor:pointer}details{border-bottom:1px solid #d8dee4;padding:.45rem 0}\
 summary{cursor:pointer;display:grid;grid-template-columns:8.5rem 6rem 1fr;gap:.5rem}.v{font-weight:600}\
 .pass .v{color:#1a7f37}.fail .v{color:#cf222e}.error .v,.unknown .v{color:#9a6700}.notapplicable .v,.notchecked .v,.informational .v{color:#57606a}\
-dl{margin:.5rem 0 .5rem 8.5rem;display:grid;grid-template-columns:6rem 1fr;gap:.2rem .5rem}dt{color:#57606a}dd{margin:0;white-space:pre-wrap;overflow-wrap:anywhere}\
+dl{margin:.5rem 0 .5rem 9rem;display:grid;grid-template-columns:6rem 1fr;gap:.2rem .5rem}dt{color:#57606a}dd{margin:0;white-space:pre-wrap;overflow-wrap:anywhere}\
 code{font-size:.85em;color:#57606a}@media print{.filter{display:none}details{break-inside:avoid}}";
 
 /// Shows what is ticked; without scripts everything is shown.
