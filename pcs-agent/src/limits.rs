@@ -17,6 +17,8 @@ pub const DIRECTORY_DEPTH_MAX: usize = 256;
 pub const TASKS_MAX: usize = 64;
 /// Schedules at one collector.
 pub const SCHEDULES_MAX: usize = 64;
+/// Bytes of an observation's identifier.
+pub const IDENTIFIER_BYTES_MAX: usize = 128;
 /// Observations at one collector.
 pub const OBSERVATIONS_MAX: usize = 16;
 /// Seconds from one look of an observation to the next, unless told otherwise.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use jiff::{SignedDuration, Timestamp};
 use proto::content::ContentHash;
 use proto::fault::{Fault, FaultCode};
-use proto::id::ComponentId;
+use proto::id::{ComponentId, MessageId};
 use proto::message::{
     CollectionRequest, ObservationEntry, ObservationMode, ObservationOperation, ObservationRequest,
     ObservationResponse, StreamPosition,
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::kept::{self, KeptError};
-use crate::limits::{OBSERVATIONS_MAX, POLL_SECONDS_DEFAULT};
+use crate::limits::{IDENTIFIER_BYTES_MAX, OBSERVATIONS_MAX, POLL_SECONDS_DEFAULT};
 use crate::report::Found;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +44,11 @@ struct Stream {
     epoch: Option<Uuid>,
     sequence: u64,
     known: BTreeMap<ObjectKey, ContentHash>,
+    /// When the newest report was made: a clock that is set back must not make the next one look older, or
+    /// the repository would keep what it has.
+    reported: Option<Timestamp>,
+    /// Reports whose acknowledgement is awaited.
+    sent: Vec<MessageId>,
 }
 
 /// The observations of one collector.
@@ -98,6 +103,11 @@ impl Observations {
         let (code, text) = match self.entries.get(&request.observation_identifier) {
             _ if request.collection_instructions.is_none() => {
                 (FaultCode::Malformed, "an observation needs collection-instructions")
+            }
+            _ if request.observation_identifier.is_empty()
+                || request.observation_identifier.len() > IDENTIFIER_BYTES_MAX =>
+            {
+                (FaultCode::Malformed, "an identifier has 1 to 128 bytes")
             }
             _ if request.poll_seconds == Some(0) => (FaultCode::Malformed, "poll-seconds must be at least 1"),
             // The same again is a redelivery, and gets the same answer.
@@ -154,14 +164,41 @@ impl Observations {
         }
         let present: BTreeSet<ObjectKey> = found.iter().map(|(object, ..)| object.clone()).collect();
         stream.known.retain(|object, _| present.contains(object));
-        found
+        let changed: Vec<Found> = found
             .into_iter()
             .filter(|(object, collected, _)| {
                 let bytes = serde_json::to_vec(collected).expect("what was found always serialises");
                 let hash = ContentHash::of(&bytes);
                 stream.known.insert(object.clone(), hash.clone()) != Some(hash)
             })
-            .collect()
+            .map(|(object, collected, when)| {
+                let after = stream.reported.and_then(|last| last.checked_add(SignedDuration::from_micros(1)).ok());
+                (object, collected, after.map_or(when, |after| when.max(after)))
+            })
+            .collect();
+        stream.reported = changed.iter().map(|(.., when)| *when).max().max(stream.reported);
+        changed
+    }
+
+    /// A report is on its way.
+    pub fn sent(&mut self, identifier: &str, report: MessageId) {
+        if let Some(stream) = self.streams.get_mut(identifier) {
+            stream.sent.push(report);
+        }
+    }
+
+    /// Looks after reports on their way: one that was refused for good leaves a gap, and so begins an epoch.
+    pub fn settle(
+        &mut self,
+        identifier: &str,
+        is_open: impl Fn(MessageId) -> bool,
+        is_refused: impl Fn(MessageId) -> bool,
+    ) {
+        let Some(stream) = self.streams.get_mut(identifier) else { return };
+        if stream.sent.iter().any(|report| is_refused(*report)) {
+            stream.epoch = None;
+        }
+        stream.sent.retain(|report| is_open(*report));
     }
 
     /// The place of the next part.
@@ -248,6 +285,31 @@ mod tests {
         assert_eq!(changed.iter().map(|(object, ..)| object.0.as_str()).collect::<Vec<_>>(), ["b"]);
         let position = observations.position("files", false).unwrap();
         assert_eq!((position.epoch, position.sequence), (EPOCH, 2));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_does_not_make_a_report_older() {
+        let (_directory, mut observations) = fresh();
+        observations.due(at(0));
+        let looked = |second: i64, value: &str| {
+            vec![(ObjectKey("a".to_owned()), Collected::nothing(Flag::DoesNotExist, value), at(second))]
+        };
+        assert_eq!(observations.changed("files", looked(1_000, "1"), EPOCH)[0].2, at(1_000));
+        let second = observations.changed("files", looked(700, "2"), EPOCH);
+        assert!(second[0].2 > at(1_000));
+    }
+
+    #[test]
+    fn a_report_that_was_refused_for_good_begins_a_new_epoch() {
+        let (_directory, mut observations) = fresh();
+        observations.due(at(0));
+        observations.changed("files", found(&[("a", "1")]), EPOCH);
+        let report = MessageId(Uuid::nil());
+        observations.sent("files", report);
+        observations.settle("files", |_| true, |_| false);
+        assert!(!observations.is_new("files"));
+        observations.settle("files", |_| false, |refused| refused == report);
+        assert!(observations.is_new("files"));
     }
 
     #[test]

@@ -59,19 +59,16 @@ pub fn parts(found: Vec<Found>) -> Vec<Part> {
     parts
 }
 
+/// Bytes as they travel: escapes make control characters six times as long.
 fn size_of_item(item: &Item) -> usize {
-    item.entities
-        .iter()
-        .map(|entity| entity.name.len() + entity.value.as_ref().map_or(0, String::len) + 24)
-        .sum::<usize>()
-        + 40
+    serde_json::to_vec(item).map_or(usize::MAX, |bytes| bytes.len())
 }
 
 fn cut(collected: &mut Collected) {
-    let mut bytes = 0;
+    let mut bytes: usize = 0;
     let mut kept = 0;
     for item in collected.items.iter().take(OBJECT_ITEMS_MAX) {
-        bytes += size_of_item(item);
+        bytes = bytes.saturating_add(size_of_item(item));
         if bytes > 2 * RESULT_PART_BYTES {
             break;
         }
@@ -80,11 +77,23 @@ fn cut(collected: &mut Collected) {
     if kept < collected.items.len() {
         collected.messages.push(format!("cut off: {} of {} items are reported", kept, collected.items.len()));
         collected.items.truncate(kept);
-        if collected.flag == Flag::Complete {
+        if matches!(collected.flag, Flag::Complete | Flag::DoesNotExist) {
             collected.flag = Flag::Incomplete;
         }
     }
+    // The first and the last say what there is to say.
+    if collected.messages.len() > MESSAGES_MAX {
+        let last = collected.messages.pop();
+        collected.messages.truncate(MESSAGES_MAX - 1);
+        collected.messages.extend(last);
+    }
+    for message in &mut collected.messages {
+        *message = proto::limits::shown(message);
+    }
 }
+
+/// Messages of one object that are reported.
+const MESSAGES_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -116,6 +125,17 @@ mod tests {
         let parts = parts(vec![found("a", (0..=OBJECT_ITEMS_MAX).map(|at| at.to_string()))]);
         assert_eq!(parts[0].objects[0].flag, Flag::Incomplete);
         assert!(parts[0].objects[0].messages[0].contains("cut off"));
+    }
+
+    #[test]
+    fn what_travels_fits_however_it_has_to_be_escaped() {
+        let parts =
+            parts(vec![found("a", ["\u{1}".repeat(600_000)]), found("b", (0..9).map(|_| "\u{1}".repeat(20_000)))]);
+        for part in &parts {
+            let bytes = serde_json::to_vec(&part.items).unwrap().len();
+            assert!(bytes < proto::limits::PAYLOAD_BYTES_MAX * 3 / 4, "{bytes}");
+        }
+        assert_eq!((parts[0].objects[0].flag, parts[0].objects[0].items.len()), (Flag::Incomplete, 0));
     }
 
     #[test]

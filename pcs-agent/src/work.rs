@@ -282,6 +282,7 @@ impl Worker {
         let (progress, _) = mpsc::channel(1);
         let found = Arc::clone(self).look(task.request.clone(), context, progress).await?;
         let mut observations = self.observations.lock().await;
+        observations.settle(identifier, |id| self.bus.is_unacknowledged(id), |id| self.bus.was_given_up(id));
         let is_baseline = observations.is_new(identifier);
         let changed = observations.changed(identifier, found, Uuid::new_v4());
         if changed.is_empty() {
@@ -295,7 +296,8 @@ impl Worker {
                 stream: observations.position(identifier, is_baseline),
                 ..results_of(&task.request, endpoint, &facts, (at, last), part)
             };
-            self.send_results(&results, context)?;
+            let report = self.send_results(&results, context)?;
+            observations.sent(identifier, report);
         }
         Ok(())
     }

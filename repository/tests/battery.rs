@@ -140,6 +140,8 @@ async fn a_change_shows_both_sides_and_where_it_came_from(store: &dyn Store) {
     let stream = position(Uuid::new_v4(), 2);
     let results = CollectionResults { stream: Some(stream.clone()), ..case.results("b", at(20)) };
     store.record_collection(&results, case.received()).await.unwrap();
+    // Seen once more: the change stays where it was.
+    case.collect("b", at(25)).await;
     case.collect("c", at(30)).await;
     let request = ChangesRequest { endpoints: vec![case.endpoint], before: None, limit: 1 };
     let page = store.changes(&request).await.unwrap();

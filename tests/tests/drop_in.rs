@@ -178,6 +178,9 @@ fn wrong_input_is_named_with_its_place() {
         \n<collected_objects>\n<object id='oval:x:obj:1' version='1' flag='complete'><reference item_ref='7'/></object>\n\
         </collected_objects></oval_system_characteristics>",
     );
+    write("empty.xml", "<oval_definitions xmlns='http://oval.mitre.org/XMLSchema/oval-definitions-5'/>");
+    let output = muster(&["oval", "eval", "--results", "r.xml", "empty.xml"], directory.path());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let oval = fixture("features-oval.xml");
     let (oval, xccdf) = (oval.to_str().unwrap().to_owned(), fixture("features-xccdf.xml"));
     let xccdf = xccdf.to_str().unwrap().to_owned();

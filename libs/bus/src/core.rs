@@ -115,6 +115,8 @@ struct State {
     seen: BTreeMap<(ComponentId, MessageId), Option<Topic>>,
     seen_order: VecDeque<(ComponentId, MessageId)>,
     refused: BTreeMap<FaultCode, u64>,
+    /// Durable messages that were refused for good, the newest last.
+    given_up: VecDeque<MessageId>,
 }
 
 struct Inner {
@@ -152,6 +154,7 @@ impl Bus {
             seen: BTreeMap::new(),
             seen_order: VecDeque::new(),
             refused: BTreeMap::new(),
+            given_up: VecDeque::new(),
         };
         let inner = Inner {
             own: settings.own,
@@ -190,6 +193,11 @@ impl Bus {
     /// Whether a durable message still waits for its acknowledgement.
     pub fn is_unacknowledged(&self, id: MessageId) -> bool {
         self.state().outbox.contains(id)
+    }
+
+    /// Whether a durable message was refused for good; what it said has arrived nowhere.
+    pub fn was_given_up(&self, id: MessageId) -> bool {
+        self.state().given_up.contains(&id)
     }
 
     /// Subscribes, now and after every reconnection.
@@ -350,6 +358,10 @@ impl Bus {
             && envelope.decode::<Fault>().is_ok_and(|fault| !fault.code.is_retryable())
             && state.outbox.acknowledged(refused)
         {
+            state.given_up.push_back(refused);
+            if state.given_up.len() > limits::GIVEN_UP_MAX {
+                state.given_up.pop_front();
+            }
             tracing::error!(message = %refused, by = %envelope.from, "a durable message was refused for good, and is given up");
             return None;
         }

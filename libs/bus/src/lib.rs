@@ -55,6 +55,8 @@ pub type IncomingReceiver = mpsc::Receiver<Incoming>;
 pub mod limits {
     /// Messages that wait for the network; more are refused, durable ones wait in the outbox.
     pub const QUEUE_MESSAGES_MAX: usize = 512;
+    /// Durable messages refused for good that are remembered.
+    pub const GIVEN_UP_MAX: usize = 1_000;
     /// Messages in an outbox.
     pub const OUTBOX_MESSAGES_MAX: usize = 20_000;
     /// Ids of messages that are remembered.

@@ -18,6 +18,8 @@ use crate::xml_out::XmlOut;
 /// The namespace of the language itself.
 pub const OVAL_SC: &str = "http://oval.mitre.org/XMLSchema/oval-system-characteristics-5";
 const OVAL_COMMON: &str = "http://oval.mitre.org/XMLSchema/oval-common-5";
+/// References to items in one document.
+const REFERENCES_MAX: usize = 2_000_000;
 /// The document is as new as `oscap`'s.
 const SCHEMA_VERSION: &str = "5.11.1";
 
@@ -83,9 +85,16 @@ impl Characteristics {
                 _ => parser.skip()?,
             }
         }
+        let mut copied = 0_usize;
         for reference in references {
-            let mut of_object = Vec::with_capacity(reference.items.len());
-            for id in &reference.items {
+            let mut of_object = Vec::new();
+            let mut seen = std::collections::BTreeSet::new();
+            for id in reference.items.iter().filter(|id| seen.insert(*id)) {
+                copied += 1;
+                if copied > REFERENCES_MAX {
+                    let what = format!("more than {REFERENCES_MAX} references to items");
+                    return Err(XmlError { line: reference.line, what });
+                }
                 let item = items.get(id).ok_or_else(|| XmlError {
                     line: reference.line,
                     what: format!("the object `{}` refers to the item `{id}`, which is not there", reference.id),

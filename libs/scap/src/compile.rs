@@ -16,6 +16,7 @@ use ::oval::check::Truth;
 use ::oval::compare::compare;
 
 mod plans;
+mod platforms;
 mod tailored;
 
 pub use plans::{
@@ -25,7 +26,7 @@ pub use plans::{
 pub use tailored::EVERY_RULE;
 use tailored::Tailored;
 
-use crate::cpe::{self, LogicalPart, LogicalTest};
+use crate::cpe;
 use crate::limits::REFERENCE_DEPTH_MAX;
 use crate::oval::{Class, Criteria, Criterion, OvalDefinitions, OvalSet, OvalVariableSource};
 use crate::policy::{Policy, PolicyError};
@@ -88,6 +89,8 @@ pub fn compile_definitions(
     compiler.is_any_kind = is_any_kind;
     let context = (href.to_owned(), 0);
     compiler.bindings.insert(href.to_owned(), vec![values]);
+    // There is one, whatever is in it.
+    compiler.document(&context);
     if let Some(oval) = policy.oval.get(href) {
         for id in oval.definitions.keys() {
             compiler.definition(oval, &context, id, 0);
@@ -710,54 +713,6 @@ impl<'policy, 'tailored> Compiler<'policy, 'tailored> {
         depth: usize,
     ) -> Result<Box<Component>, Cannot> {
         self.component(oval, context, of, depth + 1).map(Box::new)
-    }
-
-    fn platforms(&mut self, names: &[String]) -> Vec<PlatformPlan> {
-        names.iter().map(|name| self.platform(name)).collect()
-    }
-
-    fn platform(&mut self, name: &str) -> PlatformPlan {
-        let policy = self.policy;
-        let id = name.strip_prefix('#').unwrap_or(name);
-        if let Some(platform) = policy.platforms.language.iter().find(|platform| platform.id == id) {
-            return match &platform.test {
-                Some(test) => self.logical(test),
-                None => PlatformPlan::Undefined(name.to_owned()),
-            };
-        }
-        let item = policy.platforms.dictionary.iter().find(|item| cpe::same_name(&item.name, name));
-        match item.and_then(|item| Some((item, policy.oval.get(&item.href)?))) {
-            Some((item, oval)) => {
-                let context = self.context(&item.href, &[]);
-                PlatformPlan::Definition(self.definition(oval, &context, &item.definition, 0))
-            }
-            None => PlatformPlan::Undefined(name.to_owned()),
-        }
-    }
-
-    fn logical(&mut self, test: &'policy LogicalTest) -> PlatformPlan {
-        self.platforms_open += 1;
-        let parts = if self.platforms_open > REFERENCE_DEPTH_MAX {
-            vec![PlatformPlan::Undefined("platforms are nested too deep".to_owned())]
-        } else {
-            test.parts
-                .iter()
-                .map(|part| match part {
-                    LogicalPart::Test(inner) => self.logical(inner),
-                    LogicalPart::Name(name) => self.platform(name),
-                    LogicalPart::Unsupported(system) => PlatformPlan::Undefined(system.clone()),
-                    LogicalPart::Definition { href, id } => match self.policy.oval.get(href) {
-                        Some(oval) => {
-                            let context = self.context(href, &[]);
-                            PlatformPlan::Definition(self.definition(oval, &context, id, 0))
-                        }
-                        None => PlatformPlan::Undefined(format!("{id} in {href}")),
-                    },
-                })
-                .collect()
-        };
-        self.platforms_open -= 1;
-        PlatformPlan::Test { is_and: test.is_and, negate: test.negate, parts }
     }
 
     /// What has to come back: the objects of tests, and those whose items feed variables of states.

@@ -560,7 +560,7 @@ fn combine(is_and: bool, verdicts: &[Verdict]) -> Verdict {
     let order: &[Verdict] = if is_and {
         &[Verdict::Fail, Verdict::Unknown, Verdict::Error, Verdict::NotChecked, Verdict::Pass, Verdict::NotApplicable]
     } else {
-        &[Verdict::Pass, Verdict::Unknown, Verdict::Error, Verdict::Fail, Verdict::NotApplicable]
+        &[Verdict::Pass, Verdict::Unknown, Verdict::Error, Verdict::NotChecked, Verdict::Fail, Verdict::NotApplicable]
     };
     order.iter().copied().find(|verdict| verdicts.contains(verdict)).unwrap_or(Verdict::NotChecked)
 }

@@ -1,5 +1,6 @@
 //! Why a rule got its verdict: from the rule down to the items, in words.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use ::oval::check::{self, Truth};
@@ -23,6 +24,11 @@ pub struct Explanation<'run> {
     pub evidence: &'run Evidence,
 }
 
+struct Told<'text> {
+    text: &'text mut String,
+    definitions: BTreeSet<usize>,
+}
+
 impl Explanation<'_> {
     /// A rule's verdict as an indented tree; `None` where the plan has no such rule.
     pub fn of(&self, result: &RuleResult) -> Option<String> {
@@ -31,61 +37,62 @@ impl Explanation<'_> {
         for reason in &result.reasons {
             let _ = writeln!(text, "  because: {reason}");
         }
-        self.check(&rule.check, &mut text, 1);
+        self.check(&rule.check, &mut Told { text: &mut text, definitions: BTreeSet::new() }, 1);
         Some(text)
     }
 
-    fn check(&self, check: &CheckPlan, text: &mut String, depth: usize) {
+    fn check(&self, check: &CheckPlan, told: &mut Told<'_>, depth: usize) {
         let pad = "  ".repeat(depth);
         match check {
             CheckPlan::NotChecked(reason) => {
-                let _ = writeln!(text, "{pad}not checked: {reason}");
+                let _ = writeln!(told.text, "{pad}not checked: {reason}");
             }
             CheckPlan::Definitions { definitions, negate } => {
                 for definition in definitions {
-                    self.definition(*definition, *negate, text, depth);
+                    self.definition(*definition, *negate, told, depth);
                 }
             }
             CheckPlan::Complex { is_and, negate, parts } => {
                 let (not, operator) = (if *negate { "not " } else { "" }, if *is_and { "all of" } else { "any of" });
-                let _ = writeln!(text, "{pad}{not}{operator}");
+                let _ = writeln!(told.text, "{pad}{not}{operator}");
                 for part in parts {
-                    self.check(part, text, depth + 1);
+                    self.check(part, told, depth + 1);
                 }
             }
         }
     }
 
-    fn definition(&self, position: usize, negate: bool, text: &mut String, depth: usize) {
+    fn definition(&self, position: usize, negate: bool, told: &mut Told<'_>, depth: usize) {
         let pad = "  ".repeat(depth);
         let truth = self.decisions.definitions.get(position).copied().flatten().unwrap_or(Truth::NotEvaluated);
         let id = self.id(position, |document| &document.definitions).unwrap_or("(unnamed)");
         let not = if negate { ", negated" } else { "" };
-        let _ = writeln!(text, "{pad}definition {id}: {}{not}", truth.as_str());
-        if depth > DEPTH_MAX {
-            let _ = writeln!(text, "{pad}  (deeper than is told)");
+        let _ = writeln!(told.text, "{pad}definition {id}: {}{not}", truth.as_str());
+        // Definitions that extend each other many times over are told once.
+        if depth > DEPTH_MAX || !told.definitions.insert(position) {
+            let _ = writeln!(told.text, "{pad}  (as told above)");
             return;
         }
         if let Some(definition) = self.compiled.definitions.get(position) {
-            self.criteria(&definition.criteria, text, depth + 1);
+            self.criteria(&definition.criteria, told, depth + 1);
         }
     }
 
-    fn criteria(&self, criteria: &CriteriaPlan, text: &mut String, depth: usize) {
+    fn criteria(&self, criteria: &CriteriaPlan, told: &mut Told<'_>, depth: usize) {
         let pad = "  ".repeat(depth);
         match criteria {
             CriteriaPlan::Fixed(truth, reason) => {
-                let _ = writeln!(text, "{pad}{}: {reason}", truth.as_str());
+                let _ = writeln!(told.text, "{pad}{}: {reason}", truth.as_str());
             }
             CriteriaPlan::Operator { operator, negate, parts } => {
                 let (not, word) = (if *negate { "not " } else { "" }, operator_words(*operator));
-                let _ = writeln!(text, "{pad}{not}{word}: {}", self.truth(criteria, 0).as_str());
+                let _ = writeln!(told.text, "{pad}{not}{word}: {}", self.truth(criteria, 0).as_str());
                 for part in parts {
-                    self.criteria(part, text, depth + 1);
+                    self.criteria(part, told, depth + 1);
                 }
             }
-            CriteriaPlan::Definition { definition, negate } => self.definition(*definition, *negate, text, depth),
-            CriteriaPlan::Test { test, negate } => self.test(*test, *negate, text, depth),
+            CriteriaPlan::Definition { definition, negate } => self.definition(*definition, *negate, told, depth),
+            CriteriaPlan::Test { test, negate } => self.test(*test, *negate, told, depth),
         }
     }
 
@@ -108,25 +115,26 @@ impl Explanation<'_> {
         if negate { truth.negated() } else { truth }
     }
 
-    fn test(&self, position: usize, negate: bool, text: &mut String, depth: usize) {
+    fn test(&self, position: usize, negate: bool, told: &mut Told<'_>, depth: usize) {
         let pad = "  ".repeat(depth);
         let Some(plan) = self.compiled.tests.get(position) else { return };
         let decision = self.decisions.tests.get(position).and_then(Option::as_ref);
         let truth = decision.map_or(Truth::NotEvaluated, |decision| decision.truth);
         let id = self.id(position, |document| &document.tests).unwrap_or("(unnamed)");
         let not = if negate { ", negated" } else { "" };
-        let _ = writeln!(text, "{pad}test {id}: {}{not}", truth.as_str());
-        let _ = writeln!(text, "{pad}  {} ({}, {}, {})", plan.comment, plan.kind, plan.existence, plan.check);
+        let _ = writeln!(told.text, "{pad}test {id}: {}{not}", truth.as_str());
+        let _ = writeln!(told.text, "{pad}  {} ({}, {}, {})", plan.comment, plan.kind, plan.existence, plan.check);
         if let Ok((object, _)) = &plan.subject {
             match self.evidence.observations.get(object) {
                 None => {
-                    let _ = writeln!(text, "{pad}  object {object}: nobody looked");
+                    let _ = writeln!(told.text, "{pad}  object {object}: nobody looked");
                 }
                 Some(observed) => {
                     let found = &observed.collected_object;
-                    let _ = writeln!(text, "{pad}  object {object}: {:?}, {} items", found.flag, found.items.len());
+                    let _ =
+                        writeln!(told.text, "{pad}  object {object}: {:?}, {} items", found.flag, found.items.len());
                     for message in &found.messages {
-                        let _ = writeln!(text, "{pad}    {message}");
+                        let _ = writeln!(told.text, "{pad}    {message}");
                     }
                 }
             }
@@ -136,7 +144,7 @@ impl Explanation<'_> {
             [("found", &decision.found), ("expected", &decision.expected), ("because", &decision.reasons)]
         {
             for line in lines {
-                let _ = writeln!(text, "{pad}  {word:<9}{line}");
+                let _ = writeln!(told.text, "{pad}  {word:<9}{line}");
             }
         }
     }

@@ -26,6 +26,8 @@ fn attributes(start: &BytesStart<'_>) -> Vec<(String, String)> {
 /// The root element, or with `component` the element inside the `component` of that id.
 pub fn element(bytes: &[u8], component: Option<&str>) -> Result<Option<String>, XmlError> {
     let text = std::str::from_utf8(bytes).map_err(broken)?;
+    // The parser passes over a byte order mark without counting it.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = Reader::from_str(text);
     let mut open: Vec<Declarations> = Vec::new();
     // Where the wanted element begins, its depth, and what it needs.
@@ -80,7 +82,9 @@ fn missing(open: &[Declarations], own: &Declarations) -> String {
         inherited.extend(declared.clone());
     }
     inherited.retain(|name, _| !own.contains_key(name));
-    inherited.into_iter().fold(String::new(), |text, (name, value)| text + " " + &name + "=\"" + &value + "\"")
+    inherited
+        .into_iter()
+        .fold(String::new(), |text, (name, value)| text + " " + &name + "=\"" + &value.replace('"', "&quot;") + "\"")
 }
 
 /// The element's text with declarations put behind its name.
@@ -105,6 +109,9 @@ mod tests {
         let two = element(STREAM.as_bytes(), Some("two")).unwrap().unwrap();
         assert_eq!(two, "<p:e xmlns:ds=\"urn:ds\" xmlns:p=\"urn:p\" x='/'/>");
         assert_eq!(element(STREAM.as_bytes(), Some("three")), Ok(None));
+        let marked = format!("\u{feff}{}", STREAM.replace("'urn:ds'", "'urn:\"é\"'"));
+        let two = element(marked.as_bytes(), Some("two")).unwrap().unwrap();
+        assert_eq!(two, "<p:e xmlns:ds=\"urn:&quot;é&quot;\" xmlns:p=\"urn:p\" x='/'/>");
         assert!(element(STREAM.as_bytes(), None).unwrap().unwrap().starts_with("<ds:c xmlns:ds"));
     }
 }

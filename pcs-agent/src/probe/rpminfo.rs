@@ -15,7 +15,11 @@ const DATABASES: &[&str] = &[
     "/var/lib/rpm/Packages",
     "/var/lib/rpm/Packages.db",
     "/usr/lib/sysimage/rpm/rpmdb.sqlite",
+    "/usr/lib/sysimage/rpm/Packages",
     "/usr/lib/sysimage/rpm/Packages.db",
+    "/usr/share/rpm/rpmdb.sqlite",
+    "/usr/share/rpm/Packages",
+    "/usr/share/rpm/Packages.db",
 ];
 
 impl Probe for RpmInfo {

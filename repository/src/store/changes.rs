@@ -15,6 +15,8 @@ type Row = <Database as sqlx::Database>::Row;
 
 /// Bytes of the items of one side of a change.
 const SIDE_BYTES_MAX: usize = 16 * 1024;
+/// Epochs that are looked at for one answer.
+const STREAMS_MAX: i64 = 1_000;
 /// Changes on a page.
 const PAGE_CHANGES_MAX: u32 = 50;
 const COLUMNS: &str = "id, endpoint, object, origin, old_observation, new_observation, stream";
@@ -71,7 +73,9 @@ impl SqlStore {
             query = query.bind(endpoint);
         }
         let rows = query.fetch_all(&self.pool).await?;
-        let mut response = ChangesResponse { changes: Vec::new(), next: None, streams: self.streams().await? };
+        // Once is enough; later pages are about changes.
+        let streams = if request.before.is_none() { self.streams().await? } else { Vec::new() };
+        let mut response = ChangesResponse { changes: Vec::new(), next: None, streams };
         let mut bytes = 0;
         for row in rows {
             if response.changes.len() == limit as usize || bytes > proto::limits::RESULT_PART_BYTES {
@@ -86,8 +90,8 @@ impl SqlStore {
     }
 
     async fn change_of(&self, row: &Row) -> Result<AttributeChange, StoreError> {
-        let mut past = self.side(row.try_get("old_observation")?).await?;
-        let mut current = self.side(row.try_get("new_observation")?).await?;
+        let mut past = self.side(row.try_get("old_observation")?, "last_seen").await?;
+        let mut current = self.side(row.try_get("new_observation")?, "valid_from").await?;
         past.state.items = self.items_but(&past.hashes, &current.hashes).await?;
         current.state.items = self.items_but(&current.hashes, &past.hashes).await?;
         let number: i64 = row.try_get("id")?;
@@ -104,16 +108,14 @@ impl SqlStore {
         })
     }
 
-    async fn side(&self, observation: i64) -> Result<Side, StoreError> {
-        let row =
-            sqlx::query("SELECT flag, items, messages, valid_from, last_seen, valid_to FROM observation WHERE id = $1")
-                .bind(observation)
-                .fetch_one(&self.pool)
-                .await?;
+    async fn side(&self, observation: i64, seen: &str) -> Result<Side, StoreError> {
+        let row = sqlx::query("SELECT flag, items, messages, valid_from, last_seen FROM observation WHERE id = $1")
+            .bind(observation)
+            .fetch_one(&self.pool)
+            .await?;
         let hashes: Vec<String> = unjson(&row.try_get::<String, _>("items")?)?;
-        let is_past = row.try_get::<Option<i64>, _>("valid_to")?.is_some();
         let state = ObjectState {
-            seen: time(row.try_get(if is_past { "last_seen" } else { "valid_from" })?)?,
+            seen: time(row.try_get(seen)?)?,
             flag: unlabel(&row.try_get::<String, _>("flag")?)?,
             item_count: hashes.len() as u64,
             items: Vec::new(),
@@ -138,11 +140,14 @@ impl SqlStore {
         Ok(items)
     }
 
-    /// The newest epoch of every observation.
+    /// The newest epoch of every observation, as many as travel.
     async fn streams(&self) -> Result<Vec<StreamState>, StoreError> {
-        let rows = sqlx::query("SELECT origin, observation, epoch, highest, received FROM stream ORDER BY begun")
-            .fetch_all(&self.pool)
-            .await?;
+        let rows = sqlx::query(
+            "SELECT origin, observation, epoch, highest, received FROM stream ORDER BY begun DESC LIMIT $1",
+        )
+        .bind(STREAMS_MAX)
+        .fetch_all(&self.pool)
+        .await?;
         let mut newest = BTreeMap::new();
         for row in rows {
             let number = |name: &str| row.try_get::<i64, _>(name).map(i64::unsigned_abs);
@@ -153,7 +158,7 @@ impl SqlStore {
                 highest: number("highest")?,
                 received: number("received")?,
             };
-            newest.insert((state.origin, state.observation_identifier.clone()), state);
+            newest.entry((state.origin, state.observation_identifier.clone())).or_insert(state);
         }
         Ok(newest.into_values().collect())
     }

@@ -53,6 +53,7 @@ fn split(file: &Path, directory: &Path, data_stream: Option<String>) -> anyhow::
     let choice = Choice { data_stream, ..Choice::default() };
     let parts = datastream::parts(&bytes, &choice).with_context(|| format!("cannot read {}", file.display()))?;
     std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let mut written = std::collections::BTreeSet::new();
     for part in parts {
         let Some(text) = xml_slice::element(&bytes, Some(&part.component))? else {
             bail!("the component `{}` is not in {}", part.component, file.display());
@@ -63,6 +64,9 @@ fn split(file: &Path, directory: &Path, data_stream: Option<String>) -> anyhow::
         };
         let is_xml = name.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("xml"));
         let name = if is_xml { name.to_owned() } else { PathBuf::from(format!("{}.xml", name.display())) };
+        if !written.insert(name.clone()) {
+            bail!("two parts of {} are called {}", file.display(), name.display());
+        }
         write(&directory.join(name), &format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{text}\n"))?;
     }
     Ok(exit::DONE)

@@ -155,7 +155,9 @@ impl Source {
 
     /// The text of the benchmark, or of one of its OVAL documents by component or href.
     fn text(&self, part: Option<&str>) -> anyhow::Result<String> {
+        let beside = part.and_then(|href| self.files.get(href));
         let cut = match (self.is_data_stream, part) {
+            (true, Some(_)) if beside.is_some() => xml_slice::element(beside.map_or(&[], Vec::as_slice), None)?,
             (true, None) => xml_slice::element(&self.bytes, Some(&self.bundle.benchmark_component))?,
             (true, Some(component)) => xml_slice::element(&self.bytes, Some(component))?,
             (false, None) => xml_slice::element(&self.bytes, None)?,
@@ -178,7 +180,10 @@ fn beside(
 ) -> Option<Vec<u8>> {
     let relative = Path::new(href.trim_start_matches("file://"));
     let is_inside = relative.components().all(|part| matches!(part, std::path::Component::Normal(_)));
-    let named = given.iter().find(|path| path.ends_with(relative) || path.file_name() == relative.file_name());
+    // The whole path, or the name where it is the only one.
+    let mut by_name = given.iter().filter(|path| path.file_name() == relative.file_name());
+    let only = by_name.next().filter(|_| by_name.next().is_none());
+    let named = given.iter().find(|path| path.ends_with(relative)).or(only);
     let path = match named {
         Some(path) => path.clone(),
         None if is_inside => benchmark.parent().unwrap_or_else(|| Path::new("")).join(relative),
@@ -312,10 +317,18 @@ impl Run<'_> {
             })
             .collect();
         if args.oval_results {
+            let mut written = BTreeSet::new();
             for run in &runs {
                 let name = bundle.names.get(&run.document.href).unwrap_or(&run.document.href);
                 let name = Path::new(name).file_name().unwrap_or_default().to_string_lossy().into_owned();
-                write(Path::new(&format!("{name}.result.xml")), &run.to_xml())?;
+                // One document with several sets of values: one file for each.
+                let mut file = format!("{name}.result.xml");
+                let mut number = 1;
+                while !written.insert(file.clone()) {
+                    number += 1;
+                    file = format!("{name}-{number}.result.xml");
+                }
+                write(Path::new(&file), &run.to_xml())?;
             }
         }
         if let Some(path) = &args.results_arf {
