@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::limits;
 use crate::probe::dpkginfo::Package;
+use crate::probe::systemd::Systemd;
 
 /// An endpoint's file system, and how much of it one task may look at.
 #[derive(Debug)]
@@ -21,6 +22,7 @@ pub struct Host {
     bytes_left: Cell<u64>,
     entries_left: Cell<u64>,
     pub(crate) packages: OnceCell<Result<Vec<Package>, String>>,
+    pub(crate) systemd: OnceCell<Result<Systemd, String>>,
 }
 
 /// Why looking stops before the end.
@@ -82,6 +84,7 @@ impl Host {
             bytes_left: Cell::new(limits::TASK_BYTES_MAX),
             entries_left: Cell::new(limits::TASK_ENTRIES_MAX),
             packages: OnceCell::new(),
+            systemd: OnceCell::new(),
         }
     }
 

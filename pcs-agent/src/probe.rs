@@ -23,7 +23,7 @@ mod rpminfo;
 mod shadow;
 mod symlink;
 mod sysctl;
-mod systemd;
+pub(crate) mod systemd;
 mod systemdunitdependency;
 mod systemdunitproperty;
 mod textfilecontent54;
@@ -52,6 +52,9 @@ pub(crate) enum ProbeError {
     /// No rights: not an error of the endpoint, and not an answer either.
     #[error("no rights to read {0}: run the collector as root")]
     Denied(String),
+    /// Something that this version cannot read.
+    #[error("not covered yet: {0}")]
+    NotCovered(String),
     /// Something on the endpoint does not work.
     #[error("{0}")]
     Broken(String),
@@ -62,7 +65,7 @@ impl From<ProbeError> for Collected {
         let flag = match &error {
             ProbeError::Query(_) | ProbeError::Broken(_) => Flag::Error,
             ProbeError::Cut(_) => Flag::Incomplete,
-            ProbeError::Denied(_) => Flag::NotCollected,
+            ProbeError::Denied(_) | ProbeError::NotCovered(_) => Flag::NotCollected,
         };
         Self::nothing(flag, error.to_string())
     }

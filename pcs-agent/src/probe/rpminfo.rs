@@ -28,9 +28,9 @@ impl Probe for RpmInfo {
     fn collect(host: &Host, _query: &Query) -> Result<Collected, ProbeError> {
         for database in DATABASES {
             match host.stat(database) {
-                Ok(_) => return Err(ProbeError::Denied(format!("{database}: RPM databases are not read yet"))),
+                Ok(_) => return Err(ProbeError::NotCovered(format!("the RPM database {database}"))),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(ProbeError::Denied(format!("{database}: {error}"))),
+                Err(_) => return Err(ProbeError::Denied((*database).to_owned())),
             }
         }
         Ok(finish(Vec::new(), Vec::new()))

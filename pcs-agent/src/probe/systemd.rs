@@ -1,10 +1,13 @@
-//! systemd's units over D-Bus: one connection and one question at a time, each with a deadline.
+//! systemd's units over D-Bus: one connection a task, one question at a time, each with a deadline, and none
+//! twice.
 //!
 //! Where systemd does not run there is nobody to ask; `oscap` makes that an error of the object, and
 //! so do we.
 
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant};
@@ -22,10 +25,18 @@ const SOCKET: &str = "/run/dbus/system_bus_socket";
 /// A unit's properties as text, several values for a list.
 pub(super) type Properties = BTreeMap<String, Vec<String>>;
 
-/// systemd, as long as one query takes.
-pub(super) struct Systemd {
+/// systemd, as long as one task takes: what it has said once is not asked again.
+pub(crate) struct Systemd {
     runtime: tokio::runtime::Runtime,
     connection: Connection,
+    units: OnceCell<Vec<String>>,
+    properties: RefCell<BTreeMap<String, Rc<Properties>>>,
+}
+
+impl std::fmt::Debug for Systemd {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Systemd").finish_non_exhaustive()
+    }
 }
 
 fn no_answer(error: impl std::fmt::Display) -> ProbeError {
@@ -33,7 +44,13 @@ fn no_answer(error: impl std::fmt::Display) -> ProbeError {
 }
 
 impl Systemd {
-    pub(super) fn connect(host: &Host) -> Result<Self, ProbeError> {
+    /// The one of this task.
+    pub(super) fn of(host: &Host) -> Result<&Self, ProbeError> {
+        let systemd = host.systemd.get_or_init(|| Self::connect(host).map_err(|error| error.to_string()));
+        systemd.as_ref().map_err(|error| ProbeError::Broken(error.clone()))
+    }
+
+    fn connect(host: &Host) -> Result<Self, ProbeError> {
         if !host.is_live() {
             return Err(ProbeError::Broken("needs a live system: systemd is asked over D-Bus".to_owned()));
         }
@@ -50,11 +67,14 @@ impl Systemd {
             })
             .map_err(|_| no_answer("no answer in time"))?
             .map_err(no_answer)?;
-        Ok(Self { runtime, connection })
+        Ok(Self { runtime, connection, units: OnceCell::new(), properties: RefCell::default() })
     }
 
     /// The names of all units: those that are loaded and those that have a file.
-    pub(super) fn units(&self) -> Result<Vec<String>, ProbeError> {
+    pub(super) fn units(&self) -> Result<&[String], ProbeError> {
+        if let Some(known) = self.units.get() {
+            return Ok(known);
+        }
         type Loaded = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
         let loaded: Vec<Loaded> = self.manager("ListUnits", &())?;
         let files: Vec<(String, String)> = self.manager("ListUnitFiles", &())?;
@@ -64,11 +84,14 @@ impl Systemd {
         names.extend(files.into_iter().filter_map(|(path, _)| of_file(path)).filter(|name| !name.contains("@.")));
         names.sort();
         names.dedup();
-        Ok(names)
+        Ok(self.units.get_or_init(|| names))
     }
 
     /// The properties of a unit's `org.freedesktop.systemd1.Unit` interface.
-    pub(super) fn properties(&self, unit: &str) -> Result<Properties, ProbeError> {
+    pub(super) fn properties(&self, unit: &str) -> Result<Rc<Properties>, ProbeError> {
+        if let Some(known) = self.properties.borrow().get(unit) {
+            return Ok(Rc::clone(known));
+        }
         let path: OwnedObjectPath = self.manager("LoadUnit", &(unit,))?;
         let properties: std::collections::HashMap<String, OwnedVariant> = self.runtime.block_on(async {
             let reply = self
@@ -84,7 +107,10 @@ impl Systemd {
                 .map_err(no_answer)?;
             reply.body().deserialize().map_err(no_answer)
         })?;
-        Ok(properties.into_iter().map(|(name, value)| (name, words(&value))).collect())
+        let properties: Properties = properties.into_iter().map(|(name, value)| (name, words(&value))).collect();
+        let properties = Rc::new(properties);
+        self.properties.borrow_mut().insert(unit.to_owned(), Rc::clone(&properties));
+        Ok(properties)
     }
 
     fn manager<A, R>(&self, method: &str, arguments: &A) -> Result<R, ProbeError>

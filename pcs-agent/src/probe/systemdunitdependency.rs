@@ -16,12 +16,12 @@ impl Probe for SystemdUnitDependency {
 
     fn collect(host: &Host, query: &Query) -> Result<Collected, ProbeError> {
         let Some(unit) = query.entity("unit") else { return Ok(finish(Vec::new(), Vec::new())) };
-        let systemd = Systemd::connect(host)?;
+        let systemd = Systemd::of(host)?;
         let mut items = Vec::new();
         for name in systemd.units()? {
-            if unit.matches(&name)? {
-                let mut entities = vec![ItemEntity::text("unit", &name)];
-                let dependencies = dependencies(&systemd, &name)?;
+            if unit.matches(name)? {
+                let mut entities = vec![ItemEntity::text("unit", name)];
+                let dependencies = dependencies(systemd, name)?;
                 entities.extend(dependencies.iter().map(|name| ItemEntity::text("dependency", name)));
                 items.push(Item::new(Self::KIND, entities));
             }

@@ -16,16 +16,16 @@ impl Probe for SystemdUnitProperty {
         let (Some(unit), Some(property)) = (query.entity("unit"), query.entity("property")) else {
             return Ok(finish(Vec::new(), Vec::new()));
         };
-        let systemd = Systemd::connect(host)?;
+        let systemd = Systemd::of(host)?;
         let mut items = Vec::new();
         for name in systemd.units()? {
-            if !unit.matches(&name)? {
+            if !unit.matches(name)? {
                 continue;
             }
-            for (key, values) in systemd.properties(&name)? {
-                if property.matches(&key)? {
-                    let mut entities = vec![ItemEntity::text("unit", &name), ItemEntity::text("property", key)];
-                    entities.extend(values.into_iter().map(|value| ItemEntity::text("value", value)));
+            for (key, values) in &*systemd.properties(name)? {
+                if property.matches(key)? {
+                    let mut entities = vec![ItemEntity::text("unit", name), ItemEntity::text("property", key)];
+                    entities.extend(values.iter().map(|value| ItemEntity::text("value", value)));
                     items.push(Item::new(Self::KIND, entities));
                 }
             }
