@@ -403,6 +403,8 @@ impl Handle {
             Ok(response) => response,
             Err(fault) => return Ok(Err(fault)),
         };
+        // Before the answer: what a collector reports after it is expected.
+        self.tell_assignments(sender).await;
         self.answer(sender, message, &response);
         if message.sender_type() == Some(ComponentType::RepositoryInterface) {
             let handle = self.clone();

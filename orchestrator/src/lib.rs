@@ -9,6 +9,7 @@ pub mod broker;
 pub mod ca;
 pub mod core;
 
+mod assignments;
 mod control;
 mod driver;
 mod policies;

@@ -10,6 +10,7 @@ mod capability_advertisement;
 mod collection_request;
 mod collection_results;
 mod content;
+mod endpoint_assignment;
 mod evaluation_request;
 mod evaluation_results;
 mod health_check;
@@ -31,6 +32,7 @@ pub use capability_advertisement::{
 pub use collection_request::{CancelRequest, CollectionRequest};
 pub use collection_results::{CollectedPart, CollectionResults};
 pub use content::{ContentRequest, ContentResponse};
+pub use endpoint_assignment::{Assignment, EndpointAssignment};
 pub use evaluation_request::EvaluationRequest;
 pub use evaluation_results::EvaluationResults;
 pub use health_check::{HealthCheckAction, HealthCheckRequest, HealthCheckResponse};
@@ -90,6 +92,7 @@ kinds! {
     "observation-request" => ObservationRequest, "start, cancel or list event-based collection (draft -13 §6.4.1.4)";
     "observation-response" => ObservationResponse, "what is watched";
     "collection-results" => CollectionResults, "observations for the repositories (draft -13 §6.4.3)";
+    "endpoint-assignment" => EndpointAssignment, "which collector speaks for which endpoint";
     "evaluation-request" => EvaluationRequest, "evaluate a policy on stored observations (draft -13 §6.5)";
     "evaluation-results" => EvaluationResults, "verdicts for the repositories";
     "policy-publication" => PolicyPublication, "a policy for the repositories to fetch and keep";
@@ -152,6 +155,6 @@ receivers! {
     /// What a repository receives besides.
     ToRepository {
         CollectionResults, EvaluationResults, PolicyPublication, PoliciesRequest, QueryRequest, ResultsRequest,
-        ChangesRequest, ContentRequest,
+        ChangesRequest, ContentRequest, EndpointAssignment,
     }
 }

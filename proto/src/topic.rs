@@ -163,6 +163,7 @@ impl Topic {
                         "query-response" | "results-response" | "policies-response" | "changes-response" | "error"
                     )
                 }
+                "endpoint-assignment" => kind == "endpoint-assignment",
                 "content-request" => kind == "content-request",
                 "content-response" => matches!(kind, "content-response" | "error"),
                 _ => false,
@@ -229,6 +230,7 @@ pub const GRANTS: &[Grant] = &[
     publish(ORCHESTRATOR, "/policy/{self}"),
     publish(ORCHESTRATOR, "/status/{self}"),
     publish(ORCHESTRATOR, "/+/query-request/{self}"),
+    publish(ORCHESTRATOR, "/+/endpoint-assignment/{self}"),
     publish(ORCHESTRATOR, "/+/content-request/{self}"),
     publish(ORCHESTRATOR, "/+/content-response/{self}"),
     publish(ORCHESTRATOR, "/+/ack/{self}"),

@@ -128,6 +128,10 @@ impl Repository {
             ToRepository::ChangesRequest(request) => {
                 self.store.changes(&request).await.map(|response| self.answer(&message, &response))
             }
+            ToRepository::EndpointAssignment(told) => {
+                let stored = self.store.assign(&told.assignments, received(&message)).await;
+                self.acknowledge(&message, stored)
+            }
             ToRepository::EvaluationResults(results) => {
                 let stored = self.store.record_evaluation(&results, received(&message)).await;
                 self.acknowledge(&message, stored)
@@ -144,9 +148,18 @@ impl Repository {
             }
             ToRepository::ContentRequest(request) => self.content(&message, &request).await,
         };
+        if let Err(StoreError::NotAssigned(endpoint)) = outcome {
+            tracing::warn!(by = %message.envelope().from, %endpoint, "a report about somebody else's endpoint is refused");
+            let text = "the sender does not speak for this endpoint";
+            return self.refuse(&message, &Fault::new(FaultCode::NotAuthorized, text));
+        }
         if let Err(error) = outcome {
             tracing::error!(error = %Chain(&error), "the store failed");
-            let code = if matches!(error, StoreError::DiskFull(_)) { FaultCode::Busy } else { FaultCode::Internal };
+            let code = if matches!(error, StoreError::DiskFull(_) | StoreError::Unassigned(_)) {
+                FaultCode::Busy
+            } else {
+                FaultCode::Internal
+            };
             // Nothing was stored: the sender keeps the message and sends it again.
             self.bus.forget(&message);
             self.refuse(

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use proto::content::ContentHash;
 use proto::id::{ComponentId, EndpointId, MessageId, TransactionId};
 use proto::message::{
-    AttributeChange, ChangesRequest, ChangesResponse, CollectionResults, EvaluationResults, PolicyDescription,
-    QueryRequest, QueryResponse, ResultsRequest, ResultsResponse,
+    Assignment, AttributeChange, ChangesRequest, ChangesResponse, CollectionResults, EvaluationResults,
+    PolicyDescription, QueryRequest, QueryResponse, ResultsRequest, ResultsResponse,
 };
 
 pub mod postgres;
@@ -54,6 +54,12 @@ pub enum StoreError {
     /// The disk is full: nothing was stored, the sender keeps the message.
     #[error("the disk of the repository's database is full")]
     DiskFull(#[source] sqlx::Error),
+    /// Nobody has said yet who speaks for the endpoint; the message comes again.
+    #[error("nobody has said yet which collector speaks for the endpoint {0}")]
+    Unassigned(EndpointId),
+    /// Somebody else speaks for the endpoint.
+    #[error("another collector speaks for the endpoint {0}")]
+    NotAssigned(EndpointId),
     /// Something else.
     #[error("the repository's database failed")]
     Database(#[source] sqlx::Error),
@@ -75,8 +81,12 @@ impl From<sqlx::Error> for StoreError {
 /// The repository's store.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Stores a part of a collection, its changes and its message id in one transaction.
+    /// Stores a part of a collection, its changes and its message id in one transaction. Only from who speaks
+    /// for the endpoint.
     async fn record_collection(&self, results: &CollectionResults, from: Received) -> Result<Stored, StoreError>;
+
+    /// Takes over who speaks for which endpoint.
+    async fn assign(&self, assignments: &[Assignment], from: Received) -> Result<Stored, StoreError>;
 
     /// Stores a part of an evaluation in one transaction.
     async fn record_evaluation(&self, results: &EvaluationResults, from: Received) -> Result<Stored, StoreError>;

@@ -6,15 +6,15 @@ use jiff::Timestamp;
 use proto::content::{ContentHash, ContentRef};
 use proto::id::{ComponentId, EndpointId, MessageId, RequestId, TransactionId};
 use proto::message::{
-    ChangesRequest, CollectedPart, CollectionResults, EvaluationResults, ObjectState, PolicyDescription, QueryRequest,
-    ResultsRequest, ResultsSelection, StreamPosition,
+    Assignment, ChangesRequest, CollectedPart, CollectionResults, EvaluationResults, ObjectState, PolicyDescription,
+    QueryRequest, ResultsRequest, ResultsSelection, StreamPosition,
 };
 use proto::observation::{EndpointFacts, Flag, Item, ItemEntity, Method};
 use proto::plan::ObjectKey;
 use proto::verdict::{EvaluationSummary, RuleResult, Sense, Severity, Verdict};
 use repository::store::postgres::PostgresStore;
 use repository::store::sqlite::SqliteStore;
-use repository::store::{Received, Store, Stored};
+use repository::store::{Received, Store, StoreError, Stored};
 use uuid::Uuid;
 
 const OBJECT: &str = "obj:one";
@@ -31,7 +31,15 @@ fn at(second: i64) -> Timestamp {
 }
 
 impl<'store> Case<'store> {
-    fn new(store: &'store dyn Store) -> Self {
+    /// An endpoint that the sender speaks for.
+    async fn new(store: &'store dyn Store) -> Self {
+        let case = Self::unassigned(store);
+        let assignment = Assignment { collector: case.sender, endpoints: vec![case.endpoint] };
+        store.assign(&[assignment], case.received()).await.unwrap();
+        case
+    }
+
+    fn unassigned(store: &'store dyn Store) -> Self {
         Self {
             store,
             endpoint: EndpointId(Uuid::new_v4()),
@@ -95,6 +103,7 @@ async fn battery(store: &dyn Store) {
     what_is_unchanged_is_seen_later_and_what_changes_is_history(store).await;
     what_was_seen_earlier_never_overwrites_what_was_seen_later(store).await;
     what_is_not_there_is_missing(store).await;
+    only_who_speaks_for_an_endpoint_is_believed(store).await;
     a_change_shows_both_sides_and_where_it_came_from(store).await;
     reports_that_are_missing_are_counted(store).await;
     verdicts_count_once_however_often_they_come(store).await;
@@ -103,7 +112,7 @@ async fn battery(store: &dyn Store) {
 }
 
 async fn a_message_has_its_effect_once(store: &dyn Store) {
-    let case = Case::new(store);
+    let case = Case::new(store).await;
     let (results, received) = (case.results("a", at(0)), case.received());
     assert_eq!(store.record_collection(&results, received).await.unwrap(), added(1));
     let before = store.counts().await.unwrap();
@@ -112,7 +121,7 @@ async fn a_message_has_its_effect_once(store: &dyn Store) {
 }
 
 async fn what_is_unchanged_is_seen_later_and_what_changes_is_history(store: &dyn Store) {
-    let case = Case::new(store);
+    let case = Case::new(store).await;
     let before = store.counts().await.unwrap();
     assert_eq!(case.collect("a", at(0)).await, added(1));
     assert_eq!(case.collect("a", at(10)).await, added(0));
@@ -127,14 +136,34 @@ async fn what_is_unchanged_is_seen_later_and_what_changes_is_history(store: &dyn
 }
 
 async fn what_was_seen_earlier_never_overwrites_what_was_seen_later(store: &dyn Store) {
-    let case = Case::new(store);
+    let case = Case::new(store).await;
     case.collect("new", at(100)).await;
     assert_eq!(case.collect("old", at(50)).await, added(0));
     assert_eq!(case.value(None).await, Some(("new".to_owned(), at(100))));
 }
 
+async fn only_who_speaks_for_an_endpoint_is_believed(store: &dyn Store) {
+    let case = Case::unassigned(store);
+    let record = async |case: &Case<'_>| store.record_collection(&case.results("a", at(0)), case.received()).await;
+    assert!(matches!(record(&case).await, Err(StoreError::Unassigned(endpoint)) if endpoint == case.endpoint));
+    let assign = async |collector, endpoints| {
+        store.assign(&[Assignment { collector, endpoints }], case.received()).await.unwrap();
+    };
+    assign(case.sender, vec![case.endpoint]).await;
+    assert!(record(&case).await.is_ok());
+    let liar = Case { sender: ComponentId(Uuid::new_v4()), store, ..case };
+    assert!(matches!(record(&liar).await, Err(StoreError::NotAssigned(_))));
+    assert_eq!(case.value(None).await.unwrap().0, "a");
+    // Another collector takes the endpoint over, because the orchestrator says so.
+    assign(liar.sender, vec![case.endpoint]).await;
+    assert!(record(&liar).await.is_ok());
+    assert!(matches!(record(&case).await, Err(StoreError::NotAssigned(_))));
+    assign(liar.sender, Vec::new()).await;
+    assert!(matches!(record(&liar).await, Err(StoreError::Unassigned(_))));
+}
+
 async fn a_change_shows_both_sides_and_where_it_came_from(store: &dyn Store) {
-    let case = Case::new(store);
+    let case = Case::new(store).await;
     case.collect("a", at(0)).await;
     case.collect("a", at(5)).await;
     let stream = position(Uuid::new_v4(), 2);
@@ -163,7 +192,7 @@ async fn a_change_shows_both_sides_and_where_it_came_from(store: &dyn Store) {
 }
 
 async fn reports_that_are_missing_are_counted(store: &dyn Store) {
-    let case = Case::new(store);
+    let case = Case::new(store).await;
     let (old, new) = (Uuid::new_v4(), Uuid::new_v4());
     for (epoch, sequence) in [(old, 1), (old, 2), (new, 1), (new, 3)] {
         let results = CollectionResults { stream: Some(position(epoch, sequence)), ..case.results("a", at(0)) };
@@ -178,7 +207,7 @@ async fn reports_that_are_missing_are_counted(store: &dyn Store) {
 }
 
 async fn what_is_not_there_is_missing(store: &dyn Store) {
-    let case = Case::new(store);
+    let case = Case::new(store).await;
     let objects = vec![ObjectKey("obj:none".to_owned())];
     let page =
         store.query(&QueryRequest { endpoint: case.endpoint, objects: objects.clone(), as_of: None }).await.unwrap();
@@ -186,7 +215,7 @@ async fn what_is_not_there_is_missing(store: &dyn Store) {
 }
 
 async fn verdicts_count_once_however_often_they_come(store: &dyn Store) {
-    let case = Case::new(store);
+    let case = Case::new(store).await;
     let result = |verdict| RuleResult {
         rule: "rule".to_owned(),
         title: "A rule".to_owned(),
@@ -233,7 +262,7 @@ async fn verdicts_count_once_however_often_they_come(store: &dyn Store) {
 }
 
 async fn a_policy_is_kept_with_its_content(store: &dyn Store) {
-    let case = Case::new(store);
+    let case = Case::new(store).await;
     let bytes = Uuid::new_v4().as_bytes().to_vec();
     let name = format!("policy-{}", Uuid::new_v4());
     let policy = |version: &str| PolicyDescription {
@@ -259,7 +288,7 @@ async fn a_policy_is_kept_with_its_content(store: &dyn Store) {
 }
 
 async fn pages_end_and_go_on(store: &dyn Store) {
-    let case = Case::new(store);
+    let case = Case::new(store).await;
     let mut results = case.results("x", at(0));
     results.items = (0..8)
         .map(|at| Item::new("x", vec![ItemEntity::text("value", format!("{at}{}", "y".repeat(60_000)))]))

@@ -346,3 +346,53 @@ async fn a_collector_cannot_put_verdicts_into_the_repository() {
     let OperatorEvent::Results(stored) = &events[0] else { panic!("{events:?}") };
     assert!(stored.results[0].iter().all(|result| result.title != "forged"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_is_believed_about_its_own_endpoint_only() {
+    use proto::message::{CollectedPart, CollectionResults};
+    let installation = Installation::complete().await;
+    let events = installation.ask(Ask::Evaluate(baseline(60))).await;
+    let before = verdicts(&events);
+    let endpoint = events
+        .iter()
+        .find_map(|event| match event {
+            OperatorEvent::Summary(summary) => Some(summary.endpoint),
+            _ => None,
+        })
+        .unwrap();
+    let liar = installation.scripted(ComponentType::PostureCollectionService, "liar").await;
+    let plan = scap::compile::compile(&scap::datastream::read(system_tests::BASELINE.to_vec()).unwrap(), None).unwrap();
+    let report = |endpoint| CollectionResults {
+        request: RequestId(Uuid::now_v7()),
+        plan: proto::content::ContentHash::of(b"plan"),
+        endpoint,
+        facts: proto::observation::EndpointFacts::default(),
+        method: proto::observation::Method::SelfReported,
+        part: 0,
+        is_final: true,
+        stream: None,
+        items: Vec::new(),
+        // Nothing is there, of anything: whoever believes it decides otherwise.
+        objects: plan
+            .collection
+            .report
+            .iter()
+            .map(|object| CollectedPart {
+                object: object.clone(),
+                flag: proto::observation::Flag::DoesNotExist,
+                collected: jiff::Timestamp::now(),
+                items: Vec::new(),
+                messages: Vec::new(),
+            })
+            .collect(),
+    };
+    let topic = Topic::CollectionResults(liar.bus.own());
+    let own = liar.assigned.borrow().endpoints[0].1;
+    let forged = liar.bus.send_durable(&topic, &report(endpoint), Context::alone()).unwrap();
+    let honest = liar.bus.send_durable(&topic, &report(own), Context::alone()).unwrap();
+    eventually("both are answered", async || (liar.bus.unacknowledged_count() == 0).then_some(())).await;
+    assert!(liar.bus.was_given_up(forged) && !liar.bus.was_given_up(honest));
+    let workflow =
+        proto::operator::Workflow { is_stored_only: true, targets: vec![endpoint.to_string()], ..baseline(60) };
+    assert_eq!(verdicts(&installation.ask(Ask::Evaluate(workflow)).await), before);
+}

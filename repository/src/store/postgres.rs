@@ -27,6 +27,7 @@ impl PostgresStore {
         let migrations = migrations![
             1 "init" "../../migrations/postgres/0001_init.sql",
             2 "changes" "../../migrations/postgres/0002_changes.sql",
+            3 "assignments" "../../migrations/postgres/0003_assignments.sql",
         ];
         Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Self::over(pool))

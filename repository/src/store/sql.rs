@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use proto::content::ContentHash;
 use proto::limits::RESULT_PART_BYTES;
 use proto::message::{
-    AttributeChange, ChangesRequest, ChangesResponse, CollectedPart, CollectionResults, EvaluationResults,
+    Assignment, AttributeChange, ChangesRequest, ChangesResponse, CollectedPart, CollectionResults, EvaluationResults,
     PolicyDescription, QueryRequest, QueryResponse, QueryRow, ResultsRequest, ResultsResponse, ResultsSelection,
 };
 use proto::observation::{EndpointFacts, Item};
@@ -54,6 +54,10 @@ async fn is_first(tx: &mut Tx, from: Received) -> Result<bool, StoreError> {
         .execute(&mut **tx)
         .await?;
     Ok(inserted.rows_affected() == 1)
+}
+
+fn added_nothing() -> Stored {
+    Stored::New { change_count: 0, changed: Vec::new() }
 }
 
 /// What storing one object's observation did.
@@ -155,6 +159,17 @@ impl Store for SqlStore {
         if !is_first(&mut tx, from).await? {
             return Ok(Stored::Again);
         }
+        let speaker = sqlx::query("SELECT collector FROM assignment WHERE endpoint = $1")
+            .bind(endpoint_text(results.endpoint))
+            .fetch_optional(&mut *tx)
+            .await?;
+        match speaker {
+            None => return Err(StoreError::Unassigned(results.endpoint)),
+            Some(row) if row.try_get::<String, _>("collector")? != from.sender.to_string() => {
+                return Err(StoreError::NotAssigned(results.endpoint));
+            }
+            Some(_) => {}
+        }
         let mut hashes = Vec::with_capacity(results.items.len());
         for item in &results.items {
             let content = json(item);
@@ -194,6 +209,29 @@ impl Store for SqlStore {
         .await?;
         tx.commit().await?;
         Ok(Stored::New { change_count, changed })
+    }
+
+    async fn assign(&self, assignments: &[Assignment], from: Received) -> Result<Stored, StoreError> {
+        let mut tx = self.begin().await?;
+        if !is_first(&mut tx, from).await? {
+            return Ok(Stored::Again);
+        }
+        for assignment in assignments {
+            let collector = assignment.collector.to_string();
+            sqlx::query("DELETE FROM assignment WHERE collector = $1").bind(&collector).execute(&mut *tx).await?;
+            for endpoint in &assignment.endpoints {
+                sqlx::query(
+                    "INSERT INTO assignment (endpoint, collector) VALUES ($1, $2) \
+                     ON CONFLICT (endpoint) DO UPDATE SET collector = excluded.collector",
+                )
+                .bind(endpoint_text(*endpoint))
+                .bind(&collector)
+                .execute(&mut *tx)
+                .await?;
+            }
+        }
+        tx.commit().await?;
+        Ok(added_nothing())
     }
 
     async fn record_evaluation(&self, results: &EvaluationResults, from: Received) -> Result<Stored, StoreError> {

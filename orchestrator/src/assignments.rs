@@ -1,0 +1,61 @@
+//! Tells repositories which collector speaks for which endpoint: nobody else's word is stored.
+
+use bus::Context;
+use proto::capability::ComponentType;
+use proto::id::ComponentId;
+use proto::message::{Assignment, EndpointAssignment, Message as _};
+use proto::operator::ComponentState;
+use proto::topic::Topic;
+use service::report::Chain;
+
+use crate::core::roster::Component;
+use crate::driver::Handle;
+
+/// Collectors in one message.
+const COLLECTORS_MAX: usize = 500;
+
+fn assignment(component: &Component) -> Assignment {
+    Assignment {
+        collector: component.id,
+        endpoints: component.endpoints.iter().map(|(_, entry)| entry.endpoint).collect(),
+    }
+}
+
+fn is_in(component: &Component, component_type: ComponentType) -> bool {
+    component.component_type == component_type && component.state != ComponentState::Retired
+}
+
+impl Handle {
+    /// A component has shaken hands: a collector is told of to every repository, a repository of everybody.
+    pub(crate) async fn tell_assignments(&self, about: ComponentId) {
+        let core = self.inner.core.lock().await;
+        let mut messages = Vec::new();
+        match core.components().find(|component| component.id == about) {
+            Some(collector) if is_in(collector, ComponentType::PostureCollectionService) => {
+                let repositories = core.components().filter(|one| is_in(one, ComponentType::RepositoryInterface));
+                for repository in repositories {
+                    messages.push((repository.id, vec![assignment(collector)]));
+                }
+            }
+            Some(repository) if is_in(repository, ComponentType::RepositoryInterface) => {
+                let all: Vec<Assignment> = core
+                    .components()
+                    .filter(|one| is_in(one, ComponentType::PostureCollectionService))
+                    .map(assignment)
+                    .collect();
+                for some in all.chunks(COLLECTORS_MAX) {
+                    messages.push((repository.id, some.to_vec()));
+                }
+            }
+            _ => {}
+        }
+        // Sent while the roster is held: two handshakes cannot overtake each other.
+        for (to, assignments) in messages {
+            let bus = &self.inner.bus;
+            let topic = Topic::Directed { to, operation: EndpointAssignment::KIND.to_owned(), from: bus.own() };
+            if let Err(error) = bus.send_durable(&topic, &EndpointAssignment { assignments }, Context::alone()) {
+                tracing::error!(error = %Chain(&error), repository = %to, "assignments cannot be told");
+            }
+        }
+    }
+}
