@@ -128,6 +128,26 @@ fn what_is_written_is_valid_for_oscap() {
 }
 
 #[test]
+fn a_result_names_the_check_that_decided() {
+    let directory = tempfile::tempdir().unwrap();
+    let xccdf = fixture("features-xccdf.xml");
+    let named = |profile: &[&str], rule: &str| {
+        let words = [&["xccdf", "eval"], profile, &["--results", "results.xml", xccdf.to_str().unwrap()]].concat();
+        assert_eq!(muster(&words, directory.path()).status.code(), Some(2));
+        let text = std::fs::read_to_string(directory.path().join("results.xml")).unwrap();
+        let result = text
+            .split("<rule-result ")
+            .find(|part| part.contains(&format!("_rule_{rule}\"")) && part.contains("<result>"));
+        let from = result.unwrap().split("<check-content-ref ").nth(1).unwrap_or_default();
+        from.split("/>").next().unwrap().to_owned()
+    };
+    assert!(named(&[], "with_selectors").contains("oval:features:def:1\""));
+    assert!(named(&["--profile", "derived"], "with_selectors").contains("oval:features:def:2\""));
+    // The first content is not there, the second decided.
+    assert!(named(&[], "second_content").contains("features-oval.xml"));
+}
+
+#[test]
 fn characteristics_go_both_ways() {
     if oscap_is_missing() {
         return;

@@ -108,6 +108,14 @@ pub fn compile_definitions(
     Ok(compiler.finish())
 }
 
+/// The last OVAL check with the selector, else without one, as `oscap` picks it.
+fn chosen_check(rule: &Rule, selector: &str) -> Option<usize> {
+    let with = |selector: &str| {
+        rule.checks.iter().rposition(|check| check.system == cpe::OVAL_SYSTEM && check.selector == selector)
+    };
+    with(selector).or_else(|| with(""))
+}
+
 /// Which document, with which external values: two rules may give one variable different values.
 type Context = (String, usize);
 
@@ -237,7 +245,10 @@ impl<'policy, 'tailored> Compiler<'policy, 'tailored> {
             }
             self.check_of(rule, refined.selector.as_deref().unwrap_or_default())
         };
+        let chosen = chosen_check(rule, refined.selector.as_deref().unwrap_or_default());
+        let chosen = chosen.filter(|_| rule.complex_check.is_none());
         RulePlan {
+            chosen: chosen.map(|at| (at, self.content_of(&rule.checks[at]).unwrap_or_default())),
             id: rule.common.id.clone(),
             title: rule.common.title.clone(),
             severity: refined.severity.unwrap_or(rule.severity),
@@ -267,11 +278,8 @@ impl<'policy, 'tailored> Compiler<'policy, 'tailored> {
         if let Some(complex) = &rule.complex_check {
             return self.complex(complex);
         }
-        let with = |selector: &str| {
-            rule.checks.iter().rev().find(|check| check.system == cpe::OVAL_SYSTEM && check.selector == selector)
-        };
-        match with(selector).or_else(|| with("")) {
-            Some(check) => self.check(check),
+        match chosen_check(rule, selector) {
+            Some(at) => self.check(&rule.checks[at]),
             None => CheckPlan::NotChecked(match rule.checks.first() {
                 Some(check) => format!("not covered yet: checks of the system {}", check.system),
                 None => "the rule has no automated check".to_owned(),
@@ -295,12 +303,12 @@ impl<'policy, 'tailored> Compiler<'policy, 'tailored> {
     }
 
     fn check(&mut self, check: &'policy xccdf::Check) -> CheckPlan {
-        for (href, name) in &check.content {
-            let Some(document) = self.policy.oval.get(href) else { continue };
+        if let Some((href, name)) = self.content_of(check).and_then(|at| check.content.get(at))
+            && let Some(document) = self.policy.oval.get(href)
+        {
             let context = self.context(href, &check.exports);
             let ids: Vec<&String> = match name {
-                Some(name) if document.definitions.contains_key(name) => vec![name],
-                Some(_) => continue,
+                Some(name) => vec![name],
                 None => document.definitions.keys().collect(),
             };
             let definitions = ids.into_iter().map(|id| self.definition(document, &context, id, 0)).collect();
@@ -312,6 +320,14 @@ impl<'policy, 'tailored> Compiler<'policy, 'tailored> {
             .map(|(href, name)| format!("{} in {href}", name.as_deref().unwrap_or("all definitions")))
             .collect();
         CheckPlan::NotChecked(format!("the check is not in the data stream: {}", wanted.join(", ")))
+    }
+
+    /// The first content of a check that is there.
+    fn content_of(&self, check: &xccdf::Check) -> Option<usize> {
+        check.content.iter().position(|(href, name)| {
+            let document = self.policy.oval.get(href);
+            document.is_some_and(|oval| name.as_ref().is_none_or(|name| oval.definitions.contains_key(name)))
+        })
     }
 
     /// The context of a document in which these values are exported.

@@ -7,7 +7,6 @@ use proto::verdict::{RuleResult, Verdict};
 use std::collections::BTreeMap;
 
 use crate::compile::{Compiled, RulePlan};
-use crate::cpe::OVAL_SYSTEM;
 use crate::evaluate::Evaluation;
 use crate::policy::Policy;
 use crate::xccdf::{Check, Role, Rule};
@@ -125,19 +124,19 @@ impl TestRun<'_> {
             out.leaf("message", &[("severity", "info")], reason);
         }
         if verdict != Verdict::NotSelected
-            && let Some(check) = rule.and_then(chosen_check)
+            && let Some((rule, (check, content))) = rule.zip(plan.chosen)
         {
-            self.check(out, check);
+            self.check(out, &rule.checks[check], content);
         }
         out.end();
     }
 
-    fn check(&self, out: &mut XmlOut, check: &Check) {
+    fn check(&self, out: &mut XmlOut, check: &Check, content: usize) {
         out.start("check", &[("system", &check.system)]);
         for (value, name) in &check.exports {
             out.leaf("check-export", &[("export-name", name), ("value-id", value)], "");
         }
-        if let Some((component, definition)) = check.content.first() {
+        if let Some((component, definition)) = check.content.get(content) {
             let href = self.names.get(component).unwrap_or(component);
             let mut attributes = Vec::new();
             if let Some(definition) = definition {
@@ -148,11 +147,6 @@ impl TestRun<'_> {
         }
         out.end();
     }
-}
-
-/// The check that decided: the last OVAL check, else the last.
-fn chosen_check(rule: &Rule) -> Option<&Check> {
-    rule.checks.iter().rev().find(|check| check.system == OVAL_SYSTEM).or_else(|| rule.checks.last())
 }
 
 /// A number as `oscap` writes it: it counts in single precision.

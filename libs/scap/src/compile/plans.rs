@@ -64,6 +64,8 @@ pub struct RulePlan {
     pub platforms: Vec<Vec<PlatformPlan>>,
     /// How it is decided.
     pub check: CheckPlan,
+    /// Which of the rule's checks, and which of its contents; none for a complex check, or where there is none.
+    pub chosen: Option<(usize, usize)>,
     /// How to mend it, values filled in.
     pub fix: String,
 }
