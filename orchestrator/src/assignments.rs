@@ -1,5 +1,7 @@
 //! Tells repositories which collector speaks for which endpoint: nobody else's word is stored.
 
+use std::collections::BTreeMap;
+
 use bus::Context;
 use proto::capability::ComponentType;
 use proto::id::ComponentId;
@@ -25,16 +27,25 @@ fn is_in(component: &Component, component_type: ComponentType) -> bool {
     component.component_type == component_type && component.state != ComponentState::Retired
 }
 
+/// What repositories have been told by this process: repository and collector.
+pub(crate) type Told = BTreeMap<(ComponentId, ComponentId), Assignment>;
+
 impl Handle {
-    /// A component has shaken hands: a collector is told of to every repository, a repository of everybody.
+    /// A component has shaken hands: a collector is told of to every repository that does not know it yet, a
+    /// repository of everybody.
     pub(crate) async fn tell_assignments(&self, about: ComponentId) {
+        // Held until everything is sent: two handshakes cannot overtake each other.
+        let mut told = self.inner.told.lock().await;
         let core = self.inner.core.lock().await;
         let mut messages = Vec::new();
         match core.components().find(|component| component.id == about) {
             Some(collector) if is_in(collector, ComponentType::PostureCollectionService) => {
                 let repositories = core.components().filter(|one| is_in(one, ComponentType::RepositoryInterface));
                 for repository in repositories {
-                    messages.push((repository.id, vec![assignment(collector)]));
+                    let assignment = assignment(collector);
+                    if told.get(&(repository.id, about)) != Some(&assignment) {
+                        messages.push((repository.id, vec![assignment]));
+                    }
                 }
             }
             Some(repository) if is_in(repository, ComponentType::RepositoryInterface) => {
@@ -49,12 +60,16 @@ impl Handle {
             }
             _ => {}
         }
-        // Sent while the roster is held: two handshakes cannot overtake each other.
+        drop(core);
         for (to, assignments) in messages {
             let bus = &self.inner.bus;
             let topic = Topic::Directed { to, operation: EndpointAssignment::KIND.to_owned(), from: bus.own() };
-            if let Err(error) = bus.send_durable(&topic, &EndpointAssignment { assignments }, Context::alone()) {
-                tracing::error!(error = %Chain(&error), repository = %to, "assignments cannot be told");
+            let message = EndpointAssignment { assignments };
+            match bus.send_durable(&topic, &message, Context::alone()) {
+                Ok(_) => told.extend(message.assignments.into_iter().map(|one| ((to, one.collector), one))),
+                Err(error) => {
+                    tracing::error!(error = %Chain(&error), repository = %to, "assignments cannot be told");
+                }
             }
         }
     }

@@ -24,6 +24,7 @@ use service::shutdown::Shutdown;
 use tokio::sync::{Mutex, broadcast, mpsc, oneshot};
 use uuid::Uuid;
 
+use crate::assignments::Told;
 use crate::broker::{Admission, Broker, BrokerError, BrokerSettings};
 use crate::ca::Ca;
 use crate::core::{Action, Core, HEARTBEAT_SECONDS, RandomIds};
@@ -122,6 +123,7 @@ pub(crate) struct Inner {
     pub(crate) ca: Ca,
     pub(crate) content: ContentStore,
     pub(crate) policies: Policies,
+    pub(crate) told: Mutex<Told>,
     pub(crate) watchers: broadcast::Sender<(TransactionId, OperatorEvent)>,
     broker: Broker,
     admitted: Arc<Admitted>,
@@ -178,6 +180,7 @@ pub async fn run(
             ca,
             content: ContentStore::new(Some(data.path().join("content"))),
             policies: Policies::default(),
+            told: Mutex::default(),
             watchers,
             broker,
             admitted,

@@ -13,7 +13,7 @@ use proto::message::{
     CollectionRequest, Message, ObservationOperation, ObservationRequest, ObservationResponse, PeriodicCollection,
     PeriodicCollectionResponse, PeriodicOperation, Schedule,
 };
-use proto::operator::{CollectorAnswer, Workflow};
+use proto::operator::{AskOutcome, CollectorAnswer, Workflow};
 use proto::topic::Topic;
 use uuid::Uuid;
 
@@ -104,23 +104,23 @@ impl Handle {
             let mut of_collector = CollectorAnswer {
                 component,
                 name,
-                outcome: "done".to_owned(),
+                outcome: AskOutcome::Done,
                 detail: None,
                 schedules: Vec::new(),
                 observations: Vec::new(),
             };
-            let (outcome, detail) = match answer.await {
-                Ok(Some(Ok(answer))) => match take(&mut of_collector, answer) {
-                    None => ("done", None),
-                    Some(fault) => ("refused", Some(shown(&fault.message))),
-                },
-                Ok(Some(Err(RequestError::Fault(fault)))) => ("refused", Some(shown(&fault.message))),
-                Ok(None) => ("offline", Some("the collector is not there; ask again when it is".to_owned())),
-                Ok(Some(Err(error))) => ("no-answer", Some(error.to_string())),
-                Err(error) => ("no-answer", Some(error.to_string())),
+            let failed = match answer.await {
+                Ok(Some(Ok(answer))) => {
+                    take(&mut of_collector, answer).map(|fault| (AskOutcome::Refused, shown(&fault.message)))
+                }
+                Ok(Some(Err(RequestError::Fault(fault)))) => Some((AskOutcome::Refused, shown(&fault.message))),
+                Ok(None) => Some((AskOutcome::Offline, "the collector is not there; ask again when it is".to_owned())),
+                Ok(Some(Err(error))) => Some((AskOutcome::NoAnswer, error.to_string())),
+                Err(error) => Some((AskOutcome::NoAnswer, error.to_string())),
             };
-            of_collector.outcome = outcome.to_owned();
-            of_collector.detail = detail;
+            if let Some((outcome, detail)) = failed {
+                (of_collector.outcome, of_collector.detail) = (outcome, Some(detail));
+            }
             answers.push(of_collector);
         }
         Ok(answers)

@@ -1,7 +1,7 @@
 //! Event-based collection (draft-ietf-sacm-arch-13 §6.4.1.4, spec proposal P-13): what a plan reads is
 //! reported in full once, then whatever changes. A core: time and findings come in from outside.
 //!
-//! Reports carry an epoch and a number without gaps, as SWIMA's do (RFC 8412 §3.4.1): when the process starts
+//! Reports carry an epoch and a number without gaps, as SWIMA's do (RFC 8412): when the process starts
 //! anew, or a report could not be kept for sending, a new epoch begins with a full report.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -153,12 +153,13 @@ impl Observations {
         due
     }
 
-    /// What of a look is to be reported: everything at the beginning of an epoch, then what changed.
-    pub fn changed(&mut self, identifier: &str, found: Vec<Found>, new_epoch: Uuid) -> Vec<Found> {
+    /// What of a look is to be reported, and whether it begins an epoch: everything then, later what changed.
+    pub fn changed(&mut self, identifier: &str, found: Vec<Found>, new_epoch: Uuid) -> (Vec<Found>, bool) {
         // Cancelled while it was looked at.
-        let Some(stream) = self.streams.get_mut(identifier) else { return Vec::new() };
+        let Some(stream) = self.streams.get_mut(identifier) else { return (Vec::new(), false) };
         stream.is_looking = false;
-        if stream.epoch.is_none() {
+        let is_baseline = stream.epoch.is_none();
+        if is_baseline {
             (stream.epoch, stream.sequence) = (Some(new_epoch), 0);
             stream.known.clear();
         }
@@ -177,7 +178,7 @@ impl Observations {
             })
             .collect();
         stream.reported = changed.iter().map(|(.., when)| *when).max().max(stream.reported);
-        changed
+        (changed, is_baseline)
     }
 
     /// A report is on its way.
@@ -212,11 +213,6 @@ impl Observations {
             sequence: stream.sequence,
             is_baseline,
         })
-    }
-
-    /// Whether the next report begins an epoch.
-    pub fn is_new(&self, identifier: &str) -> bool {
-        self.streams.get(identifier).is_none_or(|stream| stream.epoch.is_none())
     }
 
     /// A look failed, or a report could not be kept: a new epoch, so that nothing is missing unseen.
@@ -275,14 +271,15 @@ mod tests {
         let (_directory, mut observations) = fresh();
         assert_eq!(observations.due(at(0)).len(), 1);
         assert!(observations.due(at(100)).is_empty(), "it is still being looked at");
-        assert!(observations.is_new("files"));
-        assert_eq!(observations.changed("files", found(&[("a", "1"), ("b", "1")]), EPOCH).len(), 2);
+        let (first, is_baseline) = observations.changed("files", found(&[("a", "1"), ("b", "1")]), EPOCH);
+        assert_eq!((first.len(), is_baseline), (2, true));
         assert_eq!(observations.position("files", true).unwrap().sequence, 1);
         assert!(observations.due(at(9)).is_empty());
         assert_eq!(observations.due(at(10)).len(), 1);
-        assert!(observations.changed("files", found(&[("a", "1"), ("b", "1")]), Uuid::nil()).is_empty());
-        let changed = observations.changed("files", found(&[("a", "1"), ("b", "2")]), Uuid::nil());
+        assert!(observations.changed("files", found(&[("a", "1"), ("b", "1")]), Uuid::nil()).0.is_empty());
+        let (changed, is_baseline) = observations.changed("files", found(&[("a", "1"), ("b", "2")]), Uuid::nil());
         assert_eq!(changed.iter().map(|(object, ..)| object.0.as_str()).collect::<Vec<_>>(), ["b"]);
+        assert!(!is_baseline);
         let position = observations.position("files", false).unwrap();
         assert_eq!((position.epoch, position.sequence), (EPOCH, 2));
     }
@@ -294,8 +291,8 @@ mod tests {
         let looked = |second: i64, value: &str| {
             vec![(ObjectKey("a".to_owned()), Collected::nothing(Flag::DoesNotExist, value), at(second))]
         };
-        assert_eq!(observations.changed("files", looked(1_000, "1"), EPOCH)[0].2, at(1_000));
-        let second = observations.changed("files", looked(700, "2"), EPOCH);
+        assert_eq!(observations.changed("files", looked(1_000, "1"), EPOCH).0[0].2, at(1_000));
+        let (second, _) = observations.changed("files", looked(700, "2"), EPOCH);
         assert!(second[0].2 > at(1_000));
     }
 
@@ -307,9 +304,10 @@ mod tests {
         let report = MessageId(Uuid::nil());
         observations.sent("files", report);
         observations.settle("files", |_| true, |_| false);
-        assert!(!observations.is_new("files"));
+        assert!(!observations.changed("files", found(&[("a", "1")]), EPOCH).1);
         observations.settle("files", |_| false, |refused| refused == report);
-        assert!(observations.is_new("files"));
+        let (again, is_baseline) = observations.changed("files", found(&[("a", "1")]), Uuid::from_u128(2));
+        assert_eq!((again.len(), is_baseline), (1, true));
     }
 
     #[test]
@@ -318,12 +316,12 @@ mod tests {
         observations.due(at(0));
         observations.changed("files", found(&[("a", "1")]), EPOCH);
         observations.lost("files");
-        assert_eq!(observations.changed("files", found(&[("a", "1")]), Uuid::from_u128(2)).len(), 1);
+        assert_eq!(observations.changed("files", found(&[("a", "1")]), Uuid::from_u128(2)).0.len(), 1);
         assert_eq!(observations.position("files", true).unwrap().epoch, Uuid::from_u128(2));
         drop(observations);
         let mut observations = Observations::load(&directory.path().join("observations.json")).unwrap();
         assert_eq!(observations.due(at(1)).len(), 1, "it goes on by itself");
-        assert_eq!(observations.changed("files", found(&[("a", "1")]), Uuid::from_u128(3)).len(), 1);
+        assert_eq!(observations.changed("files", found(&[("a", "1")]), Uuid::from_u128(3)).0.len(), 1);
     }
 
     #[test]
@@ -347,7 +345,7 @@ mod tests {
         let (_directory, mut observations) = fresh();
         observations.due(at(0));
         observations.apply(request(ObservationOperation::Cancel, 1), ComponentId(Uuid::nil())).unwrap();
-        assert!(observations.changed("files", found(&[("a", "1")]), EPOCH).is_empty());
+        assert!(observations.changed("files", found(&[("a", "1")]), EPOCH).0.is_empty());
         assert_eq!(observations.position("files", true), None);
     }
 }

@@ -283,8 +283,7 @@ impl Worker {
         let found = Arc::clone(self).look(task.request.clone(), context, progress).await?;
         let mut observations = self.observations.lock().await;
         observations.settle(identifier, |id| self.bus.is_unacknowledged(id), |id| self.bus.was_given_up(id));
-        let is_baseline = observations.is_new(identifier);
-        let changed = observations.changed(identifier, found, Uuid::new_v4());
+        let (changed, is_baseline) = observations.changed(identifier, found, Uuid::new_v4());
         if changed.is_empty() {
             return Ok(());
         }

@@ -207,8 +207,8 @@ pub struct CollectorAnswer {
     pub component: ComponentId,
     /// What its operator calls it.
     pub name: String,
-    /// `done`, `refused`, `no-answer` or `offline`.
-    pub outcome: String,
+    /// What came of it.
+    pub outcome: AskOutcome,
     /// Why it was not done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
@@ -218,6 +218,32 @@ pub struct CollectorAnswer {
     /// Its observations, where they were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub observations: Vec<ObservationEntry>,
+}
+
+/// What came of asking one collector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AskOutcome {
+    /// It did it.
+    Done,
+    /// It said no.
+    Refused,
+    /// It did not answer in time.
+    NoAnswer,
+    /// It was not there to be asked.
+    Offline,
+}
+
+impl AskOutcome {
+    /// The outcome as it is spelled.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Refused => "refused",
+            Self::NoAnswer => "no-answer",
+            Self::Offline => "offline",
+        }
+    }
 }
 
 /// What a workflow does at the moment.

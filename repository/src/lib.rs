@@ -101,7 +101,7 @@ struct Repository {
 }
 
 impl Repository {
-    async fn take(&self, message: Authentic) {
+    async fn take(self: &Arc<Self>, message: Authentic) {
         let request = match ToRepository::decode(message.envelope()) {
             Ok(request) => request,
             Err(fault) => return self.refuse(&message, &fault),
@@ -122,7 +122,11 @@ impl Repository {
                     _ => Vec::new(),
                 };
                 let acknowledged = self.acknowledge(&message, stored);
-                self.tell_changes(&message, &changed).await;
+                if !changed.is_empty() {
+                    // A nudge: the next message does not wait for it.
+                    let (repository, context) = (Arc::clone(self), Context::of(message.envelope().transaction));
+                    tokio::spawn(async move { repository.tell_changes(context, &changed).await });
+                }
                 acknowledged
             }
             ToRepository::ChangesRequest(request) => {
@@ -179,11 +183,10 @@ impl Repository {
     }
 
     /// Says what changed; what is not said here is found by asking.
-    async fn tell_changes(&self, message: &Authentic, changed: &[u64]) {
+    async fn tell_changes(&self, context: Context, changed: &[u64]) {
         for number in changed.iter().take(CHANGES_TOLD_MAX) {
             match self.store.change(*number).await {
                 Ok(Some(change)) => {
-                    let context = Context::of(message.envelope().transaction);
                     if let Err(error) = self.bus.send(&Topic::Change(self.bus.own()), &change, context) {
                         tracing::warn!(error = %Chain(&error), "a change cannot be told");
                     }

@@ -51,7 +51,7 @@ impl<'store> Case<'store> {
     fn received(&self) -> Received {
         Received {
             sender: self.sender,
-            message: MessageId(Uuid::new_v4()),
+            message: MessageId(Uuid::now_v7()),
             transaction: self.transaction,
             received: Timestamp::now(),
         }
@@ -154,6 +154,11 @@ async fn only_who_speaks_for_an_endpoint_is_believed(store: &dyn Store) {
     let liar = Case { sender: ComponentId(Uuid::new_v4()), store, ..case };
     assert!(matches!(record(&liar).await, Err(StoreError::NotAssigned(_))));
     assert_eq!(case.value(None).await.unwrap().0, "a");
+    // What was said earlier and comes late changes nothing.
+    let earlier = Received { message: MessageId(Uuid::nil()), ..case.received() };
+    let nothing = Assignment { collector: case.sender, endpoints: Vec::new() };
+    store.assign(&[nothing], earlier).await.unwrap();
+    assert!(record(&case).await.is_ok());
     // Another collector takes the endpoint over, because the orchestrator says so.
     assign(liar.sender, vec![case.endpoint]).await;
     assert!(record(&liar).await.is_ok());

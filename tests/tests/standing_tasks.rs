@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use proto::message::{AttributeChange, ObservationOperation, PeriodicOperation, StreamState};
-use proto::operator::{Ask, CollectorAnswer, OperatorEvent, Workflow};
+use proto::operator::{Ask, AskOutcome, CollectorAnswer, OperatorEvent, Workflow};
 use service::shutdown::Stopper;
 use system_tests::{Installation, baseline, eventually, verdicts};
 use tempfile::TempDir;
@@ -86,12 +86,12 @@ async fn a_schedule_collects_by_itself_and_survives_its_collector() {
     let (installation, root, collector) = installation().await;
     assert!(!is_stored(&installation).await, "nothing was collected yet");
     let first = periodic(&installation, PeriodicOperation::Schedule, 3_600, true).await;
-    assert_eq!((first.outcome.as_str(), first.detail), ("done", None));
+    assert_eq!((first.outcome, first.detail), (AskOutcome::Done, None));
     eventually("the run at once is stored", async || is_stored(&installation).await.then_some(())).await;
     // The same again is taken, another with the same name is not.
-    assert_eq!(periodic(&installation, PeriodicOperation::Schedule, 3_600, true).await.outcome, "done");
+    assert_eq!(periodic(&installation, PeriodicOperation::Schedule, 3_600, true).await.outcome, AskOutcome::Done);
     let other = periodic(&installation, PeriodicOperation::Schedule, 60, true).await;
-    assert_eq!(other.outcome, "refused");
+    assert_eq!(other.outcome, AskOutcome::Refused);
     assert!(other.detail.unwrap().contains("in use"));
     collector.stop();
     let data = installation.data.path().join("small");
@@ -99,13 +99,13 @@ async fn a_schedule_collects_by_itself_and_survives_its_collector() {
     let _again = installation.start_collector("small", root.path(), None);
     let listed = eventually("the schedule is there again", async || {
         let listed = periodic(&installation, PeriodicOperation::List, 0, false).await;
-        (listed.outcome == "done").then_some(listed.schedules)
+        (listed.outcome == AskOutcome::Done).then_some(listed.schedules)
     })
     .await;
     assert_eq!(listed.iter().map(|entry| entry.collection_identifier.as_str()).collect::<Vec<_>>(), ["daily"]);
     // Once more before it ends: what is there by then is seen.
     mode(root.path(), 0o666);
-    assert_eq!(periodic(&installation, PeriodicOperation::Cancel, 0, true).await.outcome, "done");
+    assert_eq!(periodic(&installation, PeriodicOperation::Cancel, 0, true).await.outcome, AskOutcome::Done);
     eventually("the last run is stored", async || (!is_stored(&installation).await).then_some(())).await;
     assert!(periodic(&installation, PeriodicOperation::List, 0, false).await.schedules.is_empty());
 }
@@ -114,7 +114,7 @@ async fn a_schedule_collects_by_itself_and_survives_its_collector() {
 async fn a_file_that_changes_is_an_event_with_past_and_current_state() {
     let (installation, root, collector) = installation().await;
     let started = observation(&installation, ObservationOperation::Start, baseline(0)).await;
-    assert_eq!((started.outcome.as_str(), started.observations[0].poll_seconds), ("done", 1));
+    assert_eq!((started.outcome, started.observations[0].poll_seconds), (AskOutcome::Done, 1));
     eventually("everything is reported once", async || is_stored(&installation).await.then_some(())).await;
     let (streams, before) = changes(&installation).await;
     assert!(before.is_empty(), "the first report is no change: {before:?}");
@@ -153,7 +153,7 @@ async fn a_file_that_changes_is_an_event_with_past_and_current_state() {
     let (streams, _) = changes(&installation).await;
     let newest = streams.iter().find(|stream| stream.observation_identifier == "files").unwrap();
     assert_eq!((newest.epoch, newest.received), (stream.epoch, newest.highest));
-    assert_eq!(observation(&installation, ObservationOperation::Cancel, baseline(0)).await.outcome, "done");
+    assert_eq!(observation(&installation, ObservationOperation::Cancel, baseline(0)).await.outcome, AskOutcome::Done);
     assert!(observation(&installation, ObservationOperation::List, baseline(0)).await.observations.is_empty());
 }
 
@@ -169,8 +169,8 @@ async fn a_collector_that_is_away_is_named() {
         workflow: baseline(0),
     };
     let events = installation.ask(ask).await;
-    let outcome = |name: &str| answers(&events).iter().find(|answer| answer.name == name).unwrap().outcome.clone();
-    assert_eq!((outcome("small").as_str(), outcome("silent").as_str()), ("done", "no-answer"));
+    let outcome = |name: &str| answers(&events).iter().find(|answer| answer.name == name).unwrap().outcome;
+    assert_eq!((outcome("small"), outcome("silent")), (AskOutcome::Done, AskOutcome::NoAnswer));
     drop(silent);
 }
 

@@ -29,6 +29,15 @@ fn ended(events: &[OperatorEvent]) -> &TransactionView {
         .unwrap_or_else(|| panic!("the workflow ended: {events:?}"))
 }
 
+/// The endpoint that was evaluated.
+fn evaluated(events: &[OperatorEvent]) -> proto::id::EndpointId {
+    let summary = events.iter().find_map(|event| match event {
+        OperatorEvent::Summary(summary) => Some(summary),
+        _ => None,
+    });
+    summary.unwrap_or_else(|| panic!("an endpoint was evaluated: {events:?}")).endpoint
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_evaluation_through_the_whole_system_gives_the_verdicts_of_the_bare_engine() {
     let installation = Installation::complete().await;
@@ -298,13 +307,7 @@ async fn a_collector_cannot_put_verdicts_into_the_repository() {
     let installation = Installation::complete().await;
     let events = installation.ask(Ask::Evaluate(baseline(60))).await;
     let (transaction, before) = (ended(&events).transaction, verdicts(&events));
-    let endpoint = events
-        .iter()
-        .find_map(|event| match event {
-            OperatorEvent::Summary(summary) => Some(summary.endpoint),
-            _ => None,
-        })
-        .unwrap();
+    let endpoint = evaluated(&events);
     let liar = installation.scripted(ComponentType::PostureCollectionService, "liar").await;
     // The broker lets it publish on its own topic; what it says there is for receivers to refuse.
     let forged = proto::message::EvaluationResults {
@@ -353,13 +356,7 @@ async fn a_collector_is_believed_about_its_own_endpoint_only() {
     let installation = Installation::complete().await;
     let events = installation.ask(Ask::Evaluate(baseline(60))).await;
     let before = verdicts(&events);
-    let endpoint = events
-        .iter()
-        .find_map(|event| match event {
-            OperatorEvent::Summary(summary) => Some(summary.endpoint),
-            _ => None,
-        })
-        .unwrap();
+    let endpoint = evaluated(&events);
     let liar = installation.scripted(ComponentType::PostureCollectionService, "liar").await;
     let plan = scap::compile::compile(&scap::datastream::read(system_tests::BASELINE.to_vec()).unwrap(), None).unwrap();
     let report = |endpoint| CollectionResults {

@@ -2,7 +2,6 @@
 //! writes, read as observations, and observations written as characteristics.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::rc::Rc;
 
 use jiff::Timestamp;
@@ -353,17 +352,4 @@ fn write_entity(out: &mut XmlOut, prefix: &str, entity: &ItemEntity) {
         out.leaf("field", &attributes, field.value.as_deref().unwrap_or_default());
     }
     out.end();
-}
-
-/// Lines for a person: which objects found what.
-pub fn summary(evidence: &Evidence) -> String {
-    let mut flags: BTreeMap<&str, usize> = BTreeMap::new();
-    for observed in evidence.observations.values() {
-        *flags.entry(flag_words(observed.collected_object.flag)).or_default() += 1;
-    }
-    let mut text = String::new();
-    for (flag, count) in flags {
-        let _ = write!(text, "{}{count} {flag}", if text.is_empty() { "" } else { ", " });
-    }
-    text
 }

@@ -141,7 +141,7 @@ struct Compiler<'policy, 'tailored> {
     is_any_kind: bool,
     is_wanted: &'tailored dyn Fn(&str) -> bool,
     /// Rules that a requirement or a conflict has taken out: what comes later no longer sees them, so that of
-    /// two that exclude each other one stays (XCCDF 1.2 §7.2.3.2 goes through the benchmark in order).
+    /// two that exclude each other one stays, as in `oscap`.
     excluded: BTreeSet<&'policy str>,
     /// Objects to report that no test names.
     extra: BTreeSet<ObjectKey>,
@@ -173,19 +173,10 @@ impl<'policy, 'tailored> Compiler<'policy, 'tailored> {
 
     fn finish(mut self) -> Compiled {
         self.finish_report();
-        for ((href, number), document) in self.documents {
-            let values = self.bindings.get(&href).and_then(|all| all.get(number)).cloned().unwrap_or_default();
-            let found = |objects: BTreeMap<String, Result<ObjectKey, Cannot>>| {
-                objects.into_iter().filter_map(|(id, key)| Some((id, key.ok()?))).collect()
-            };
-            self.compiled.documents.push(DocumentPlan {
-                href,
-                values,
-                definitions: document.definitions,
-                tests: document.tests,
-                objects: found(document.objects),
-                variables: document.variables.into_iter().filter_map(|(id, key)| Some((id, key.ok()?))).collect(),
-            });
+        for ((href, _), document) in self.documents {
+            let objects = document.objects.into_iter().filter_map(|(id, key)| Some((id, key.ok()?))).collect();
+            let (definitions, tests) = (document.definitions, document.tests);
+            self.compiled.documents.push(DocumentPlan { href, definitions, tests, objects });
         }
         self.compiled
     }
@@ -207,7 +198,8 @@ impl<'policy, 'tailored> Compiler<'policy, 'tailored> {
                     }
                     let children = self.items(&group.items, is_selected, levels);
                     levels.truncate(depth);
-                    nodes.push(TreeNode::Group(group.common.weight, children));
+                    let weight = self.tailored.refined(&group.common).weight.unwrap_or(group.common.weight);
+                    nodes.push(TreeNode::Group(weight, children));
                 }
                 Item::Rule(rule) => {
                     let weight = self.tailored.refined(&rule.common).weight.unwrap_or(rule.common.weight);

@@ -72,10 +72,20 @@ struct Reference {
 /// Reads a policy from a data stream, plain or compressed. `Policy::problems` says what was left out.
 pub fn read(bytes: Vec<u8>) -> Result<Policy, ReadError> {
     let bytes = source::plain(bytes)?;
-    let mut parser = Parser::new(&bytes);
+    Ok(read_chosen(&bytes, &Choice::default())?.policy)
+}
+
+/// Reads what was chosen of a data stream collection (plain bytes), with where its parts come from.
+pub fn read_chosen(bytes: &[u8], choice: &Choice) -> Result<Bundle, ReadError> {
+    collection(&mut begin(bytes)?, choice)
+}
+
+/// A parser inside the collection.
+fn begin(bytes: &[u8]) -> Result<Parser<'_>, ReadError> {
+    let mut parser = Parser::new(bytes);
     let root = parser.root()?;
     match root.name.as_str() {
-        "data-stream-collection" => Ok(collection(&mut parser, &Choice::default())?.policy),
+        "data-stream-collection" => Ok(parser),
         "Benchmark" | "oval_definitions" => Err(ReadError::Incomplete(format!(
             "this is a stand-alone <{}>, not a data stream: compose a data stream from it and its checks first",
             root.name
@@ -84,16 +94,6 @@ pub fn read(bytes: Vec<u8>) -> Result<Policy, ReadError> {
             Err(ReadError::Incomplete(format!("<{other}> is not a SCAP source data stream (data-stream-collection)")))
         }
     }
-}
-
-/// Reads what was chosen of a data stream collection (plain bytes), with where its parts come from.
-pub fn read_chosen(bytes: &[u8], choice: &Choice) -> Result<Bundle, ReadError> {
-    let mut parser = Parser::new(bytes);
-    let root = parser.root()?;
-    if root.name != "data-stream-collection" {
-        return Err(ReadError::Incomplete(format!("<{}> is not a SCAP source data stream", root.name)));
-    }
-    collection(&mut parser, choice)
 }
 
 fn collection(parser: &mut Parser<'_>, choice: &Choice) -> Result<Bundle, ReadError> {
@@ -319,11 +319,7 @@ pub struct Part {
 
 /// The parts of the first data stream (or the one chosen), in order.
 pub fn parts(bytes: &[u8], choice: &Choice) -> Result<Vec<Part>, ReadError> {
-    let mut parser = Parser::new(bytes);
-    let root = parser.root()?;
-    if root.name != "data-stream-collection" {
-        return Err(ReadError::Incomplete(format!("<{}> is not a SCAP source data stream", root.name)));
-    }
+    let mut parser = begin(bytes)?;
     let mut references: BTreeMap<String, Reference> = BTreeMap::new();
     while let Step::Start(child) = parser.step_in()? {
         let is_chosen = child.name == "data-stream"

@@ -143,17 +143,7 @@ impl ObjectSource for Stored<'_> {
     }
 }
 
-/// What a test came to.
-#[derive(Debug, Clone)]
-struct Outcome {
-    truth: Truth,
-    items: Vec<Truth>,
-    found: Vec<String>,
-    expected: Vec<String>,
-    reasons: Vec<String>,
-}
-
-impl Outcome {
+impl TestDecision {
     fn because(truth: Truth, reason: impl Into<String>) -> Self {
         Self { reasons: vec![reason.into()], ..Self::plain(truth) }
     }
@@ -168,7 +158,7 @@ struct Evaluator<'run> {
     source: Stored<'run>,
     states: States<'run>,
     definitions: Vec<Option<Truth>>,
-    tests: Vec<Option<Rc<Outcome>>>,
+    tests: Vec<Option<Rc<TestDecision>>>,
     /// Definitions that are being decided, to see a cycle.
     open: Vec<usize>,
     oldest: Option<Timestamp>,
@@ -189,17 +179,9 @@ impl<'run> Evaluator<'run> {
     }
 
     fn decisions(self) -> Decisions {
-        let decision = |outcome: Rc<Outcome>| TestDecision {
-            truth: outcome.truth,
-            items: outcome.items.clone(),
-            found: outcome.found.clone(),
-            expected: outcome.expected.clone(),
-            reasons: outcome.reasons.clone(),
-        };
-        Decisions {
-            definitions: self.definitions,
-            tests: self.tests.into_iter().map(|outcome| outcome.map(decision)).collect(),
-        }
+        // Nobody else holds them any more.
+        let tests = self.tests.into_iter().map(|test| test.map(Rc::unwrap_or_clone)).collect();
+        Decisions { definitions: self.definitions, tests }
     }
 
     fn rule(&mut self, rule: &RulePlan) -> RuleResult {
@@ -365,14 +347,14 @@ impl<'run> Evaluator<'run> {
         if negate { truth.negated() } else { truth }
     }
 
-    fn test(&mut self, position: usize) -> Rc<Outcome> {
+    fn test(&mut self, position: usize) -> Rc<TestDecision> {
         if let Some(known) = &self.tests[position] {
             return Rc::clone(known);
         }
         let compiled = self.compiled;
         let test = &compiled.tests[position];
         let outcome = match &test.subject {
-            Err((truth, reason)) => Outcome::because(*truth, reason.clone()),
+            Err((truth, reason)) => TestDecision::because(*truth, reason.clone()),
             Ok((object, states)) => self.decide(test, object, states),
         };
         let outcome = Rc::new(outcome);
@@ -380,13 +362,13 @@ impl<'run> Evaluator<'run> {
         outcome
     }
 
-    fn decide(&mut self, test: &TestPlan, object: &ObjectKey, states: &[StateKey]) -> Outcome {
+    fn decide(&mut self, test: &TestPlan, object: &ObjectKey, states: &[StateKey]) -> TestDecision {
         let Some(observed) = self.source.evidence.observations.get(object) else {
-            return Outcome::because(Truth::Unknown, format!("not collected: {}", self.object_words(object)));
+            return TestDecision::because(Truth::Unknown, format!("not collected: {}", self.object_words(object)));
         };
         if self.source.evidence.collected_since.is_some_and(|since| observed.collected < since) {
             let text = format!("stale: collected {:.0}, too old for this evaluation", observed.collected);
-            return Outcome::because(Truth::Unknown, text);
+            return TestDecision::because(Truth::Unknown, text);
         }
         self.oldest = Some(self.oldest.map_or(observed.collected, |oldest| oldest.min(observed.collected)));
         let collected = Rc::clone(&observed.collected_object);
@@ -394,14 +376,16 @@ impl<'run> Evaluator<'run> {
         match collected.flag {
             // Whatever there is, or is not, is as wanted.
             Flag::Error | Flag::NotApplicable if test.existence == Existence::AnyExist && states.is_empty() => {
-                Outcome::plain(Truth::True)
+                TestDecision::plain(Truth::True)
             }
-            Flag::Error => Outcome::because(Truth::Error, reason("the object could not be collected")),
-            Flag::NotCollected => Outcome::because(Truth::Unknown, reason("not collected")),
-            Flag::NotApplicable => Outcome::because(Truth::NotApplicable, reason("not applicable on this endpoint")),
+            Flag::Error => TestDecision::because(Truth::Error, reason("the object could not be collected")),
+            Flag::NotCollected => TestDecision::because(Truth::Unknown, reason("not collected")),
+            Flag::NotApplicable => {
+                TestDecision::because(Truth::NotApplicable, reason("not applicable on this endpoint"))
+            }
             Flag::DoesNotExist => {
                 let truth = check::existence(test.existence, []);
-                let mut outcome = Outcome::plain(truth);
+                let mut outcome = TestDecision::plain(truth);
                 if truth == Truth::False {
                     outcome.found.push(format!("nothing: {}", self.object_words(object)));
                     outcome.expected = self.states_words(states).unwrap_or_else(|| vec!["that it exists".to_owned()]);
@@ -413,14 +397,14 @@ impl<'run> Evaluator<'run> {
         }
     }
 
-    fn decide_items(&mut self, test: &TestPlan, collected: &Collected, states: &[StateKey]) -> Outcome {
+    fn decide_items(&mut self, test: &TestPlan, collected: &Collected, states: &[StateKey]) -> TestDecision {
         let is_incomplete = collected.flag == Flag::Incomplete;
         let existence = if is_incomplete {
             incomplete_existence(test.existence, &collected.items)
         } else {
             check::existence(test.existence, collected.items.iter().map(|item| item.status))
         };
-        let mut outcome = Outcome::plain(existence);
+        let mut outcome = TestDecision::plain(existence);
         outcome.items = vec![Truth::NotEvaluated; collected.items.len()];
         if is_incomplete {
             outcome.reasons.clone_from(&collected.messages);

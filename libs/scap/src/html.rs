@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use proto::verdict::{RuleResult, Verdict};
+use proto::verdict::{RuleResult, Severity, Verdict};
 
 use crate::test_result::TestRun;
 
@@ -65,7 +65,7 @@ pub fn report(run: &TestRun<'_>) -> String {
     }
     page.push_str("</p>\n");
     let mut results: Vec<&RuleResult> = run.evaluation.results.iter().collect();
-    results.sort_by_key(|result| (rank(result.verdict), std::cmp::Reverse(result.severity)));
+    results.sort_by_key(|result| (rank(result.verdict), std::cmp::Reverse(weight(result.severity))));
     for result in results {
         row(&mut page, result);
     }
@@ -83,6 +83,16 @@ fn rank(verdict: Verdict) -> u8 {
         Verdict::Informational => 4,
         Verdict::Pass | Verdict::Fixed => 5,
         Verdict::NotApplicable | Verdict::NotSelected => 6,
+    }
+}
+
+/// A severity that nobody says is no high one.
+fn weight(severity: Severity) -> u8 {
+    match severity {
+        Severity::High => 3,
+        Severity::Medium => 2,
+        Severity::Low => 1,
+        Severity::Info | Severity::Unknown => 0,
     }
 }
 

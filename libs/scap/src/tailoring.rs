@@ -1,4 +1,4 @@
-//! XCCDF tailoring (XCCDF 1.2 §6.7): profiles of somebody else's, joined to a benchmark.
+//! XCCDF tailoring (XCCDF 1.2, `Tailoring`): profiles of somebody else's, joined to a benchmark.
 
 use crate::xccdf::{Benchmark, Profile};
 use crate::xccdf_reader;

@@ -1,4 +1,4 @@
-//! XCCDF 1.2 `TestResult` (§6.6.9): the verdicts of one endpoint, as other tools read them.
+//! XCCDF 1.2 `TestResult` (`xccdf_1.2.xsd`): the verdicts of one endpoint, as other tools read them.
 
 use jiff::Timestamp;
 use proto::observation::EndpointFacts;
@@ -67,7 +67,7 @@ impl TestRun<'_> {
             about.insert(0, ("href", self.href));
         }
         out.leaf("benchmark", &about, "");
-        out.leaf("title", &[], "OSCAP Scan Result by Muster");
+        out.leaf("title", &[], &format!("{}: what Muster found", benchmark.title));
         if self.compiled.profile.starts_with("xccdf_") {
             out.leaf("profile", &[("idref", &self.compiled.profile)], "");
         }

@@ -26,8 +26,8 @@ impl PostgresStore {
         let pool = PgPoolOptions::new().max_connections(8).connect_with(options).await.map_err(failed)?;
         let migrations = migrations![
             1 "init" "../../migrations/postgres/0001_init.sql",
-            2 "changes" "../../migrations/postgres/0002_changes.sql",
-            3 "assignments" "../../migrations/postgres/0003_assignments.sql",
+            2 "changes" "../../migrations/both/0002_changes.sql",
+            3 "assignments" "../../migrations/both/0003_assignments.sql",
         ];
         Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Self::over(pool))

@@ -218,6 +218,19 @@ impl Store for SqlStore {
         }
         for assignment in assignments {
             let collector = assignment.collector.to_string();
+            // Message ids are in the order of their making (UUIDv7); messages may overtake each other.
+            let told = sqlx::query(
+                "INSERT INTO assignment_told (collector, message) VALUES ($1, $2) \
+                 ON CONFLICT (collector) DO UPDATE SET message = excluded.message \
+                 WHERE excluded.message > assignment_told.message",
+            )
+            .bind(&collector)
+            .bind(from.message.to_string())
+            .execute(&mut *tx)
+            .await?;
+            if told.rows_affected() == 0 {
+                continue;
+            }
             sqlx::query("DELETE FROM assignment WHERE collector = $1").bind(&collector).execute(&mut *tx).await?;
             for endpoint in &assignment.endpoints {
                 sqlx::query(

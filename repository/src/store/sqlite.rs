@@ -41,8 +41,8 @@ impl SqliteStore {
             .map_err(failed)?;
         let migrations = migrations![
             1 "init" "../../migrations/sqlite/0001_init.sql",
-            2 "changes" "../../migrations/sqlite/0002_changes.sql",
-            3 "assignments" "../../migrations/sqlite/0003_assignments.sql",
+            2 "changes" "../../migrations/both/0002_changes.sql",
+            3 "assignments" "../../migrations/both/0003_assignments.sql",
         ];
         Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Self::over(pool))

@@ -95,15 +95,9 @@ pub(crate) struct UpArgs {
 /// What a workflow is about.
 #[derive(Debug, Args)]
 pub(crate) struct WorkflowArgs {
-    /// The policy's name.
-    #[arg(long, default_value = orchestrator::BASELINE)]
-    pub(crate) policy: String,
-    /// A profile, by its id or the end of it.
-    #[arg(long)]
-    pub(crate) profile: Option<String>,
-    /// Endpoints by label or name; without, all.
-    #[arg(long = "target", value_name = "ENDPOINT")]
-    pub(crate) targets: Vec<String>,
+    /// What, and where.
+    #[command(flatten)]
+    pub(crate) task: TaskArgs,
     /// Ask all collectors by one broadcast.
     #[arg(long)]
     pub(crate) broadcast: bool,

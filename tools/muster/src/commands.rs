@@ -11,7 +11,7 @@ use proto::operator::{Ask, OperatorEvent, TransactionView, Workflow};
 use proto::verdict::{EvaluationSummary, RuleResult, Verdict};
 use serde_json::json;
 
-use crate::cli::{self, Cli, Command, Output, PolicyCommand, TokenCommand, WorkflowArgs};
+use crate::cli::{self, Cli, Command, Output, PolicyCommand, TaskArgs, TokenCommand, WorkflowArgs};
 use crate::show::{self, Progress};
 use crate::{client, drop_in, exit, tasks, up};
 
@@ -31,7 +31,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Roster => roster(&data, output).await,
         Command::Collect(args) => collect(&data, &args, output).await,
         Command::Evaluate(args) => {
-            let workflow = Workflow { is_stored_only: args.stored, ..workflow(&args.workflow) };
+            let workflow = Workflow { is_stored_only: args.stored, ..followed(&args.workflow) };
             evaluate(&data, workflow, output).await
         }
         Command::Results(args) => results(&data, args.verdicts, output).await,
@@ -71,15 +71,20 @@ pub(crate) async fn one(data: &Path, ask: Ask, content: &[u8]) -> anyhow::Result
     Ok(first.unwrap_or(OperatorEvent::Done))
 }
 
-fn workflow(args: &WorkflowArgs) -> Workflow {
+/// What an operator asks for of a policy's objects.
+pub(crate) fn workflow(task: &TaskArgs) -> Workflow {
     Workflow {
-        policy: args.policy.clone(),
-        profile: args.profile.clone(),
-        targets: args.targets.clone(),
+        policy: task.policy.clone(),
+        profile: task.profile.clone(),
+        targets: task.targets.clone(),
         is_stored_only: false,
-        is_broadcast: args.broadcast,
-        timeout_seconds: args.timeout,
+        is_broadcast: false,
+        timeout_seconds: 0,
     }
+}
+
+fn followed(args: &WorkflowArgs) -> Workflow {
+    Workflow { is_broadcast: args.broadcast, timeout_seconds: args.timeout, ..workflow(&args.task) }
 }
 
 async fn status(data: &Path, output: Output) -> anyhow::Result<u8> {
@@ -185,7 +190,7 @@ fn complain(view: &TransactionView) {
 }
 
 async fn collect(data: &Path, args: &WorkflowArgs, output: Output) -> anyhow::Result<u8> {
-    let gathered = follow(data, Ask::Collect(workflow(args)), output).await?;
+    let gathered = follow(data, Ask::Collect(followed(args)), output).await?;
     let view = gathered.ended.context("the workflow did not end")?;
     if output == Output::Json {
         show::json(&view)?;

@@ -72,6 +72,11 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// What a document is: the name of its root element.
+fn root_name(bytes: &[u8]) -> anyhow::Result<String> {
+    Ok(scap::xml::Parser::new(bytes).root()?.name)
+}
+
 /// Where the endpoint's files are: `OSCAP_PROBE_ROOT`, as `oscap` takes it, or `/`.
 fn root() -> PathBuf {
     std::env::var_os("OSCAP_PROBE_ROOT")

@@ -6,10 +6,10 @@ use std::path::Path;
 use anyhow::bail;
 use proto::message::{AttributeChange, ObjectState, ObservationOperation, PeriodicOperation, StreamState};
 use proto::observation::Item;
-use proto::operator::{Ask, CollectorAnswer, OperatorEvent, Workflow};
+use proto::operator::{Ask, AskOutcome, CollectorAnswer, OperatorEvent, Workflow};
 
 use crate::cli::{ChangesArgs, ObserveCommand, Output, ScheduleCommand, TaskArgs};
-use crate::commands::{endpoint_names, one};
+use crate::commands::{endpoint_names, one, workflow};
 use crate::{client, exit, show};
 
 /// Characters of one value on a line for people.
@@ -17,19 +17,8 @@ const VALUE_CHARS_MAX: usize = 60;
 /// Items of one side of a change, for people.
 const ITEMS_SHOWN_MAX: usize = 5;
 
-fn workflow(task: TaskArgs) -> Workflow {
-    Workflow {
-        policy: task.policy,
-        profile: task.profile,
-        targets: task.targets,
-        is_stored_only: false,
-        is_broadcast: false,
-        timeout_seconds: 0,
-    }
-}
-
 fn nothing_but(targets: Vec<String>) -> Workflow {
-    workflow(TaskArgs { policy: String::new(), profile: None, targets })
+    workflow(&TaskArgs { policy: String::new(), profile: None, targets })
 }
 
 /// `muster schedule`
@@ -43,7 +32,7 @@ pub(crate) async fn schedule(data: &Path, command: ScheduleCommand, output: Outp
     };
     let (ask, is_list) = match command {
         ScheduleCommand::Add { identifier, every, now, task } => {
-            (ask(PeriodicOperation::Schedule, identifier, every, now, workflow(task)), false)
+            (ask(PeriodicOperation::Schedule, identifier, every, now, workflow(&task)), false)
         }
         ScheduleCommand::Cancel { identifier, last, targets } => {
             (ask(PeriodicOperation::Cancel, identifier, 0, last, nothing_but(targets)), false)
@@ -65,7 +54,7 @@ pub(crate) async fn observe(data: &Path, command: ObserveCommand, output: Output
     };
     let (ask, is_list) = match command {
         ObserveCommand::Start { identifier, poll, task } => {
-            (ask(ObservationOperation::Start, identifier, poll, workflow(task)), false)
+            (ask(ObservationOperation::Start, identifier, poll, workflow(&task)), false)
         }
         ObserveCommand::Cancel { identifier, targets } => {
             (ask(ObservationOperation::Cancel, identifier, None, nothing_but(targets)), false)
@@ -79,18 +68,18 @@ pub(crate) async fn observe(data: &Path, command: ObserveCommand, output: Output
 
 async fn show_answers(data: &Path, ask: Ask, is_list: bool, output: Output) -> anyhow::Result<u8> {
     let OperatorEvent::Collectors(answers) = one(data, ask, &[]).await? else { bail!("unexpected answer") };
-    let is_done = answers.iter().all(|answer| answer.outcome == "done");
+    let is_done = answers.iter().all(|answer| answer.outcome == AskOutcome::Done);
     if output == Output::Json {
         show::json(&answers)?;
     } else {
-        for answer in answers.iter().filter(|answer| answer.outcome != "done") {
+        for answer in answers.iter().filter(|answer| answer.outcome != AskOutcome::Done) {
             let detail = answer.detail.as_deref().unwrap_or_default();
-            show::note(format!("{} ({}): {}: {detail}", answer.name, answer.component, answer.outcome));
+            show::note(format!("{} ({}): {}: {detail}", answer.name, answer.component, answer.outcome.as_str()));
         }
         if is_list {
             list(&answers);
         } else {
-            let done = answers.iter().filter(|answer| answer.outcome == "done").count();
+            let done = answers.iter().filter(|answer| answer.outcome == AskOutcome::Done).count();
             show::line(format!("done at {done} of {} collectors", answers.len()));
             if let Some(entry) = answers.iter().flat_map(|answer| &answer.observations).next() {
                 show::line(format!("watched by looking every {} s", entry.poll_seconds));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ::oval::check::Truth;
-use proto::plan::{Check, CollectionPlan, Existence, ObjectKey, Operator, StateKey, VariableKey};
+use proto::plan::{Check, CollectionPlan, Existence, ObjectKey, Operator, StateKey};
 use proto::verdict::Severity;
 
 use crate::oval::Class;
@@ -33,16 +33,12 @@ pub struct Compiled {
 pub struct DocumentPlan {
     /// Its href in the policy.
     pub href: String,
-    /// The values of its external variables.
-    pub values: BTreeMap<String, Vec<String>>,
     /// Definitions by id.
     pub definitions: BTreeMap<String, usize>,
     /// Tests by id.
     pub tests: BTreeMap<String, usize>,
     /// Objects by id.
     pub objects: BTreeMap<String, ObjectKey>,
-    /// Variables by id.
-    pub variables: BTreeMap<String, VariableKey>,
 }
 
 /// A rule, ready to be decided.

@@ -9,7 +9,7 @@ use scap::datastream::{self, Bundle, Choice};
 use scap::documents::{read_benchmark, read_oval};
 use scap::xml_slice;
 
-use super::{InfoArgs, read, write};
+use super::{InfoArgs, read, root_name, write};
 use crate::{exit, show};
 
 /// `muster scap ds`
@@ -77,7 +77,7 @@ pub(crate) fn info(args: &InfoArgs) -> anyhow::Result<u8> {
     let bytes = read(&args.file)?;
     let failed = || format!("cannot read {}", args.file.display());
     // What it is, by its root element.
-    let root = xml_root(&bytes).with_context(failed)?;
+    let root = root_name(&bytes).with_context(failed)?;
     let bundle = match root.as_str() {
         "data-stream-collection" => datastream::read_chosen(&bytes, &Choice::default()).with_context(failed)?,
         "Benchmark" => read_benchmark(&bytes, &mut |_| None).with_context(failed)?,
@@ -132,8 +132,4 @@ fn describe(args: &InfoArgs, root: &str, bundle: &Bundle, bytes: &[u8]) -> anyho
         show::note(format!("WARNING: {problem}"));
     }
     Ok(exit::DONE)
-}
-
-fn xml_root(bytes: &[u8]) -> anyhow::Result<String> {
-    Ok(scap::xml::Parser::new(bytes).root()?.name)
 }

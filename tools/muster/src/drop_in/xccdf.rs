@@ -1,6 +1,6 @@
 //! `muster scap xccdf`: eval.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -18,7 +18,7 @@ use scap::test_result::TestRun;
 use scap::xml_out::XmlOut;
 use scap::{arf, html, tailoring, xml_slice};
 
-use super::{Validation, read, root, write};
+use super::{Validation, read, root, root_name, write};
 use crate::{exit, show};
 
 /// `muster scap xccdf`
@@ -116,7 +116,7 @@ struct Source {
     bytes: Vec<u8>,
     is_data_stream: bool,
     /// Documents beside a stand-alone benchmark, by href.
-    files: std::collections::BTreeMap<String, Vec<u8>>,
+    files: BTreeMap<String, Vec<u8>>,
 }
 
 impl Source {
@@ -129,9 +129,8 @@ impl Source {
             benchmark: args.benchmark_id.clone(),
             tailoring: args.tailoring_id.clone(),
         };
-        let mut files = std::collections::BTreeMap::new();
-        let head = String::from_utf8_lossy(&bytes[..bytes.len().min(4096)]);
-        let is_data_stream = head.contains("data-stream-collection");
+        let mut files = BTreeMap::new();
+        let is_data_stream = root_name(&bytes).with_context(failed)? == "data-stream-collection";
         let mut bundle = if is_data_stream {
             datastream::read_chosen(&bytes, &choice).with_context(failed)?
         } else {
@@ -155,29 +154,22 @@ impl Source {
 
     /// The text of the benchmark, or of one of its OVAL documents by component or href.
     fn text(&self, part: Option<&str>) -> anyhow::Result<String> {
-        let beside = part.and_then(|href| self.files.get(href));
-        let cut = match (self.is_data_stream, part) {
-            (true, Some(_)) if beside.is_some() => xml_slice::element(beside.map_or(&[], Vec::as_slice), None)?,
-            (true, None) => xml_slice::element(&self.bytes, Some(&self.bundle.benchmark_component))?,
-            (true, Some(component)) => xml_slice::element(&self.bytes, Some(component))?,
-            (false, None) => xml_slice::element(&self.bytes, None)?,
-            (false, Some(href)) => match self.files.get(href) {
-                Some(bytes) => xml_slice::element(bytes, None)?,
-                None => None,
+        let (bytes, component) = match part {
+            Some(part) => match self.files.get(part) {
+                Some(file) => (file, None),
+                None => (&self.bytes, Some(part)),
             },
+            None if self.is_data_stream => (&self.bytes, Some(self.bundle.benchmark_component.as_str())),
+            None => (&self.bytes, None),
         };
+        let cut = xml_slice::element(bytes, component)?;
         cut.with_context(|| format!("`{}` is not there", part.unwrap_or("the benchmark")))
     }
 }
 
 /// A document named by a benchmark: one of those given, else the file beside it. A path that leads out of
 /// the benchmark's directory is not followed.
-fn beside(
-    benchmark: &Path,
-    href: &str,
-    given: &[PathBuf],
-    files: &mut std::collections::BTreeMap<String, Vec<u8>>,
-) -> Option<Vec<u8>> {
+fn beside(benchmark: &Path, href: &str, given: &[PathBuf], files: &mut BTreeMap<String, Vec<u8>>) -> Option<Vec<u8>> {
     let relative = Path::new(href.trim_start_matches("file://"));
     let is_inside = relative.components().all(|part| matches!(part, std::path::Component::Normal(_)));
     // The whole path, or the name where it is the only one.

@@ -4,3 +4,9 @@ CREATE TABLE assignment (
     collector TEXT NOT NULL
 );
 CREATE INDEX assignment_collector ON assignment (collector);
+
+-- The newest message about a collector: an older one that comes late changes nothing.
+CREATE TABLE assignment_told (
+    collector TEXT PRIMARY KEY,
+    message TEXT NOT NULL
+);
