@@ -17,20 +17,17 @@ use ::oval::compare::compare;
 
 mod plans;
 mod platforms;
-mod tailored;
 
 pub use plans::{
     CheckPlan, Compiled, CriteriaPlan, DefinitionPlan, DocumentPlan, PlatformPlan, RulePlan, TestPlan, TreeNode,
 };
 
-pub use tailored::EVERY_RULE;
-use tailored::Tailored;
-
 use crate::cpe;
 use crate::limits::REFERENCE_DEPTH_MAX;
 use crate::oval::{Class, Criteria, Criterion, OvalDefinitions, OvalSet, OvalVariableSource};
 use crate::policy::{Policy, PolicyError};
-use crate::xccdf::{self, Common, ComplexCheck, ComplexPart, Item, Role, Rule, TextPart};
+use crate::tailored::{EVERY_RULE, Tailored};
+use crate::xccdf::{self, Common, ComplexCheck, ComplexPart, Item, Role, Rule};
 
 /// Why something cannot be compiled.
 #[derive(Debug, Clone)]
@@ -156,6 +153,7 @@ impl<'policy, 'tailored> Compiler<'policy, 'tailored> {
             bindings: BTreeMap::new(),
             compiled: Compiled {
                 profile,
+                values: tailored.values(),
                 collection: CollectionPlan { version: PLAN_VERSION, ..CollectionPlan::default() },
                 rules: Vec::new(),
                 tree: Vec::new(),
@@ -240,7 +238,7 @@ impl<'policy, 'tailored> Compiler<'policy, 'tailored> {
         let chosen = chosen_check(rule, refined.selector.as_deref().unwrap_or_default());
         let chosen = chosen.filter(|_| rule.complex_check.is_none());
         RulePlan {
-            chosen: chosen.map(|at| (at, self.content_of(&rule.checks[at]).unwrap_or_default())),
+            chosen: chosen.map(|at| (at, self.policy.content_of(&rule.checks[at]).unwrap_or_default())),
             id: rule.common.id.clone(),
             title: rule.common.title.clone(),
             severity: refined.severity.unwrap_or(rule.severity),
@@ -253,14 +251,8 @@ impl<'policy, 'tailored> Compiler<'policy, 'tailored> {
         }
     }
 
-    fn fix_text(&self, parts: &[TextPart]) -> String {
-        let mut text = String::new();
-        for part in parts {
-            match part {
-                TextPart::Text(plain) => text.push_str(plain),
-                TextPart::Sub(value) => text.push_str(&self.tailored.value(value).unwrap_or_default().join(", ")),
-            }
-        }
+    fn fix_text(&self, parts: &[xccdf::TextPart]) -> String {
+        let text = self.tailored.text(parts);
         let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         lines.join("\n")
     }
@@ -295,7 +287,7 @@ impl<'policy, 'tailored> Compiler<'policy, 'tailored> {
     }
 
     fn check(&mut self, check: &'policy xccdf::Check) -> CheckPlan {
-        if let Some((href, name)) = self.content_of(check).and_then(|at| check.content.get(at))
+        if let Some((href, name)) = self.policy.content_of(check).and_then(|at| check.content.get(at))
             && let Some(document) = self.policy.oval.get(href)
         {
             let context = self.context(href, &check.exports);
@@ -312,14 +304,6 @@ impl<'policy, 'tailored> Compiler<'policy, 'tailored> {
             .map(|(href, name)| format!("{} in {href}", name.as_deref().unwrap_or("all definitions")))
             .collect();
         CheckPlan::NotChecked(format!("the check is not in the data stream: {}", wanted.join(", ")))
-    }
-
-    /// The first content of a check that is there.
-    fn content_of(&self, check: &xccdf::Check) -> Option<usize> {
-        check.content.iter().position(|(href, name)| {
-            let document = self.policy.oval.get(href);
-            document.is_some_and(|oval| name.as_ref().is_none_or(|name| oval.definitions.contains_key(name)))
-        })
     }
 
     /// The context of a document in which these values are exported.

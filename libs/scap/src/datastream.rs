@@ -80,12 +80,20 @@ pub fn read_chosen(bytes: &[u8], choice: &Choice) -> Result<Bundle, ReadError> {
     collection(&mut begin(bytes)?, choice)
 }
 
-/// A parser inside the collection.
+/// A parser inside the collection, which may stand in an ARF.
 fn begin(bytes: &[u8]) -> Result<Parser<'_>, ReadError> {
     let mut parser = Parser::new(bytes);
     let root = parser.root()?;
     match root.name.as_str() {
         "data-stream-collection" => Ok(parser),
+        // A result data stream holds what was asked.
+        "asset-report-collection" => loop {
+            match parser.step_in() {
+                Ok(Step::Start(start)) if start.name == "data-stream-collection" => return Ok(parser),
+                Ok(_) => {}
+                Err(_) => return Err(ReadError::Incomplete("this ARF has no source data stream in it".to_owned())),
+            }
+        },
         "Benchmark" | "oval_definitions" => Err(ReadError::Incomplete(format!(
             "this is a stand-alone <{}>, not a data stream: compose a data stream from it and its checks first",
             root.name

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::cpe::Platforms;
 use crate::limits::SOURCE_BYTES_MAX;
 use crate::oval::OvalDefinitions;
-use crate::xccdf::{Benchmark, Profile};
+use crate::xccdf::{Benchmark, Check, Profile};
 
 /// The version of the format of [`Policy::to_bytes`].
 pub const POLICY_VERSION: u32 = 1;
@@ -98,6 +98,14 @@ impl Policy {
             return Err(PolicyError::Version(version));
         }
         serde_json::from_slice::<Stored<Self>>(&plain).map(|stored| stored.policy).map_err(damaged)
+    }
+
+    /// The first content of a check that is there, by position.
+    pub fn content_of(&self, check: &Check) -> Option<usize> {
+        check.content.iter().position(|(href, name)| {
+            let document = self.oval.get(href);
+            document.is_some_and(|oval| name.as_ref().is_none_or(|name| oval.definitions.contains_key(name)))
+        })
     }
 
     /// The profile with that id, or the only one whose id ends so.

@@ -1,19 +1,26 @@
-//! XCCDF 1.2 `TestResult` (`xccdf_1.2.xsd`): the verdicts of one endpoint, as other tools read them.
+//! XCCDF `TestResult` (`xccdf_1.2.xsd`): the verdicts of one endpoint, as other tools write and read them.
 
 use jiff::Timestamp;
 use proto::observation::EndpointFacts;
-use proto::verdict::{RuleResult, Verdict};
+use proto::verdict::{RuleResult, Sense, Verdict};
 
 use std::collections::BTreeMap;
 
 use crate::compile::{Compiled, RulePlan};
 use crate::evaluate::Evaluation;
 use crate::policy::Policy;
-use crate::xccdf::{Check, Role, Rule};
+use crate::xccdf::{Check, ComplexCheck, ComplexPart, Role, Rule};
+use crate::xccdf_reader;
+use crate::xml::{Node, Parser, Step, XmlError};
 use crate::xml_out::XmlOut;
 
 /// The namespace of XCCDF 1.2.
 pub const XCCDF_12: &str = "http://checklists.nist.gov/xccdf/1.2";
+
+/// How a message begins that tells what was found.
+const FOUND: &str = "found: ";
+/// How a message begins that tells what was expected.
+const EXPECTED: &str = "expected: ";
 
 /// What a result is about.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +67,7 @@ impl TestRun<'_> {
             ("test-system", concat!("cpe:/a:muster:muster:", env!("CARGO_PKG_VERSION"))),
         ];
         // Its own namespace: the document around it may have any prefix.
-        attributes.insert(0, ("xmlns", XCCDF_12));
+        attributes.insert(0, ("xmlns", benchmark.namespace.as_str()));
         out.start("TestResult", &attributes);
         let mut about = vec![("id", benchmark.id.as_str())];
         if !self.href.is_empty() {
@@ -81,6 +88,18 @@ impl TestRun<'_> {
             out.leaf("fact", &[("name", name), ("type", "string")], value);
         }
         out.end();
+        for (id, values) in &self.compiled.values {
+            // What has been used, for those who mend by this result.
+            if let [value] = values.as_slice() {
+                out.leaf("set-value", &[("idref", id)], value);
+            } else if benchmark.namespace == XCCDF_12 {
+                out.start("set-complex-value", &[("idref", id)]);
+                for value in values {
+                    out.leaf("item", &[], value);
+                }
+                out.end();
+            }
+        }
         let rules: BTreeMap<&str, &Rule> =
             benchmark.rules().into_iter().map(|rule| (rule.common.id.as_str(), rule)).collect();
         let decided: BTreeMap<&str, &RuleResult> =
@@ -120,19 +139,44 @@ impl TestRun<'_> {
         for (system, name) in rule.map(|rule| rule.idents.as_slice()).unwrap_or_default() {
             out.leaf("ident", &[("system", system)], name);
         }
-        for reason in result.map(|result| result.reasons.as_slice()).unwrap_or_default() {
-            out.leaf("message", &[("severity", "info")], reason);
+        if let Some(result) = result {
+            for (kind, lines) in [("", &result.reasons), (FOUND, &result.found), (EXPECTED, &result.expected)] {
+                for line in lines {
+                    out.leaf("message", &[("severity", "info")], &format!("{kind}{line}"));
+                }
+            }
         }
         if verdict != Verdict::NotSelected
-            && let Some((rule, (check, content))) = rule.zip(plan.chosen)
+            && let Some(rule) = rule
         {
-            self.check(out, &rule.checks[check], content);
+            match (&rule.complex_check, plan.chosen) {
+                (Some(complex), _) => self.complex_check(out, complex),
+                (None, Some((check, content))) => self.check(out, &rule.checks[check], content),
+                (None, None) => {}
+            }
+        }
+        out.end();
+    }
+
+    fn complex_check(&self, out: &mut XmlOut, complex: &ComplexCheck) {
+        let operator = if complex.is_and { "AND" } else { "OR" };
+        let negate = if complex.negate { "true" } else { "false" };
+        out.start("complex-check", &[("operator", operator), ("negate", negate)]);
+        for part in &complex.parts {
+            match part {
+                ComplexPart::Check(check) => self.check(out, check, self.policy.content_of(check).unwrap_or_default()),
+                ComplexPart::Complex(inner) => self.complex_check(out, inner),
+            }
         }
         out.end();
     }
 
     fn check(&self, out: &mut XmlOut, check: &Check, content: usize) {
-        out.start("check", &[("system", &check.system)]);
+        let mut attributes = vec![("system", check.system.as_str())];
+        if check.negate {
+            attributes.push(("negate", "true"));
+        }
+        out.start("check", &attributes);
         for (value, name) in &check.exports {
             out.leaf("check-export", &[("export-name", name), ("value-id", value)], "");
         }
@@ -157,4 +201,97 @@ fn number(value: f64) -> String {
 
 fn time(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S+00:00").to_string()
+}
+
+/// A `TestResult` that was read.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TestResult {
+    /// Its id.
+    pub id: String,
+    /// The profile that it is about.
+    pub profile: Option<String>,
+    /// What was looked at.
+    pub targets: Vec<String>,
+    /// `end-time`, as it is written.
+    pub ended: String,
+    /// The values that were used.
+    pub values: BTreeMap<String, Vec<String>>,
+    /// The rules, without titles: those are in the benchmark.
+    pub results: Vec<RuleResult>,
+    /// The first score, of 100.
+    pub score: Option<f64>,
+}
+
+/// Reads every `TestResult` of a document, whatever is around it: XCCDF or ARF.
+pub fn read(bytes: &[u8]) -> Result<Vec<TestResult>, XmlError> {
+    let mut parser = Parser::new(bytes);
+    let root = parser.root()?;
+    if root.name == "TestResult" {
+        return Ok(vec![of_node(&parser.subtree(root)?)]);
+    }
+    let mut results = Vec::new();
+    let mut depth = 1;
+    while depth > 0 {
+        match parser.step_in()? {
+            Step::Start(start) if start.name == "TestResult" => results.push(of_node(&parser.subtree(start)?)),
+            Step::Start(_) => depth += 1,
+            Step::End => depth -= 1,
+        }
+    }
+    Ok(results)
+}
+
+fn of_node(node: &Node) -> TestResult {
+    let mut result = TestResult {
+        id: node.attribute("id").unwrap_or_default().to_owned(),
+        ended: node.attribute("end-time").unwrap_or_default().to_owned(),
+        ..TestResult::default()
+    };
+    for element in node.elements() {
+        match element.name.as_str() {
+            "profile" => result.profile = element.attribute("idref").map(str::to_owned),
+            "target" => result.targets.push(element.text().trim().to_owned()),
+            "set-value" => {
+                let id = element.attribute("idref").unwrap_or_default().to_owned();
+                result.values.insert(id, vec![element.text()]);
+            }
+            "set-complex-value" => {
+                let id = element.attribute("idref").unwrap_or_default().to_owned();
+                result.values.insert(id, element.elements().map(Node::text).collect());
+            }
+            "rule-result" => result.results.push(rule_result(element)),
+            "score" if result.score.is_none() => {
+                let number = |text: &str| text.trim().parse::<f64>().ok().filter(|number| number.is_finite());
+                let maximum = element.attribute("maximum").and_then(number).filter(|maximum| *maximum > 0.0);
+                result.score = number(&element.text()).map(|score| score * 100.0 / maximum.unwrap_or(100.0));
+            }
+            _ => {}
+        }
+    }
+    result
+}
+
+fn rule_result(node: &Node) -> RuleResult {
+    let text = node.element("result").map(Node::text).unwrap_or_default();
+    let mut result = RuleResult {
+        rule: node.attribute("idref").unwrap_or_default().to_owned(),
+        title: String::new(),
+        severity: node.attribute("severity").map(xccdf_reader::severity).unwrap_or_default(),
+        verdict: Verdict::parse(text.trim()).unwrap_or(Verdict::Unknown),
+        sense: Sense::Compliance,
+        found: Vec::new(),
+        expected: Vec::new(),
+        reasons: Vec::new(),
+        fix: None,
+        objects: Vec::new(),
+    };
+    for message in node.elements().filter(|element| element.name == "message") {
+        let text = message.text();
+        match (text.strip_prefix(FOUND), text.strip_prefix(EXPECTED)) {
+            (Some(found), _) => result.found.push(found.to_owned()),
+            (_, Some(expected)) => result.expected.push(expected.to_owned()),
+            (None, None) => result.reasons.push(text),
+        }
+    }
+    result
 }

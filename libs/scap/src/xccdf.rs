@@ -8,12 +8,18 @@ use serde::{Deserialize, Serialize};
 /// `Benchmark`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Benchmark {
+    /// The namespace that it is written in: XCCDF 1.2's or 1.1's.
+    #[serde(default)]
+    pub namespace: String,
     /// Its id.
     pub id: String,
     /// Its title.
     pub title: String,
     /// Its version.
     pub version: String,
+    /// What it is for.
+    #[serde(default)]
+    pub description: Vec<TextPart>,
     /// The scoring models that it asks for; empty: the default.
     #[serde(default)]
     pub models: Vec<String>,
@@ -21,6 +27,9 @@ pub struct Benchmark {
     pub platforms: Vec<String>,
     /// Groups and rules, in order.
     pub items: Vec<Item>,
+    /// `plain-text`, by id.
+    #[serde(default)]
+    pub plain_texts: BTreeMap<String, String>,
     /// By id.
     pub values: BTreeMap<String, Value>,
     /// In order.
@@ -45,6 +54,9 @@ pub struct Common {
     pub cluster: Option<String>,
     /// Its title.
     pub title: String,
+    /// What it is about.
+    #[serde(default)]
+    pub description: Vec<TextPart>,
     /// Whether it is selected when no profile says otherwise.
     pub selected: bool,
     /// Its weight in the score.
@@ -81,6 +93,9 @@ pub struct Rule {
     pub complex_check: Option<ComplexCheck>,
     /// How to mend it, for people.
     pub fix_text: Vec<TextPart>,
+    /// How to mend it, for machines.
+    #[serde(default)]
+    pub fixes: Vec<Fix>,
     /// References: where from and what.
     pub references: Vec<(String, String)>,
     /// `ident`: system and name.
@@ -102,12 +117,54 @@ pub enum Role {
 }
 
 /// Text with places for values.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TextPart {
     /// Plain.
     Text(String),
-    /// The value of a `Value`.
+    /// The value of a `Value`, or a `plain-text`.
     Sub(String),
+    /// The title of a `Value`.
+    Title(String),
+    /// XHTML begins; plain text goes on as if nothing were there.
+    Open(Mark),
+    /// XHTML ends.
+    Close(Mark),
+}
+
+/// The XHTML that is kept of descriptions; the rest becomes text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mark {
+    /// `p` and `div`.
+    Paragraph,
+    /// `pre`.
+    Preformatted,
+    /// `code` and `tt`.
+    Code,
+    /// `ul`.
+    List,
+    /// `ol`.
+    NumberedList,
+    /// `li`.
+    ListItem,
+    /// `b` and `strong`.
+    Strong,
+    /// `i` and `em`.
+    Emphasis,
+}
+
+/// `fix`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Fix {
+    /// Its id, which results refer to.
+    pub id: Option<String>,
+    /// What its content is written in, a URI such as `urn:xccdf:fix:script:sh`.
+    pub system: String,
+    /// Where it applies, a CPE name; none: everywhere.
+    pub platform: Option<String>,
+    /// Attributes that tell people what it takes: `reboot`, `strategy`, `disruption`, `complexity`.
+    pub notes: Vec<(String, String)>,
+    /// The script.
+    pub content: Vec<TextPart>,
 }
 
 /// `check`.
@@ -150,6 +207,9 @@ pub enum ComplexPart {
 /// `Value`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Value {
+    /// Its title.
+    #[serde(default)]
+    pub title: String,
     /// Values by selector; the empty selector is the default.
     pub by_selector: BTreeMap<String, Vec<String>>,
     /// The first one written, where there is no default.
@@ -163,6 +223,9 @@ pub struct Profile {
     pub id: String,
     /// Its title.
     pub title: String,
+    /// What it is for.
+    #[serde(default)]
+    pub description: Vec<TextPart>,
     /// The profile that it adds to.
     pub extends: Option<String>,
     /// What it changes, in order.

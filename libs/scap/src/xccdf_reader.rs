@@ -4,19 +4,21 @@ use proto::verdict::Severity;
 
 use crate::cpe::{self, Platform};
 use crate::xccdf::{
-    Benchmark, Change, Check, Common, ComplexCheck, ComplexPart, Group, Item, Profile, Role, Rule, TextPart, Value,
+    Benchmark, Change, Check, Common, ComplexCheck, ComplexPart, Fix, Group, Item, Mark, Profile, Role, Rule, TextPart,
+    Value,
 };
 use crate::xml::{Child, Node, Parser, Step, XmlError};
 
 /// Reads the children of a `Benchmark` element that has just begun, and the platform definitions of
 /// the CPE language that stand in it.
 pub(crate) fn read(parser: &mut Parser<'_>, start: &Node) -> Result<(Benchmark, Vec<Platform>), XmlError> {
-    let mut benchmark = Benchmark { id: start.attribute("id").unwrap_or_default().to_owned(), ..Benchmark::default() };
+    let mut benchmark = Benchmark { id: id(start), namespace: start.namespace.clone(), ..Benchmark::default() };
     let mut platforms = Vec::new();
     loop {
         let Step::Start(child) = parser.step_in()? else { return Ok((benchmark, platforms)) };
         match child.name.as_str() {
             "title" => benchmark.title = plain(&parser.subtree(child)?),
+            "description" => benchmark.description = prose(&parser.subtree(child)?),
             "version" => benchmark.version = plain(&parser.subtree(child)?),
             "model" => {
                 let node = parser.subtree(child)?;
@@ -29,6 +31,10 @@ pub(crate) fn read(parser: &mut Parser<'_>, start: &Node) -> Result<(Benchmark, 
             "platform-specification" => {
                 let node = parser.subtree(child)?;
                 platforms.extend(node.elements().filter(|element| element.name == "platform").map(cpe::platform));
+            }
+            "plain-text" => {
+                let node = parser.subtree(child)?;
+                benchmark.plain_texts.insert(id(&node), node.text());
             }
             "Profile" => benchmark.profiles.push(profile(&parser.subtree(child)?)),
             "Value" => {
@@ -77,7 +83,8 @@ fn values_in(node: &Node, benchmark: &mut Benchmark) {
 }
 
 fn value(node: &Node) -> Value {
-    let mut value = Value::default();
+    let title = node.element("title").map(plain).unwrap_or_default();
+    let mut value = Value { title, ..Value::default() };
     for element in node.elements() {
         let texts = match element.name.as_str() {
             "value" => vec![element.text()],
@@ -99,6 +106,7 @@ fn common(node: &Node) -> Common {
         id: id(node),
         cluster: node.attribute("cluster-id").map(str::to_owned),
         title: node.element("title").map(plain).unwrap_or_default(),
+        description: node.element("description").map(prose).unwrap_or_default(),
         selected: is_true(node, "selected", true),
         weight: node.attribute("weight").and_then(|weight| weight.trim().parse().ok()).unwrap_or(1.0),
         platforms: named(node, "platform")
@@ -122,7 +130,7 @@ fn group(node: &Node) -> Item {
     Item::Group(Group { common: common(node), items })
 }
 
-fn severity(text: &str) -> Severity {
+pub(crate) fn severity(text: &str) -> Severity {
     match text {
         "info" => Severity::Info,
         "low" => Severity::Low,
@@ -148,7 +156,8 @@ fn rule(node: &Node) -> Rule {
         role: node.attribute("role").map(role).unwrap_or_default(),
         checks: named(node, "check").map(check).collect(),
         complex_check: node.element("complex-check").map(complex_check),
-        fix_text: fix.map(text_parts).unwrap_or_default(),
+        fix_text: fix.map(|node| text_parts(node, &|_| None)).unwrap_or_default(),
+        fixes: named(node, "fix").map(script).collect(),
         references: named(node, "reference")
             .map(|element| (element.attribute("href").unwrap_or_default().to_owned(), plain(element)))
             .collect(),
@@ -159,19 +168,58 @@ fn rule(node: &Node) -> Rule {
     }
 }
 
-fn text_parts(node: &Node) -> Vec<TextPart> {
+/// Text in which some elements are marks; the others are as if they were not there.
+fn text_parts(node: &Node, mark: &dyn Fn(&str) -> Option<Mark>) -> Vec<TextPart> {
     let mut parts = Vec::new();
     for child in &node.children {
         match child {
             Child::Text(text) => parts.push(TextPart::Text(text.clone())),
             Child::Element(element) if element.name == "sub" => {
-                parts.push(TextPart::Sub(element.attribute("idref").unwrap_or_default().to_owned()));
+                let id = element.attribute("idref").unwrap_or_default().to_owned();
+                let is_title = element.attribute("use") == Some("title");
+                parts.push(if is_title { TextPart::Title(id) } else { TextPart::Sub(id) });
             }
             Child::Element(element) if element.name == "br" => parts.push(TextPart::Text("\n".to_owned())),
-            Child::Element(element) => parts.extend(text_parts(element)),
+            Child::Element(element) => {
+                let mark_of_element = mark(&element.name);
+                parts.extend(mark_of_element.map(TextPart::Open));
+                parts.extend(text_parts(element, mark));
+                parts.extend(mark_of_element.map(TextPart::Close));
+            }
         }
     }
     parts
+}
+
+/// A description.
+fn prose(node: &Node) -> Vec<TextPart> {
+    text_parts(node, &|name| {
+        Some(match name {
+            "p" | "div" => Mark::Paragraph,
+            "pre" => Mark::Preformatted,
+            "code" | "tt" => Mark::Code,
+            "ul" => Mark::List,
+            "ol" => Mark::NumberedList,
+            "li" => Mark::ListItem,
+            "b" | "strong" => Mark::Strong,
+            "i" | "em" => Mark::Emphasis,
+            _ => return None,
+        })
+    })
+}
+
+fn script(node: &Node) -> Fix {
+    let notes = ["reboot", "strategy", "disruption", "complexity"]
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), node.attribute(name)?.to_owned())))
+        .collect();
+    Fix {
+        id: node.attribute("id").map(str::to_owned),
+        system: node.attribute("system").unwrap_or_default().to_owned(),
+        platform: node.attribute("platform").map(str::to_owned),
+        notes,
+        content: text_parts(node, &|_| None),
+    }
 }
 
 fn check(node: &Node) -> Check {
@@ -237,6 +285,7 @@ pub(crate) fn profile(node: &Node) -> Profile {
     Profile {
         id: id(node),
         title: node.element("title").map(plain).unwrap_or_default(),
+        description: node.element("description").map(prose).unwrap_or_default(),
         extends: node.attribute("extends").map(str::to_owned),
         changes,
     }

@@ -18,7 +18,7 @@ pub(crate) struct Cli {
     #[arg(long, global = true, env = "MUSTER_DATA", value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// How to print answers.
-    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    #[arg(short = 'o', long = "format", id = "format", global = true, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
 }
 

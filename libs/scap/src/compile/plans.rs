@@ -14,6 +14,8 @@ use crate::xccdf::Role;
 pub struct Compiled {
     /// The profile's id, or `(default)`.
     pub profile: String,
+    /// The benchmark's values in this profile.
+    pub values: BTreeMap<String, Vec<String>>,
     /// What agents get.
     pub collection: CollectionPlan,
     /// The rules, in order; those that are not selected included.

@@ -1,19 +1,24 @@
 //! `muster scap ds` and `muster scap info`: what is in a file, and its parts as files.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
+use jiff::Timestamp;
 use scap::characteristics::Characteristics;
+use scap::compose::{self, Document};
 use scap::datastream::{self, Bundle, Choice};
 use scap::documents::{read_benchmark, read_oval};
 use scap::xml_slice;
 
-use super::{InfoArgs, read, root_name, write};
+use super::xccdf::beside;
+use super::{InfoArgs, Validation, read, root_name, write};
 use crate::{exit, show};
 
 /// `muster scap ds`
 #[derive(Debug, Subcommand)]
+#[expect(clippy::enum_variant_names, reason = "these are oscap's words")]
 pub(crate) enum DsCommand {
     /// Write the parts of a data stream as files.
     SdsSplit {
@@ -28,6 +33,15 @@ pub(crate) enum DsCommand {
         /// Where the parts go; it is made if it is not there.
         directory: PathBuf,
     },
+    /// Make a data stream of a benchmark and the documents beside it that it names.
+    SdsCompose {
+        #[command(flatten)]
+        validation: Validation,
+        /// The benchmark.
+        xccdf: PathBuf,
+        /// Where the data stream goes.
+        target: PathBuf,
+    },
     /// Whether a file can be read as a source data stream.
     SdsValidate {
         /// The data stream.
@@ -38,6 +52,7 @@ pub(crate) enum DsCommand {
 pub(crate) fn run(command: DsCommand) -> anyhow::Result<u8> {
     match command {
         DsCommand::SdsSplit { datastream_id, file, directory, .. } => split(&file, &directory, datastream_id),
+        DsCommand::SdsCompose { xccdf, target, .. } => compose(&xccdf, &target),
         DsCommand::SdsValidate { file } => match datastream::read_chosen(&read(&file)?, &Choice::default()) {
             Ok(_) => Ok(exit::DONE),
             Err(error) => {
@@ -69,6 +84,25 @@ fn split(file: &Path, directory: &Path, data_stream: Option<String>) -> anyhow::
         }
         write(&directory.join(name), &format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{text}\n"))?;
     }
+    Ok(exit::DONE)
+}
+
+fn compose(xccdf: &Path, target: &Path) -> anyhow::Result<u8> {
+    let bytes = read(xccdf)?;
+    let failed = || format!("cannot read {}", xccdf.display());
+    let mut files = BTreeMap::new();
+    let bundle = read_benchmark(&bytes, &mut |href| beside(xccdf, href, &[], &mut files)).with_context(failed)?;
+    for problem in &bundle.policy.problems {
+        show::note(format!("WARNING: {problem}"));
+    }
+    let Some(name) = xccdf.file_name().and_then(|name| name.to_str()) else { bail!("{} is no file", xccdf.display()) };
+    let text = |bytes: &[u8]| -> anyhow::Result<String> { xml_slice::element(bytes, None)?.with_context(failed) };
+    let benchmark = text(&bytes)?;
+    let checks: BTreeMap<&String, String> =
+        files.iter().map(|(href, bytes)| Ok((href, text(bytes)?))).collect::<anyhow::Result<_>>()?;
+    let checks: Vec<Document<'_>> = checks.iter().map(|(name, text)| Document { name, text }).collect();
+    let benchmark = Document { name, text: &benchmark };
+    write(target, &compose::compose(benchmark, &checks, Timestamp::now()))?;
     Ok(exit::DONE)
 }
 
