@@ -17,17 +17,16 @@ use ::oval::compare::compare;
 
 mod plans;
 mod platforms;
+mod rules;
 
 pub use plans::{
     CheckPlan, Compiled, CriteriaPlan, DefinitionPlan, DocumentPlan, PlatformPlan, RulePlan, TestPlan, TreeNode,
 };
 
-use crate::cpe;
 use crate::limits::REFERENCE_DEPTH_MAX;
 use crate::oval::{Class, Criteria, Criterion, OvalDefinitions, OvalSet, OvalVariableSource};
 use crate::policy::{Policy, PolicyError};
 use crate::tailored::{EVERY_RULE, Tailored};
-use crate::xccdf::{self, Common, ComplexCheck, ComplexPart, Item, Role, Rule};
 
 /// Why something cannot be compiled.
 #[derive(Debug, Clone)]
@@ -42,21 +41,22 @@ impl Cannot {
     fn outcome(self) -> (Truth, String) {
         match self {
             Self::Broken(reason) => (Truth::Error, reason),
-            Self::Uncovered(construct) => (Truth::NotEvaluated, format!("not covered yet: {construct}")),
+            Self::Uncovered(construct) => (Truth::Unknown, format!("not covered yet: {construct}")),
         }
     }
 }
 
 /// Compiles a policy for a profile; `None`: what the benchmark selects by itself.
 pub fn compile(policy: &Policy, profile: Option<&str>) -> Result<Compiled, PolicyError> {
-    compile_rules(policy, profile, &|_| true)
+    compile_rules(policy, profile, &|_| None)
 }
 
-/// The same for some of the rules, by id; the others are not selected.
+/// The same where somebody else says of some rules, by id, whether they are selected, whatever profile, group,
+/// requirements and conflicts say.
 pub fn compile_rules(
     policy: &Policy,
     profile: Option<&str>,
-    is_wanted: &dyn Fn(&str) -> bool,
+    is_wanted: &dyn Fn(&str) -> Option<bool>,
 ) -> Result<Compiled, PolicyError> {
     let tailored = Tailored::new(policy, profile)?;
     let id = match profile {
@@ -105,14 +105,6 @@ pub fn compile_definitions(
     Ok(compiler.finish())
 }
 
-/// The last OVAL check with the selector, else without one, as `oscap` picks it.
-fn chosen_check(rule: &Rule, selector: &str) -> Option<usize> {
-    let with = |selector: &str| {
-        rule.checks.iter().rposition(|check| check.system == cpe::OVAL_SYSTEM && check.selector == selector)
-    };
-    with(selector).or_else(|| with(""))
-}
-
 /// Which document, with which external values: two rules may give one variable different values.
 type Context = (String, usize);
 
@@ -136,7 +128,7 @@ struct Compiler<'policy, 'tailored> {
     compiled: Compiled,
     platforms_open: usize,
     is_any_kind: bool,
-    is_wanted: &'tailored dyn Fn(&str) -> bool,
+    is_wanted: &'tailored dyn Fn(&str) -> Option<bool>,
     /// Rules that a requirement or a conflict has taken out: what comes later no longer sees them, so that of
     /// two that exclude each other one stays, as in `oscap`.
     excluded: BTreeSet<&'policy str>,
@@ -154,6 +146,7 @@ impl<'policy, 'tailored> Compiler<'policy, 'tailored> {
             compiled: Compiled {
                 profile,
                 values: tailored.values(),
+                platforms: BTreeMap::new(),
                 collection: CollectionPlan { version: PLAN_VERSION, ..CollectionPlan::default() },
                 rules: Vec::new(),
                 tree: Vec::new(),
@@ -163,7 +156,7 @@ impl<'policy, 'tailored> Compiler<'policy, 'tailored> {
             },
             platforms_open: 0,
             is_any_kind: false,
-            is_wanted: &|_| true,
+            is_wanted: &|_| None,
             excluded: BTreeSet::new(),
             extra: BTreeSet::new(),
         }
@@ -177,133 +170,6 @@ impl<'policy, 'tailored> Compiler<'policy, 'tailored> {
             self.compiled.documents.push(DocumentPlan { href, definitions, tests, objects });
         }
         self.compiled
-    }
-
-    fn items(
-        &mut self,
-        items: &'policy [Item],
-        is_selected: bool,
-        levels: &mut Vec<Vec<PlatformPlan>>,
-    ) -> Vec<TreeNode> {
-        let mut nodes = Vec::with_capacity(items.len());
-        for item in items {
-            match item {
-                Item::Group(group) => {
-                    let is_selected = is_selected && self.tailored.is_selected(&group.common);
-                    let depth = levels.len();
-                    if !group.common.platforms.is_empty() {
-                        levels.push(self.platforms(&group.common.platforms));
-                    }
-                    let children = self.items(&group.items, is_selected, levels);
-                    levels.truncate(depth);
-                    let weight = self.tailored.refined(&group.common).weight.unwrap_or(group.common.weight);
-                    nodes.push(TreeNode::Group(weight, children));
-                }
-                Item::Rule(rule) => {
-                    let weight = self.tailored.refined(&rule.common).weight.unwrap_or(rule.common.weight);
-                    let is_asked = self.tailored.is_selected(&rule.common);
-                    let is_allowed = is_asked && self.is_allowed(&rule.common);
-                    if is_asked && !is_allowed {
-                        self.excluded.insert(&rule.common.id);
-                    }
-                    let is_selected = is_selected && is_allowed && (self.is_wanted)(&rule.common.id);
-                    nodes.push(TreeNode::Rule(weight, self.compiled.rules.len()));
-                    let plan = self.rule(rule, is_selected, levels);
-                    self.compiled.rules.push(plan);
-                }
-            }
-        }
-        nodes
-    }
-
-    fn is_allowed(&self, common: &Common) -> bool {
-        let is_in = |id: &String| self.tailored.is_selected_id(id) && !self.excluded.contains(id.as_str());
-        common.requires.iter().all(|any| any.iter().any(is_in)) && !common.conflicts.iter().any(is_in)
-    }
-
-    fn rule(&mut self, rule: &'policy Rule, selected: bool, levels: &[Vec<PlatformPlan>]) -> RulePlan {
-        let refined = self.tailored.refined(&rule.common);
-        let role = refined.role.unwrap_or(rule.role);
-        let mut platforms: Vec<Vec<PlatformPlan>> = levels.to_vec();
-        let check = if !selected {
-            CheckPlan::NotChecked("not selected".to_owned())
-        } else if role == Role::Unchecked {
-            CheckPlan::NotChecked("the profile says `unchecked`".to_owned())
-        } else {
-            if !rule.common.platforms.is_empty() {
-                platforms.push(self.platforms(&rule.common.platforms));
-            }
-            self.check_of(rule, refined.selector.as_deref().unwrap_or_default())
-        };
-        let chosen = chosen_check(rule, refined.selector.as_deref().unwrap_or_default());
-        let chosen = chosen.filter(|_| rule.complex_check.is_none());
-        RulePlan {
-            chosen: chosen.map(|at| (at, self.policy.content_of(&rule.checks[at]).unwrap_or_default())),
-            id: rule.common.id.clone(),
-            title: rule.common.title.clone(),
-            severity: refined.severity.unwrap_or(rule.severity),
-            weight: refined.weight.unwrap_or(rule.common.weight),
-            role,
-            selected,
-            platforms,
-            check,
-            fix: self.fix_text(&rule.fix_text),
-        }
-    }
-
-    fn fix_text(&self, parts: &[xccdf::TextPart]) -> String {
-        let text = self.tailored.text(parts);
-        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        lines.join("\n")
-    }
-
-    /// A complex check, or the last OVAL check with the selector (else without one), as `oscap` picks it.
-    fn check_of(&mut self, rule: &'policy Rule, selector: &str) -> CheckPlan {
-        if let Some(complex) = &rule.complex_check {
-            return self.complex(complex);
-        }
-        match chosen_check(rule, selector) {
-            Some(at) => self.check(&rule.checks[at]),
-            None => CheckPlan::NotChecked(match rule.checks.first() {
-                Some(check) => format!("not covered yet: checks of the system {}", check.system),
-                None => "the rule has no automated check".to_owned(),
-            }),
-        }
-    }
-
-    fn complex(&mut self, complex: &'policy ComplexCheck) -> CheckPlan {
-        let parts = complex
-            .parts
-            .iter()
-            .map(|part| match part {
-                ComplexPart::Check(check) if check.system == cpe::OVAL_SYSTEM => self.check(check),
-                ComplexPart::Check(check) => {
-                    CheckPlan::NotChecked(format!("not covered yet: checks of the system {}", check.system))
-                }
-                ComplexPart::Complex(inner) => self.complex(inner),
-            })
-            .collect();
-        CheckPlan::Complex { is_and: complex.is_and, negate: complex.negate, parts }
-    }
-
-    fn check(&mut self, check: &'policy xccdf::Check) -> CheckPlan {
-        if let Some((href, name)) = self.policy.content_of(check).and_then(|at| check.content.get(at))
-            && let Some(document) = self.policy.oval.get(href)
-        {
-            let context = self.context(href, &check.exports);
-            let ids: Vec<&String> = match name {
-                Some(name) => vec![name],
-                None => document.definitions.keys().collect(),
-            };
-            let definitions = ids.into_iter().map(|id| self.definition(document, &context, id, 0)).collect();
-            return CheckPlan::Definitions { definitions, negate: check.negate };
-        }
-        let wanted: Vec<String> = check
-            .content
-            .iter()
-            .map(|(href, name)| format!("{} in {href}", name.as_deref().unwrap_or("all definitions")))
-            .collect();
-        CheckPlan::NotChecked(format!("the check is not in the data stream: {}", wanted.join(", ")))
     }
 
     /// The context of a document in which these values are exported.
@@ -732,7 +598,7 @@ impl<'policy, 'tailored> Compiler<'policy, 'tailored> {
     }
 }
 
-fn references<'plan>(
+pub(crate) fn references<'plan>(
     component: &'plan Component,
     objects: &mut BTreeSet<ObjectKey>,
     variables: &mut Vec<&'plan VariableKey>,

@@ -85,7 +85,7 @@ pub fn read_benchmark(bytes: &[u8], load: &mut dyn FnMut(&str) -> Option<Vec<u8>
         platforms: Platforms { language, dictionary: Vec::new() },
         problems: Vec::new(),
     };
-    load_missing(&mut policy, load)?;
+    join_checks(&mut policy, load)?;
     let names = policy.oval.keys().map(|href| (href.clone(), href.clone())).collect();
     Ok(Bundle { policy, benchmark_component: String::new(), names })
 }
@@ -110,12 +110,12 @@ pub fn join_platforms(
             return Err(XmlError { line: root.line, what }.into());
         }
     }
-    load_missing(policy, load)
+    join_checks(policy, load)
 }
 
 /// Loads the OVAL documents that checks and platforms name. One that is not there costs the rules that
 /// use it; one that cannot be read is an error.
-fn load_missing(policy: &mut Policy, load: &mut dyn FnMut(&str) -> Option<Vec<u8>>) -> Result<(), ReadError> {
+pub fn join_checks(policy: &mut Policy, load: &mut dyn FnMut(&str) -> Option<Vec<u8>>) -> Result<(), ReadError> {
     for href in datastream::hrefs(policy) {
         if policy.oval.contains_key(&href) {
             continue;

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use oval::check::{self, Truth};
@@ -59,7 +60,13 @@ pub struct Decisions {
     /// Definitions.
     pub definitions: Vec<Option<Truth>>,
     /// Tests.
-    pub tests: Vec<Option<TestDecision>>,
+    pub tests: Vec<Option<Arc<TestDecision>>>,
+}
+
+impl Decisions {
+    pub(crate) fn none(compiled: &Compiled) -> Self {
+        Self { definitions: vec![None; compiled.definitions.len()], tests: vec![None; compiled.tests.len()] }
+    }
 }
 
 /// What a test came to.
@@ -79,14 +86,14 @@ pub struct TestDecision {
 
 /// Decides every definition and every test of the plan, whatever rules there are.
 pub fn decide(compiled: &Compiled, evidence: &Evidence, now: Timestamp) -> Decisions {
-    let mut evaluator = Evaluator::new(compiled, evidence, now);
+    let mut evaluator = Evaluator::new(compiled, evidence, now, Decisions::none(compiled));
     for position in 0..compiled.definitions.len() {
         evaluator.definition(position);
     }
     for position in 0..compiled.tests.len() {
         evaluator.test(position);
     }
-    evaluator.decisions()
+    evaluator.decisions
 }
 
 /// Lines of evidence kept for each rule.
@@ -94,28 +101,54 @@ const EVIDENCE_LINES_MAX: usize = 6;
 
 /// Decides every rule.
 pub fn evaluate(compiled: &Compiled, evidence: &Evidence, now: Timestamp) -> Evaluation {
-    let mut evaluator = Evaluator::new(compiled, evidence, now);
-    let mut results = Vec::new();
-    let mut verdicts = Vec::with_capacity(compiled.rules.len());
-    for rule in &compiled.rules {
-        let result = evaluator.rule(rule);
-        verdicts.push(result.verdict);
-        if result.verdict != Verdict::NotSelected {
-            results.push(result);
+    let mut evaluator = Evaluator::new(compiled, evidence, now, Decisions::none(compiled));
+    let results = compiled.rules.iter().map(|rule| evaluator.rule(rule)).collect();
+    let decisions = evaluator.decisions;
+    Evaluation::of(compiled, evidence, results, decisions)
+}
+
+impl Evaluation {
+    /// The verdicts of a `multi-check`: the definition's id and what came of it. Empty for every other rule, and
+    /// for one that was not decided by its definitions.
+    pub fn parts<'plan>(&self, compiled: &Compiled, rule: &'plan RulePlan) -> Vec<(&'plan str, Verdict)> {
+        let CheckPlan::Definitions { definitions, negate } = &rule.check else { return Vec::new() };
+        // The last one first, as `oscap` tells them.
+        let parts = rule.multi.iter().zip(definitions).rev().map(|(id, at)| {
+            let truth = self.decisions.definitions[*at]?;
+            let verdict = verdict_of(truth, is_bad_when_true(compiled.definitions[*at].class));
+            Some((id.as_str(), if *negate { negated(verdict) } else { verdict }))
+        });
+        parts.collect::<Option<_>>().unwrap_or_default()
+    }
+
+    /// Whether the endpoint is such a platform, as far as the rules asked.
+    pub fn is_platform(&self, platform: &PlatformPlan) -> bool {
+        platform_truth(platform, &mut |definition| self.decisions.definitions[definition], &mut |_| ()) == Truth::True
+    }
+
+    /// Of the results of all rules, by position, and the decisions that they came from.
+    pub(crate) fn of(compiled: &Compiled, evidence: &Evidence, results: Vec<RuleResult>, decisions: Decisions) -> Self {
+        let verdicts: Vec<Verdict> = results.iter().map(|result| result.verdict).collect();
+        let mut counts: BTreeMap<Verdict, u64> = BTreeMap::new();
+        for verdict in &verdicts {
+            *counts.entry(*verdict).or_default() += 1;
         }
-    }
-    let mut counts: BTreeMap<Verdict, u64> = BTreeMap::new();
-    for verdict in &verdicts {
-        *counts.entry(*verdict).or_default() += 1;
-    }
-    let tree = scored(&compiled.tree, &verdicts);
-    Evaluation {
-        results,
-        scores: score::all_models(&tree),
-        score: score::default_model(&tree),
-        oldest_collected: evaluator.oldest,
-        counts: counts.into_iter().collect(),
-        decisions: evaluator.decisions(),
+        let tree = scored(&compiled.tree, &verdicts);
+        let used = compiled.tests.iter().zip(&decisions.tests).filter(|(_, decision)| decision.is_some());
+        let objects = used.filter_map(|(test, _)| test.subject.as_ref().ok());
+        let oldest_collected = objects
+            .filter_map(|(object, _)| evidence.observations.get(object))
+            .map(|observed| observed.collected)
+            .filter(|collected| evidence.collected_since.is_none_or(|since| *collected >= since))
+            .min();
+        Self {
+            results: results.into_iter().filter(|result| result.verdict != Verdict::NotSelected).collect(),
+            scores: score::all_models(&tree),
+            score: score::default_model(&tree),
+            oldest_collected,
+            counts: counts.into_iter().collect(),
+            decisions,
+        }
     }
 }
 
@@ -153,38 +186,34 @@ impl TestDecision {
     }
 }
 
-struct Evaluator<'run> {
+pub(crate) struct Evaluator<'run> {
     compiled: &'run Compiled,
     source: Stored<'run>,
     states: States<'run>,
-    definitions: Vec<Option<Truth>>,
-    tests: Vec<Option<Rc<TestDecision>>>,
+    /// What is known already, and what becomes known.
+    pub(crate) decisions: Decisions,
     /// Definitions that are being decided, to see a cycle.
     open: Vec<usize>,
-    oldest: Option<Timestamp>,
 }
 
 impl<'run> Evaluator<'run> {
-    fn new(compiled: &'run Compiled, evidence: &'run Evidence, now: Timestamp) -> Self {
+    pub(crate) fn new(
+        compiled: &'run Compiled,
+        evidence: &'run Evidence,
+        now: Timestamp,
+        decisions: Decisions,
+    ) -> Self {
         let plan = &compiled.collection;
         Self {
             compiled,
             source: Stored { evidence },
             states: States { plan, variables: Variables::new(plan, now) },
-            definitions: vec![None; compiled.definitions.len()],
-            tests: vec![None; compiled.tests.len()],
+            decisions,
             open: Vec::new(),
-            oldest: None,
         }
     }
 
-    fn decisions(self) -> Decisions {
-        // Nobody else holds them any more.
-        let tests = self.tests.into_iter().map(|test| test.map(Rc::unwrap_or_clone)).collect();
-        Decisions { definitions: self.definitions, tests }
-    }
-
-    fn rule(&mut self, rule: &RulePlan) -> RuleResult {
+    pub(crate) fn rule(&mut self, rule: &RulePlan) -> RuleResult {
         let mut result = RuleResult {
             rule: rule.id.clone(),
             title: rule.title.clone(),
@@ -244,7 +273,12 @@ impl<'run> Evaluator<'run> {
     fn not_applicable(&mut self, rule: &RulePlan) -> Option<String> {
         for level in &rule.platforms {
             let mut names = Vec::new();
-            if !level.iter().any(|platform| self.platform(platform, &mut names) == Truth::True) {
+            let mut of_definition = |definition| Some(self.definition(definition));
+            let mut undefined = |name: &str| names.push(name.to_owned());
+            let is_here = level
+                .iter()
+                .any(|platform| platform_truth(platform, &mut of_definition, &mut undefined) == Truth::True);
+            if !is_here {
                 let reason = if names.is_empty() {
                     "none of the rule's platforms is here".to_owned()
                 } else {
@@ -256,30 +290,11 @@ impl<'run> Evaluator<'run> {
         None
     }
 
-    fn platform(&mut self, platform: &PlatformPlan, undefined: &mut Vec<String>) -> Truth {
-        match platform {
-            PlatformPlan::Undefined(name) => {
-                undefined.push(name.clone());
-                Truth::False
-            }
-            PlatformPlan::Definition(definition) => {
-                // Only a clear yes makes a platform: `oscap` takes everything else as no.
-                Truth::from(self.definition(*definition) == Truth::True)
-            }
-            PlatformPlan::Test { is_and, negate, parts } => {
-                let truths: Vec<Truth> = parts.iter().map(|part| self.platform(part, undefined)).collect();
-                let operator = if *is_and { Operator::And } else { Operator::Or };
-                let truth = check::operator(operator, truths);
-                if *negate { truth.negated() } else { truth }
-            }
-        }
-    }
-
     fn check(&mut self, plan: &CheckPlan, told: &mut Told) -> Verdict {
         let (verdict, negate) = match plan {
-            CheckPlan::NotChecked(reason) => {
+            CheckPlan::Fixed(verdict, reason) => {
                 told.reasons.push(reason.clone());
-                return Verdict::NotChecked;
+                return *verdict;
             }
             CheckPlan::Definitions { definitions, negate } => {
                 let verdicts: Vec<Verdict> =
@@ -291,36 +306,23 @@ impl<'run> Evaluator<'run> {
                 (combine(*is_and, &verdicts), *negate)
             }
         };
-        match (negate, verdict) {
-            (true, Verdict::Pass) => Verdict::Fail,
-            (true, Verdict::Fail) => Verdict::Pass,
-            (_, verdict) => verdict,
-        }
+        if negate { negated(verdict) } else { verdict }
     }
 
     /// A definition's verdict: for patches and vulnerabilities, true is bad.
     fn decided(&mut self, position: usize, told: &mut Told) -> Verdict {
         let truth = self.definition(position);
         let definition = &self.compiled.definitions[position];
-        let is_bad_when_true = matches!(definition.class, Class::Patch | Class::Vulnerability);
+        let is_bad_when_true = is_bad_when_true(definition.class);
         if is_bad_when_true {
             told.sense = Sense::Vulnerability;
         }
         self.tell(&definition.criteria, is_bad_when_true, told, 0);
-        match truth {
-            Truth::True if is_bad_when_true => Verdict::Fail,
-            Truth::False if is_bad_when_true => Verdict::Pass,
-            Truth::True => Verdict::Pass,
-            Truth::False => Verdict::Fail,
-            Truth::Unknown => Verdict::Unknown,
-            Truth::Error => Verdict::Error,
-            Truth::NotEvaluated => Verdict::NotChecked,
-            Truth::NotApplicable => Verdict::NotApplicable,
-        }
+        verdict_of(truth, is_bad_when_true)
     }
 
     fn definition(&mut self, position: usize) -> Truth {
-        if let Some(known) = self.definitions[position] {
+        if let Some(known) = self.decisions.definitions[position] {
             return known;
         }
         if self.open.contains(&position) {
@@ -330,7 +332,7 @@ impl<'run> Evaluator<'run> {
         let compiled = self.compiled;
         let truth = self.criteria(&compiled.definitions[position].criteria);
         self.open.pop();
-        self.definitions[position] = Some(truth);
+        self.decisions.definitions[position] = Some(truth);
         truth
     }
 
@@ -347,9 +349,9 @@ impl<'run> Evaluator<'run> {
         if negate { truth.negated() } else { truth }
     }
 
-    fn test(&mut self, position: usize) -> Rc<TestDecision> {
-        if let Some(known) = &self.tests[position] {
-            return Rc::clone(known);
+    fn test(&mut self, position: usize) -> Arc<TestDecision> {
+        if let Some(known) = &self.decisions.tests[position] {
+            return Arc::clone(known);
         }
         let compiled = self.compiled;
         let test = &compiled.tests[position];
@@ -357,8 +359,8 @@ impl<'run> Evaluator<'run> {
             Err((truth, reason)) => TestDecision::because(*truth, reason.clone()),
             Ok((object, states)) => self.decide(test, object, states),
         };
-        let outcome = Rc::new(outcome);
-        self.tests[position] = Some(Rc::clone(&outcome));
+        let outcome = Arc::new(outcome);
+        self.decisions.tests[position] = Some(Arc::clone(&outcome));
         outcome
     }
 
@@ -370,7 +372,6 @@ impl<'run> Evaluator<'run> {
             let text = format!("stale: collected {:.0}, too old for this evaluation", observed.collected);
             return TestDecision::because(Truth::Unknown, text);
         }
-        self.oldest = Some(self.oldest.map_or(observed.collected, |oldest| oldest.min(observed.collected)));
         let collected = Rc::clone(&observed.collected_object);
         let reason = |what: &str| collected.messages.first().map_or_else(|| what.to_owned(), Clone::clone);
         match collected.flag {
@@ -539,14 +540,59 @@ struct Told {
     definitions: std::collections::BTreeSet<(usize, bool)>,
 }
 
-/// XCCDF 1.2 tables 12 and 13; a part that was not checked keeps the whole from passing.
+/// Whether something is such a platform; names that nobody defines are told.
+fn platform_truth(
+    platform: &PlatformPlan,
+    definition: &mut dyn FnMut(usize) -> Option<Truth>,
+    undefined: &mut dyn FnMut(&str),
+) -> Truth {
+    match platform {
+        PlatformPlan::Undefined(name) => {
+            undefined(name);
+            Truth::False
+        }
+        // Only a clear yes makes a platform: `oscap` takes everything else as no.
+        PlatformPlan::Definition(at) => Truth::from(definition(*at) == Some(Truth::True)),
+        PlatformPlan::Test { is_and, negate, parts } => {
+            let truths: Vec<Truth> = parts.iter().map(|part| platform_truth(part, definition, undefined)).collect();
+            let operator = if *is_and { Operator::And } else { Operator::Or };
+            let truth = check::operator(operator, truths);
+            if *negate { truth.negated() } else { truth }
+        }
+    }
+}
+
+fn is_bad_when_true(class: Class) -> bool {
+    matches!(class, Class::Patch | Class::Vulnerability)
+}
+
+fn verdict_of(truth: Truth, is_bad_when_true: bool) -> Verdict {
+    match truth {
+        Truth::True if is_bad_when_true => Verdict::Fail,
+        Truth::False if is_bad_when_true => Verdict::Pass,
+        Truth::True => Verdict::Pass,
+        Truth::False => Verdict::Fail,
+        Truth::Unknown => Verdict::Unknown,
+        Truth::Error => Verdict::Error,
+        Truth::NotEvaluated => Verdict::NotChecked,
+        Truth::NotApplicable => Verdict::NotApplicable,
+    }
+}
+
+fn negated(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Pass => Verdict::Fail,
+        Verdict::Fail => Verdict::Pass,
+        other => other,
+    }
+}
+
+/// The truth tables of `complexCheckType` (`xccdf_1.2.xsd`): what was not asked for says nothing.
 fn combine(is_and: bool, verdicts: &[Verdict]) -> Verdict {
-    let order: &[Verdict] = if is_and {
-        &[Verdict::Fail, Verdict::Unknown, Verdict::Error, Verdict::NotChecked, Verdict::Pass, Verdict::NotApplicable]
-    } else {
-        &[Verdict::Pass, Verdict::Unknown, Verdict::Error, Verdict::NotChecked, Verdict::Fail, Verdict::NotApplicable]
-    };
-    order.iter().copied().find(|verdict| verdicts.contains(verdict)).unwrap_or(Verdict::NotChecked)
+    use Verdict::{Error, Fail, NotApplicable, NotChecked, Pass, Unknown};
+    let (strong, weak) = if is_and { (Fail, Pass) } else { (Pass, Fail) };
+    let order = [strong, Unknown, Error, weak, NotApplicable, NotChecked];
+    order.into_iter().find(|verdict| verdicts.contains(verdict)).unwrap_or(NotChecked)
 }
 
 /// §5.3.6.4: what can be said of existence when there may be more items.

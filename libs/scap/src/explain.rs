@@ -44,8 +44,8 @@ impl Explanation<'_> {
     fn check(&self, check: &CheckPlan, told: &mut Told<'_>, depth: usize) {
         let pad = "  ".repeat(depth);
         match check {
-            CheckPlan::NotChecked(reason) => {
-                let _ = writeln!(told.text, "{pad}not checked: {reason}");
+            CheckPlan::Fixed(verdict, reason) => {
+                let _ = writeln!(told.text, "{pad}{verdict}: {reason}");
             }
             CheckPlan::Definitions { definitions, negate } => {
                 for definition in definitions {

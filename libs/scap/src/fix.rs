@@ -107,17 +107,25 @@ impl FixScript<'_> {
             FixType::Ansible => self.ansible(&wanted),
             FixType::Puppet | FixType::Anaconda | FixType::Kubernetes => {
                 let separator = if self.kind == FixType::Kubernetes { "---\n" } else { "" };
-                wanted
-                    .iter()
-                    .filter_map(|(_, content)| content.as_deref())
-                    .fold(String::new(), |text, content| text + separator + content.trim_end() + "\n")
+                let contents = wanted.iter().filter_map(|(_, content)| content.as_deref());
+                contents.fold(String::new(), |text, content| {
+                    let end = if content.ends_with('\n') { "" } else { "\n" };
+                    text + separator + content + end
+                })
             }
         }
     }
 
     /// The rule's script of this kind, with its values.
     fn content(&self, rule: &Rule) -> Option<String> {
-        let fix: &Fix = rule.fixes.iter().find(|fix| fix.system == self.kind.system())?;
+        // One that needs a restart is the last resort, then one that disturbs much; else the first stands.
+        let price = |fix: &&Fix| {
+            let note =
+                |wanted: &str| fix.notes.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+            let is_restart = matches!(note("reboot"), Some("true" | "1"));
+            (is_restart, !matches!(note("disruption"), Some("low" | "medium")))
+        };
+        let fix = rule.fixes.iter().filter(|fix| fix.system == self.kind.system()).min_by_key(price)?;
         Some(self.tailored.text(&fix.content))
     }
 

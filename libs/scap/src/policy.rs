@@ -115,7 +115,7 @@ impl Policy {
             return Ok(exact);
         }
         let matching: Vec<&Profile> =
-            profiles.iter().filter(|profile| profile.id.ends_with(&format!("_{wanted}"))).collect();
+            profiles.iter().filter(|profile| !profile.is_abstract && profile.id.ends_with(wanted)).collect();
         let list = |profiles: &mut dyn Iterator<Item = &Profile>| {
             profiles.map(|profile| profile.id.as_str()).collect::<Vec<_>>().join(", ")
         };

@@ -46,10 +46,13 @@ pub fn all_models(items: &[Scored]) -> Vec<Score> {
     let counted: Vec<(f64, bool)> =
         rules.into_iter().filter_map(|(weight, verdict)| Some((weight, rule_score(verdict)? > 0.0))).collect();
     let sum = |only_passed: bool| -> f64 {
-        counted.iter().filter(|(_, passed)| *passed || !only_passed).map(|(weight, _)| weight).sum()
+        let weights = counted.iter().filter(|(_, passed)| *passed || !only_passed).map(|(weight, _)| weight);
+        // The sum of nothing is a negative zero.
+        weights.fold(0.0, |sum, weight| sum + weight)
     };
-    let count =
-        |only_passed: bool| -> f64 { counted.iter().filter(|(_, passed)| *passed || !only_passed).map(|_| 1.0).sum() };
+    let count = |only_passed: bool| -> f64 {
+        counted.iter().filter(|(_, passed)| *passed || !only_passed).fold(0.0, |count, _| count + 1.0)
+    };
     let is_all = sum(true) >= sum(false);
     vec![
         Score { system: "urn:xccdf:scoring:default", score: default_model(items).unwrap_or_default(), maximum: 100.0 },

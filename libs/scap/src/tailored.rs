@@ -15,8 +15,13 @@ pub const EVERY_RULE: &str = "(all)";
 #[derive(Debug)]
 pub struct Tailored<'policy> {
     policy: &'policy Policy,
-    selected: BTreeMap<String, bool>,
-    values: BTreeMap<String, Vec<String>>,
+    /// By id or cluster: which `select` it was, and what it said. The last one counts.
+    selected: BTreeMap<String, (usize, bool)>,
+    selects: usize,
+    /// What `set-value` says; it counts more than a selector.
+    set: BTreeMap<String, Vec<String>>,
+    /// By `refine-value`.
+    selectors: BTreeMap<String, String>,
     refined: BTreeMap<String, Refined>,
     is_all: bool,
 }
@@ -35,13 +40,19 @@ impl<'policy> Tailored<'policy> {
         let mut tailored = Self {
             policy,
             selected: BTreeMap::new(),
-            values: BTreeMap::new(),
+            selects: 0,
+            set: BTreeMap::new(),
+            selectors: BTreeMap::new(),
             refined: BTreeMap::new(),
             is_all: profile == Some(EVERY_RULE),
         };
         let profile = profile.filter(|wanted| *wanted != EVERY_RULE);
         let mut chain = Vec::new();
         let mut next = profile.map(|wanted| policy.profile(wanted)).transpose()?;
+        if let Some(profile) = next.filter(|profile| profile.is_abstract) {
+            let known = format!("`{}`, which is abstract: only other profiles use it", profile.id);
+            return Err(PolicyError::NoSuchProfile { wanted: profile.id.clone(), known });
+        }
         while let Some(profile) = next {
             if chain.len() >= REFERENCE_DEPTH_MAX {
                 return Err(PolicyError::Damaged(format!("the profile `{}` extends itself", profile.id)));
@@ -60,23 +71,19 @@ impl<'policy> Tailored<'policy> {
     fn apply(&mut self, change: &Change) {
         match change {
             Change::Select { item, selected } => {
-                self.selected.insert(item.clone(), *selected);
+                self.selects += 1;
+                self.selected.insert(item.clone(), (self.selects, *selected));
             }
             Change::SetValue { value, to } => {
-                self.values.insert(value.clone(), to.clone());
+                self.set.insert(value.clone(), to.clone());
             }
             Change::RefineValue { value, selector } => {
-                let chosen = self.policy.benchmark.values.get(value).and_then(|value| value.by_selector.get(selector));
-                if let Some(chosen) = chosen {
-                    self.values.insert(value.clone(), chosen.clone());
-                }
+                self.selectors.insert(value.clone(), selector.clone());
             }
             Change::RefineRule { rule, selector, severity, weight, role } => {
-                let refined = self.refined.entry(rule.clone()).or_default();
-                refined.selector = selector.clone().or(refined.selector.take());
-                refined.severity = severity.or(refined.severity);
-                refined.weight = weight.or(refined.weight);
-                refined.role = role.or(refined.role);
+                // One of an extending profile stands for the whole of the extended one's.
+                let refined = Refined { selector: selector.clone(), severity: *severity, weight: *weight, role: *role };
+                self.refined.insert(rule.clone(), refined);
             }
         }
     }
@@ -86,13 +93,18 @@ impl<'policy> Tailored<'policy> {
             return true;
         }
         let by_cluster = common.cluster.as_ref().and_then(|cluster| self.selected.get(cluster));
-        self.selected.get(&common.id).or(by_cluster).copied().unwrap_or(common.selected)
+        let last = self.selected.get(&common.id).max(by_cluster);
+        last.map_or(common.selected, |(_, selected)| *selected)
     }
 
+    /// A value; none where there is no such value, or it has nothing for the selector that was asked for.
     pub(crate) fn value(&self, id: &str) -> Option<Vec<String>> {
-        self.values.get(id).cloned().or_else(|| {
+        self.set.get(id).cloned().or_else(|| {
             let value = self.policy.benchmark.values.get(id)?;
-            value.by_selector.get("").cloned().or_else(|| value.first.clone())
+            match self.selectors.get(id) {
+                Some(selector) => value.by_selector.get(selector).cloned(),
+                None => value.by_selector.get("").cloned().or_else(|| value.first.clone()),
+            }
         })
     }
 
@@ -104,7 +116,7 @@ impl<'policy> Tailored<'policy> {
     /// The same with values that a result says were used.
     #[must_use]
     pub fn with_values(mut self, values: &BTreeMap<String, Vec<String>>) -> Self {
-        self.values.extend(values.clone());
+        self.set.extend(values.clone());
         self
     }
 
@@ -114,6 +126,11 @@ impl<'policy> Tailored<'policy> {
             Some(values) => values.join(", "),
             None => self.policy.benchmark.plain_texts.get(id).cloned().unwrap_or_default(),
         }
+    }
+
+    /// A title as it is written, values filled in.
+    pub fn title(&self, common: &Common) -> String {
+        if common.title_parts.is_empty() { common.title.clone() } else { self.text(&common.title_parts) }
     }
 
     /// A text with its values, without its marks.

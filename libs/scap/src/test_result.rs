@@ -17,6 +17,9 @@ use crate::xml_out::XmlOut;
 /// The namespace of XCCDF 1.2.
 pub const XCCDF_12: &str = "http://checklists.nist.gov/xccdf/1.2";
 
+/// What [`Compiled::profile`] says where no profile was asked for.
+const DEFAULT_PROFILE: &str = "(default)";
+
 /// How a message begins that tells what was found.
 const FOUND: &str = "found: ";
 /// How a message begins that tells what was expected.
@@ -35,7 +38,7 @@ pub struct TestRun<'run> {
     pub facts: &'run EndpointFacts,
     /// The hrefs that the benchmark uses, by component.
     pub names: &'run BTreeMap<String, String>,
-    /// The benchmark's href, if it has one.
+    /// Where the benchmark is: its component, or its file's name.
     pub href: &'run str,
     /// When it began.
     pub started: Timestamp,
@@ -44,14 +47,15 @@ pub struct TestRun<'run> {
 }
 
 impl TestRun<'_> {
-    /// The id of the result: XCCDF 1.2 wants a namespace in reverse DNS.
+    /// The id of the result: the one that `oscap` gives, so that scripts that name it go on working.
     pub fn id(&self) -> String {
-        let profile = self.compiled.profile.rsplit("_profile_").next().unwrap_or_default();
-        let word: String = profile
-            .chars()
-            .map(|letter| if letter.is_ascii_alphanumeric() || "-_.".contains(letter) { letter } else { '-' })
-            .collect();
-        format!("xccdf_dev.muster_testresult_{word}")
+        let profile = match self.compiled.profile.as_str() {
+            DEFAULT_PROFILE => "default-profile",
+            profile => profile,
+        };
+        let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+        let word: String = profile.chars().map(|letter| if is_plain(letter) { letter } else { '-' }).collect();
+        format!("xccdf_org.open-scap_testresult_{word}")
     }
 
     /// Writes `TestResult`.
@@ -69,13 +73,12 @@ impl TestRun<'_> {
         // Its own namespace: the document around it may have any prefix.
         attributes.insert(0, ("xmlns", benchmark.namespace.as_str()));
         out.start("TestResult", &attributes);
-        let mut about = vec![("id", benchmark.id.as_str())];
-        if !self.href.is_empty() {
-            about.insert(0, ("href", self.href));
-        }
-        out.leaf("benchmark", &about, "");
-        out.leaf("title", &[], &format!("{}: what Muster found", benchmark.title));
-        if self.compiled.profile.starts_with("xccdf_") {
+        // XCCDF 1.1 has no id here.
+        let about = [("href", self.href), ("id", benchmark.id.as_str())];
+        out.leaf("benchmark", if benchmark.namespace == XCCDF_12 { &about } else { &about[..1] }, "");
+        let title = if benchmark.title.is_empty() { &benchmark.id } else { &benchmark.title };
+        out.leaf("title", &[], &format!("{title}: what Muster found"));
+        if self.compiled.profile != DEFAULT_PROFILE {
             out.leaf("profile", &[("idref", &self.compiled.profile)], "");
         }
         out.leaf("target", &[], &self.facts.host_name);
@@ -88,6 +91,11 @@ impl TestRun<'_> {
             out.leaf("fact", &[("name", name), ("type", "string")], value);
         }
         out.end();
+        for (name, platform) in &self.compiled.platforms {
+            if self.evaluation.is_platform(platform) {
+                out.leaf("platform", &[("idref", name)], "");
+            }
+        }
         for (id, values) in &self.compiled.values {
             // What has been used, for those who mend by this result.
             if let [value] = values.as_slice() {
@@ -108,8 +116,7 @@ impl TestRun<'_> {
             self.rule(out, plan, rules.get(plan.id.as_str()).copied(), decided.get(plan.id.as_str()).copied(), &ended);
         }
         for score in &self.evaluation.scores {
-            let is_asked = benchmark.models.iter().any(|model| model == score.system);
-            if is_asked || (benchmark.models.is_empty() && score.system.ends_with(":default")) {
+            if score.system.ends_with(":default") || benchmark.models.iter().any(|model| model == score.system) {
                 let maximum = number(score.maximum);
                 out.leaf("score", &[("system", score.system), ("maximum", &maximum)], &number(score.score));
             }
@@ -119,6 +126,25 @@ impl TestRun<'_> {
 
     fn rule(&self, out: &mut XmlOut, plan: &RulePlan, rule: Option<&Rule>, result: Option<&RuleResult>, ended: &str) {
         let verdict = result.map_or(Verdict::NotSelected, |result| result.verdict);
+        let parts = if result.is_some() { self.evaluation.parts(self.compiled, plan) } else { Vec::new() };
+        if parts.is_empty() {
+            return self.rule_result(out, plan, rule, result, (verdict, None), ended);
+        }
+        for (definition, verdict) in parts {
+            self.rule_result(out, plan, rule, result, (verdict, Some(definition)), ended);
+        }
+    }
+
+    /// One result of a rule; with a definition, its part of a `multi-check`.
+    fn rule_result(
+        &self,
+        out: &mut XmlOut,
+        plan: &RulePlan,
+        rule: Option<&Rule>,
+        result: Option<&RuleResult>,
+        (verdict, part): (Verdict, Option<&str>),
+        ended: &str,
+    ) {
         let weight = number(plan.weight);
         let role = match plan.role {
             Role::Full => "full",
@@ -151,7 +177,7 @@ impl TestRun<'_> {
         {
             match (&rule.complex_check, plan.chosen) {
                 (Some(complex), _) => self.complex_check(out, complex),
-                (None, Some((check, content))) => self.check(out, &rule.checks[check], content),
+                (None, Some((check, content))) => self.check(out, &rule.checks[check], content, part),
                 (None, None) => {}
             }
         }
@@ -164,27 +190,33 @@ impl TestRun<'_> {
         out.start("complex-check", &[("operator", operator), ("negate", negate)]);
         for part in &complex.parts {
             match part {
-                ComplexPart::Check(check) => self.check(out, check, self.policy.content_of(check).unwrap_or_default()),
+                ComplexPart::Check(check) => self.check(out, check, self.policy.content_of(check), None),
                 ComplexPart::Complex(inner) => self.complex_check(out, inner),
             }
         }
         out.end();
     }
 
-    fn check(&self, out: &mut XmlOut, check: &Check, content: usize) {
+    /// The check with the content that decided, or with all of them where none was there.
+    fn check(&self, out: &mut XmlOut, check: &Check, content: Option<usize>, part: Option<&str>) {
         let mut attributes = vec![("system", check.system.as_str())];
-        if check.negate {
-            attributes.push(("negate", "true"));
+        for (name, is_said) in [("negate", check.negate), ("multi-check", check.multi_check)] {
+            if is_said {
+                attributes.push((name, "true"));
+            }
         }
         out.start("check", &attributes);
         for (value, name) in &check.exports {
             out.leaf("check-export", &[("export-name", name), ("value-id", value)], "");
         }
-        if let Some((component, definition)) = check.content.get(content) {
+        for (at, (component, definition)) in check.content.iter().enumerate() {
+            if content.is_some_and(|chosen| chosen != at) {
+                continue;
+            }
             let href = self.names.get(component).unwrap_or(component);
             let mut attributes = Vec::new();
-            if let Some(definition) = definition {
-                attributes.push(("name", definition.as_str()));
+            if let Some(definition) = part.or(definition.as_deref()) {
+                attributes.push(("name", definition));
             }
             attributes.push(("href", href.as_str()));
             out.leaf("check-content-ref", &attributes, "");

@@ -40,7 +40,7 @@ pub struct Benchmark {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Item {
     /// `Group`.
-    Group(Group),
+    Group(Box<Group>),
     /// `Rule`.
     Rule(Box<Rule>),
 }
@@ -54,6 +54,9 @@ pub struct Common {
     pub cluster: Option<String>,
     /// Its title.
     pub title: String,
+    /// Its title with values and line breaks, where it is more than plain words.
+    #[serde(default)]
+    pub title_parts: Vec<TextPart>,
     /// What it is about.
     #[serde(default)]
     pub description: Vec<TextPart>,
@@ -79,7 +82,7 @@ pub struct Group {
 }
 
 /// `Rule`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Rule {
     /// What groups and rules share.
     pub common: Common,
@@ -226,6 +229,9 @@ pub struct Profile {
     /// What it is for.
     #[serde(default)]
     pub description: Vec<TextPart>,
+    /// Whether only other profiles use it.
+    #[serde(default)]
+    pub is_abstract: bool,
     /// The profile that it adds to.
     pub extends: Option<String>,
     /// What it changes, in order.

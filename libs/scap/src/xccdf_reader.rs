@@ -1,8 +1,11 @@
 //! Reads a `Benchmark`.
 
+use std::collections::BTreeMap;
+
 use proto::verdict::Severity;
 
 use crate::cpe::{self, Platform};
+use crate::limits::REFERENCE_DEPTH_MAX;
 use crate::xccdf::{
     Benchmark, Change, Check, Common, ComplexCheck, ComplexPart, Fix, Group, Item, Mark, Profile, Role, Rule, TextPart,
     Value,
@@ -14,10 +17,16 @@ use crate::xml::{Child, Node, Parser, Step, XmlError};
 pub(crate) fn read(parser: &mut Parser<'_>, start: &Node) -> Result<(Benchmark, Vec<Platform>), XmlError> {
     let mut benchmark = Benchmark { id: id(start), namespace: start.namespace.clone(), ..Benchmark::default() };
     let mut platforms = Vec::new();
+    let mut titles = Vec::new();
+    let mut reader = Items::default();
     loop {
-        let Step::Start(child) = parser.step_in()? else { return Ok((benchmark, platforms)) };
+        let Step::Start(child) = parser.step_in()? else {
+            benchmark.title = best_title(titles.iter()).map(plain).unwrap_or_default();
+            reader.finish(&mut benchmark.items);
+            return Ok((benchmark, platforms));
+        };
         match child.name.as_str() {
-            "title" => benchmark.title = plain(&parser.subtree(child)?),
+            "title" => titles.push(parser.subtree(child)?),
             "description" => benchmark.description = prose(&parser.subtree(child)?),
             "version" => benchmark.version = plain(&parser.subtree(child)?),
             "model" => {
@@ -44,9 +53,9 @@ pub(crate) fn read(parser: &mut Parser<'_>, start: &Node) -> Result<(Benchmark, 
             "Group" => {
                 let node = parser.subtree(child)?;
                 values_in(&node, &mut benchmark);
-                benchmark.items.push(group(&node));
+                benchmark.items.extend(reader.group(&node));
             }
-            "Rule" => benchmark.items.push(Item::Rule(Box::new(rule(&parser.subtree(child)?)))),
+            "Rule" => benchmark.items.push(reader.rule(&parser.subtree(child)?)),
             _ => parser.skip()?,
         }
     }
@@ -65,7 +74,7 @@ fn is_true(node: &Node, attribute: &str, default: bool) -> bool {
     node.attribute(attribute).map_or(default, |text| matches!(text.trim(), "true" | "1"))
 }
 
-fn named<'node>(node: &'node Node, name: &'node str) -> impl Iterator<Item = &'node Node> {
+fn named<'node>(node: &'node Node, name: &'node str) -> impl Iterator<Item = &'node Node> + Clone {
     node.elements().filter(move |element| element.name == name)
 }
 
@@ -98,36 +107,131 @@ fn value(node: &Node) -> Value {
     value
 }
 
-fn common(node: &Node) -> Common {
+/// The title in English as spoken in the United States, else in no language, else the first.
+fn best_title<'node>(titles: impl Iterator<Item = &'node Node> + Clone) -> Option<&'node Node> {
+    let in_language = |wanted: Option<&str>| titles.clone().find(|title| title.attribute("lang") == wanted);
+    in_language(Some("en-US")).or_else(|| in_language(None)).or_else(|| titles.clone().next())
+}
+
+/// What `node` says of a group or a rule, on top of what is said already.
+fn fill(common: &mut Common, node: &Node) {
     let list = |element: &Node| -> Vec<String> {
         element.attribute("idref").unwrap_or_default().split_whitespace().map(str::to_owned).collect()
     };
-    Common {
-        id: id(node),
-        cluster: node.attribute("cluster-id").map(str::to_owned),
-        title: node.element("title").map(plain).unwrap_or_default(),
-        description: node.element("description").map(prose).unwrap_or_default(),
-        selected: is_true(node, "selected", true),
-        weight: node.attribute("weight").and_then(|weight| weight.trim().parse().ok()).unwrap_or(1.0),
-        platforms: named(node, "platform")
-            .filter_map(|element| element.attribute("idref"))
-            .map(str::to_owned)
-            .collect(),
-        requires: named(node, "requires").map(list).collect(),
-        conflicts: named(node, "conflicts").flat_map(list).collect(),
+    common.id = id(node);
+    common.cluster = node.attribute("cluster-id").map(str::to_owned).or_else(|| common.cluster.take());
+    if let Some(title) = best_title(named(node, "title")) {
+        if is_true(title, "override", false) {
+            common.title.clear();
+            common.title_parts.clear();
+        }
+        let parts = text_parts(title, &|_| None);
+        common.title.push_str(&plain(title));
+        if !common.title_parts.is_empty() || parts != [TextPart::Text(plain(title))] {
+            common.title_parts.extend(parts);
+        }
+    }
+    if let Some(description) = node.element("description") {
+        common.description = prose(description);
+    }
+    common.selected = is_true(node, "selected", true);
+    let weight = node.attribute("weight").and_then(|weight| weight.trim().parse().ok());
+    common.weight = weight.unwrap_or(common.weight);
+    let platforms = named(node, "platform").filter_map(|element| element.attribute("idref"));
+    common.platforms.extend(platforms.map(str::to_owned));
+    common.requires.extend(named(node, "requires").map(list));
+    common.conflicts.extend(named(node, "conflicts").flat_map(list));
+}
+
+fn blank() -> Common {
+    Common { weight: 1.0, ..Common::default() }
+}
+
+/// Groups and rules while a benchmark is read. A rule that extends another waits until all are there
+/// (XCCDF 1.2 §6.3, `extends`); one that is abstract is only there to be extended.
+#[derive(Default)]
+struct Items {
+    /// By id.
+    extending: BTreeMap<String, Node>,
+    abstracts: Vec<String>,
+}
+
+impl Items {
+    fn group(&mut self, node: &Node) -> Option<Item> {
+        if is_true(node, "abstract", false) {
+            return None;
+        }
+        let mut common = blank();
+        fill(&mut common, node);
+        let items = node
+            .elements()
+            .filter_map(|element| match element.name.as_str() {
+                "Group" => self.group(element),
+                "Rule" => Some(self.rule(element)),
+                _ => None,
+            })
+            .collect();
+        Some(Item::Group(Box::new(Group { common, items })))
+    }
+
+    fn rule(&mut self, node: &Node) -> Item {
+        let mut rule = Rule { common: blank(), ..Rule::default() };
+        fill_rule(&mut rule, node);
+        if is_true(node, "abstract", false) {
+            self.abstracts.push(rule.common.id.clone());
+        }
+        if node.attribute("extends").is_some() {
+            self.extending.insert(rule.common.id.clone(), node.clone());
+        }
+        Item::Rule(Box::new(rule))
+    }
+
+    fn finish(&self, items: &mut Vec<Item>) {
+        if !self.extending.is_empty() {
+            let mut bases = BTreeMap::new();
+            each_rule(items, &mut |rule| {
+                bases.insert(rule.common.id.clone(), rule.clone());
+            });
+            each_rule(items, &mut |rule| *rule = self.resolved(&rule.common.id, &bases, 0));
+        }
+        if !self.abstracts.is_empty() {
+            self.drop_abstracts(items);
+        }
+    }
+
+    /// A rule with what it extends; one that extends itself, or what is not there, stands alone.
+    fn resolved(&self, id: &str, bases: &BTreeMap<String, Rule>, depth: usize) -> Rule {
+        let mut rule = bases[id].clone();
+        let extended = self.extending.get(id).and_then(|node| Some((node, node.attribute("extends")?)));
+        if let Some((node, extended)) = extended.filter(|(_, extended)| bases.contains_key(*extended))
+            && depth < REFERENCE_DEPTH_MAX
+        {
+            rule = self.resolved(extended, bases, depth + 1);
+            fill_rule(&mut rule, node);
+        }
+        rule
+    }
+
+    fn drop_abstracts(&self, items: &mut Vec<Item>) {
+        items.retain(|item| match item {
+            Item::Rule(rule) => !self.abstracts.contains(&rule.common.id),
+            Item::Group(_) => true,
+        });
+        for item in items {
+            if let Item::Group(group) = item {
+                self.drop_abstracts(&mut group.items);
+            }
+        }
     }
 }
 
-fn group(node: &Node) -> Item {
-    let items = node
-        .elements()
-        .filter_map(|element| match element.name.as_str() {
-            "Group" => Some(group(element)),
-            "Rule" => Some(Item::Rule(Box::new(rule(element)))),
-            _ => None,
-        })
-        .collect();
-    Item::Group(Group { common: common(node), items })
+fn each_rule(items: &mut [Item], change: &mut dyn FnMut(&mut Rule)) {
+    for item in items {
+        match item {
+            Item::Group(group) => each_rule(&mut group.items, change),
+            Item::Rule(rule) => change(rule),
+        }
+    }
 }
 
 pub(crate) fn severity(text: &str) -> Severity {
@@ -148,23 +252,25 @@ fn role(text: &str) -> Role {
     }
 }
 
-fn rule(node: &Node) -> Rule {
-    let fix = node.element("fixtext").or_else(|| node.element("fix"));
-    Rule {
-        common: common(node),
-        severity: node.attribute("severity").map(severity).unwrap_or_default(),
-        role: node.attribute("role").map(role).unwrap_or_default(),
-        checks: named(node, "check").map(check).collect(),
-        complex_check: node.element("complex-check").map(complex_check),
-        fix_text: fix.map(|node| text_parts(node, &|_| None)).unwrap_or_default(),
-        fixes: named(node, "fix").map(script).collect(),
-        references: named(node, "reference")
-            .map(|element| (element.attribute("href").unwrap_or_default().to_owned(), plain(element)))
-            .collect(),
-        idents: named(node, "ident")
-            .map(|element| (element.attribute("system").unwrap_or_default().to_owned(), plain(element)))
-            .collect(),
-        rationale: node.element("rationale").map(plain).unwrap_or_default(),
+/// What `node` says of a rule, on top of what is said already.
+fn fill_rule(rule: &mut Rule, node: &Node) {
+    let named_texts = |name: &'static str, attribute: &'static str| {
+        named(node, name)
+            .map(move |element| (element.attribute(attribute).unwrap_or_default().to_owned(), plain(element)))
+    };
+    fill(&mut rule.common, node);
+    rule.severity = node.attribute("severity").map_or(rule.severity, severity);
+    rule.role = node.attribute("role").map_or(rule.role, role);
+    rule.checks.extend(named(node, "check").map(check));
+    rule.complex_check = node.element("complex-check").map(complex_check).or_else(|| rule.complex_check.take());
+    if let Some(text) = node.element("fixtext").or_else(|| node.element("fix")) {
+        rule.fix_text = text_parts(text, &|_| None);
+    }
+    rule.fixes.extend(named(node, "fix").map(script));
+    rule.references.extend(named_texts("reference", "href"));
+    rule.idents.extend(named_texts("ident", "system"));
+    if let Some(rationale) = node.element("rationale") {
+        rule.rationale = plain(rationale);
     }
 }
 
@@ -284,8 +390,9 @@ pub(crate) fn profile(node: &Node) -> Profile {
         .collect();
     Profile {
         id: id(node),
-        title: node.element("title").map(plain).unwrap_or_default(),
+        title: best_title(named(node, "title")).map(plain).unwrap_or_default(),
         description: node.element("description").map(prose).unwrap_or_default(),
+        is_abstract: is_true(node, "abstract", false),
         extends: node.attribute("extends").map(str::to_owned),
         changes,
     }

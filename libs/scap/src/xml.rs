@@ -50,7 +50,7 @@ impl Node {
     }
 
     /// The elements in it.
-    pub fn elements(&self) -> impl Iterator<Item = &Self> {
+    pub fn elements(&self) -> impl Iterator<Item = &Self> + Clone {
         self.children.iter().filter_map(|child| match child {
             Child::Element(element) => Some(element),
             Child::Text(_) => None,

@@ -63,8 +63,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Token(TokenCommand),
     /// What `oscap` does, with its words, options and exit codes.
-    #[command(subcommand)]
-    Scap(crate::drop_in::ScapCommand),
+    Scap(Box<crate::drop_in::ScapArgs>),
     /// Take a component off the roster: its certificate is refused from now on.
     Retire {
         /// The component's id, from `muster roster`.

@@ -19,7 +19,7 @@ use crate::{client, drop_in, exit, tasks, up};
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
     // Asks no orchestrator, and so needs no data directory.
     if let Command::Scap(command) = cli.command {
-        return tokio::task::spawn_blocking(|| drop_in::run(command)).await?;
+        return tokio::task::spawn_blocking(|| drop_in::run(*command)).await?;
     }
     let data = cli::data_directory(cli.data)?;
     let output = cli.output;

@@ -13,14 +13,27 @@ mod oval;
 mod xccdf;
 
 /// `muster scap`
+#[derive(Debug, Args)]
+pub(crate) struct ScapArgs {
+    /// Taken for the sake of scripts; what is worth saying is said.
+    #[arg(long, global = true, value_name = "LEVEL")]
+    verbose: Option<String>,
+    /// Taken for the sake of scripts.
+    #[arg(long, global = true, value_name = "FILE")]
+    verbose_log_file: Option<PathBuf>,
+    #[command(subcommand)]
+    command: ScapCommand,
+}
+
+/// What is done.
 #[derive(Debug, Subcommand)]
-pub(crate) enum ScapCommand {
+enum ScapCommand {
     /// Open Vulnerability and Assessment Language.
     #[command(subcommand)]
     Oval(oval::OvalCommand),
     /// eXtensible Configuration Checklist Description Format.
     #[command(subcommand)]
-    Xccdf(xccdf::XccdfCommand),
+    Xccdf(Box<xccdf::XccdfCommand>),
     /// Source data streams.
     #[command(subcommand)]
     Ds(ds::DsCommand),
@@ -53,10 +66,10 @@ pub(crate) struct Validation {
 }
 
 /// Carries out a command; the exit code.
-pub(crate) fn run(command: ScapCommand) -> anyhow::Result<u8> {
-    match command {
+pub(crate) fn run(args: ScapArgs) -> anyhow::Result<u8> {
+    match args.command {
         ScapCommand::Oval(command) => oval::run(command),
-        ScapCommand::Xccdf(command) => xccdf::run(command),
+        ScapCommand::Xccdf(command) => xccdf::run(*command),
         ScapCommand::Ds(command) => ds::run(command),
         ScapCommand::Info(args) => ds::info(&args),
     }

@@ -8,3 +8,21 @@ pub(crate) const ERROR: u8 = 1;
 pub(crate) const NOT_MET: u8 = 2;
 /// Wrong words on the command line (sysexits: EX_USAGE).
 pub(crate) const USAGE: u8 = 64;
+/// Wrong options, as `oscap` says it.
+const SCAP_USAGE: u8 = 100;
+/// No command, or an unknown one, as `oscap` says it.
+const SCAP_COMMAND: u8 = 101;
+
+/// What wrong words end with.
+pub(crate) fn wrong_words(error: &clap::Error) -> u8 {
+    use clap::error::ErrorKind;
+    if std::env::args().nth(1).as_deref() != Some("scap") {
+        return USAGE;
+    }
+    match error.kind() {
+        ErrorKind::InvalidSubcommand
+        | ErrorKind::MissingSubcommand
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => SCAP_COMMAND,
+        _ => SCAP_USAGE,
+    }
+}

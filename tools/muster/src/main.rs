@@ -1,7 +1,8 @@
 //! `muster`: the operator's command.
 //!
 //! Data goes to stdout, everything else to stderr. Exit codes: 0 done (for evaluations: everything
-//! passed), 2 something failed or is unknown, 1 an error, 64 wrong words on the command line.
+//! passed), 2 something failed or is unknown, 1 an error, 64 wrong words on the command line (for
+//! `muster scap` 100 and 101, as `oscap`).
 
 use std::process::ExitCode;
 
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
         Err(error) => {
             let is_help = !error.use_stderr();
             let _ = error.print();
-            return if is_help { ExitCode::SUCCESS } else { ExitCode::from(exit::USAGE) };
+            return if is_help { ExitCode::SUCCESS } else { ExitCode::from(exit::wrong_words(&error)) };
         }
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

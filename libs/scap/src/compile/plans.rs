@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ::oval::check::Truth;
 use proto::plan::{Check, CollectionPlan, Existence, ObjectKey, Operator, StateKey};
-use proto::verdict::Severity;
+use proto::verdict::{Severity, Verdict};
 
 use crate::oval::Class;
 use crate::xccdf::Role;
@@ -16,6 +16,8 @@ pub struct Compiled {
     pub profile: String,
     /// The benchmark's values in this profile.
     pub values: BTreeMap<String, Vec<String>>,
+    /// Where the benchmark says that something applies, by name.
+    pub platforms: BTreeMap<String, PlatformPlan>,
     /// What agents get.
     pub collection: CollectionPlan,
     /// The rules, in order; those that are not selected included.
@@ -62,8 +64,10 @@ pub struct RulePlan {
     pub platforms: Vec<Vec<PlatformPlan>>,
     /// How it is decided.
     pub check: CheckPlan,
-    /// Which of the rule's checks, and which of its contents; none for a complex check, or where there is none.
-    pub chosen: Option<(usize, usize)>,
+    /// Which of the rule's checks; none for a complex check, or where there is none. And which of its contents.
+    pub chosen: Option<(usize, Option<usize>)>,
+    /// A check of the kind `multi-check`: the definitions' ids, each of which has a result of its own.
+    pub multi: Vec<String>,
     /// How to mend it, values filled in.
     pub fix: String,
 }
@@ -80,8 +84,8 @@ pub enum TreeNode {
 /// How a rule is decided.
 #[derive(Debug)]
 pub enum CheckPlan {
-    /// It cannot be.
-    NotChecked(String),
+    /// Nothing has to be looked at, with the reason.
+    Fixed(Verdict, String),
     /// By definitions, all of which must hold.
     Definitions {
         /// By position.

@@ -6,7 +6,13 @@ use crate::limits::REFERENCE_DEPTH_MAX;
 
 impl<'policy> Compiler<'policy, '_> {
     pub(super) fn platforms(&mut self, names: &[String]) -> Vec<PlatformPlan> {
-        names.iter().map(|name| self.platform(name)).collect()
+        let mut plans = Vec::with_capacity(names.len());
+        for name in names {
+            let plan = self.platform(name);
+            self.compiled.platforms.insert(name.clone(), plan.clone());
+            plans.push(plan);
+        }
+        plans
     }
 
     fn platform(&mut self, name: &str) -> PlatformPlan {

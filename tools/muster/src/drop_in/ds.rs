@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
-use jiff::Timestamp;
 use scap::characteristics::Characteristics;
-use scap::compose::{self, Document};
 use scap::datastream::{self, Bundle, Choice};
 use scap::documents::{read_benchmark, read_oval};
 use scap::xml_slice;
@@ -95,14 +93,7 @@ fn compose(xccdf: &Path, target: &Path) -> anyhow::Result<u8> {
     for problem in &bundle.policy.problems {
         show::note(format!("WARNING: {problem}"));
     }
-    let Some(name) = xccdf.file_name().and_then(|name| name.to_str()) else { bail!("{} is no file", xccdf.display()) };
-    let text = |bytes: &[u8]| -> anyhow::Result<String> { xml_slice::element(bytes, None)?.with_context(failed) };
-    let benchmark = text(&bytes)?;
-    let checks: BTreeMap<&String, String> =
-        files.iter().map(|(href, bytes)| Ok((href, text(bytes)?))).collect::<anyhow::Result<_>>()?;
-    let checks: Vec<Document<'_>> = checks.iter().map(|(name, text)| Document { name, text }).collect();
-    let benchmark = Document { name, text: &benchmark };
-    write(target, &compose::compose(benchmark, &checks, Timestamp::now()))?;
+    write(target, &super::xccdf::compose(xccdf, &bytes, &files)?)?;
     Ok(exit::DONE)
 }
 

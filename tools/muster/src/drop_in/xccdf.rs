@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use scap::compose::{self, Document};
 use scap::datastream::{self, Bundle, Choice};
-use scap::documents::{join_platforms, read_benchmark};
+use scap::documents::{join_checks, join_platforms, read_benchmark};
 use scap::{tailoring, xml_slice};
 
 use super::{Validation, read, root_name};
@@ -40,9 +42,9 @@ pub(crate) struct SourceArgs {
     /// A component of the data stream as tailoring.
     #[arg(long, value_name = "ID")]
     tailoring_id: Option<String>,
-    /// A CPE dictionary or language for applicability.
+    /// A CPE dictionary or language for applicability; may be given several times.
     #[arg(long, value_name = "FILE")]
-    cpe: Option<PathBuf>,
+    cpe: Vec<PathBuf>,
     /// A data stream by its id.
     #[arg(long, value_name = "ID")]
     datastream_id: Option<String>,
@@ -52,11 +54,17 @@ pub(crate) struct SourceArgs {
     /// A benchmark by its id.
     #[arg(long, value_name = "ID")]
     benchmark_id: Option<String>,
+    /// Where copies of documents are that a data stream names by address: by the last part of it.
+    #[arg(long, value_name = "DIR")]
+    local_files: Option<PathBuf>,
     #[command(flatten)]
     validation: Validation,
     /// Taken for the sake of scripts; signatures are not looked at.
     #[arg(long)]
     skip_signature_validation: bool,
+    /// Refused: signatures are not looked at.
+    #[arg(long)]
+    enforce_signature: bool,
     /// An XCCDF benchmark or a source data stream.
     input: PathBuf,
     /// OVAL definitions, where a stand-alone benchmark's are not beside it.
@@ -90,6 +98,9 @@ struct Source {
 
 impl Source {
     fn read(args: &SourceArgs) -> anyhow::Result<Self> {
+        if args.enforce_signature {
+            bail!("signatures of data streams are not looked at yet, so none can be enforced");
+        }
         let bytes = read(&args.input)?;
         let failed = || format!("cannot read {}", args.input.display());
         let choice = Choice {
@@ -107,7 +118,14 @@ impl Source {
             let mut load = |href: &str| beside(&args.input, href, &args.oval, &mut files);
             read_benchmark(&bytes, &mut load).with_context(failed)?
         };
-        if let Some(path) = &args.cpe {
+        if let Some(directory) = &args.local_files {
+            let mut load = |href: &str| match href.split_once("://") {
+                Some((_, address)) => beside(&directory.join("x"), address.rsplit('/').next()?, &[], &mut files),
+                None => None,
+            };
+            join_checks(&mut bundle.policy, &mut load).with_context(failed)?;
+        }
+        for path in &args.cpe {
             let mut load = |href: &str| beside(path, href, &args.oval, &mut files);
             let failed = || format!("cannot read {}", path.display());
             join_platforms(&mut bundle.policy, &read(path)?, &mut load).with_context(failed)?;
@@ -120,6 +138,14 @@ impl Source {
             show::note(format!("WARNING: {problem}"));
         }
         Ok(Self { bundle, bytes, is_data_stream, files })
+    }
+
+    /// The source data stream, made of the benchmark and its documents where they are files.
+    fn data_stream(&self, input: &Path) -> anyhow::Result<String> {
+        if self.is_data_stream {
+            return Ok(String::from_utf8_lossy(&self.bytes).into_owned());
+        }
+        compose(input, &self.bytes, &self.files)
     }
 
     /// The text of the benchmark, or of one of its OVAL documents by component or href.
@@ -135,6 +161,19 @@ impl Source {
         let cut = xml_slice::element(bytes, component)?;
         cut.with_context(|| format!("`{}` is not there", part.unwrap_or("the benchmark")))
     }
+}
+
+/// A data stream of a benchmark and the documents that it names.
+pub(super) fn compose(input: &Path, bytes: &[u8], files: &BTreeMap<String, Vec<u8>>) -> anyhow::Result<String> {
+    let text = |bytes: &[u8]| -> anyhow::Result<String> {
+        xml_slice::element(bytes, None)?.with_context(|| format!("cannot read {}", input.display()))
+    };
+    let name = input.file_name().unwrap_or_default().to_string_lossy();
+    let benchmark = text(bytes)?;
+    let checks: BTreeMap<&String, String> =
+        files.iter().map(|(href, bytes)| Ok((href, text(bytes)?))).collect::<anyhow::Result<_>>()?;
+    let checks: Vec<Document<'_>> = checks.iter().map(|(name, text)| Document { name, text }).collect();
+    Ok(compose::compose(Document { name: &name, text: &benchmark }, &checks, Timestamp::now()))
 }
 
 /// A document named by a benchmark: one of those given, else the file beside it. A path that leads out of

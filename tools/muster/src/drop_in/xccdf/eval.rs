@@ -1,6 +1,6 @@
 //! `muster scap xccdf eval`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
@@ -15,6 +15,8 @@ use scap::evaluate::{Evaluation, Evidence, evaluate};
 use scap::explain::Explanation;
 use scap::html::Report;
 use scap::oval_results::OvalRun;
+use scap::policy::Policy;
+use scap::tailored::Tailored;
 use scap::test_result::TestRun;
 use scap::xml_out::XmlOut;
 
@@ -61,6 +63,15 @@ pub(crate) struct EvalArgs {
     /// Taken for the sake of scripts: nothing is ever fetched, with or without.
     #[arg(long)]
     fetch_remote_resources: bool,
+    /// Like `--without-syschar`.
+    #[arg(long)]
+    thin_results: bool,
+    /// Taken for the sake of scripts: there are no check engines to load.
+    #[arg(long)]
+    check_engine_results: bool,
+    /// Refused: Muster runs nothing on the machines that it looks at.
+    #[arg(long)]
+    remediate: bool,
 }
 
 /// A run of one benchmark on this machine.
@@ -75,51 +86,83 @@ struct Run<'source> {
 }
 
 pub(super) fn run(args: &EvalArgs) -> anyhow::Result<u8> {
+    if args.remediate {
+        bail!("Muster runs no scripts: see them with `muster scap xccdf remediate --dry-run`");
+    }
     let started = Timestamp::now();
     let source = Source::read(&args.source)?;
     let policy = &source.bundle.policy;
+    let is_skipped = |rule: &str| args.skipped.iter().any(|skipped| skipped == rule);
     let known: BTreeSet<&str> = policy.benchmark.rules().iter().map(|rule| rule.common.id.as_str()).collect();
-    if let Some(unknown) = args.rules.iter().chain(&args.skipped).find(|rule| !known.contains(rule.as_str())) {
-        bail!("there is no rule `{unknown}` in the benchmark");
+    if let Some(unknown) = args.rules.iter().find(|rule| is_skipped(rule) || !known.contains(rule.as_str())) {
+        bail!("there is no rule `{unknown}` to evaluate in the benchmark");
     }
-    let is_wanted = |rule: &str| {
-        (args.rules.is_empty() || args.rules.iter().any(|wanted| wanted == rule))
-            && !args.skipped.iter().any(|skipped| skipped == rule)
+    // Rules that are asked for by name are evaluated, and no others, whatever is selected.
+    let is_wanted = |rule: &str| match args.rules.as_slice() {
+        [] => is_skipped(rule).then_some(false),
+        wanted => Some(wanted.iter().any(|wanted| wanted == rule)),
     };
-    let compiled = compile_rules(policy, args.source.profile.as_deref(), &is_wanted)?;
-    let is_quiet = args.progress || args.progress_full;
-    if !is_quiet {
+    let profile = args.source.profile.as_deref();
+    let compiled = compile_rules(policy, profile, &is_wanted)?;
+    for model in &policy.benchmark.models {
+        if !["default", "flat", "flat-unweighted", "absolute"].iter().any(|known| model.ends_with(known)) {
+            show::note(format!("WARNING: the scoring model `{model}` is not known"));
+        }
+    }
+    if args.progress_full {
+        show::line("---evaluation");
+    } else if !args.progress {
         show::line("--- Starting Evaluation ---\n");
     }
     let evidence = look(&compiled, |_| true);
     let evaluation = evaluate(&compiled, &evidence, Timestamp::now());
-    for result in &evaluation.results {
-        tell(args, policy, result);
-    }
+    let tailored = Tailored::new(policy, profile)?;
+    tell(args, policy, &tailored, &compiled, &evaluation);
     let facts = pcs_agent::facts::gather(&root());
     let run = Run { source: &source, compiled, evidence, evaluation, facts, started, ended: Timestamp::now() };
     run.write(args)?;
     run.explain(&args.explain)?;
-    let is_met =
-        run.evaluation.results.iter().all(|result| !matches!(result.verdict, Verdict::Fail | Verdict::Unknown));
+    let is_met = |result: &RuleResult| !matches!(result.verdict, Verdict::Fail | Verdict::Unknown | Verdict::Error);
+    let is_met = run.evaluation.results.iter().all(is_met);
     Ok(if is_met { exit::DONE } else { exit::NOT_MET })
 }
 
-fn tell(args: &EvalArgs, policy: &scap::policy::Policy, result: &RuleResult) {
-    if args.progress {
-        return show::line(format!("{}:{}", result.rule, result.verdict));
-    }
-    if args.progress_full {
-        return show::line(format!("{}|{}|{}", result.rule, result.title, result.verdict));
-    }
-    show::line(format!("Title\r\t{}\nRule\r\t{}", result.title, result.rule));
-    let rules = policy.benchmark.rules();
-    if let Some(rule) = rules.iter().find(|rule| rule.common.id == result.rule) {
-        for (_, ident) in &rule.idents {
-            show::line(format!("Ident\r\t{ident}"));
+/// Prints the results as `oscap` does, titles as they stand in the document.
+fn tell(args: &EvalArgs, policy: &Policy, tailored: &Tailored<'_>, compiled: &Compiled, evaluation: &Evaluation) {
+    let results: BTreeMap<&str, &RuleResult> =
+        evaluation.results.iter().map(|result| (result.rule.as_str(), result)).collect();
+    for (plan, rule) in compiled.rules.iter().zip(policy.benchmark.rules()) {
+        let Some(result) = results.get(plan.id.as_str()) else { continue };
+        let title = escaped(&tailored.title(&rule.common));
+        let parts = evaluation.parts(compiled, plan);
+        let of_parts = parts.iter().map(|(definition, verdict)| (Some(*definition), *verdict));
+        let whole = parts.is_empty().then_some((None, result.verdict));
+        for (definition, verdict) in of_parts.chain(whole) {
+            if args.progress {
+                show::line(format!("{}:{verdict}", plan.id));
+                continue;
+            }
+            if args.progress_full {
+                show::line(format!("{}|{title}|{verdict}", plan.id));
+                continue;
+            }
+            show::line(format!("Title\r\t{title}\nRule\r\t{}", plan.id));
+            for (_, ident) in &rule.idents {
+                show::line(format!("Ident\r\t{ident}"));
+            }
+            if let Some(definition) = definition {
+                let known = policy.oval.values().find_map(|oval| oval.definitions.get(definition));
+                let title = known.map_or("", |definition| definition.title.as_str());
+                show::line(format!("OVAL Definition ID\t{definition}\nOVAL Definition Title\t{title}"));
+            }
+            show::line(format!("Result\r\t{verdict}\n"));
         }
     }
-    show::line(format!("Result\r\t{}\n", result.verdict));
+}
+
+/// `oscap` prints titles as XML.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 impl Run<'_> {
@@ -139,13 +182,14 @@ impl Run<'_> {
 
     fn write(&self, args: &EvalArgs) -> anyhow::Result<()> {
         let bundle = &self.source.bundle;
+        let input = args.source.input.display().to_string();
         let test = TestRun {
             policy: &bundle.policy,
             compiled: &self.compiled,
             evaluation: &self.evaluation,
             facts: &self.facts,
             names: &bundle.names,
-            href: if self.source.is_data_stream { &bundle.benchmark_component } else { "" },
+            href: if self.source.is_data_stream { &bundle.benchmark_component } else { &input },
             started: self.started,
             ended: self.ended,
         };
@@ -182,7 +226,7 @@ impl Run<'_> {
                 decisions: &self.evaluation.decisions,
                 facts: &self.facts,
                 now: self.ended,
-                is_without_characteristics: args.without_syschar,
+                is_without_characteristics: args.without_syschar || args.thin_results,
             })
             .collect();
         if args.oval_results {
@@ -201,10 +245,7 @@ impl Run<'_> {
             }
         }
         if let Some(path) = &args.results_arf {
-            if !self.source.is_data_stream {
-                bail!("--results-arf needs a source data stream: compose one from the benchmark first");
-            }
-            let text = String::from_utf8_lossy(&self.source.bytes);
+            let text = self.source.data_stream(&args.source.input)?;
             write(path, &arf::write(without_declaration(&text), &test, &runs))?;
         }
         Ok(())

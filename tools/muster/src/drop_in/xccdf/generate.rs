@@ -59,7 +59,7 @@ struct FixArgs {
     #[arg(long, default_value = "bash", value_parser = parse_fix_type, value_name = "TYPE")]
     fix_type: FixType,
     /// The same by the fixes' system, such as `urn:xccdf:fix:script:sh`.
-    #[arg(long, value_parser = parse_fix_type, value_name = "SYSTEM")]
+    #[arg(long, value_parser = parse_fix_type, value_name = "SYSTEM", conflicts_with = "fix_type")]
     template: Option<FixType>,
     /// Only what failed in this result of the file; empty: in the newest.
     #[arg(long, value_name = "ID")]

@@ -1,0 +1,167 @@
+//! Groups and rules as a profile has them: which are selected, and how each is decided.
+
+use proto::verdict::Verdict;
+
+use super::{CheckPlan, Compiler, PlatformPlan, RulePlan, TreeNode};
+use crate::cpe;
+use crate::xccdf::{self, Common, ComplexCheck, ComplexPart, Item, Role, Rule};
+
+fn not_checked(reason: impl Into<String>) -> CheckPlan {
+    CheckPlan::Fixed(Verdict::NotChecked, reason.into())
+}
+
+/// The last OVAL check with the selector, else without one, as `oscap` picks it.
+fn chosen_check(rule: &Rule, selector: &str) -> Option<usize> {
+    let with = |selector: &str| {
+        rule.checks.iter().rposition(|check| check.system == cpe::OVAL_SYSTEM && check.selector == selector)
+    };
+    with(selector).or_else(|| with(""))
+}
+
+impl<'policy> Compiler<'policy, '_> {
+    pub(super) fn items(
+        &mut self,
+        items: &'policy [Item],
+        is_selected: bool,
+        levels: &mut Vec<Vec<PlatformPlan>>,
+    ) -> Vec<TreeNode> {
+        let mut nodes = Vec::with_capacity(items.len());
+        for item in items {
+            match item {
+                Item::Group(group) => {
+                    let is_selected =
+                        is_selected && self.tailored.is_selected(&group.common) && self.is_allowed(&group.common);
+                    let depth = levels.len();
+                    if !group.common.platforms.is_empty() {
+                        levels.push(self.platforms(&group.common.platforms));
+                    }
+                    let children = self.items(&group.items, is_selected, levels);
+                    levels.truncate(depth);
+                    let weight = self.tailored.refined(&group.common).weight.unwrap_or(group.common.weight);
+                    nodes.push(TreeNode::Group(weight, children));
+                }
+                Item::Rule(rule) => {
+                    let weight = self.tailored.refined(&rule.common).weight.unwrap_or(rule.common.weight);
+                    let is_asked = self.tailored.is_selected(&rule.common);
+                    let is_allowed = is_asked && self.is_allowed(&rule.common);
+                    if is_asked && !is_allowed {
+                        self.excluded.insert(&rule.common.id);
+                    }
+                    let is_selected = (self.is_wanted)(&rule.common.id).unwrap_or(is_selected && is_allowed);
+                    nodes.push(TreeNode::Rule(weight, self.compiled.rules.len()));
+                    let plan = self.rule(rule, is_selected, levels);
+                    self.compiled.rules.push(plan);
+                }
+            }
+        }
+        nodes
+    }
+
+    fn is_allowed(&self, common: &Common) -> bool {
+        let is_in = |id: &String| self.tailored.is_selected_id(id) && !self.excluded.contains(id.as_str());
+        common.requires.iter().all(|any| any.iter().any(is_in)) && !common.conflicts.iter().any(is_in)
+    }
+
+    fn rule(&mut self, rule: &'policy Rule, selected: bool, levels: &[Vec<PlatformPlan>]) -> RulePlan {
+        let refined = self.tailored.refined(&rule.common);
+        let role = refined.role.unwrap_or(rule.role);
+        let mut platforms: Vec<Vec<PlatformPlan>> = levels.to_vec();
+        let check = if !selected {
+            not_checked("not selected")
+        } else if role == Role::Unchecked {
+            not_checked("the profile says `unchecked`")
+        } else {
+            if !rule.common.platforms.is_empty() {
+                platforms.push(self.platforms(&rule.common.platforms));
+            }
+            self.check_of(rule, refined.selector.as_deref().unwrap_or_default())
+        };
+        let chosen = chosen_check(rule, refined.selector.as_deref().unwrap_or_default());
+        let chosen = chosen.filter(|_| rule.complex_check.is_none());
+        let content = chosen.and_then(|at| Some((&rule.checks[at], self.policy.content_of(&rule.checks[at])?)));
+        let multi = match content.map(|(check, at)| (check.multi_check, &check.content[at])) {
+            Some((true, (href, None))) => {
+                self.policy.oval.get(href).map(|oval| oval.definitions.keys().cloned().collect()).unwrap_or_default()
+            }
+            _ => Vec::new(),
+        };
+        RulePlan {
+            multi,
+            chosen: chosen.map(|at| (at, self.policy.content_of(&rule.checks[at]))),
+            id: rule.common.id.clone(),
+            title: self.title(&rule.common),
+            severity: refined.severity.unwrap_or(rule.severity),
+            weight: refined.weight.unwrap_or(rule.common.weight),
+            role,
+            selected,
+            platforms,
+            check,
+            fix: self.fix_text(&rule.fix_text),
+        }
+    }
+
+    /// A title on one line.
+    fn title(&self, common: &Common) -> String {
+        self.tailored.title(common).split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    fn fix_text(&self, parts: &[xccdf::TextPart]) -> String {
+        let text = self.tailored.text(parts);
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        lines.join("\n")
+    }
+
+    /// A complex check, or the last OVAL check with the selector (else without one), as `oscap` picks it.
+    fn check_of(&mut self, rule: &'policy Rule, selector: &str) -> CheckPlan {
+        if let Some(complex) = &rule.complex_check {
+            return self.complex(complex);
+        }
+        match chosen_check(rule, selector) {
+            Some(at) => self.check(&rule.checks[at]),
+            None => not_checked(match rule.checks.first() {
+                Some(check) => format!("not covered yet: checks of the system {}", check.system),
+                None => "the rule has no automated check".to_owned(),
+            }),
+        }
+    }
+
+    fn complex(&mut self, complex: &'policy ComplexCheck) -> CheckPlan {
+        let parts = complex
+            .parts
+            .iter()
+            .map(|part| match part {
+                ComplexPart::Check(check) if check.system == cpe::OVAL_SYSTEM => self.check(check),
+                ComplexPart::Check(check) => {
+                    not_checked(format!("not covered yet: checks of the system {}", check.system))
+                }
+                ComplexPart::Complex(inner) => self.complex(inner),
+            })
+            .collect();
+        CheckPlan::Complex { is_and: complex.is_and, negate: complex.negate, parts }
+    }
+
+    fn check(&mut self, check: &'policy xccdf::Check) -> CheckPlan {
+        if let Some((href, name)) = self.policy.content_of(check).and_then(|at| check.content.get(at))
+            && let Some(document) = self.policy.oval.get(href)
+        {
+            let context = self.context(href, &check.exports);
+            let ids: Vec<&String> = match name {
+                Some(name) => vec![name],
+                None => document.definitions.keys().collect(),
+            };
+            if ids.is_empty() {
+                let reason = format!("{href} has no definitions");
+                // One result for each of no definitions is none at all; one for all of them is an error.
+                return CheckPlan::Fixed(if check.multi_check { Verdict::Unknown } else { Verdict::Error }, reason);
+            }
+            let definitions = ids.into_iter().map(|id| self.definition(document, &context, id, 0)).collect();
+            return CheckPlan::Definitions { definitions, negate: check.negate };
+        }
+        let wanted: Vec<String> = check
+            .content
+            .iter()
+            .map(|(href, name)| format!("{} in {href}", name.as_deref().unwrap_or("all definitions")))
+            .collect();
+        not_checked(format!("the check is not in the data stream: {}", wanted.join(", ")))
+    }
+}

@@ -1,0 +1,155 @@
+//! Which tests, definitions and rules read an object: what has to be decided again when it changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proto::plan::{CollectionPlan, Component, EntityValue, ObjectKey, StateKey, VariableKey, VariableSource};
+
+use crate::compile::{CheckPlan, Compiled, CriteriaPlan, PlatformPlan, references};
+
+/// What reads something, by position in the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Dependents {
+    /// Tests.
+    pub tests: BTreeSet<usize>,
+    /// Definitions that use the tests, at any depth.
+    pub definitions: BTreeSet<usize>,
+    /// Rules that use the definitions, as check or as platform.
+    pub rules: BTreeSet<usize>,
+}
+
+impl Dependents {
+    /// Both together.
+    pub fn extend(&mut self, other: &Self) {
+        self.tests.extend(&other.tests);
+        self.definitions.extend(&other.definitions);
+        self.rules.extend(&other.rules);
+    }
+}
+
+/// The index of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Dependencies {
+    /// By object.
+    pub objects: BTreeMap<ObjectKey, Dependents>,
+    /// What reads the clock (`time_difference`): it may change with nothing else changing.
+    pub clock: Dependents,
+}
+
+/// What a test reads.
+#[derive(Default)]
+struct Reads {
+    objects: BTreeSet<ObjectKey>,
+    is_clock: bool,
+}
+
+impl Dependencies {
+    /// The index of this plan.
+    pub fn of(compiled: &Compiled) -> Self {
+        let mut users_of_test: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); compiled.tests.len()];
+        let mut users_of_definition: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); compiled.definitions.len()];
+        for (at, definition) in compiled.definitions.iter().enumerate() {
+            uses(&definition.criteria, at, &mut users_of_test, &mut users_of_definition);
+        }
+        let mut rules_of_definition: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); compiled.definitions.len()];
+        for (at, rule) in compiled.rules.iter().enumerate().filter(|(_, rule)| rule.selected) {
+            let mut add = |definition: usize| {
+                rules_of_definition[definition].insert(at);
+            };
+            of_check(&rule.check, &mut add);
+            rule.platforms.iter().flatten().for_each(|platform| of_platform(platform, &mut add));
+        }
+        let mut index = Self::default();
+        for (at, test) in compiled.tests.iter().enumerate() {
+            let Ok((object, states)) = &test.subject else { continue };
+            let mut dependents = Dependents { tests: BTreeSet::from([at]), ..Dependents::default() };
+            let mut open: Vec<usize> = users_of_test[at].iter().copied().collect();
+            while let Some(definition) = open.pop() {
+                if dependents.definitions.insert(definition) {
+                    dependents.rules.extend(&rules_of_definition[definition]);
+                    open.extend(&users_of_definition[definition]);
+                }
+            }
+            let reads = reads(&compiled.collection, object, states);
+            if reads.is_clock {
+                index.clock.extend(&dependents);
+            }
+            for object in reads.objects {
+                index.objects.entry(object).or_default().extend(&dependents);
+            }
+        }
+        index
+    }
+}
+
+fn uses(criteria: &CriteriaPlan, user: usize, tests: &mut [BTreeSet<usize>], definitions: &mut [BTreeSet<usize>]) {
+    match criteria {
+        CriteriaPlan::Fixed(..) => {}
+        CriteriaPlan::Operator { parts, .. } => parts.iter().for_each(|part| uses(part, user, tests, definitions)),
+        CriteriaPlan::Test { test, .. } => {
+            tests[*test].insert(user);
+        }
+        CriteriaPlan::Definition { definition, .. } => {
+            definitions[*definition].insert(user);
+        }
+    }
+}
+
+fn of_check(check: &CheckPlan, add: &mut dyn FnMut(usize)) {
+    match check {
+        CheckPlan::Fixed(..) => {}
+        CheckPlan::Definitions { definitions, .. } => definitions.iter().for_each(|definition| add(*definition)),
+        CheckPlan::Complex { parts, .. } => parts.iter().for_each(|part| of_check(part, add)),
+    }
+}
+
+fn of_platform(platform: &PlatformPlan, add: &mut dyn FnMut(usize)) {
+    match platform {
+        PlatformPlan::Undefined(_) => {}
+        PlatformPlan::Definition(definition) => add(*definition),
+        PlatformPlan::Test { parts, .. } => parts.iter().for_each(|part| of_platform(part, add)),
+    }
+}
+
+/// The object of a test, and what the variables of its states are made of.
+fn reads(plan: &CollectionPlan, object: &ObjectKey, states: &[StateKey]) -> Reads {
+    let mut reads = Reads { objects: BTreeSet::from([object.clone()]), is_clock: false };
+    let mut open: Vec<&VariableKey> = states
+        .iter()
+        .filter_map(|key| plan.states.get(key))
+        .flat_map(|state| &state.entities)
+        .filter_map(|entity| match &entity.value {
+            EntityValue::Variable(key) => Some(key),
+            _ => None,
+        })
+        .collect();
+    let mut seen: BTreeSet<&VariableKey> = BTreeSet::new();
+    while let Some(key) = open.pop() {
+        if let Some(VariableSource::Local(component)) = plan.variables.get(key).map(|variable| &variable.source)
+            && seen.insert(key)
+        {
+            references(component, &mut reads.objects, &mut open);
+            reads.is_clock |= is_clock(component);
+        }
+    }
+    reads
+}
+
+/// Whether a component reads the clock itself: a difference of one time is a difference from now.
+fn is_clock(component: &Component) -> bool {
+    match component {
+        Component::Literal(_) | Component::Object { .. } | Component::Variable(_) => false,
+        Component::TimeDifference { operands, .. } => operands.len() == 1 || operands.iter().any(is_clock),
+        Component::Arithmetic { operands: parts, .. }
+        | Component::Concat(parts)
+        | Component::Count(parts)
+        | Component::Merge(_, parts)
+        | Component::Unique(parts) => parts.iter().any(is_clock),
+        Component::Begin(_, of)
+        | Component::End(_, of)
+        | Component::EscapeRegex(of)
+        | Component::GlobToRegex { of, .. }
+        | Component::RegexCapture(_, of)
+        | Component::Split(_, of)
+        | Component::Substring { of, .. } => is_clock(of),
+    }
+}
