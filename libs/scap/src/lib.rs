@@ -32,6 +32,7 @@ pub mod standing;
 pub mod tailored;
 pub mod tailoring;
 pub mod test_result;
+pub mod validity;
 pub mod xccdf;
 mod xccdf_reader;
 pub mod xml;

@@ -17,6 +17,9 @@ use crate::xml_out::XmlOut;
 /// The namespace of XCCDF 1.2.
 pub const XCCDF_12: &str = "http://checklists.nist.gov/xccdf/1.2";
 
+/// The namespace of XCCDF 1.1.
+pub const XCCDF_11: &str = "http://checklists.nist.gov/xccdf/1.1";
+
 /// What [`Compiled::profile`] says where no profile was asked for.
 const DEFAULT_PROFILE: &str = "(default)";
 

@@ -254,10 +254,6 @@ fn role(text: &str) -> Role {
 
 /// What `node` says of a rule, on top of what is said already.
 fn fill_rule(rule: &mut Rule, node: &Node) {
-    let named_texts = |name: &'static str, attribute: &'static str| {
-        named(node, name)
-            .map(move |element| (element.attribute(attribute).unwrap_or_default().to_owned(), plain(element)))
-    };
     fill(&mut rule.common, node);
     rule.severity = node.attribute("severity").map_or(rule.severity, severity);
     rule.role = node.attribute("role").map_or(rule.role, role);
@@ -267,8 +263,12 @@ fn fill_rule(rule: &mut Rule, node: &Node) {
         rule.fix_text = text_parts(text, &|_| None);
     }
     rule.fixes.extend(named(node, "fix").map(script));
-    rule.references.extend(named_texts("reference", "href"));
-    rule.idents.extend(named_texts("ident", "system"));
+    let references = named(node, "reference");
+    rule.references
+        .extend(references.map(|element| (element.attribute("href").unwrap_or_default().to_owned(), plain(element))));
+    let idents = named(node, "ident");
+    rule.idents
+        .extend(idents.map(|element| (element.attribute("system").unwrap_or_default().to_owned(), element.text())));
     if let Some(rationale) = node.element("rationale") {
         rule.rationale = plain(rationale);
     }

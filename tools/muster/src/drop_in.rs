@@ -60,7 +60,7 @@ pub(crate) struct InfoArgs {
 /// What every command takes and none needs.
 #[derive(Debug, Args)]
 pub(crate) struct Validation {
-    /// Taken for the sake of scripts; documents are read strictly in any case.
+    /// Read what is not valid as far as it can be read; what must be there to decide must be there in any case.
     #[arg(long, alias = "skip-validation")]
     skip_valid: bool,
 }

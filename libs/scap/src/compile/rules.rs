@@ -29,8 +29,11 @@ impl<'policy> Compiler<'policy, '_> {
         for item in items {
             match item {
                 Item::Group(group) => {
-                    let is_selected =
-                        is_selected && self.tailored.is_selected(&group.common) && self.is_allowed(&group.common);
+                    let is_asked = is_selected && self.tailored.is_selected(&group.common);
+                    let is_selected = is_asked && self.is_allowed(&group.common);
+                    if is_asked && !is_selected {
+                        self.exclude(item);
+                    }
                     let depth = levels.len();
                     if !group.common.platforms.is_empty() {
                         levels.push(self.platforms(&group.common.platforms));
@@ -44,7 +47,8 @@ impl<'policy> Compiler<'policy, '_> {
                     let weight = self.tailored.refined(&rule.common).weight.unwrap_or(rule.common.weight);
                     let is_asked = self.tailored.is_selected(&rule.common);
                     let is_allowed = is_asked && self.is_allowed(&rule.common);
-                    if is_asked && !is_allowed {
+                    // What stands in a group that is not selected is not looked at, so it excludes nothing.
+                    if is_selected && is_asked && !is_allowed {
                         self.excluded.insert(&rule.common.id);
                     }
                     let is_selected = (self.is_wanted)(&rule.common.id).unwrap_or(is_selected && is_allowed);
@@ -55,6 +59,19 @@ impl<'policy> Compiler<'policy, '_> {
             }
         }
         nodes
+    }
+
+    /// A group goes out with all that is in it.
+    fn exclude(&mut self, item: &'policy Item) {
+        match item {
+            Item::Rule(rule) => {
+                self.excluded.insert(&rule.common.id);
+            }
+            Item::Group(group) => {
+                self.excluded.insert(&group.common.id);
+                group.items.iter().for_each(|item| self.exclude(item));
+            }
+        }
     }
 
     fn is_allowed(&self, common: &Common) -> bool {

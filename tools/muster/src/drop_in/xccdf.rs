@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use scap::compose::{self, Document};
 use scap::datastream::{self, Bundle, Choice};
 use scap::documents::{join_checks, join_platforms, read_benchmark};
-use scap::{tailoring, xml_slice};
+use scap::{tailoring, validity, xml_slice};
 
 use super::{Validation, read, root_name};
 use crate::{exit, show};
@@ -103,6 +103,15 @@ impl Source {
         }
         let bytes = read(&args.input)?;
         let failed = || format!("cannot read {}", args.input.display());
+        if !args.validation.skip_valid {
+            let faults = validity::faults(&bytes).with_context(failed)?;
+            for fault in &faults {
+                show::note(format!("{}: {fault}", args.input.display()));
+            }
+            if !faults.is_empty() {
+                bail!("{} is not valid XCCDF; --skip-valid reads it as far as it can be read", args.input.display());
+            }
+        }
         let choice = Choice {
             data_stream: args.datastream_id.clone(),
             checklist: args.xccdf_id.clone(),
