@@ -227,9 +227,16 @@ pub struct Entity {
     /// How several entities of an item count; states only.
     #[serde(default, skip_serializing_if = "is_all")]
     pub entity_check: Check,
+    /// How many entities of that name an item must have; states only.
+    #[serde(default, skip_serializing_if = "is_at_least_one")]
+    pub check_existence: Existence,
     /// The value must not leave the endpoint in clear.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub mask: bool,
+}
+
+fn is_at_least_one(existence: &Existence) -> bool {
+    *existence == Existence::AtLeastOneExists
 }
 
 fn is_equals(operation: &Operation) -> bool {
@@ -343,7 +350,7 @@ words! {
 
 words! {
     /// `ExistenceEnumeration`.
-    Existence {
+    Existence default AtLeastOneExists {
         /// Everything asked for exists.
         AllExist = "all_exist",
         /// Whatever exists.

@@ -27,6 +27,12 @@ pub enum CompareError {
         /// The datatype.
         datatype: Datatype,
     },
+    /// Networks of different sizes have no order.
+    #[error("values of the datatype {datatype} with different prefixes cannot be ordered")]
+    NoOrder {
+        /// The datatype.
+        datatype: Datatype,
+    },
     /// The pattern cannot be used.
     #[error(transparent)]
     Pattern(#[from] PatternError),
@@ -38,7 +44,7 @@ fn not_of_type(value: &str, datatype: Datatype) -> CompareError {
 
 /// Whether the item's value `actual` stands to `expected` as the operation says.
 pub fn compare(datatype: Datatype, operation: Operation, actual: &str, expected: &str) -> Result<bool, CompareError> {
-    if operation == Operation::PatternMatch {
+    if operation == Operation::PatternMatch && datatype == Datatype::String {
         return Ok(Pattern::new(expected, Flags::default())?.is_match(actual.as_bytes())?);
     }
     match datatype {
@@ -47,8 +53,9 @@ pub fn compare(datatype: Datatype, operation: Operation, actual: &str, expected:
         Datatype::Boolean => equality(operation, datatype, boolean(actual)? == boolean(expected)?),
         Datatype::Binary => equality(operation, datatype, binary(actual)? == binary(expected)?),
         Datatype::Float => ordered(operation, datatype, float_order(actual, expected)?),
-        Datatype::Version | Datatype::IosVersion | Datatype::FilesetRevision => {
-            ordered(operation, datatype, version_order(actual, expected))
+        Datatype::Version => ordered(operation, datatype, version_order(actual, expected)),
+        Datatype::IosVersion | Datatype::FilesetRevision => {
+            ordered(operation, datatype, lettered_order(actual, expected))
         }
         Datatype::EvrString => ordered(operation, datatype, evr::rpm(actual, expected)),
         Datatype::DebianEvrString => ordered(operation, datatype, evr::debian(actual, expected)),
@@ -162,6 +169,44 @@ fn version_order(actual: &str, expected: &str) -> Ordering {
     Ordering::Equal
 }
 
+/// Versions in which letters count, such as `12.4(15)T9` and `A.03.05`: runs of digits compare as numbers, runs of
+/// letters as text, and what goes on is greater than what ends.
+fn lettered_order(actual: &str, expected: &str) -> Ordering {
+    let parts = |value: &str| -> Vec<(bool, String)> {
+        let mut parts: Vec<(bool, String)> = Vec::new();
+        let mut is_open = false;
+        for character in value.chars() {
+            let is_digit = character.is_ascii_digit();
+            if !is_digit && !character.is_alphabetic() {
+                is_open = false;
+                continue;
+            }
+            match parts.last_mut() {
+                Some((is_number, part)) if is_open && *is_number == is_digit => part.push(character),
+                _ => parts.push((is_digit, character.to_string())),
+            }
+            is_open = true;
+        }
+        for (_, part) in parts.iter_mut().filter(|(is_number, _)| *is_number) {
+            *part = part.trim_start_matches('0').to_owned();
+        }
+        parts
+    };
+    let (left, right) = (parts(actual), parts(expected));
+    for (left, right) in left.iter().zip(&right) {
+        let order = match (left, right) {
+            ((true, left), (true, right)) => left.len().cmp(&right.len()).then_with(|| left.cmp(right)),
+            ((is_number, left), (is_other_number, right)) => {
+                is_other_number.cmp(is_number).then_with(|| left.cmp(right))
+            }
+        };
+        if order != Ordering::Equal {
+            return order;
+        }
+    }
+    left.len().cmp(&right.len())
+}
+
 /// An address, how many of its bits count, and how many it has.
 type Network = (u128, u32, u32);
 
@@ -210,6 +255,7 @@ fn address(operation: Operation, datatype: Datatype, actual: Network, expected: 
             let is_equal = actual.1 == expected.1 && masked(actual, actual.1) == masked(expected, expected.1);
             equality(operation, datatype, is_equal)
         }
+        _ if actual.1 != expected.1 => Err(CompareError::NoOrder { datatype }),
         _ => ordered(operation, datatype, masked(actual, actual.1).cmp(&masked(expected, expected.1))),
     }
 }
@@ -243,6 +289,7 @@ mod tests {
         assert!(compare(Datatype::Boolean, Operation::Equals, "yes", "true").is_err());
         assert!(compare(Datatype::Ipv4Address, Operation::Equals, "10.0.0.1/33", "10.0.0.1").is_err());
         assert!(compare(Datatype::String, Operation::GreaterThan, "b", "a").is_err());
+        assert!(compare(Datatype::Int, Operation::PatternMatch, "10", "^1").is_err());
     }
 
     #[test]
@@ -253,6 +300,15 @@ mod tests {
     }
 
     #[test]
+    fn letters_count_in_some_versions() {
+        check(Datatype::IosVersion, "12.4(15)T9", Operation::GreaterThan, "12.4(15)T8", true);
+        check(Datatype::IosVersion, "12.4(1)", Operation::Equals, "12.4(1)T", false);
+        check(Datatype::IosVersion, "12.4(10)", Operation::GreaterThan, "12.4(9)", true);
+        check(Datatype::FilesetRevision, "A.03.05", Operation::LessThan, "B.01.00", true);
+        check(Datatype::FilesetRevision, "A.03.05", Operation::Equals, "A.3.5", true);
+    }
+
+    #[test]
     fn addresses_have_prefixes() {
         use Operation::{Equals, SubsetOf, SupersetOf};
         check(Datatype::Ipv4Address, "10.1.2.3", SubsetOf, "10.0.0.0/8", true);
@@ -260,6 +316,8 @@ mod tests {
         check(Datatype::Ipv4Address, "11.0.0.1", SubsetOf, "10.0.0.0/8", false);
         check(Datatype::Ipv6Address, "2001:db8::1", SubsetOf, "2001:db8::/32", true);
         check(Datatype::Ipv6Address, "::1", Equals, "0:0:0:0:0:0:0:1", true);
+        check(Datatype::Ipv4Address, "10.0.0.1", Operation::LessThan, "10.0.0.2", true);
+        assert!(compare(Datatype::Ipv4Address, Operation::LessThan, "10.0.0.0/8", "10.0.0.1").is_err());
     }
 
     #[test]

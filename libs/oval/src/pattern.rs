@@ -82,8 +82,8 @@ impl Pattern {
         }
         // The limit rides in the pattern: the wrapper has no setter for it. A pattern may lower it
         // with a verb of its own, not raise it.
-        let limited = format!("(*LIMIT_MATCH={}){text}", limits::PATTERN_STEPS_MAX);
-        let build = |is_utf: bool| {
+        let build = |text: &str, is_utf: bool| {
+            let limited = format!("(*LIMIT_MATCH={}){text}", limits::PATTERN_STEPS_MAX);
             RegexBuilder::new()
                 .caseless(flags.is_caseless)
                 .multi_line(flags.is_multiline)
@@ -92,8 +92,12 @@ impl Pattern {
                 .jit_if_available(true)
                 .build(&limited)
         };
-        let regex = build(true).map_err(|error| invalid(error.to_string()))?;
-        Ok(Self { text: text.to_owned(), regex, bytes: build(false).ok() })
+        let perl = as_perl(text);
+        let (regex, text_of_bytes) = match build(text, true) {
+            Ok(regex) => (regex, text),
+            Err(error) => (build(&perl, true).map_err(|_| invalid(error.to_string()))?, perl.as_str()),
+        };
+        Ok(Self { text: text.to_owned(), regex, bytes: build(text_of_bytes, false).ok() })
     }
 
     fn engine(&self, subject: &[u8]) -> &Regex {
@@ -160,28 +164,15 @@ pub fn from_glob(glob: &str, noescape: bool) -> String {
         match character {
             '*' => pattern.push_str(if is_first_of_part { r"(?=[^.])[^/]*" } else { "[^/]*" }),
             '?' => pattern.push_str(if is_first_of_part { "[^./]" } else { "[^/]" }),
-            '[' => {
-                let close =
-                    characters[at..].iter().skip(1).position(|inside| *inside == ']').map(|found| at + found + 1);
-                match close {
-                    Some(close) => {
-                        pattern.push('[');
-                        if matches!(characters[at], '!' | '^') {
-                            pattern.push('^');
-                            at += 1;
-                        }
-                        for inside in &characters[at..close] {
-                            if *inside == '\\' || *inside == '[' {
-                                pattern.push('\\');
-                            }
-                            pattern.push(*inside);
-                        }
-                        pattern.push(']');
-                        at = close + 1;
-                    }
-                    None => pattern.push_str(r"\["),
+            '[' => match glob_class(&characters[at..]) {
+                Some((class, length)) => {
+                    pattern.push_str(&class);
+                    at += length;
                 }
-            }
+                None => pattern.push_str(r"\["),
+            },
+            // As `oscap` writes it: alone it stands for itself.
+            ']' => pattern.push(']'),
             '\\' if !noescape && at < characters.len() => {
                 pattern.push_str(&escape(&characters[at].to_string()));
                 at += 1;
@@ -192,6 +183,85 @@ pub fn from_glob(glob: &str, noescape: bool) -> String {
     }
     pattern.push('$');
     pattern
+}
+
+/// What follows a `[` of a glob as a class of a pattern, and how long it is; none where nothing closes it. A `]` that
+/// comes first stands for itself, and so does one inside `[:name:]`.
+fn glob_class(rest: &[char]) -> Option<(String, usize)> {
+    let mut class = String::from("[");
+    let mut at = 0;
+    if matches!(rest.first(), Some('!' | '^')) {
+        class.push('^');
+        at = 1;
+    }
+    let first = at;
+    while let Some(inside) = rest.get(at) {
+        match inside {
+            ']' if at > first => {
+                class.push(']');
+                return Some((class, at + 1));
+            }
+            '[' if rest.get(at + 1) == Some(&':') => {
+                let end =
+                    (at + 2..rest.len().saturating_sub(1)).find(|end| rest[*end] == ':' && rest[end + 1] == ']')?;
+                class.extend(&rest[at..=end + 1]);
+                at = end + 2;
+                continue;
+            }
+            '\\' | '[' => {
+                class.push('\\');
+                class.push(*inside);
+            }
+            other => class.push(*other),
+        }
+        at += 1;
+    }
+    None
+}
+
+/// A pattern that PCRE2 refuses as PCRE and Perl read it: a hyphen behind `\w` and the like in a class is a hyphen,
+/// and an escape that means nothing is its letter.
+fn as_perl(pattern: &str) -> String {
+    let mut perl = String::with_capacity(pattern.len() + 4);
+    let mut is_class = false;
+    let mut characters = pattern.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' => {
+                let Some(next) = characters.next() else {
+                    perl.push('\\');
+                    break;
+                };
+                if "FIJMOTYijmqy".contains(next) {
+                    perl.push(next);
+                } else {
+                    perl.push('\\');
+                    perl.push(next);
+                }
+                if is_class && "wWsSdDhHvV".contains(next) && characters.peek() == Some(&'-') {
+                    characters.next();
+                    perl.push_str("\\-");
+                }
+            }
+            '[' if !is_class => {
+                is_class = true;
+                perl.push('[');
+                // Here a closing bracket stands for itself.
+                for first in ['^', ']'] {
+                    if characters.peek() == Some(&first) {
+                        characters.next();
+                        perl.push(first);
+                    }
+                }
+            }
+            ']' if is_class => {
+                is_class = false;
+                perl.push(']');
+            }
+            other => perl.push(other),
+        }
+    }
+    perl
 }
 
 #[cfg(test)]
@@ -208,6 +278,9 @@ mod tests {
         check(r"^(?!root:)[^:]+:[^!*]", "daemon:x", true);
         check(r"^\s*PermitRootLogin(?-i)[ \t]+no", "PermitRootLogin no", true);
         check(r"(a)\1", "aa", true);
+        check(r"^[\w-_.]+$", "a-b_c.d", true);
+        check(r"^[^\s-x]+$", "a-b", false);
+        check(r"^\y\.$", "y.", true);
     }
 
     #[test]
@@ -244,6 +317,10 @@ mod tests {
         assert!(!matches("/etc/*.conf", "/etc/a/b.conf"));
         assert!(matches("/etc/[!a]?", "/etc/bc"));
         assert!(!matches("/etc/[!a]?", "/etc/ac"));
+        assert_eq!(from_glob(r"x[[:digit:]]\*", false), r"^x[[:digit:]]\*$");
+        assert_eq!(from_glob("[!]]", false), "^[^]]$");
+        assert_eq!(from_glob("[a", false), r"^\[a$");
+        assert!(matches("[]a]x", "]x"));
     }
 
     #[test]

@@ -214,8 +214,13 @@ impl<'plan, P: Prober> Source<'plan, P> {
             };
             let mut kept = Vec::with_capacity(collected.items.len());
             for item in collected.items {
-                let is_match = states.evaluate(state, &item, self, depth + 1, &mut Vec::new()) == Truth::True;
-                if is_match == (filter.action == FilterAction::Include) {
+                let truth = states.evaluate(state, &item, self, depth + 1, &mut Vec::new());
+                if filter.action == FilterAction::Include && !matches!(truth, Truth::True | Truth::False) {
+                    // Left out, it would pass for something that is not there.
+                    let words = format!("whether an item passes a filter is {}", truth.as_str());
+                    return Collected::nothing(Flag::Error, words);
+                }
+                if (truth == Truth::True) == (filter.action == FilterAction::Include) {
                     kept.push(item);
                 }
             }
@@ -296,6 +301,7 @@ mod tests {
             value,
             var_check: Check::AtLeastOne,
             entity_check: Check::All,
+            check_existence: proto::plan::Existence::default(),
             mask: false,
         }
     }

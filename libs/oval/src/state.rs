@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use proto::observation::{Item, ItemEntity, Status};
-use proto::plan::{CollectionPlan, Entity, EntityValue, State};
+use proto::plan::{CollectionPlan, Entity, EntityValue, Existence, State};
 
 use crate::check::{self, Truth};
 use crate::compare::compare;
@@ -49,9 +49,6 @@ impl States<'_> {
         }
         let results: Vec<Truth> =
             state.entities.iter().map(|entity| self.entity(entity, item, source, depth, mismatches)).collect();
-        if results.is_empty() {
-            return Truth::True;
-        }
         check::operator(state.operator, results)
     }
 
@@ -65,6 +62,9 @@ impl States<'_> {
     ) -> Truth {
         if let EntityValue::Record(fields) = &entity.value {
             return self.record(entity, fields, item, source, depth, mismatches);
+        }
+        if entity.check_existence != Existence::AtLeastOneExists {
+            return self.entity_that_may_not_be(entity, item, source, depth, mismatches);
         }
         // An item that says nothing of the entity is unknown, whatever it would be compared with.
         if item.named(&entity.name).next().is_none() {
@@ -109,6 +109,34 @@ impl States<'_> {
             });
         }
         truth
+    }
+
+    /// Where the state says how many entities there must be, those that are there are compared (`check_existence` of
+    /// `EntityStateSimpleBaseType`).
+    fn entity_that_may_not_be(
+        &mut self,
+        entity: &Entity,
+        item: &Item,
+        source: &mut dyn ObjectSource,
+        depth: usize,
+        mismatches: &mut Vec<Mismatch>,
+    ) -> Truth {
+        let existence = check::existence(entity.check_existence, item.named(&entity.name).map(|found| found.status));
+        let there: Vec<ItemEntity> =
+            item.named(&entity.name).filter(|found| found.status == Status::Exists).cloned().collect();
+        if existence != Truth::True {
+            mismatches.push(Mismatch {
+                entity: entity.name.clone(),
+                found: found_words(item, entity),
+                expected: format!("{} {}", entity.name, entity.check_existence.as_str()),
+                reason: None,
+            });
+        }
+        if existence != Truth::True || there.is_empty() {
+            return existence;
+        }
+        let compared = Entity { check_existence: Existence::AtLeastOneExists, ..entity.clone() };
+        self.entity(&compared, &Item::new(&item.kind, there), source, depth + 1, mismatches)
     }
 
     /// A record is as wanted when each of the wanted fields is (§5.3.6.3.2).
@@ -257,6 +285,7 @@ mod tests {
             value: EntityValue::Literal(value.into()),
             var_check: Check::All,
             entity_check,
+            check_existence: Existence::default(),
             mask: false,
         }
     }

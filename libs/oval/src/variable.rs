@@ -133,7 +133,7 @@ impl<'plan> Variables<'plan> {
             }
             Component::Split(delimiter, of) => self.each(of, source, depth, |value| {
                 Ok(if delimiter.is_empty() {
-                    vec![value]
+                    value.chars().map(String::from).collect()
                 } else {
                     value.split(delimiter.as_str()).map(str::to_owned).collect()
                 })
@@ -180,7 +180,10 @@ impl<'plan> Variables<'plan> {
             [first, second] => (seconds(first, format_1)?, seconds(second, format_2)?),
             _ => return Err(error("time_difference takes one or two components")),
         };
-        Ok(first.iter().flat_map(|first| second.iter().map(move |second| (first - second).to_string())).collect())
+        Ok(first
+            .iter()
+            .flat_map(|first| second.iter().map(move |second| first.saturating_sub(*second).to_string()))
+            .collect())
     }
 }
 
@@ -276,8 +279,19 @@ fn substring(value: &str, start: i64, length: i64) -> Vec<String> {
 /// A time of one of OVAL's formats as seconds since the epoch.
 fn seconds_of(value: &str, format: &str) -> Result<i64, VariableProblem> {
     let wrong = || error(format!("`{}` is not a time of the format {format}", proto::limits::shown(value)));
-    if format == "seconds_since_epoch" {
-        return value.trim().parse().map_err(|_| wrong());
+    let number = |text: &str| text.parse::<i64>().map_err(|_| wrong());
+    match format {
+        "seconds_since_epoch" => return number(value.trim()),
+        // Tenths of microseconds since 1601.
+        "win_filetime" => return Ok(number(value.trim())? / 10_000_000 - SECONDS_1601_TO_1970),
+        "cim_datetime" => return cim_seconds(value).ok_or_else(wrong),
+        _ => {}
+    }
+    let (value, month_by_name) = named_month(value);
+    let value = value.as_str();
+    let is_time = |character: char| character.is_ascii_digit() || " \t/:.-T,".contains(character);
+    if !value.starts_with(|first: char| first.is_ascii_digit()) || !value.chars().all(is_time) {
+        return Err(wrong());
     }
     let digits: Vec<&str> =
         value.split(|character: char| !character.is_ascii_digit()).filter(|part| !part.is_empty()).collect();
@@ -295,15 +309,62 @@ fn seconds_of(value: &str, format: &str) -> Result<i64, VariableProblem> {
     } else {
         digits
     };
-    let number = |at: usize| fields.get(at).map_or(Ok(0), |field| field.parse::<i64>().map_err(|_| wrong()));
+    let number = |at: usize| fields.get(at).map_or(Ok(0), |field| number(field));
     let (year, month, day) = match format {
-        "year_month_day" => (number(0)?, number(1)?, number(2)?),
+        "year_month_day" if month_by_name.is_none() => (number(0)?, number(1)?, number(2)?),
+        "month_day_year" | "day_month_year" if month_by_name.is_some() => {
+            (number(1)?, month_by_name.unwrap_or_default(), number(0)?)
+        }
+        _ if month_by_name.is_some() => return Err(wrong()),
         "month_day_year" => (number(2)?, number(0)?, number(1)?),
         "day_month_year" => (number(2)?, number(1)?, number(0)?),
         other => return Err(error(format!("the time format {other} is not covered yet"))),
     };
-    let text = format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", number(3)?, number(4)?, number(5)?);
+    let time = if month_by_name.is_some() { 2 } else { 3 };
+    let (hour, minute, second) = (number(time)?, number(time + 1)?, number(time + 2)?);
+    let text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z");
     text.parse::<Timestamp>().map(Timestamp::as_second).map_err(|_| wrong())
+}
+
+const SECONDS_1601_TO_1970: i64 = 11_644_473_600;
+
+const MONTHS: [&str; 12] = [
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+];
+
+/// The text without the name of a month in it, and which month it is.
+fn named_month(value: &str) -> (String, Option<i64>) {
+    let is_letter = |character: &char| character.is_ascii_alphabetic() && *character != 'T';
+    let word: String = value.chars().skip_while(|first| !is_letter(first)).take_while(is_letter).collect();
+    let lower = word.to_ascii_lowercase();
+    let is_month = |name: &&str| **name == lower || (lower.len() == 3 && name.starts_with(&lower));
+    let Some((month, _)) = (1..).zip(MONTHS).find(|(_, name)| is_month(name)) else { return (value.to_owned(), None) };
+    let rest = value.replacen(&word, "", 1);
+    (rest.trim_start_matches(|first: char| !first.is_ascii_digit()).to_owned(), Some(month))
+}
+
+/// `yyyymmddHHMMSS.mmmmmmsUUU`: the offset from UTC is in minutes; also `yyyy-mm-dd HH:MM:SS:mmm`.
+fn cim_seconds(value: &str) -> Option<i64> {
+    let value = value.trim();
+    let digits: String = value.chars().take_while(|character| *character != '.').filter(char::is_ascii_digit).collect();
+    let part = |from: usize, to: usize| digits.get(from..to);
+    let (date, time) = ((part(0, 4)?, part(4, 6)?, part(6, 8)?), (part(8, 10)?, part(10, 12)?, part(12, 14)?));
+    let text = format!("{}-{}-{}T{}:{}:{}Z", date.0, date.1, date.2, time.0, time.1, time.2);
+    let seconds = text.parse::<Timestamp>().ok()?.as_second();
+    let Some((_, fraction)) = value.split_once('.') else { return Some(seconds) };
+    let offset: i64 = fraction[fraction.find(['+', '-'])?..].parse().ok()?;
+    Some(seconds - offset * 60)
 }
 
 /// Values must be of the variable's datatype.
@@ -406,6 +467,16 @@ mod tests {
         check(difference("seconds_since_epoch"), &["999000"], &["1000"]);
         check(difference("year_month_day"), &["19700112"], &["49600"]);
         check(difference("year_month_day"), &["1970/01/12 13:46:40"], &["0"]);
-        assert!(evaluate(difference("win_filetime"), &["1"]).is_err());
+        check(difference("win_filetime"), &["116444736000000000"], &["1000000"]);
+        check(difference("cim_datetime"), &["19700112134640.000000+000"], &["0"]);
+        check(difference("cim_datetime"), &["19700112144640.000000+060"], &["0"]);
+        check(difference("cim_datetime"), &["1970-01-12 13:46:40:000"], &["0"]);
+        check(difference("month_day_year"), &["January, 12 1970 13:46:40"], &["0"]);
+        check(difference("day_month_year"), &["12 Jan 1970"], &["49600"]);
+        for (format, wrong) in
+            [("year_month_day", "abc1970-01-01"), ("year_month_day", "-19700101"), ("cim_datetime", "1970")]
+        {
+            assert!(evaluate(difference(format), &[wrong]).is_err(), "{wrong}");
+        }
     }
 }

@@ -202,7 +202,8 @@ fn field(node: &Node) -> Result<ItemEntity, XmlError> {
     Ok(ItemEntity { name: node.attribute("name").unwrap_or_default().to_owned(), ..entity(node)? })
 }
 
-fn flag_words(flag: Flag) -> &'static str {
+/// A flag as OVAL spells it.
+pub fn flag_words(flag: Flag) -> &'static str {
     match flag {
         Flag::Error => "error",
         Flag::Complete => "complete",

@@ -15,6 +15,7 @@ use proto::plan::{
 use ::oval::check::Truth;
 use ::oval::compare::compare;
 
+mod entities;
 mod plans;
 mod platforms;
 mod rules;
@@ -166,8 +167,9 @@ impl<'policy, 'tailored> Compiler<'policy, 'tailored> {
         self.finish_report();
         for ((href, _), document) in self.documents {
             let objects = document.objects.into_iter().filter_map(|(id, key)| Some((id, key.ok()?))).collect();
+            let variables = document.variables.into_iter().filter_map(|(id, key)| Some((id, key.ok()?))).collect();
             let (definitions, tests) = (document.definitions, document.tests);
-            self.compiled.documents.push(DocumentPlan { href, definitions, tests, objects });
+            self.compiled.documents.push(DocumentPlan { href, definitions, tests, objects, variables });
         }
         self.compiled
     }
@@ -346,6 +348,7 @@ impl<'policy, 'tailored> Compiler<'policy, 'tailored> {
             if object.set.is_none() && !is_probed {
                 return Err(Cannot::Uncovered(format!("{}_object", object.kind)));
             }
+            entities::check(object).map_err(Cannot::Broken)?;
             let set = object.set.as_ref().map(|set| compiler.set(oval, context, set, depth + 1)).transpose()?;
             let plan = Object {
                 kind: object.kind.clone(),

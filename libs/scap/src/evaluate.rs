@@ -162,8 +162,8 @@ fn scored(tree: &[TreeNode], verdicts: &[Verdict]) -> Vec<Scored> {
 }
 
 /// Observations as a source for variables.
-struct Stored<'evidence> {
-    evidence: &'evidence Evidence,
+pub(crate) struct Stored<'evidence> {
+    pub(crate) evidence: &'evidence Evidence,
 }
 
 impl ObjectSource for Stored<'_> {
@@ -427,12 +427,13 @@ impl<'run> Evaluator<'run> {
             // There may be items that nobody looked at.
             outcome.truth = Truth::Unknown;
         }
-        if states.is_empty() || existing.is_empty() {
+        if states.is_empty() || collected.items.is_empty() {
             return outcome;
         }
         let plan = self.compiled;
-        let mut truths = Vec::with_capacity(existing.len());
-        for (at, item) in collected.items.iter().enumerate().filter(|(_, item)| item.status == Status::Exists) {
+        let mut truths = Vec::with_capacity(collected.items.len());
+        // An item that could not be read, or is not there, counts as well: it is no item that is as wanted.
+        for (at, item) in collected.items.iter().enumerate() {
             let mut mismatches: Vec<Mismatch> = Vec::new();
             let of_states: Vec<Truth> = states
                 .iter()

@@ -3,9 +3,11 @@
 
 use std::fmt::Write as _;
 
+mod definitions;
 mod guide;
 mod report;
 
+pub use definitions::{DefinitionRow, definitions_page};
 pub use guide::Guide;
 pub use report::Report;
 
@@ -16,7 +18,8 @@ summary{cursor:pointer;display:grid;grid-template-columns:8.5rem 6rem 1fr;gap:.5
 .pass .v{color:#1a7f37}.fail .v{color:#cf222e}.error .v,.unknown .v{color:#9a6700}.notapplicable .v,.notchecked .v,.informational .v{color:#57606a}\
 dl{margin:.5rem 0 .5rem 9rem;display:grid;grid-template-columns:6rem 1fr;gap:.2rem .5rem}dt{color:#57606a}dd{margin:0;white-space:pre-wrap;overflow-wrap:anywhere}\
 code{font-size:.85em;color:#57606a}.toc a{text-decoration:none;color:inherit}h2,h3,h4{margin:1.4rem 0 .3rem}section.rule{border-left:3px solid #d8dee4;padding-left:1rem;margin:1rem 0}\
-pre{background:#f6f8fa;padding:.6rem;overflow:auto;font-size:.85em}@media print{pre{white-space:pre-wrap}.filter{display:none}details{break-inside:avoid}}";
+pre{background:#f6f8fa;padding:.6rem;overflow:auto;font-size:.85em}table{border-collapse:collapse;width:100%}th,td{text-align:left;vertical-align:top;padding:.35rem .8rem .35rem 0;border-bottom:1px solid #d8dee4}\
+@media print{pre{white-space:pre-wrap}.filter{display:none}details{break-inside:avoid}}";
 
 fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());

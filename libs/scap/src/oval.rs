@@ -41,6 +41,19 @@ pub enum Class {
     Vulnerability,
 }
 
+impl Class {
+    /// The class as OVAL spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Compliance => "compliance",
+            Self::Inventory => "inventory",
+            Self::Miscellaneous => "miscellaneous",
+            Self::Patch => "patch",
+            Self::Vulnerability => "vulnerability",
+        }
+    }
+}
+
 /// `definition`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Definition {

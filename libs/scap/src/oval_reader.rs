@@ -69,8 +69,13 @@ fn word<T>(node: &Node, attribute: &str, default: T, parse: impl Fn(&str) -> Opt
     }
 }
 
-fn flag(node: &Node, attribute: &str, default: bool) -> bool {
-    node.attribute(attribute).map_or(default, |text| matches!(text.trim(), "true" | "1"))
+fn flag(node: &Node, attribute: &str, default: bool) -> Result<bool, XmlError> {
+    match node.attribute(attribute).map(str::trim) {
+        None => Ok(default),
+        Some("true" | "1") => Ok(true),
+        Some("false" | "0") => Ok(false),
+        Some(other) => Err(wrong(node, format!("{attribute}=\"{other}\" is neither true nor false"))),
+    }
 }
 
 fn operator(text: &str) -> Option<Operator> {
@@ -107,7 +112,7 @@ fn criteria(node: &Node, depth: usize) -> Result<Criteria, XmlError> {
     }
     let mut parts = Vec::new();
     for part in node.elements() {
-        let negate = flag(part, "negate", false);
+        let negate = flag(part, "negate", false)?;
         let reference = |attribute: &str| {
             part.attribute(attribute).map(str::to_owned).ok_or_else(|| wrong(part, format!("has no {attribute}")))
         };
@@ -119,12 +124,13 @@ fn criteria(node: &Node, depth: usize) -> Result<Criteria, XmlError> {
                 comment: part.attribute("comment").unwrap_or_default().to_owned(),
             },
             "extend_definition" => Criterion::Extend { definition: reference("definition_ref")?, negate },
-            _ => continue,
+            // What is left out would make a condition weaker than it was meant.
+            other => return Err(wrong(part, format!("<{other}> has no place in criteria"))),
         });
     }
     Ok(Criteria {
         operator: word(node, "operator", Operator::And, operator)?,
-        negate: flag(node, "negate", false),
+        negate: flag(node, "negate", false)?,
         parts,
     })
 }
@@ -144,13 +150,15 @@ fn test(node: &Node) -> Result<Test, XmlError> {
             .map(str::to_owned)
             .collect::<Vec<_>>()
     };
-    // Before 5.3 the existence was part of `check`.
-    let existence_default =
-        if node.attribute("check") == Some("none exist") { Existence::NoneExist } else { Existence::AtLeastOneExists };
+    // Before 5.3 the existence was part of `check`, and there it still counts.
+    let existence = match node.attribute("check") {
+        Some("none exist") => Existence::NoneExist,
+        _ => word(node, "check_existence", Existence::AtLeastOneExists, Existence::parse)?,
+    };
     Ok(Test {
         kind: kind(node, "_test"),
         check: word(node, "check", Check::All, Check::parse)?,
-        existence: word(node, "check_existence", existence_default, Existence::parse)?,
+        existence,
         state_operator: word(node, "state_operator", Operator::And, operator)?,
         version: version(node),
         object: reference("object", "object_ref").into_iter().next(),
@@ -163,7 +171,7 @@ fn entity(node: &Node) -> Result<Entity, XmlError> {
     let datatype = word(node, "datatype", Datatype::String, Datatype::parse)?;
     let value = if let Some(variable) = node.attribute("var_ref") {
         EntityValue::Variable(VariableKey(variable.to_owned()))
-    } else if flag(node, "xsi:nil", false) {
+    } else if flag(node, "xsi:nil", false)? {
         EntityValue::Nil
     } else if datatype == Datatype::Record {
         EntityValue::Record(node.elements().map(field).collect::<Result<_, _>>()?)
@@ -177,7 +185,8 @@ fn entity(node: &Node) -> Result<Entity, XmlError> {
         value,
         var_check: word(node, "var_check", Check::All, Check::parse)?,
         entity_check: word(node, "entity_check", Check::All, Check::parse)?,
-        mask: flag(node, "mask", false),
+        check_existence: word(node, "check_existence", Existence::AtLeastOneExists, Existence::parse)?,
+        mask: flag(node, "mask", false)?,
     })
 }
 
@@ -310,7 +319,9 @@ fn read_component(node: &Node) -> Result<Component, String> {
         "count" => Component::Count(all()?),
         "end" => Component::End(attribute("character")?, one()?),
         "escape_regex" => Component::EscapeRegex(one()?),
-        "glob_to_regex" => Component::GlobToRegex { noescape: flag(node, "glob_noescape", false), of: one()? },
+        "glob_to_regex" => {
+            Component::GlobToRegex { noescape: node.attribute("glob_noescape") == Some("true"), of: one()? }
+        }
         "merge" => Component::Merge(node.attribute("delimiter").unwrap_or_default().to_owned(), all()?),
         "regex_capture" => Component::RegexCapture(attribute("pattern")?, one()?),
         "split" => Component::Split(attribute("delimiter")?, one()?),

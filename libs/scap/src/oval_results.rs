@@ -1,16 +1,18 @@
 //! OVAL results (`oval-results-schema` 5.11): definitions, tests and characteristics of one endpoint.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use ::oval::check::{self, Truth};
+use ::oval::variable::Variables;
 use jiff::Timestamp;
 use proto::observation::EndpointFacts;
-use proto::plan::{Check, Operator};
+use proto::plan::{Check, EntityValue, Operator, VariableKey};
 
 use crate::characteristics::{self, Numbers, write_generator};
 use crate::compile::{Compiled, DocumentPlan};
-use crate::evaluate::{Decisions, Evidence};
-use crate::oval::{Class, Criteria, Criterion, OvalDefinitions};
+use crate::evaluate::{Decisions, Evidence, Stored};
+use crate::oval::{Criteria, Criterion, OvalDefinitions, Test};
 use crate::xml_out::XmlOut;
 
 /// What results are about.
@@ -100,13 +102,7 @@ impl OvalRun<'_> {
         for id in decided {
             let definition = &self.oval.definitions[id];
             let version = definition.version.to_string();
-            let class = match definition.class {
-                Class::Compliance => "compliance",
-                Class::Inventory => "inventory",
-                Class::Miscellaneous => "miscellaneous",
-                Class::Patch => "patch",
-                Class::Vulnerability => "vulnerability",
-            };
+            let class = definition.class.as_str();
             let result = self.definition(id).as_str();
             out.start(
                 "definition",
@@ -168,6 +164,7 @@ impl OvalRun<'_> {
             return;
         }
         out.start("tests", &[]);
+        let mut variables = Variables::new(&self.compiled.collection, self.now);
         for (id, at) in decided {
             let Some(test) = self.oval.tests.get(id) else { continue };
             // Criteria name it, whether it was needed or not.
@@ -201,9 +198,35 @@ impl OvalRun<'_> {
                     out.leaf("tested_item", &[("item_id", &number), ("result", truth.as_str())], "");
                 }
             }
+            for (id, values) in self.tested_variables(test, &mut variables) {
+                for value in values.iter() {
+                    out.leaf("tested_variable", &[("variable_id", id)], value);
+                }
+            }
             out.end();
         }
         out.end();
+    }
+
+    /// The variables that a test's object and states name, with their values; those without any are left out.
+    fn tested_variables<'run>(
+        &'run self,
+        test: &'run Test,
+        variables: &mut Variables<'run>,
+    ) -> BTreeMap<&'run str, Rc<Vec<String>>> {
+        let object = test.object.as_ref().and_then(|id| self.oval.objects.get(id));
+        let states = test.states.iter().filter_map(|id| self.oval.states.get(id));
+        let entities = object.map(|object| &object.entities).into_iter().chain(states.map(|state| &state.entities));
+        let mut found = BTreeMap::new();
+        for entity in entities.flatten() {
+            if let EntityValue::Variable(VariableKey(id)) = &entity.value
+                && let Some(key) = self.document.variables.get(id)
+                && let Ok(values) = variables.values(key, &mut Stored { evidence: self.evidence }, 0)
+            {
+                found.insert(id.as_str(), values);
+            }
+        }
+        found
     }
 }
 

@@ -38,7 +38,25 @@ pub fn plain(bytes: Vec<u8>) -> Result<Vec<u8>, SourceError> {
     } else if bytes.len() as u64 > SOURCE_BYTES_MAX {
         Err(SourceError::TooLarge)
     } else {
-        Ok(bytes)
+        Ok(as_utf8(bytes))
+    }
+}
+
+/// UTF-16 with a byte order mark, which every XML processor reads (XML 1.0 §4.3.3), and Latin 1 where the document
+/// says so, as UTF-8.
+fn as_utf8(bytes: Vec<u8>) -> Vec<u8> {
+    let units = |of: fn([u8; 2]) -> u16| -> Vec<u16> {
+        bytes[2..].chunks_exact(2).map(|pair| of([pair[0], pair[1]])).collect()
+    };
+    match bytes.as_slice() {
+        [0xff, 0xfe, ..] => String::from_utf16_lossy(&units(u16::from_le_bytes)).into_bytes(),
+        [0xfe, 0xff, ..] => String::from_utf16_lossy(&units(u16::from_be_bytes)).into_bytes(),
+        _ => {
+            let head = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).to_lowercase();
+            let declaration = head.split_once("?>").map_or("", |(declaration, _)| declaration);
+            let is_latin = ["iso-8859-1", "latin1", "us-ascii"].iter().any(|name| declaration.contains(name));
+            if is_latin { bytes.iter().map(|byte| char::from(*byte)).collect::<String>().into_bytes() } else { bytes }
+        }
     }
 }
 
@@ -65,6 +83,17 @@ mod tests {
     #[test]
     fn gzip_and_plain_give_the_same_bytes() {
         assert_eq!(plain(gzip(b"<a/>")).unwrap(), plain(b"<a/>".to_vec()).unwrap());
+    }
+
+    #[test]
+    fn encodings_that_xml_has_become_utf_8() {
+        let text = "<?xml version='1.0' encoding='UTF-16'?><a>\u{e9}</a>";
+        let little: Vec<u8> = [0xfeff].into_iter().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+        let big: Vec<u8> = [0xfeff].into_iter().chain(text.encode_utf16()).flat_map(u16::to_be_bytes).collect();
+        assert_eq!(plain(little).unwrap(), text.as_bytes());
+        assert_eq!(plain(big).unwrap(), text.as_bytes());
+        let latin = b"<?xml version='1.0' encoding='ISO-8859-1'?><a>\xe9</a>".to_vec();
+        assert!(String::from_utf8(plain(latin).unwrap()).unwrap().ends_with("<a>\u{e9}</a>"));
     }
 
     #[test]

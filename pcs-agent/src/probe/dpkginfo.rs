@@ -84,7 +84,7 @@ fn item(package: &Package) -> Item {
         ItemEntity::text("epoch", epoch),
         ItemEntity::text("release", release),
         ItemEntity::text("version", version),
-        ItemEntity::new("evr", Datatype::EvrString, evr),
+        ItemEntity::new("evr", Datatype::DebianEvrString, evr),
     ];
     Item::new(DpkgInfo::KIND, entities)
 }

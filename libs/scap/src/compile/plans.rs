@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ::oval::check::Truth;
-use proto::plan::{Check, CollectionPlan, Existence, ObjectKey, Operator, StateKey};
+use proto::plan::{Check, CollectionPlan, Existence, ObjectKey, Operator, StateKey, VariableKey};
 use proto::verdict::{Severity, Verdict};
 
 use crate::oval::Class;
@@ -32,6 +32,18 @@ pub struct Compiled {
     pub documents: Vec<DocumentPlan>,
 }
 
+impl Compiled {
+    /// The tests of OVAL documents that refer to what is not there, or to what cannot be, with the reason.
+    pub fn broken(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.documents.iter().flat_map(|document| &document.tests).filter_map(|(id, at)| {
+            match &self.tests[*at].subject {
+                Err((Truth::Error, reason)) => Some((id.as_str(), reason.as_str())),
+                _ => None,
+            }
+        })
+    }
+}
+
 /// The ids of one OVAL document, compiled with one set of external values.
 #[derive(Debug)]
 pub struct DocumentPlan {
@@ -43,6 +55,8 @@ pub struct DocumentPlan {
     pub tests: BTreeMap<String, usize>,
     /// Objects by id.
     pub objects: BTreeMap<String, ObjectKey>,
+    /// Variables by id.
+    pub variables: BTreeMap<String, VariableKey>,
 }
 
 /// A rule, ready to be decided.

@@ -11,16 +11,19 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use pcs_agent::host::Host;
 use pcs_agent::probe::Probes;
-use proto::observation::EndpointFacts;
+use proto::observation::{EndpointFacts, Flag};
 use scap::characteristics::{self, Characteristics, Numbers};
 use scap::compile::{Compiled, compile_definitions};
+use scap::datastream::{self, Choice, Part};
 use scap::documents::{ALONE, of_oval, read_oval, read_variables, without_declaration};
 use scap::evaluate::{Decisions, Evidence, Observed, decide};
+use scap::html::{DefinitionRow, definitions_page};
 use scap::oval_results::OvalRun;
 use scap::policy::Policy;
 use scap::xml_out::XmlOut;
+use scap::xml_slice;
 
-use super::{Validation, read, root, write};
+use super::{Validation, read, root, root_name, write};
 use crate::{exit, show};
 
 /// `muster scap oval`
@@ -42,7 +45,7 @@ pub(crate) struct CollectArgs {
     /// Only this object.
     #[arg(long)]
     id: Option<String>,
-    /// Write system characteristics here; without, to stdout.
+    /// Write system characteristics here.
     #[arg(long)]
     syschar: Option<PathBuf>,
     /// Values of external variables.
@@ -66,12 +69,21 @@ pub(crate) struct EvalArgs {
     /// Write OVAL results here.
     #[arg(long)]
     results: Option<PathBuf>,
+    /// Write a report for people (HTML) here.
+    #[arg(long)]
+    report: Option<PathBuf>,
     /// Leave system characteristics out of the results.
     #[arg(long)]
     without_syschar: bool,
+    /// A data stream by its id.
+    #[arg(long, value_name = "ID")]
+    datastream_id: Option<String>,
+    /// The component-ref of the definitions in the data stream by its id; without, the first.
+    #[arg(long, value_name = "ID")]
+    oval_id: Option<String>,
     #[command(flatten)]
     validation: Validation,
-    /// OVAL definitions.
+    /// OVAL definitions, or a data stream with some.
     definitions: PathBuf,
 }
 
@@ -133,9 +145,30 @@ struct Document {
 impl Document {
     fn read(definitions: &Path, variables: Option<&Path>) -> anyhow::Result<Self> {
         let named = |path: &Path| format!("cannot read {}", path.display());
-        let bytes = read(definitions)?;
-        let oval = read_oval(&bytes).with_context(|| named(definitions))?;
-        let text = String::from_utf8(bytes).with_context(|| named(definitions))?;
+        Self::of(read(definitions)?, variables).with_context(|| named(definitions))
+    }
+
+    /// One of the OVAL documents of a data stream.
+    fn of_stream(bytes: &[u8], args: &EvalArgs) -> anyhow::Result<Self> {
+        let choice = Choice { data_stream: args.datastream_id.clone(), ..Choice::default() };
+        let parts = datastream::parts(bytes, &choice)?;
+        let is_meant = |part: &&Part| match &args.oval_id {
+            Some(id) => part.reference == *id,
+            None => part.section == "checks",
+        };
+        for part in parts.iter().filter(is_meant) {
+            let text = xml_slice::element(bytes, Some(&part.component))?;
+            if let Some(text) = text.filter(|text| args.oval_id.is_some() || text.contains("oval_definitions")) {
+                return Self::of(text.into_bytes(), args.variables.as_deref());
+            }
+        }
+        bail!("there are no such OVAL definitions in the data stream")
+    }
+
+    fn of(bytes: Vec<u8>, variables: Option<&Path>) -> anyhow::Result<Self> {
+        let named = |path: &Path| format!("cannot read {}", path.display());
+        let oval = read_oval(&bytes)?;
+        let text = String::from_utf8(bytes)?;
         let values = match variables {
             None => BTreeMap::new(),
             Some(path) => read_variables(&read(path)?).with_context(|| named(path))?,
@@ -195,20 +228,28 @@ fn collect(args: &CollectArgs) -> anyhow::Result<u8> {
         objects.retain(|object, _| object == id);
     }
     let evidence = look(&compiled, |key| objects.values().any(|wanted| wanted == key));
+    for (id, key) in &objects {
+        let flag = evidence.observations.get(key).map_or(Flag::NotCollected, |observed| observed.collected_object.flag);
+        show::line(format!("Collected: \"{id}\" : {}", characteristics::flag_words(flag)));
+    }
     let facts = pcs_agent::facts::gather(&root());
     let mut out = XmlOut::default();
     let mut numbers = Numbers::default();
     let oval = &document.policy.oval[ALONE];
     characteristics::write(&mut out, &facts, oval, &objects, &evidence, &mut numbers, Timestamp::now());
-    match &args.syschar {
-        Some(path) => write(path, &out.finish())?,
-        None => show::line(out.finish().trim_end()),
+    if let Some(path) = &args.syschar {
+        write(path, &out.finish())?;
     }
     Ok(exit::DONE)
 }
 
 fn eval(args: &EvalArgs) -> anyhow::Result<u8> {
-    let document = Document::read(&args.definitions, args.variables.as_deref())?;
+    let bytes = read(&args.definitions)?;
+    let document = match root_name(&bytes).as_deref() {
+        Ok("data-stream-collection") => Document::of_stream(&bytes, args),
+        _ => Document::of(bytes, args.variables.as_deref()),
+    };
+    let document = document.with_context(|| format!("cannot read {}", args.definitions.display()))?;
     let compiled = document.compile(false)?;
     let plan = &compiled.documents[0];
     let evidence = look(&compiled, |_| true);
@@ -220,11 +261,24 @@ fn eval(args: &EvalArgs) -> anyhow::Result<u8> {
             bail!("there is no definition `{id}` in {}", args.definitions.display());
         }
     }
-    for (id, position) in shown {
+    for (id, position) in &shown {
+        let position = *position;
         let truth = decisions.definitions[*position].unwrap_or(Truth::NotEvaluated);
         show::line(format!("Definition {id}: {}", truth.as_str()));
     }
     show::line("Evaluation done.");
+    if let Some(path) = &args.report {
+        let rows: Vec<DefinitionRow<'_>> = shown
+            .iter()
+            .map(|(id, position)| {
+                let definition = &document.policy.oval[ALONE].definitions[*id];
+                let truth = decisions.definitions[**position].unwrap_or(Truth::NotEvaluated);
+                DefinitionRow { id, title: &definition.title, class: definition.class, truth }
+            })
+            .collect();
+        let facts = pcs_agent::facts::gather(&root());
+        write(path, &definitions_page(&facts.host_name, &rows))?;
+    }
     if let Some(path) = &args.results {
         let facts = pcs_agent::facts::gather(&root());
         write(path, &document.results(&compiled, &evidence, &decisions, &facts, args.without_syschar))?;
@@ -244,16 +298,26 @@ fn analyse(args: &AnalyseArgs) -> anyhow::Result<u8> {
     Ok(exit::DONE)
 }
 
+/// What it is said to be, else what its root element says.
 fn validate(args: &ValidateArgs) -> anyhow::Result<u8> {
     let bytes = read(&args.file)?;
-    let outcome = if args.variables {
-        read_variables(&bytes).map(drop).map_err(anyhow::Error::from)
-    } else if args.syschar {
-        Characteristics::read(&bytes).map(drop).map_err(anyhow::Error::from)
-    } else if args.results {
+    // What is no XML is an error, what is XML and no such document is not valid.
+    let root = root_name(&bytes)?;
+    let is_root = |name: &str| !args.definitions && root == name;
+    let outcome = if args.results || is_root("oval_results") {
         bail!("OVAL results are not read here yet: `--definitions`, `--variables` and `--syschar` are");
+    } else if args.variables || is_root("oval_variables") {
+        read_variables(&bytes).map(drop).map_err(anyhow::Error::from)
+    } else if args.syschar || is_root("oval_system_characteristics") {
+        Characteristics::read(&bytes).map(drop).map_err(anyhow::Error::from)
     } else {
-        read_oval(&bytes).map(drop).map_err(anyhow::Error::from)
+        read_oval(&bytes).map_err(anyhow::Error::from).and_then(|oval| {
+            let compiled = compile_definitions(&of_oval(oval), ALONE, BTreeMap::new(), true)?;
+            match compiled.broken().next() {
+                Some((test, reason)) => Err(anyhow::anyhow!("{test}: {reason}")),
+                None => Ok(()),
+            }
+        })
     };
     match outcome {
         Ok(()) => Ok(exit::DONE),
