@@ -33,6 +33,13 @@ impl Random {
     }
 }
 
+/// The seeds of a run: those given, or those of `MUSTER_AGREEMENT_SEEDS=FROM..TO`.
+pub fn seeds(usual: std::ops::Range<u64>) -> std::ops::Range<u64> {
+    let Ok(text) = std::env::var("MUSTER_AGREEMENT_SEEDS") else { return usual };
+    let ends = text.split_once("..").and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
+    ends.map_or(usual, |(from, to)| from..to)
+}
+
 const CHECKS: &[&str] = &["at least one", "all", "none satisfy", "only one"];
 const EXISTENCES: &[&str] = &["any_exist", "at_least_one_exists", "only_one_exists", "none_exist", "all_exist"];
 const OPERATORS: &[&str] = &["AND", "OR", "ONE", "XOR"];

@@ -22,6 +22,7 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
 pub mod generate;
+pub mod generate_xccdf;
 pub mod processes;
 
 /// The shipped baseline.

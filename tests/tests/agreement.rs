@@ -17,12 +17,6 @@ use system_tests::generate::{Generated, oval as generated};
 /// Documents compared; `MUSTER_AGREEMENT_SEEDS=FROM..TO` compares others.
 const SEEDS: std::ops::Range<u64> = 0..150;
 
-fn seeds() -> std::ops::Range<u64> {
-    let Ok(text) = std::env::var("MUSTER_AGREEMENT_SEEDS") else { return SEEDS };
-    let (from, to) = text.split_once("..").unwrap();
-    from.parse().unwrap()..to.parse().unwrap()
-}
-
 type Results = BTreeMap<String, String>;
 
 /// Definitions and tests by id, as the engine decides them.
@@ -83,7 +77,7 @@ fn generated_documents_are_decided_as_oscap_decides_them() {
     let directory = tempfile::tempdir().unwrap();
     let (mut compared, mut died) = (0, 0);
     let mut differ = Vec::new();
-    for seed in seeds() {
+    for seed in system_tests::generate::seeds(SEEDS) {
         let generated = generated(seed);
         let ours = ours(&generated);
         let Some(theirs) = theirs(&generated, directory.path()) else {

@@ -87,6 +87,72 @@ fn everything_that_a_benchmark_can_say_is_decided_as_oscap_decides_it() {
     }
 }
 
+/// Benchmarks compared; `MUSTER_AGREEMENT_SEEDS=FROM..TO` compares others.
+const SEEDS: std::ops::Range<u64> = 0..30;
+
+/// Results by rule and scores by model, from an XCCDF results file.
+fn written(path: &Path) -> BTreeMap<String, String> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut results = BTreeMap::new();
+    for part in text.split("<rule-result ").skip(1) {
+        let between = |from: &str, to: &str| Some(part.split(from).nth(1)?.split(to).next()?.to_owned());
+        results.insert(between("idref=\"", "\"").unwrap(), between("<result>", "<").unwrap());
+    }
+    for part in text.split("<score ").skip(1) {
+        let system = part.split("system=\"").nth(1).unwrap().split('"').next().unwrap();
+        let score: f64 = part.split('>').nth(1).unwrap().split('<').next().unwrap().parse().unwrap();
+        results.insert(system.to_owned(), format!("{score:.3}"));
+    }
+    results
+}
+
+#[test]
+fn generated_benchmarks_are_decided_as_oscap_decides_them() {
+    if oscap_is_missing() {
+        return;
+    }
+    let seeds = system_tests::generate::seeds(SEEDS);
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let (mut compared, mut died, mut differ) = (0, 0, Vec::new());
+    for seed in seeds {
+        let generated = system_tests::generate_xccdf::xccdf(seed);
+        std::fs::write(path("xccdf.xml"), &generated.benchmark).unwrap();
+        std::fs::write(path("oval.xml"), &generated.definitions).unwrap();
+        for profile in generated.profiles.iter().map(String::as_str).chain(["", "(all)"]) {
+            let mut words = vec!["xccdf", "eval", "--results", "results.xml"];
+            if !profile.is_empty() {
+                words.extend(["--profile", profile]);
+            }
+            words.push("xccdf.xml");
+            let theirs = oscap(&words, directory.path());
+            if theirs.status.code().is_none_or(|code| code > 2) {
+                died += 1;
+                continue;
+            }
+            assert!(matches!(theirs.status.code(), Some(0 | 2)), "seed {seed}: {}", stderr(&theirs));
+            let expected = written(&path("results.xml"));
+            let ours = muster(&words, directory.path());
+            if ours.status.code() != theirs.status.code() {
+                differ.push(format!("seed {seed}, {profile}: {} and {}", ours.status, theirs.status));
+            }
+            let found = written(&path("results.xml"));
+            assert_eq!(found.len(), expected.len(), "seed {seed}, {profile}");
+            for (what, expected) in &expected {
+                compared += 1;
+                if found.get(what) != Some(expected) {
+                    differ.push(format!(
+                        "seed {seed}, {profile}: {what}: oscap {expected}, muster {:?}",
+                        found.get(what)
+                    ));
+                }
+            }
+        }
+    }
+    println!("{} of {compared} results agree with oscap; it died of {died} runs", compared - differ.len());
+    assert!(differ.is_empty(), "{} of {compared} differ:\n{}", differ.len(), differ.join("\n"));
+}
+
 #[test]
 fn what_is_written_is_valid_for_oscap() {
     if oscap_is_missing() {

@@ -261,12 +261,9 @@ impl<'run> Evaluator<'run> {
         if matches!(verdict, Verdict::Fail) && !rule.fix.is_empty() {
             result.fix = Some(rule.fix.chars().take(1200).collect());
         }
-        result.verdict = match (rule.role, verdict) {
-            (Role::Unscored, Verdict::Pass | Verdict::Fail | Verdict::Error | Verdict::Unknown) => {
-                Verdict::Informational
-            }
-            (_, verdict) => verdict,
-        };
+        // Whatever came of its check; where there is none to make, that has to be said.
+        let is_information = rule.role == Role::Unscored && rule.chosen.is_some();
+        result.verdict = if is_information { Verdict::Informational } else { verdict };
         result
     }
 

@@ -15,6 +15,7 @@ pub enum Scored {
 pub fn default_model(items: &[Scored]) -> Option<f64> {
     let mut sum = 0.0;
     let mut weights = 0.0;
+    let mut is_any = false;
     for item in items {
         let (weight, score) = match item {
             Scored::Group(weight, items) => (*weight, default_model(items)),
@@ -23,9 +24,11 @@ pub fn default_model(items: &[Scored]) -> Option<f64> {
         if let Some(score) = score {
             sum += score * weight;
             weights += weight;
+            is_any = true;
         }
     }
-    (weights > 0.0).then(|| sum / weights)
+    // What weighs nothing still counts, as nothing.
+    is_any.then(|| if weights > 0.0 { sum / weights } else { 0.0 })
 }
 
 /// A score by one of the models.
@@ -104,6 +107,7 @@ mod tests {
     fn what_was_not_checked_does_not_count() {
         assert_eq!(default_model(&[rule(NotChecked), rule(Pass)]), Some(100.0));
         assert_eq!(default_model(&[rule(NotChecked), Scored::Group(1.0, vec![])]), None);
+        assert_eq!(default_model(&[rule(Pass), Scored::Group(1.0, vec![Scored::Rule(0.0, Pass)])]), Some(50.0));
     }
 
     #[test]

@@ -119,7 +119,7 @@ fn fill(common: &mut Common, node: &Node) {
         element.attribute("idref").unwrap_or_default().split_whitespace().map(str::to_owned).collect()
     };
     common.id = id(node);
-    common.cluster = node.attribute("cluster-id").map(str::to_owned).or_else(|| common.cluster.take());
+    common.cluster = node.attribute("cluster-id").map(str::to_owned);
     if let Some(title) = best_title(named(node, "title")) {
         if is_true(title, "override", false) {
             common.title.clear();
@@ -134,7 +134,7 @@ fn fill(common: &mut Common, node: &Node) {
     if let Some(description) = node.element("description") {
         common.description = prose(description);
     }
-    common.selected = is_true(node, "selected", true);
+    common.selected = is_true(node, "selected", common.selected);
     let weight = node.attribute("weight").and_then(|weight| weight.trim().parse().ok());
     common.weight = weight.unwrap_or(common.weight);
     let platforms = named(node, "platform").filter_map(|element| element.attribute("idref"));
@@ -144,7 +144,7 @@ fn fill(common: &mut Common, node: &Node) {
 }
 
 fn blank() -> Common {
-    Common { weight: 1.0, ..Common::default() }
+    Common { weight: 1.0, selected: true, ..Common::default() }
 }
 
 /// Groups and rules while a benchmark is read. A rule that extends another waits until all are there

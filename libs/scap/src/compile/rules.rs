@@ -10,12 +10,12 @@ fn not_checked(reason: impl Into<String>) -> CheckPlan {
     CheckPlan::Fixed(Verdict::NotChecked, reason.into())
 }
 
-/// The last OVAL check with the selector, else without one, as `oscap` picks it.
+/// Of the checks with the selector, or where there are none those without one, the last that is OVAL, as `oscap`
+/// picks it.
 fn chosen_check(rule: &Rule, selector: &str) -> Option<usize> {
-    let with = |selector: &str| {
-        rule.checks.iter().rposition(|check| check.system == cpe::OVAL_SYSTEM && check.selector == selector)
-    };
-    with(selector).or_else(|| with(""))
+    let has = rule.checks.iter().any(|check| check.selector == selector);
+    let selector = if has { selector } else { "" };
+    rule.checks.iter().rposition(|check| check.system == cpe::OVAL_SYSTEM && check.selector == selector)
 }
 
 impl<'policy> Compiler<'policy, '_> {
