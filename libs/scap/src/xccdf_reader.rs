@@ -207,6 +207,8 @@ impl Items {
             && depth < REFERENCE_DEPTH_MAX
         {
             rule = self.resolved(extended, bases, depth + 1);
+            // What it needs is its own, as for `oscap`.
+            rule.common.requires.clear();
             fill_rule(&mut rule, node);
         }
         rule
