@@ -13,6 +13,7 @@ use proto::capability::ComponentType;
 use proto::message::AdvertisedEndpoint;
 use proto::observation::EndpointFacts;
 use proto::operator::{Ask, OperatorEvent, OperatorRequest, Workflow};
+use scap::compile::Compiled;
 use scap::evaluate::{Evaluation, Evidence, Observed, evaluate};
 use service::member::{self, Member, MemberSettings};
 use service::shutdown::{self, Stopper};
@@ -35,6 +36,11 @@ pub const PATIENCE: Duration = Duration::from_mins(1);
 pub fn assess(data_stream: &[u8], profile: Option<&str>, root: &str) -> Evaluation {
     let policy = scap::datastream::read(data_stream.to_vec()).expect("the data stream can be read");
     let compiled = scap::compile::compile(&policy, profile).expect("the profile exists");
+    evaluate(&compiled, &evidence_of(&compiled, root), Timestamp::now())
+}
+
+/// What the agent's probes find in a root.
+pub fn evidence_of(compiled: &Compiled, root: &str) -> Evidence {
     let host = Host::new(root);
     let now = Timestamp::now();
     let mut resolver = Resolver::new(&compiled.collection, Probes::new(&host), now);
@@ -43,7 +49,7 @@ pub fn assess(data_stream: &[u8], profile: Option<&str>, root: &str) -> Evaluati
         let collected_object = resolver.object(key);
         evidence.observations.insert(key.clone(), Observed { collected_object, collected: now });
     }
-    evaluate(&compiled, &evidence, now)
+    evidence
 }
 
 /// Waits until something holds; panics with `what` when it does not in time.

@@ -12,7 +12,8 @@ use crate::evaluate::{Decisions, Evaluation, Evaluator, Evidence, Observed};
 
 /// The verdicts on one endpoint, with all that they were decided on.
 ///
-/// At any time they are what [`evaluate`](crate::evaluate::evaluate) gives for the same evidence.
+/// At any time the results, counts and scores are what [`evaluate`](crate::evaluate::evaluate) gives for the same
+/// evidence.
 #[derive(Debug)]
 pub struct Standing<'plan> {
     compiled: &'plan Compiled,
