@@ -29,6 +29,8 @@ pub(crate) enum Output {
     Table,
     /// For programs.
     Json,
+    /// For spreadsheets: of `muster results`.
+    Csv,
 }
 
 /// What to do.

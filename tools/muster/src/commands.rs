@@ -23,6 +23,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
     }
     let data = cli::data_directory(cli.data)?;
     let output = cli.output;
+    if output == Output::Csv && !matches!(cli.command, Command::Results(_)) {
+        bail!("only `muster results` has CSV; take -o json");
+    }
     match cli.command {
         // Carried out above.
         Command::Scap(_) => Ok(exit::DONE),
@@ -250,9 +253,12 @@ async fn results(data: &Path, verdicts: Vec<Verdict>, output: Output) -> anyhow:
     }
     let names = endpoint_names(data).await;
     let mut rows = Vec::new();
+    let mut cells = Vec::new();
     for (summary, results) in response.summaries.iter().zip(&response.results) {
         let endpoint = names.get(&summary.endpoint).cloned().unwrap_or_else(|| summary.endpoint.to_string());
         for result in results {
+            let about = vec![endpoint.clone(), summary.policy.clone(), format!("{:.0}", summary.evaluated)];
+            cells.push([about, show::result_cells(result)].concat());
             rows.push(vec![
                 endpoint.clone(),
                 summary.policy.clone(),
@@ -263,7 +269,12 @@ async fn results(data: &Path, verdicts: Vec<Verdict>, output: Output) -> anyhow:
             ]);
         }
     }
-    show::table(&["endpoint", "policy", "verdict", "severity", "evaluated", "rule"], rows);
+    if output == Output::Csv {
+        let columns = [&["endpoint", "policy", "evaluated"], &show::RESULT_COLUMNS[..]].concat();
+        show::line(show::csv(&columns, &cells).trim_end());
+    } else {
+        show::table(&["endpoint", "policy", "verdict", "severity", "evaluated", "rule"], rows);
+    }
     if response.is_cut {
         show::note("note: there is more; narrow it with --verdict");
     }

@@ -180,3 +180,39 @@ fn weight(severity: Severity) -> u8 {
         Severity::Info => 0,
     }
 }
+/// Rows as CSV (RFC 4180). A cell that a spreadsheet would compute begins with an apostrophe: titles and values come
+/// from policies and endpoints.
+pub(crate) fn csv(header: &[&str], rows: &[Vec<String>]) -> String {
+    let cell = |text: &str| {
+        let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { "'" } else { "" };
+        if text.contains([',', '"', '\n', '\r']) {
+            format!("\"{guard}{}\"", text.replace('"', "\"\""))
+        } else {
+            format!("{guard}{text}")
+        }
+    };
+    let line = |cells: &mut dyn Iterator<Item = &str>| cells.map(cell).collect::<Vec<_>>().join(",") + "\r\n";
+    let mut text = line(&mut header.iter().copied());
+    for row in rows {
+        text.push_str(&line(&mut row.iter().map(String::as_str)));
+    }
+    text
+}
+
+/// The columns of results as CSV.
+pub(crate) const RESULT_COLUMNS: [&str; 7] = ["rule", "title", "severity", "verdict", "found", "expected", "reasons"];
+
+/// One result in those columns.
+pub(crate) fn result_cells(result: &RuleResult) -> Vec<String> {
+    let (severity, verdict) = (result.severity.to_string(), result.verdict.to_string());
+    let lines = |lines: &[String]| lines.join("; ");
+    vec![
+        result.rule.clone(),
+        result.title.clone(),
+        severity,
+        verdict,
+        lines(&result.found),
+        lines(&result.expected),
+        lines(&result.reasons),
+    ]
+}

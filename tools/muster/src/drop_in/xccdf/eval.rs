@@ -48,6 +48,12 @@ pub(crate) struct EvalArgs {
     /// Write a report for people (HTML) here.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Write the results as JSON here; not an option of `oscap`.
+    #[arg(long, value_name = "FILE")]
+    results_json: Option<PathBuf>,
+    /// Write the results as CSV here; not an option of `oscap`.
+    #[arg(long, value_name = "FILE")]
+    results_csv: Option<PathBuf>,
     /// Say how this rule came to its result, from the check down to the items; not an option of `oscap`.
     #[arg(long, value_name = "RULE")]
     explain: Vec<String>,
@@ -204,6 +210,14 @@ impl Run<'_> {
         }
         if let Some(path) = &args.report {
             write(path, &Report::from(&test).page())?;
+        }
+        let results = &self.evaluation.results;
+        if let Some(path) = &args.results_json {
+            write(path, &(serde_json::to_string_pretty(results)? + "\n"))?;
+        }
+        if let Some(path) = &args.results_csv {
+            let rows: Vec<Vec<String>> = results.iter().map(show::result_cells).collect();
+            write(path, &show::csv(&show::RESULT_COLUMNS, &rows))?;
         }
         if !args.oval_results && args.results_arf.is_none() {
             return Ok(());
