@@ -153,6 +153,131 @@ fn generated_benchmarks_are_decided_as_oscap_decides_them() {
     assert!(differ.is_empty(), "{} of {compared} differ:\n{}", differ.len(), differ.join("\n"));
 }
 
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// From the first fix on: headers are each program's own.
+fn body(script: &str, from: &str) -> Vec<String> {
+    let lines = script.lines().skip_while(|line| !line.starts_with(from));
+    // `oscap` leaves more lines empty between tasks.
+    lines.filter(|line| !line.is_empty()).map(str::to_owned).collect()
+}
+
+#[test]
+fn scripts_are_those_that_oscap_makes() {
+    let directory = tempfile::tempdir().unwrap();
+    let xccdf = fixture("fixes-xccdf.xml");
+    let xccdf = xccdf.to_str().unwrap();
+    for (words, from) in [
+        (&["xccdf", "generate", "fix", xccdf][..], "# BEGIN fix"),
+        (&["xccdf", "generate", "fix", "--profile", "strict", "--fix-type", "bash", xccdf], "# BEGIN fix"),
+        (&["xccdf", "generate", "--profile", "strict", "fix", "--fix-type", "ansible", xccdf], "- hosts"),
+        (&["xccdf", "generate", "fix", "--template", "urn:xccdf:fix:script:sh", xccdf], ""),
+    ] {
+        let ours = muster(words, directory.path());
+        assert_eq!(ours.status.code(), Some(0), "{words:?}: {}", stderr(&ours));
+        if !from.is_empty() && !oscap_is_missing() {
+            let theirs = oscap(words, directory.path());
+            assert_eq!(body(&stdout(&ours), from), body(&stdout(&theirs), from), "{words:?}");
+        }
+    }
+    let strict = stdout(&muster(&["xccdf", "generate", "fix", "--profile", "strict", xccdf], directory.path()));
+    assert!(strict.contains("limit='5'\necho \"$limit < 100\" # R1"), "{strict}");
+    assert!(strict.contains("FIX FOR THIS RULE 'xccdf_dev.muster_rule_without' IS MISSING!"));
+
+    // Of a result, only what failed; and nothing is run.
+    for (option, file) in [("--results", "results.xml"), ("--results-arf", "arf.xml")] {
+        let words = ["xccdf", "eval", "--profile", "strict", option, file, xccdf];
+        assert_eq!(muster(&words, directory.path()).status.code(), Some(2));
+        let words = ["xccdf", "remediate", "--dry-run", file];
+        let script = muster(&words, directory.path());
+        assert_eq!(script.status.code(), Some(0), "{}", stderr(&script));
+        let script = stdout(&script);
+        assert!(script.contains("limit='5'") && !script.contains("echo met"), "{script}");
+        let refused = muster(&["xccdf", "remediate", file], directory.path());
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(stderr(&refused).contains("--dry-run"));
+        if !oscap_is_missing() {
+            // `oscap` reads our results as its own.
+            let words = ["xccdf", "generate", "fix", "--result-id", "", file];
+            let (ours, theirs) = (muster(&words, directory.path()), oscap(&words, directory.path()));
+            assert_eq!(body(&stdout(&ours), "# BEGIN"), body(&stdout(&theirs), "# BEGIN"), "{file}");
+        }
+        let report = stdout(&muster(&["xccdf", "generate", "report", file], directory.path()));
+        assert!(report.contains("One of several (5)") && report.contains("3 pass"), "{report}");
+    }
+    let wrong = muster(&["xccdf", "generate", "fix", "--result-id", "nobody", "arf.xml"], directory.path());
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(stderr(&wrong).contains("nobody") && stderr(&wrong).contains("testresult"));
+}
+
+#[test]
+fn a_guide_tells_what_is_selected_and_escapes_what_it_tells() {
+    let directory = tempfile::tempdir().unwrap();
+    let xccdf = fixture("fixes-xccdf.xml");
+    let words =
+        ["xccdf", "generate", "guide", "--profile", "strict", "--output", "guide.html", xccdf.to_str().unwrap()];
+    assert_eq!(muster(&words, directory.path()).status.code(), Some(0));
+    let guide = std::fs::read_to_string(directory.path().join("guide.html")).unwrap();
+    for part in [
+        "Fixes &amp; more",
+        "<code>fix</code> elements <b>say</b> &lt;here&gt;",
+        "One of several (5)",
+        "<pre>a\nb</pre>",
+        "Because.",
+        "5 rules are selected",
+        "Child",
+    ] {
+        assert!(guide.contains(part), "{part}: {guide}");
+    }
+    assert!(!guide.contains(">Base<"), "an abstract rule is none");
+}
+
+#[test]
+fn each_definition_of_a_multi_check_has_its_result() {
+    let directory = tempfile::tempdir().unwrap();
+    let xccdf = fixture("fixes-xccdf.xml");
+    let words = ["xccdf", "eval", "--results", "results.xml", "--results-csv", "results.csv", xccdf.to_str().unwrap()];
+    let ours = muster(&words, directory.path());
+    assert_eq!(ours.status.code(), Some(2), "{}", stderr(&ours));
+    let text = stdout(&ours);
+    assert!(
+        text.contains("OVAL Definition ID\toval:two:def:2\nOVAL Definition Title\tThere is none\nResult\r\tfail"),
+        "{text}"
+    );
+    let written = std::fs::read_to_string(directory.path().join("results.xml")).unwrap();
+    assert_eq!(written.matches("idref=\"xccdf_dev.muster_rule_multi\"").count(), 2);
+    let csv = std::fs::read_to_string(directory.path().join("results.csv")).unwrap();
+    assert!(csv.starts_with("rule,title,severity,verdict,") && csv.contains(",'=Met,"), "{csv}");
+    if !oscap_is_missing() {
+        let words = ["xccdf", "eval", xccdf.to_str().unwrap()];
+        assert_eq!(text, stdout(&oscap(&words, directory.path())));
+    }
+}
+
+#[test]
+fn a_composed_data_stream_decides_what_its_parts_decided() {
+    let directory = tempfile::tempdir().unwrap();
+    let xccdf = fixture("fixes-xccdf.xml");
+    let xccdf = xccdf.to_str().unwrap();
+    let output = muster(&["ds", "sds-compose", xccdf, "stream.xml"], directory.path());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let alone = muster(&["xccdf", "eval", xccdf], directory.path());
+    let composed = muster(&["xccdf", "eval", "stream.xml"], directory.path());
+    assert_eq!(stdout(&composed), stdout(&alone));
+    let oval =
+        ["oval", "eval", "--oval-id", "scap_org.open-scap_cref_two-oval.xml", "--report", "oval.html", "stream.xml"];
+    let output = muster(&oval, directory.path());
+    assert!(stdout(&output).contains("Definition oval:two:def:1: true"), "{}", stderr(&output));
+    assert!(std::fs::read_to_string(directory.path().join("oval.html")).unwrap().contains("There is a family"));
+    if !oscap_is_missing() {
+        let output = oscap(&["ds", "sds-validate", "stream.xml"], directory.path());
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert_eq!(stdout(&oscap(&["xccdf", "eval", "stream.xml"], directory.path())), stdout(&alone));
+    }
+}
+
 #[test]
 fn what_is_written_is_valid_for_oscap() {
     if oscap_is_missing() {

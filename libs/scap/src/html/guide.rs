@@ -62,7 +62,7 @@ impl Guide<'_> {
                     if !self.items(&mut inner_list, &mut inner, &group.items, depth + 1, at) {
                         continue;
                     }
-                    let (id, title) = (escaped(&group.common.id), escaped(&group.common.title));
+                    let (id, title) = (escaped(&group.common.id), escaped(&self.tailored.title(&group.common)));
                     let _ = write!(list, "<li><a href=\"#{id}\">{title}</a>{inner_list}</li>");
                     let level = (depth + 2).min(6);
                     let _ = write!(body, "<h{level} id=\"{id}\">{title}</h{level}>");
@@ -73,7 +73,7 @@ impl Guide<'_> {
                     let is_selected = self.compiled.rules.get(*at).is_some_and(|plan| plan.selected);
                     *at += 1;
                     if is_selected {
-                        let (id, title) = (escaped(&rule.common.id), escaped(&rule.common.title));
+                        let (id, title) = (escaped(&rule.common.id), escaped(&self.compiled.rules[*at - 1].title));
                         let _ = write!(list, "<li><a href=\"#{id}\">{title}</a></li>");
                         self.rule(body, rule, *at - 1);
                     }
@@ -88,7 +88,8 @@ impl Guide<'_> {
 
     fn rule(&self, body: &mut String, rule: &Rule, at: usize) {
         let id = escaped(&rule.common.id);
-        let _ = write!(body, "<section class=\"rule\" id=\"{id}\"><h4>{}</h4>", escaped(&rule.common.title));
+        let _ =
+            write!(body, "<section class=\"rule\" id=\"{id}\"><h4>{}</h4>", escaped(&self.compiled.rules[at].title));
         let severity = self.compiled.rules[at].severity;
         let _ = write!(body, "<p class=\"about\">severity {severity} · <code>{id}</code></p>");
         self.prose(body, &rule.common.description);

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use proto::verdict::{RuleResult, Severity, Verdict};
 
 use super::{begin, escaped};
+use crate::tailored::Tailored;
 use crate::test_result::{TestResult, TestRun};
 use crate::xccdf::Benchmark;
 
@@ -47,13 +48,14 @@ impl From<&TestRun<'_>> for Report {
 
 impl Report {
     /// Of a result that was read, with what the benchmark knows of its rules.
-    pub fn of_result(result: &TestResult, benchmark: &Benchmark) -> Self {
+    pub fn of_result(result: &TestResult, benchmark: &Benchmark, tailored: &Tailored<'_>) -> Self {
         let rules: BTreeMap<&str, _> =
             benchmark.rules().into_iter().map(|rule| (rule.common.id.as_str(), rule)).collect();
         let mut results: Vec<RuleResult> =
             result.results.iter().filter(|result| result.verdict != Verdict::NotSelected).cloned().collect();
         for result in &mut results {
-            result.title = rules.get(result.rule.as_str()).map_or_else(String::new, |rule| rule.common.title.clone());
+            let rule = rules.get(result.rule.as_str());
+            result.title = rule.map_or_else(String::new, |rule| tailored.title(&rule.common));
         }
         Self {
             benchmark: (benchmark.title.clone(), benchmark.version.clone()),

@@ -8,7 +8,7 @@ use proto::verdict::Verdict;
 use scap::compile::compile;
 use scap::fix::{FixScript, FixType};
 use scap::html::{Guide, Report};
-use scap::policy::PolicyError;
+use scap::policy::{Policy, PolicyError};
 use scap::tailored::Tailored;
 use scap::test_result::{self, TestResult};
 
@@ -125,7 +125,9 @@ pub(super) fn run(args: &GenerateArgs) -> anyhow::Result<u8> {
         Generate::Report(args) => {
             let source = Source::read(&args.document.source)?;
             let result = chosen(&source, args.result_id.as_deref().unwrap_or_default())?;
-            let report = Report::of_result(&result, &source.bundle.policy.benchmark);
+            let policy = &source.bundle.policy;
+            let (tailored, _) = tailored(policy, profile(&args.document.source), Some(&result))?;
+            let report = Report::of_result(&result, &policy.benchmark, &tailored);
             print(args.document.output.as_deref(), &report.page())
         }
     }
@@ -157,6 +159,22 @@ fn chosen(source: &Source, id: &str) -> anyhow::Result<TestResult> {
     }
 }
 
+/// The benchmark as a profile has it, or as a result says that it was used; and the profile, where it is known here.
+fn tailored<'policy>(
+    policy: &'policy Policy,
+    profile: Option<String>,
+    result: Option<&TestResult>,
+) -> anyhow::Result<(Tailored<'policy>, Option<String>)> {
+    let Some(result) = result else { return Ok((Tailored::new(policy, profile.as_deref())?, profile)) };
+    // A profile that only a tailoring knows: the result has its values and its verdicts.
+    let wanted = profile.or_else(|| result.profile.clone());
+    let known = match Tailored::new(policy, wanted.as_deref()) {
+        Err(PolicyError::NoSuchProfile { .. }) => None,
+        _ => wanted,
+    };
+    Ok((Tailored::new(policy, known.as_deref())?.with_values(&result.values), known))
+}
+
 fn script(
     args: &SourceArgs,
     profile: Option<String>,
@@ -166,16 +184,7 @@ fn script(
     let source = Source::read(args)?;
     let policy = &source.bundle.policy;
     let result = result_id.map(|id| chosen(&source, id)).transpose()?;
-    // A profile that only a tailoring knows: the result has its values and its verdicts.
-    let profile = profile.or_else(|| result.as_ref().and_then(|result| result.profile.clone()));
-    let profile = match (Tailored::new(policy, profile.as_deref()), &result) {
-        (Err(PolicyError::NoSuchProfile { .. }), Some(_)) => None,
-        _ => profile,
-    };
-    let mut tailored = Tailored::new(policy, profile.as_deref())?;
-    if let Some(result) = &result {
-        tailored = tailored.with_values(&result.values);
-    }
+    let (tailored, profile) = tailored(policy, profile, result.as_ref())?;
     let compiled = compile(policy, profile.as_deref())?;
     let script = FixScript {
         policy,
