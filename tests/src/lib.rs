@@ -25,6 +25,7 @@ use tokio::sync::oneshot;
 pub mod generate;
 pub mod generate_xccdf;
 pub mod processes;
+pub mod reference;
 
 /// The shipped baseline.
 pub const BASELINE: &[u8] = include_bytes!("../../orchestrator/policies/muster-baseline-linux-ds.xml");
