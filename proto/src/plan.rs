@@ -494,6 +494,28 @@ pub enum Component {
     Unique(Vec<Component>),
 }
 
+impl Component {
+    /// The components that it is made of.
+    pub fn parts(&self) -> &[Self] {
+        match self {
+            Self::Literal(_) | Self::Object { .. } | Self::Variable(_) => &[],
+            Self::Arithmetic { operands: parts, .. }
+            | Self::Concat(parts)
+            | Self::Count(parts)
+            | Self::Merge(_, parts)
+            | Self::Unique(parts)
+            | Self::TimeDifference { operands: parts, .. } => parts,
+            Self::Begin(_, of)
+            | Self::End(_, of)
+            | Self::EscapeRegex(of)
+            | Self::GlobToRegex { of, .. }
+            | Self::RegexCapture(_, of)
+            | Self::Split(_, of)
+            | Self::Substring { of, .. } => std::slice::from_ref(of),
+        }
+    }
+}
+
 impl CollectionPlan {
     /// Bytes as they are hashed and sent.
     pub fn to_bytes(&self) -> Vec<u8> {

@@ -151,6 +151,24 @@ pub struct RuleResult {
     pub objects: Vec<ObjectKey>,
 }
 
+impl RuleResult {
+    /// A verdict with nothing to say yet.
+    pub fn new(rule: &str, title: &str, severity: Severity, verdict: Verdict) -> Self {
+        Self {
+            rule: rule.to_owned(),
+            title: title.to_owned(),
+            severity,
+            verdict,
+            sense: Sense::Compliance,
+            found: Vec::new(),
+            expected: Vec::new(),
+            reasons: Vec::new(),
+            fix: None,
+            objects: Vec::new(),
+        }
+    }
+}
+
 /// The outcome of one policy and profile on one endpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

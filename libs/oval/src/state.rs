@@ -41,11 +41,8 @@ impl States<'_> {
         depth: usize,
         mismatches: &mut Vec<Mismatch>,
     ) -> Truth {
-        match item.status {
-            Status::Exists => {}
-            Status::Error => return Truth::Error,
-            Status::DoesNotExist => return Truth::False,
-            Status::NotCollected => return Truth::Unknown,
+        if let Some(truth) = absent(item.status) {
+            return truth;
         }
         let results: Vec<Truth> =
             state.entities.iter().map(|entity| self.entity(entity, item, source, depth, mismatches)).collect();
@@ -154,17 +151,12 @@ impl States<'_> {
         }
         let mut of_records = Vec::new();
         for found in item.named(&entity.name) {
-            of_records.push(match found.status {
-                Status::Exists => {
-                    let record = Item::new(&entity.name, found.fields.clone());
-                    let of_fields: Vec<Truth> =
-                        fields.iter().map(|field| self.entity(field, &record, source, depth + 1, mismatches)).collect();
-                    check::operator(proto::plan::Operator::And, of_fields)
-                }
-                Status::Error => Truth::Error,
-                Status::DoesNotExist => Truth::False,
-                Status::NotCollected => Truth::Unknown,
-            });
+            of_records.push(absent(found.status).unwrap_or_else(|| {
+                let record = Item::new(&entity.name, found.fields.clone());
+                let of_fields: Vec<Truth> =
+                    fields.iter().map(|field| self.entity(field, &record, source, depth + 1, mismatches)).collect();
+                check::operator(proto::plan::Operator::And, of_fields)
+            }));
         }
         check::check(entity.entity_check, of_records)
     }
@@ -188,6 +180,16 @@ impl States<'_> {
                 (truth, problem.to_string())
             }),
         }
+    }
+}
+
+/// What comes of something that is not there to be compared.
+fn absent(status: Status) -> Option<Truth> {
+    match status {
+        Status::Exists => None,
+        Status::Error => Some(Truth::Error),
+        Status::DoesNotExist => Some(Truth::False),
+        Status::NotCollected => Some(Truth::Unknown),
     }
 }
 

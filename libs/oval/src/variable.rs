@@ -458,6 +458,28 @@ mod tests {
     }
 
     #[test]
+    fn fields_of_records_are_values() {
+        let row = |user: &str| {
+            let mut record = ItemEntity::new("result", Datatype::Record, "");
+            record.fields = vec![ItemEntity::text("user", user), ItemEntity::text("host", "h")];
+            Item::new("x", vec![record])
+        };
+        let component = Component::Object {
+            object: ObjectKey("o".into()),
+            item_field: "result".into(),
+            record_field: Some("user".into()),
+        };
+        let variable = Variable { datatype: Datatype::String, source: VariableSource::Local(component) };
+        let plan = CollectionPlan {
+            variables: BTreeMap::from([(VariableKey("v".into()), variable)]),
+            ..CollectionPlan::default()
+        };
+        let mut variables = Variables::new(&plan, Timestamp::UNIX_EPOCH);
+        let values = variables.values(&VariableKey("v".into()), &mut Items(vec![row("a"), row("b")]), 0);
+        assert_eq!(*values.unwrap(), ["a", "b"]);
+    }
+
+    #[test]
     fn a_time_difference_is_in_seconds() {
         let difference = |format: &str| Component::TimeDifference {
             format_1: format.into(),

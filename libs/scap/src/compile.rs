@@ -527,9 +527,6 @@ impl<'policy, 'tailored> Compiler<'policy, 'tailored> {
         };
         Ok(match component {
             Component::Literal(_) => component.clone(),
-            Component::Object { record_field: Some(_), .. } => {
-                return Err(Cannot::Uncovered("record_field".to_owned()));
-            }
             Component::Object { object, item_field, record_field } => Component::Object {
                 object: self.object(oval, context, &object.0, depth + 1)?,
                 item_field: item_field.clone(),
@@ -607,27 +604,10 @@ pub(crate) fn references<'plan>(
     variables: &mut Vec<&'plan VariableKey>,
 ) {
     match component {
-        Component::Literal(_) => {}
         Component::Object { object, .. } => {
             objects.insert(object.clone());
         }
         Component::Variable(key) => variables.push(key),
-        Component::Arithmetic { operands: parts, .. }
-        | Component::Concat(parts)
-        | Component::Count(parts)
-        | Component::Merge(_, parts)
-        | Component::Unique(parts)
-        | Component::TimeDifference { operands: parts, .. } => {
-            for part in parts {
-                references(part, objects, variables);
-            }
-        }
-        Component::Begin(_, of)
-        | Component::End(_, of)
-        | Component::EscapeRegex(of)
-        | Component::GlobToRegex { of, .. }
-        | Component::RegexCapture(_, of)
-        | Component::Split(_, of)
-        | Component::Substring { of, .. } => references(of, objects, variables),
+        other => other.parts().iter().for_each(|part| references(part, objects, variables)),
     }
 }

@@ -136,20 +136,6 @@ fn reads(plan: &CollectionPlan, object: &ObjectKey, states: &[StateKey]) -> Read
 
 /// Whether a component reads the clock itself: a difference of one time is a difference from now.
 fn is_clock(component: &Component) -> bool {
-    match component {
-        Component::Literal(_) | Component::Object { .. } | Component::Variable(_) => false,
-        Component::TimeDifference { operands, .. } => operands.len() == 1 || operands.iter().any(is_clock),
-        Component::Arithmetic { operands: parts, .. }
-        | Component::Concat(parts)
-        | Component::Count(parts)
-        | Component::Merge(_, parts)
-        | Component::Unique(parts) => parts.iter().any(is_clock),
-        Component::Begin(_, of)
-        | Component::End(_, of)
-        | Component::EscapeRegex(of)
-        | Component::GlobToRegex { of, .. }
-        | Component::RegexCapture(_, of)
-        | Component::Split(_, of)
-        | Component::Substring { of, .. } => is_clock(of),
-    }
+    let is_from_now = matches!(component, Component::TimeDifference { operands, .. } if operands.len() == 1);
+    is_from_now || component.parts().iter().any(is_clock)
 }

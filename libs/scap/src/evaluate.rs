@@ -214,18 +214,7 @@ impl<'run> Evaluator<'run> {
     }
 
     pub(crate) fn rule(&mut self, rule: &RulePlan) -> RuleResult {
-        let mut result = RuleResult {
-            rule: rule.id.clone(),
-            title: rule.title.clone(),
-            severity: rule.severity,
-            verdict: Verdict::NotSelected,
-            sense: Sense::Compliance,
-            found: Vec::new(),
-            expected: Vec::new(),
-            reasons: Vec::new(),
-            fix: None,
-            objects: Vec::new(),
-        };
+        let mut result = RuleResult::new(&rule.id, &rule.title, rule.severity, Verdict::NotSelected);
         if !rule.selected {
             return result;
         }

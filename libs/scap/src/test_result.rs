@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use proto::observation::EndpointFacts;
-use proto::verdict::{RuleResult, Sense, Verdict};
+use proto::verdict::{RuleResult, Verdict};
 
 use std::collections::BTreeMap;
 
@@ -308,18 +308,9 @@ fn of_node(node: &Node) -> TestResult {
 
 fn rule_result(node: &Node) -> RuleResult {
     let text = node.element("result").map(Node::text).unwrap_or_default();
-    let mut result = RuleResult {
-        rule: node.attribute("idref").unwrap_or_default().to_owned(),
-        title: String::new(),
-        severity: node.attribute("severity").map(xccdf_reader::severity).unwrap_or_default(),
-        verdict: Verdict::parse(text.trim()).unwrap_or(Verdict::Unknown),
-        sense: Sense::Compliance,
-        found: Vec::new(),
-        expected: Vec::new(),
-        reasons: Vec::new(),
-        fix: None,
-        objects: Vec::new(),
-    };
+    let rule = node.attribute("idref").unwrap_or_default();
+    let severity = node.attribute("severity").map(xccdf_reader::severity).unwrap_or_default();
+    let mut result = RuleResult::new(rule, "", severity, Verdict::parse(text.trim()).unwrap_or(Verdict::Unknown));
     for message in node.elements().filter(|element| element.name == "message") {
         let text = message.text();
         match (text.strip_prefix(FOUND), text.strip_prefix(EXPECTED)) {
