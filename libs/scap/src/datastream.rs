@@ -43,6 +43,8 @@ pub struct Choice {
     pub checklist: Option<String>,
     /// A benchmark by its id.
     pub benchmark: Option<String>,
+    /// Whether `fix` elements are kept.
+    pub with_scripts: bool,
     /// A tailoring by the id of its `component-ref` or component; its profiles join the benchmark's.
     pub tailoring: Option<String>,
 }
@@ -127,7 +129,7 @@ fn collection(parser: &mut Parser<'_>, choice: &Choice) -> Result<Bundle, ReadEr
             }
             "component" => {
                 let id = child.attribute("id").unwrap_or_default().to_owned();
-                if let Some(component) = component(parser)?
+                if let Some(component) = component(parser, choice.with_scripts)?
                     && components.insert(id.clone(), component).is_some()
                 {
                     return Err(parser.error(format!("the component `{id}` stands twice")).into());
@@ -163,12 +165,12 @@ fn read_references(stream: &Node, references: &mut BTreeMap<String, Reference>) 
 }
 
 /// Reads what is in a `component`; `None` where it is of a kind that no rule of ours uses.
-fn component(parser: &mut Parser<'_>) -> Result<Option<Component>, XmlError> {
+fn component(parser: &mut Parser<'_>, with_scripts: bool) -> Result<Option<Component>, XmlError> {
     let mut found = None;
     while let Step::Start(content) = parser.step_in()? {
         found = match content.name.as_str() {
             "Benchmark" => {
-                let (benchmark, platforms) = xccdf_reader::read(parser, &content)?;
+                let (benchmark, platforms) = xccdf_reader::read(parser, &content, with_scripts)?;
                 Some(Component::Benchmark(Box::new(benchmark), platforms))
             }
             "oval_definitions" => Some(Component::Oval(oval_reader::read(parser)?)),

@@ -78,7 +78,7 @@ pub fn read_benchmark(bytes: &[u8], load: &mut dyn FnMut(&str) -> Option<Vec<u8>
         let what = format!("the root is <{}>, neither <Benchmark> nor <data-stream-collection>", root.name);
         return Err(XmlError { line: root.line, what }.into());
     }
-    let (benchmark, language) = xccdf_reader::read(&mut parser, &root)?;
+    let (benchmark, language) = xccdf_reader::read(&mut parser, &root, true)?;
     let mut policy = Policy {
         benchmark,
         oval: BTreeMap::new(),

@@ -13,12 +13,16 @@ use crate::xccdf::{
 use crate::xml::{Child, Node, Parser, Step, XmlError};
 
 /// Reads the children of a `Benchmark` element that has just begun, and the platform definitions of
-/// the CPE language that stand in it.
-pub(crate) fn read(parser: &mut Parser<'_>, start: &Node) -> Result<(Benchmark, Vec<Platform>), XmlError> {
+/// the CPE language that stand in it. Scripts are half of what large benchmarks are, and only some need them.
+pub(crate) fn read(
+    parser: &mut Parser<'_>,
+    start: &Node,
+    with_scripts: bool,
+) -> Result<(Benchmark, Vec<Platform>), XmlError> {
     let mut benchmark = Benchmark { id: id(start), namespace: start.namespace.clone(), ..Benchmark::default() };
     let mut platforms = Vec::new();
     let mut titles = Vec::new();
-    let mut reader = Items::default();
+    let mut reader = Items { with_scripts, ..Items::default() };
     loop {
         let Step::Start(child) = parser.step_in()? else {
             benchmark.title = best_title(titles.iter()).map(plain).unwrap_or_default();
@@ -151,6 +155,7 @@ fn blank() -> Common {
 /// (XCCDF 1.2 §6.3, `extends`); one that is abstract is only there to be extended.
 #[derive(Default)]
 struct Items {
+    with_scripts: bool,
     /// By id.
     extending: BTreeMap<String, Node>,
     abstracts: Vec<String>,
@@ -176,7 +181,7 @@ impl Items {
 
     fn rule(&mut self, node: &Node) -> Item {
         let mut rule = Rule { common: blank(), ..Rule::default() };
-        fill_rule(&mut rule, node);
+        self.fill_rule(&mut rule, node);
         if is_true(node, "abstract", false) {
             self.abstracts.push(rule.common.id.clone());
         }
@@ -209,9 +214,16 @@ impl Items {
             rule = self.resolved(extended, bases, depth + 1);
             // What it needs is its own, as for `oscap`.
             rule.common.requires.clear();
-            fill_rule(&mut rule, node);
+            self.fill_rule(&mut rule, node);
         }
         rule
+    }
+
+    fn fill_rule(&self, rule: &mut Rule, node: &Node) {
+        fill_rule(rule, node);
+        if !self.with_scripts {
+            rule.fixes = Vec::new();
+        }
     }
 
     fn drop_abstracts(&self, items: &mut Vec<Item>) {

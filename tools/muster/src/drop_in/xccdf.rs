@@ -97,7 +97,16 @@ struct Source {
 }
 
 impl Source {
+    /// With the scripts that mend, for those who make them.
+    fn read_with_scripts(args: &SourceArgs) -> anyhow::Result<Self> {
+        Self::read_chosen(args, true)
+    }
+
     fn read(args: &SourceArgs) -> anyhow::Result<Self> {
+        Self::read_chosen(args, false)
+    }
+
+    fn read_chosen(args: &SourceArgs, with_scripts: bool) -> anyhow::Result<Self> {
         if args.enforce_signature {
             bail!("signatures of data streams are not looked at yet, so none can be enforced");
         }
@@ -113,6 +122,7 @@ impl Source {
             }
         }
         let choice = Choice {
+            with_scripts,
             data_stream: args.datastream_id.clone(),
             checklist: args.xccdf_id.clone(),
             benchmark: args.benchmark_id.clone(),
