@@ -48,7 +48,11 @@ impl Handle {
         let is_there = known.iter().any(|policy| {
             policy.name == BASELINE
                 && policy.source_sha256 == source_sha256
-                && self.inner.content.find(&policy.content.sha256).is_some()
+                && self
+                    .inner
+                    .content
+                    .find(&policy.content.sha256)
+                    .is_some_and(|bytes| Policy::from_bytes(&bytes).is_ok())
         });
         if is_there {
             return Ok(());

@@ -239,6 +239,17 @@ fn is_at_least_one(existence: &Existence) -> bool {
     *existence == Existence::AtLeastOneExists
 }
 
+impl Entity {
+    /// The variables that its value comes from, those of a record's fields too.
+    pub fn variables(&self) -> Vec<&VariableKey> {
+        match &self.value {
+            EntityValue::Variable(key) => vec![key],
+            EntityValue::Record(fields) => fields.iter().flat_map(Self::variables).collect(),
+            EntityValue::Literal(_) | EntityValue::Nil => Vec::new(),
+        }
+    }
+}
+
 fn is_equals(operation: &Operation) -> bool {
     *operation == Operation::Equals
 }

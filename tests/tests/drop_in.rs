@@ -257,6 +257,47 @@ fn each_definition_of_a_multi_check_has_its_result() {
 }
 
 #[test]
+fn what_could_be_taken_for_something_else_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::copy(fixture("two-oval.xml"), directory.path().join("two-oval.xml")).unwrap();
+    let benchmark = |body: &str| {
+        let text = format!(
+            "<Benchmark xmlns='http://checklists.nist.gov/xccdf/1.2' id='xccdf_a.b_benchmark_c'>\n<status>draft</status>\n\
+             <version>1</version>\n{body}\n</Benchmark>"
+        );
+        std::fs::write(directory.path().join("xccdf.xml"), text).unwrap();
+        muster(&["xccdf", "eval", "--skip-valid", "xccdf.xml"], directory.path())
+    };
+    let check = |attributes: &str, definition: u8| {
+        format!(
+            "<check system='http://oval.mitre.org/XMLSchema/oval-definitions-5' {attributes}>\
+             <check-content-ref href='two-oval.xml' name='oval:two:def:{definition}'/></check>"
+        )
+    };
+    for (body, wanted) in [
+        (format!("<Rule id='r'>{}</Rule>", check("negate='TRUE'", 1)), "negate=\"TRUE\""),
+        (format!("<Rule id='r' selected='yes'>{}</Rule>", check("", 1)), "selected=\"yes\""),
+        (format!("<Rule id='r'>{}</Rule>\n<Rule id='r'>{}</Rule>", check("", 2), check("", 1)), "`r` stands twice"),
+    ] {
+        let output = benchmark(&body);
+        assert_eq!(output.status.code(), Some(1), "{body}");
+        assert!(stderr(&output).contains(wanted) && stderr(&output).contains("line "), "{}", stderr(&output));
+    }
+    // Its own check counts, and not the complex one that it inherits.
+    let complex = format!("<complex-check operator='AND'>{}</complex-check>", check("", 1));
+    let output = benchmark(&format!("<Rule id='r'>{complex}</Rule>\n<Rule id='s' extends='r'>{}</Rule>", check("", 2)));
+    assert_eq!(
+        printed(&output),
+        BTreeMap::from([("r".to_owned(), "pass".to_owned()), ("s".to_owned(), "fail".to_owned())])
+    );
+    // A shell would carry out what stands in an id.
+    let output = benchmark(&format!("<Rule id='r$(touch x)'>{}</Rule>", check("", 2)));
+    assert_eq!(output.status.code(), Some(2));
+    let script = muster(&["xccdf", "generate", "fix", "--skip-valid", "xccdf.xml"], directory.path());
+    assert!(stdout(&script).contains("'r--touch-x-'") && !stdout(&script).contains("$("), "{}", stdout(&script));
+}
+
+#[test]
 fn a_composed_data_stream_decides_what_its_parts_decided() {
     let directory = tempfile::tempdir().unwrap();
     let xccdf = fixture("fixes-xccdf.xml");

@@ -156,6 +156,8 @@ pub fn escape(text: &str) -> String {
 pub fn from_glob(glob: &str, noescape: bool) -> String {
     let mut pattern = String::from("^");
     let characters: Vec<char> = glob.chars().collect();
+    // Behind the last `]` nothing closes a class any more.
+    let last_close = characters.iter().rposition(|character| *character == ']').unwrap_or(0);
     let mut at = 0;
     let mut is_first_of_part = true;
     while at < characters.len() {
@@ -164,6 +166,7 @@ pub fn from_glob(glob: &str, noescape: bool) -> String {
         match character {
             '*' => pattern.push_str(if is_first_of_part { r"(?=[^.])[^/]*" } else { "[^/]*" }),
             '?' => pattern.push_str(if is_first_of_part { "[^./]" } else { "[^/]" }),
+            '[' if at > last_close => pattern.push_str(r"\["),
             '[' => match glob_class(&characters[at..]) {
                 Some((class, length)) => {
                     pattern.push_str(&class);
@@ -202,11 +205,14 @@ fn glob_class(rest: &[char]) -> Option<(String, usize)> {
                 return Some((class, at + 1));
             }
             '[' if rest.get(at + 1) == Some(&':') => {
-                let end =
-                    (at + 2..rest.len().saturating_sub(1)).find(|end| rest[*end] == ':' && rest[end + 1] == ']')?;
-                class.extend(&rest[at..=end + 1]);
-                at = end + 2;
-                continue;
+                // The names that there are have at most six letters.
+                let mut ends = at + 2..(at + 10).min(rest.len().saturating_sub(1));
+                if let Some(end) = ends.find(|end| rest[*end] == ':' && rest[end + 1] == ']') {
+                    class.extend(&rest[at..=end + 1]);
+                    at = end + 2;
+                    continue;
+                }
+                class.push_str(r"\[");
             }
             '\\' | '[' => {
                 class.push('\\');

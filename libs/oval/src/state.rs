@@ -119,8 +119,9 @@ impl States<'_> {
         mismatches: &mut Vec<Mismatch>,
     ) -> Truth {
         let existence = check::existence(entity.check_existence, item.named(&entity.name).map(|found| found.status));
+        // What could not be read is compared as well: nobody knows that it is as wanted.
         let there: Vec<ItemEntity> =
-            item.named(&entity.name).filter(|found| found.status == Status::Exists).cloned().collect();
+            item.named(&entity.name).filter(|found| found.status != Status::DoesNotExist).cloned().collect();
         if existence != Truth::True {
             mismatches.push(Mismatch {
                 entity: entity.name.clone(),

@@ -363,8 +363,9 @@ fn cim_seconds(value: &str) -> Option<i64> {
     let text = format!("{}-{}-{}T{}:{}:{}Z", date.0, date.1, date.2, time.0, time.1, time.2);
     let seconds = text.parse::<Timestamp>().ok()?.as_second();
     let Some((_, fraction)) = value.split_once('.') else { return Some(seconds) };
-    let offset: i64 = fraction[fraction.find(['+', '-'])?..].parse().ok()?;
-    Some(seconds - offset * 60)
+    let offset = &fraction[fraction.find(['+', '-'])?..];
+    let minutes: i64 = offset.parse().ok().filter(|_| offset.len() == 4)?;
+    Some(seconds - minutes * 60)
 }
 
 /// Values must be of the variable's datatype.
@@ -495,9 +496,12 @@ mod tests {
         check(difference("cim_datetime"), &["1970-01-12 13:46:40:000"], &["0"]);
         check(difference("month_day_year"), &["January, 12 1970 13:46:40"], &["0"]);
         check(difference("day_month_year"), &["12 Jan 1970"], &["49600"]);
-        for (format, wrong) in
-            [("year_month_day", "abc1970-01-01"), ("year_month_day", "-19700101"), ("cim_datetime", "1970")]
-        {
+        for (format, wrong) in [
+            ("year_month_day", "abc1970-01-01"),
+            ("year_month_day", "-19700101"),
+            ("cim_datetime", "1970"),
+            ("cim_datetime", "19700112134640.0+9223372036854775807"),
+        ] {
             assert!(evaluate(difference(format), &[wrong]).is_err(), "{wrong}");
         }
     }

@@ -582,9 +582,7 @@ impl<'policy, 'tailored> Compiler<'policy, 'tailored> {
         for (object, states) in self.compiled.tests.iter().filter_map(|test| test.subject.as_ref().ok()) {
             report.insert(object.clone());
             for entity in states.iter().filter_map(|key| plan.states.get(key)).flat_map(|state| &state.entities) {
-                if let EntityValue::Variable(key) = &entity.value {
-                    variables.push(key);
-                }
+                variables.extend(entity.variables());
             }
         }
         while let Some(key) = variables.pop() {

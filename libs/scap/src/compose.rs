@@ -17,6 +17,7 @@ pub struct Document<'text> {
 /// Ids are those that `oscap ds sds-compose` gives, so that scripts that name them go on working.
 fn id(kind: &str, name: &str) -> String {
     let is_plain = |letter: char| letter.is_alphanumeric() || "-_.".contains(letter);
+    let name = name.replace('/', "--");
     let name: String = name.chars().map(|letter| if is_plain(letter) { letter } else { '-' }).collect();
     format!("scap_org.open-scap_{kind}_{name}")
 }

@@ -174,7 +174,7 @@ fn component(parser: &mut Parser<'_>, with_scripts: bool) -> Result<Option<Compo
                 Some(Component::Benchmark(Box::new(benchmark), platforms))
             }
             "oval_definitions" => Some(Component::Oval(oval_reader::read(parser)?)),
-            "Tailoring" => Some(Component::Tailoring(tailoring::profiles(&parser.subtree(content)?))),
+            "Tailoring" => Some(Component::Tailoring(tailoring::profiles(parser.subtree(content)?)?)),
             "cpe-list" => Some(Component::Dictionary(cpe::dictionary(&parser.subtree(content)?))),
             _ => {
                 parser.skip()?;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proto::plan::{CollectionPlan, Component, EntityValue, ObjectKey, StateKey, VariableKey, VariableSource};
+use proto::plan::{CollectionPlan, Component, Entity, ObjectKey, StateKey, VariableKey, VariableSource};
 
 use crate::compile::{CheckPlan, Compiled, CriteriaPlan, PlatformPlan, references};
 
@@ -117,10 +117,7 @@ fn reads(plan: &CollectionPlan, object: &ObjectKey, states: &[StateKey]) -> Read
         .iter()
         .filter_map(|key| plan.states.get(key))
         .flat_map(|state| &state.entities)
-        .filter_map(|entity| match &entity.value {
-            EntityValue::Variable(key) => Some(key),
-            _ => None,
-        })
+        .flat_map(Entity::variables)
         .collect();
     let mut seen: BTreeSet<&VariableKey> = BTreeSet::new();
     while let Some(key) = open.pop() {

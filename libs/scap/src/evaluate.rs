@@ -110,8 +110,17 @@ pub fn evaluate(compiled: &Compiled, evidence: &Evidence, now: Timestamp) -> Eva
 impl Evaluation {
     /// The verdicts of a `multi-check`: the definition's id and what came of it. Empty for every other rule, and
     /// for one that was not decided by its definitions.
-    pub fn parts<'plan>(&self, compiled: &Compiled, rule: &'plan RulePlan) -> Vec<(&'plan str, Verdict)> {
+    pub fn parts<'plan>(
+        &self,
+        compiled: &Compiled,
+        rule: &'plan RulePlan,
+        whole: Verdict,
+    ) -> Vec<(&'plan str, Verdict)> {
         let CheckPlan::Definitions { definitions, negate } = &rule.check else { return Vec::new() };
+        if matches!(whole, Verdict::NotApplicable | Verdict::NotChecked | Verdict::NotSelected | Verdict::Informational)
+        {
+            return Vec::new();
+        }
         // The last one first, as `oscap` tells them.
         let parts = rule.multi.iter().zip(definitions).rev().map(|(id, at)| {
             let truth = self.decisions.definitions[*at]?;
@@ -251,7 +260,8 @@ impl<'run> Evaluator<'run> {
             result.fix = Some(rule.fix.chars().take(1200).collect());
         }
         // Whatever came of its check; where there is none to make, that has to be said.
-        let is_information = rule.role == Role::Unscored && rule.chosen.is_some();
+        let is_checked = rule.chosen.is_some() || matches!(rule.check, CheckPlan::Complex { .. });
+        let is_information = rule.role == Role::Unscored && is_checked;
         result.verdict = if is_information { Verdict::Informational } else { verdict };
         result
     }

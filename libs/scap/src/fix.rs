@@ -150,7 +150,8 @@ impl FixScript<'_> {
         let _ = writeln!(text, "{RULER}");
         for line in lines {
             // One line of the document must not become a line of the script.
-            let line: String = line.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+            let is_break = |letter: char| letter.is_control() || "\u{2028}\u{2029}\u{feff}".contains(letter);
+            let line: String = line.chars().map(|letter| if is_break(letter) { ' ' } else { letter }).collect();
             let _ = writeln!(text, "{}", format!("# {line}").trim_end());
         }
         let _ = writeln!(text, "{RULER}\n");
@@ -161,7 +162,7 @@ impl FixScript<'_> {
         self.header(&mut text);
         let count = rules.len();
         for (at, (plan, content)) in rules.iter().enumerate() {
-            let (number, rule) = (at + 1, plan.id.replace(|letter: char| letter.is_control() || letter == '\'', "-"));
+            let (number, rule) = (at + 1, shell_word(&plan.id));
             let _ = writeln!(text, "{RULER}\n# BEGIN fix ({number} / {count}) for '{rule}'\n{RULER}");
             let _ = writeln!(text, "(>&2 echo \"Remediating rule {number}/{count}: '{rule}'\")");
             match content {
@@ -205,6 +206,11 @@ impl FixScript<'_> {
     }
 }
 
+/// An id as the script may say it: in its quotes a shell would carry out what looks like a command.
+fn shell_word(id: &str) -> String {
+    id.replace(|letter: char| !letter.is_ascii_alphanumeric() && !"-_.".contains(letter), "-")
+}
+
 /// Tasks that only set a fact for a value (`promote to variable`, as SCAP Security Guide writes them) become
 /// variables of the playbook; the rest stays.
 fn promoted(content: &str) -> (Vec<String>, String) {
@@ -225,4 +231,21 @@ fn promoted(content: &str) -> (Vec<String>, String) {
         at += 1;
     }
     (variables, rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_no_command() {
+        assert_eq!(shell_word("xccdf_a.b_rule_$(echo `x`)\"'\n"), "xccdf_a.b_rule_--echo--x-----");
+    }
+
+    #[test]
+    fn facts_become_variables() {
+        let content = "- name: XCCDF Value a # promote to variable\n  set_fact:\n    a: !!str 1\n  tags:\n    - always\n- name: b\n";
+        assert_eq!(promoted(content), (vec!["a: !!str 1".to_owned()], "- name: b\n".to_owned()));
+        assert_eq!(promoted("- name: c"), (Vec::new(), "- name: c\n".to_owned()));
+    }
 }

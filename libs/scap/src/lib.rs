@@ -55,6 +55,8 @@ pub mod limits {
     pub const XZ_DICTIONARY_KIB_MAX: u32 = 96 * 1024;
     /// Criteria inside each other.
     pub const CRITERIA_DEPTH_MAX: usize = 20;
+    /// Bytes of rules that extend others, with what they inherit.
+    pub const EXTENDED_BYTES_MAX: usize = 64 * 1024 * 1024;
     /// Profiles that extend each other, definitions that extend each other.
     pub const REFERENCE_DEPTH_MAX: usize = 64;
 }

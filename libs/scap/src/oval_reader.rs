@@ -319,9 +319,10 @@ fn read_component(node: &Node) -> Result<Component, String> {
         "count" => Component::Count(all()?),
         "end" => Component::End(attribute("character")?, one()?),
         "escape_regex" => Component::EscapeRegex(one()?),
-        "glob_to_regex" => {
-            Component::GlobToRegex { noescape: node.attribute("glob_noescape") == Some("true"), of: one()? }
-        }
+        "glob_to_regex" => Component::GlobToRegex {
+            noescape: flag(node, "glob_noescape", false).map_err(|error| error.what)?,
+            of: one()?,
+        },
         "merge" => Component::Merge(node.attribute("delimiter").unwrap_or_default().to_owned(), all()?),
         "regex_capture" => Component::RegexCapture(attribute("pattern")?, one()?),
         "split" => Component::Split(attribute("delimiter")?, one()?),

@@ -7,7 +7,7 @@ use ::oval::check::{self, Truth};
 use ::oval::variable::Variables;
 use jiff::Timestamp;
 use proto::observation::EndpointFacts;
-use proto::plan::{Check, EntityValue, Operator, VariableKey};
+use proto::plan::{Check, Entity, Operator, VariableKey};
 
 use crate::characteristics::{self, Numbers, write_generator};
 use crate::compile::{Compiled, DocumentPlan};
@@ -218,9 +218,8 @@ impl OvalRun<'_> {
         let states = test.states.iter().filter_map(|id| self.oval.states.get(id));
         let entities = object.map(|object| &object.entities).into_iter().chain(states.map(|state| &state.entities));
         let mut found = BTreeMap::new();
-        for entity in entities.flatten() {
-            if let EntityValue::Variable(VariableKey(id)) = &entity.value
-                && let Some(key) = self.document.variables.get(id)
+        for VariableKey(id) in entities.flatten().flat_map(Entity::variables) {
+            if let Some(key) = self.document.variables.get(id)
                 && let Ok(values) = variables.values(key, &mut Stored { evidence: self.evidence }, 0)
             {
                 found.insert(id.as_str(), values);

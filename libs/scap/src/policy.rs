@@ -11,7 +11,7 @@ use crate::oval::OvalDefinitions;
 use crate::xccdf::{Benchmark, Check, Profile};
 
 /// The version of the format of [`Policy::to_bytes`].
-pub const POLICY_VERSION: u32 = 1;
+pub const POLICY_VERSION: u32 = 2;
 
 /// A benchmark with the checks and platforms that it uses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

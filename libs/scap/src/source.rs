@@ -54,7 +54,8 @@ fn as_utf8(bytes: Vec<u8>) -> Vec<u8> {
         _ => {
             let head = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).to_lowercase();
             let declaration = head.split_once("?>").map_or("", |(declaration, _)| declaration);
-            let is_latin = ["iso-8859-1", "latin1", "us-ascii"].iter().any(|name| declaration.contains(name));
+            let quoted = declaration.split_once("encoding").and_then(|(_, rest)| rest.split(['"', '\'']).nth(1));
+            let is_latin = matches!(quoted, Some("iso-8859-1" | "latin1" | "us-ascii"));
             if is_latin { bytes.iter().map(|byte| char::from(*byte)).collect::<String>().into_bytes() } else { bytes }
         }
     }
@@ -66,7 +67,7 @@ fn read_all(format: &'static str, reader: impl Read) -> Result<Vec<u8>, SourceEr
         .take(SOURCE_BYTES_MAX + 1)
         .read_to_end(&mut plain)
         .map_err(|error| SourceError::Damaged { format, reason: error.to_string() })?;
-    if plain.len() as u64 > SOURCE_BYTES_MAX { Err(SourceError::TooLarge) } else { Ok(plain) }
+    if plain.len() as u64 > SOURCE_BYTES_MAX { Err(SourceError::TooLarge) } else { Ok(as_utf8(plain)) }
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ pub const EVERY_RULE: &str = "(all)";
 #[derive(Debug)]
 pub struct Tailored<'policy> {
     policy: &'policy Policy,
+    /// Groups and rules, by id.
+    items: BTreeMap<&'policy str, &'policy Common>,
     /// By id or cluster: which `select` it was, and what it said. The last one counts.
     selected: BTreeMap<String, (usize, bool)>,
     selects: usize,
@@ -39,6 +41,7 @@ impl<'policy> Tailored<'policy> {
     pub fn new(policy: &'policy Policy, profile: Option<&str>) -> Result<Self, PolicyError> {
         let mut tailored = Self {
             policy,
+            items: BTreeMap::new(),
             selected: BTreeMap::new(),
             selects: 0,
             set: BTreeMap::new(),
@@ -46,6 +49,7 @@ impl<'policy> Tailored<'policy> {
             refined: BTreeMap::new(),
             is_all: profile == Some(EVERY_RULE),
         };
+        by_id(&policy.benchmark.items, &mut tailored.items);
         let profile = profile.filter(|wanted| *wanted != EVERY_RULE);
         let mut chain = Vec::new();
         let mut next = profile.map(|wanted| policy.profile(wanted)).transpose()?;
@@ -156,13 +160,19 @@ impl<'policy> Tailored<'policy> {
 
     /// Selected ids, for `requires` and `conflicts`.
     pub(crate) fn is_selected_id(&self, id: &str) -> bool {
-        fn find<'items>(items: &'items [Item], id: &str) -> Option<&'items Common> {
-            items.iter().find_map(|item| match item {
-                Item::Rule(rule) => (rule.common.id == id).then_some(&rule.common),
-                Item::Group(group) if group.common.id == id => Some(&group.common),
-                Item::Group(group) => find(&group.items, id),
-            })
-        }
-        find(&self.policy.benchmark.items, id).is_some_and(|common| self.is_selected(common))
+        self.items.get(id).is_some_and(|common| self.is_selected(common))
+    }
+}
+
+fn by_id<'policy>(items: &'policy [Item], into: &mut BTreeMap<&'policy str, &'policy Common>) {
+    for item in items {
+        let common = match item {
+            Item::Rule(rule) => &rule.common,
+            Item::Group(group) => {
+                by_id(&group.items, into);
+                &group.common
+            }
+        };
+        into.insert(&common.id, common);
     }
 }

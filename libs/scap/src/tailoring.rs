@@ -15,11 +15,13 @@ pub fn read(bytes: &[u8]) -> Result<Vec<Profile>, XmlError> {
         return Err(XmlError { line: root.line, what: format!("the root is <{}>, not <Tailoring>", root.name) });
     }
     let root = parser.subtree(root)?;
-    Ok(profiles(&root))
+    profiles(root)
 }
 
-pub(crate) fn profiles(tailoring: &Node) -> Vec<Profile> {
-    tailoring.elements().filter(|element| element.name == "Profile").map(xccdf_reader::profile).collect()
+pub(crate) fn profiles(tailoring: Node) -> Result<Vec<Profile>, XmlError> {
+    let tailoring = xccdf_reader::checked(tailoring)?;
+    let profiles = tailoring.elements().filter(|element| element.name == "Profile").map(xccdf_reader::profile);
+    Ok(profiles.collect())
 }
 
 /// Joins profiles to a benchmark's. One that has the id of a profile that is there stands for it, and may

@@ -129,7 +129,7 @@ impl TestRun<'_> {
 
     fn rule(&self, out: &mut XmlOut, plan: &RulePlan, rule: Option<&Rule>, result: Option<&RuleResult>, ended: &str) {
         let verdict = result.map_or(Verdict::NotSelected, |result| result.verdict);
-        let parts = if result.is_some() { self.evaluation.parts(self.compiled, plan) } else { Vec::new() };
+        let parts = self.evaluation.parts(self.compiled, plan, verdict);
         if parts.is_empty() {
             return self.rule_result(out, plan, rule, result, (verdict, None), ended);
         }

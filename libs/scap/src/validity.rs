@@ -88,32 +88,32 @@ struct Checker {
     references: Vec<(&'static str, String, u64)>,
 }
 
-/// What is wrong with the first benchmark in a document: a stand-alone one, or one in a data stream. Nothing, where
-/// there is no benchmark.
+/// What is wrong with the benchmarks in a document: a stand-alone one, or those of a data stream.
 pub fn faults(bytes: &[u8]) -> Result<Vec<XmlError>, XmlError> {
     let mut parser = Parser::new(bytes);
-    let mut start = parser.root()?;
+    let root = parser.root()?;
+    if root.name == "Benchmark" {
+        return of_benchmark(&mut parser, &root);
+    }
+    let mut faults = Vec::new();
     let mut depth = 1;
-    while start.name != "Benchmark" {
+    while depth > 0 {
         match parser.step_in()? {
-            Step::Start(next) => {
-                depth += 1;
-                start = next;
-            }
-            Step::End => {
-                depth -= 1;
-                if depth == 0 {
-                    return Ok(Vec::new());
-                }
-            }
+            Step::Start(start) if start.name == "Benchmark" => faults.extend(of_benchmark(&mut parser, &start)?),
+            Step::Start(_) => depth += 1,
+            Step::End => depth -= 1,
         }
     }
+    Ok(faults)
+}
+
+fn of_benchmark(parser: &mut Parser<'_>, start: &Node) -> Result<Vec<XmlError>, XmlError> {
     let mut checker = Checker { is_12: start.namespace == XCCDF_12, ..Checker::default() };
     if !checker.is_12 && start.namespace != XCCDF_11 {
         let what = format!("the namespace of <Benchmark> is `{}`: neither XCCDF 1.2 nor 1.1", start.namespace);
         checker.fault(start.line, what);
     }
-    checker.attributes(&start);
+    checker.attributes(start);
     let mut children = Vec::new();
     while let Step::Start(child) = parser.step_in()? {
         children.push((child.name.clone(), child.line));
@@ -272,7 +272,9 @@ impl Checker {
             // xccdf_<reverse DNS>_<kind>_<name>
             let is_well_formed = id.strip_prefix("xccdf_").is_some_and(|rest| {
                 let marker = format!("_{}_", kind.to_lowercase());
-                rest.split_once(&marker).is_some_and(|(owner, name)| !owner.contains('_') && !name.is_empty())
+                let is_plain = |letter: char| letter.is_alphanumeric() || "-_.".contains(letter);
+                let is_name = |name: &str| !name.is_empty() && name.chars().all(is_plain);
+                rest.split_once(&marker).is_some_and(|(owner, name)| !owner.contains('_') && is_name(name))
             });
             if self.is_12 && !kind.is_empty() && !is_well_formed {
                 let (id, kind) = (proto::limits::shown(id), kind.to_lowercase());

@@ -162,9 +162,7 @@ pub struct Fix {
     pub id: Option<String>,
     /// What its content is written in, a URI such as `urn:xccdf:fix:script:sh`.
     pub system: String,
-    /// Where it applies, a CPE name; none: everywhere.
-    pub platform: Option<String>,
-    /// Attributes that tell people what it takes: `reboot`, `strategy`, `disruption`, `complexity`.
+    /// Attributes that tell people what it takes: `reboot`, `strategy`, `disruption`, `complexity`, `platform`.
     pub notes: Vec<(String, String)>,
     /// The script.
     pub content: Vec<TextPart>,

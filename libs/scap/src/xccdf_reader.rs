@@ -1,11 +1,11 @@
 //! Reads a `Benchmark`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proto::verdict::Severity;
 
 use crate::cpe::{self, Platform};
-use crate::limits::REFERENCE_DEPTH_MAX;
+use crate::limits::{EXTENDED_BYTES_MAX, REFERENCE_DEPTH_MAX};
 use crate::xccdf::{
     Benchmark, Change, Check, Common, ComplexCheck, ComplexPart, Fix, Group, Item, Mark, Profile, Role, Rule, TextPart,
     Value,
@@ -26,7 +26,7 @@ pub(crate) fn read(
     loop {
         let Step::Start(child) = parser.step_in()? else {
             benchmark.title = best_title(titles.iter()).map(plain).unwrap_or_default();
-            reader.finish(&mut benchmark.items);
+            reader.finish(&mut benchmark.items).map_err(|what| parser.error(what))?;
             return Ok((benchmark, platforms));
         };
         match child.name.as_str() {
@@ -49,17 +49,17 @@ pub(crate) fn read(
                 let node = parser.subtree(child)?;
                 benchmark.plain_texts.insert(id(&node), node.text());
             }
-            "Profile" => benchmark.profiles.push(profile(&parser.subtree(child)?)),
+            "Profile" => benchmark.profiles.push(profile(&checked(parser.subtree(child)?)?)),
             "Value" => {
                 let node = parser.subtree(child)?;
                 benchmark.values.insert(id(&node), value(&node));
             }
             "Group" => {
-                let node = parser.subtree(child)?;
+                let node = checked(parser.subtree(child)?)?;
                 values_in(&node, &mut benchmark);
-                benchmark.items.extend(reader.group(&node));
+                benchmark.items.extend(reader.group(&node)?);
             }
-            "Rule" => benchmark.items.push(reader.rule(&parser.subtree(child)?)),
+            "Rule" => benchmark.items.push(reader.rule(&checked(parser.subtree(child)?)?)?),
             _ => parser.skip()?,
         }
     }
@@ -72,6 +72,27 @@ fn id(node: &Node) -> String {
 /// Text on one line.
 fn plain(node: &Node) -> String {
     node.text().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Words that decide must be what they can be: one that is none would be taken for its opposite, or for nothing.
+pub(crate) fn checked(node: Node) -> Result<Node, XmlError> {
+    fn look(node: &Node) -> Result<(), XmlError> {
+        for (name, value) in &node.attributes {
+            let allowed: &[&str] = match (node.name.as_str(), name.as_str()) {
+                (_, "abstract" | "multi-check" | "negate" | "override" | "selected") => &["true", "false", "1", "0"],
+                ("complex-check", "operator") => &["AND", "OR"],
+                _ => continue,
+            };
+            if !allowed.contains(&value.trim()) {
+                let (value, allowed) = (proto::limits::shown(value), allowed.join(", "));
+                let what = format!("<{}> has {name}=\"{value}\"; it must be one of {allowed}", node.name);
+                return Err(XmlError { line: node.line, what });
+            }
+        }
+        node.elements().try_for_each(look)
+    }
+    look(&node)?;
+    Ok(node)
 }
 
 fn is_true(node: &Node, attribute: &str, default: bool) -> bool {
@@ -158,65 +179,100 @@ struct Items {
     with_scripts: bool,
     /// By id.
     extending: BTreeMap<String, Node>,
-    abstracts: Vec<String>,
+    abstracts: BTreeSet<String>,
+    /// The ids of all rules.
+    rules: BTreeSet<String>,
 }
 
 impl Items {
-    fn group(&mut self, node: &Node) -> Option<Item> {
+    fn group(&mut self, node: &Node) -> Result<Option<Item>, XmlError> {
         if is_true(node, "abstract", false) {
-            return None;
+            return Ok(None);
         }
         let mut common = blank();
         fill(&mut common, node);
-        let items = node
-            .elements()
-            .filter_map(|element| match element.name.as_str() {
-                "Group" => self.group(element),
-                "Rule" => Some(self.rule(element)),
-                _ => None,
-            })
-            .collect();
-        Some(Item::Group(Box::new(Group { common, items })))
+        let mut items = Vec::new();
+        for element in node.elements() {
+            match element.name.as_str() {
+                "Group" => items.extend(self.group(element)?),
+                "Rule" => items.push(self.rule(element)?),
+                _ => {}
+            }
+        }
+        Ok(Some(Item::Group(Box::new(Group { common, items }))))
     }
 
-    fn rule(&mut self, node: &Node) -> Item {
+    fn rule(&mut self, node: &Node) -> Result<Item, XmlError> {
         let mut rule = Rule { common: blank(), ..Rule::default() };
         self.fill_rule(&mut rule, node);
+        let id = rule.common.id.clone();
+        if !self.rules.insert(id.clone()) {
+            // Two rules of one id would have one verdict.
+            let what = format!("the rule `{}` stands twice", proto::limits::shown(&id));
+            return Err(XmlError { line: node.line, what });
+        }
         if is_true(node, "abstract", false) {
-            self.abstracts.push(rule.common.id.clone());
+            self.abstracts.insert(id.clone());
         }
         if node.attribute("extends").is_some() {
-            self.extending.insert(rule.common.id.clone(), node.clone());
+            self.extending.insert(id, node.clone());
         }
-        Item::Rule(Box::new(rule))
+        Ok(Item::Rule(Box::new(rule)))
     }
 
-    fn finish(&self, items: &mut Vec<Item>) {
+    fn finish(&self, items: &mut Vec<Item>) -> Result<(), String> {
         if !self.extending.is_empty() {
             let mut bases = BTreeMap::new();
             each_rule(items, &mut |rule| {
                 bases.insert(rule.common.id.clone(), rule.clone());
             });
-            each_rule(items, &mut |rule| *rule = self.resolved(&rule.common.id, &bases, 0));
+            let mut resolved = BTreeMap::new();
+            let mut inherited = 0;
+            for id in self.extending.keys() {
+                self.resolve(id, &bases, &mut resolved, &mut Vec::new(), &mut inherited)?;
+            }
+            each_rule(items, &mut |rule| {
+                if let Some(whole) = resolved.remove(&rule.common.id) {
+                    *rule = whole;
+                }
+            });
         }
         if !self.abstracts.is_empty() {
             self.drop_abstracts(items);
         }
+        Ok(())
     }
 
-    /// A rule with what it extends; one that extends itself, or what is not there, stands alone.
-    fn resolved(&self, id: &str, bases: &BTreeMap<String, Rule>, depth: usize) -> Rule {
+    /// A rule with what it extends, once. A cycle ends where it would close; what extends nothing that is there stands
+    /// alone.
+    fn resolve(
+        &self,
+        id: &str,
+        bases: &BTreeMap<String, Rule>,
+        resolved: &mut BTreeMap<String, Rule>,
+        open: &mut Vec<String>,
+        inherited: &mut usize,
+    ) -> Result<(), String> {
+        let Some(node) = self.extending.get(id).filter(|_| !resolved.contains_key(id)) else { return Ok(()) };
+        let extended = node.attribute("extends").unwrap_or_default();
+        let is_cycle =
+            open.len() >= REFERENCE_DEPTH_MAX || open.iter().any(|known| known == extended) || extended == id;
         let mut rule = bases[id].clone();
-        let extended = self.extending.get(id).and_then(|node| Some((node, node.attribute("extends")?)));
-        if let Some((node, extended)) = extended.filter(|(_, extended)| bases.contains_key(*extended))
-            && depth < REFERENCE_DEPTH_MAX
-        {
-            rule = self.resolved(extended, bases, depth + 1);
+        if !is_cycle && bases.contains_key(extended) {
+            open.push(id.to_owned());
+            self.resolve(extended, bases, resolved, open, inherited)?;
+            open.pop();
+            rule = resolved.get(extended).unwrap_or(&bases[extended]).clone();
             // What it needs is its own, as for `oscap`.
             rule.common.requires.clear();
             self.fill_rule(&mut rule, node);
+            *inherited += serde_json::to_vec(&rule).map_or(0, |bytes| bytes.len());
+            if *inherited > EXTENDED_BYTES_MAX {
+                return Err(format!("rules that extend each other come to more than {EXTENDED_BYTES_MAX} bytes"));
+            }
         }
-        rule
+        resolved.insert(id.to_owned(), rule);
+        Ok(())
     }
 
     fn fill_rule(&self, rule: &mut Rule, node: &Node) {
@@ -272,7 +328,12 @@ fn fill_rule(rule: &mut Rule, node: &Node) {
     rule.severity = node.attribute("severity").map_or(rule.severity, severity);
     rule.role = node.attribute("role").map_or(rule.role, role);
     rule.checks.extend(named(node, "check").map(check));
-    rule.complex_check = node.element("complex-check").map(complex_check).or_else(|| rule.complex_check.take());
+    if let Some(complex) = node.element("complex-check") {
+        rule.complex_check = Some(complex_check(complex));
+    } else if node.element("check").is_some() {
+        // Its own check counts, and not what it inherits.
+        rule.complex_check = None;
+    }
     if let Some(text) = node.element("fixtext").or_else(|| node.element("fix")) {
         rule.fix_text = text_parts(text, &|_| None);
     }
@@ -329,14 +390,13 @@ fn prose(node: &Node) -> Vec<TextPart> {
 }
 
 fn script(node: &Node) -> Fix {
-    let notes = ["reboot", "strategy", "disruption", "complexity"]
+    let notes = ["reboot", "strategy", "disruption", "complexity", "platform"]
         .iter()
         .filter_map(|name| Some(((*name).to_owned(), node.attribute(name)?.to_owned())))
         .collect();
     Fix {
         id: node.attribute("id").map(str::to_owned),
         system: node.attribute("system").unwrap_or_default().to_owned(),
-        platform: node.attribute("platform").map(str::to_owned),
         notes,
         content: text_parts(node, &|_| None),
     }

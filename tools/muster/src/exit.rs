@@ -16,7 +16,8 @@ const SCAP_COMMAND: u8 = 101;
 /// What wrong words end with.
 pub(crate) fn wrong_words(error: &clap::Error) -> u8 {
     use clap::error::ErrorKind;
-    if std::env::args().nth(1).as_deref() != Some("scap") {
+    // Before it only options may stand.
+    if !std::env::args_os().skip(1).take(5).any(|word| word == "scap") {
         return USAGE;
     }
     match error.kind() {

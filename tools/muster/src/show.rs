@@ -180,6 +180,7 @@ fn weight(severity: Severity) -> u8 {
         Severity::Info => 0,
     }
 }
+
 /// Rows as CSV (RFC 4180). A cell that a spreadsheet would compute begins with an apostrophe: titles and values come
 /// from policies and endpoints.
 pub(crate) fn csv(header: &[&str], rows: &[Vec<String>]) -> String {

@@ -50,7 +50,7 @@ pub(crate) enum DsCommand {
 pub(crate) fn run(command: DsCommand) -> anyhow::Result<u8> {
     match command {
         DsCommand::SdsSplit { datastream_id, file, directory, .. } => split(&file, &directory, datastream_id),
-        DsCommand::SdsCompose { xccdf, target, .. } => compose(&xccdf, &target),
+        DsCommand::SdsCompose { validation, xccdf, target } => compose(&xccdf, &target, &validation),
         DsCommand::SdsValidate { file } => match datastream::read_chosen(&read(&file)?, &Choice::default()) {
             Ok(_) => Ok(exit::DONE),
             Err(error) => {
@@ -85,15 +85,19 @@ fn split(file: &Path, directory: &Path, data_stream: Option<String>) -> anyhow::
     Ok(exit::DONE)
 }
 
-fn compose(xccdf: &Path, target: &Path) -> anyhow::Result<u8> {
+fn compose(xccdf: &Path, target: &Path, validation: &Validation) -> anyhow::Result<u8> {
     let bytes = read(xccdf)?;
+    super::xccdf::require_valid(xccdf, &bytes, validation)?;
     let failed = || format!("cannot read {}", xccdf.display());
     let mut files = BTreeMap::new();
     let bundle = read_benchmark(&bytes, &mut |href| beside(xccdf, href, &[], &mut files)).with_context(failed)?;
     for problem in &bundle.policy.problems {
         show::note(format!("WARNING: {problem}"));
     }
-    write(target, &super::xccdf::compose(xccdf, &bytes, &files)?)?;
+    let stream = super::xccdf::compose(xccdf, &bytes, &files)?;
+    // Two names that are one id would be found here.
+    datastream::read_chosen(stream.as_bytes(), &Choice::default()).context("the data stream cannot be composed")?;
+    write(target, &stream)?;
     Ok(exit::DONE)
 }
 

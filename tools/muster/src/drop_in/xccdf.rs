@@ -76,7 +76,7 @@ pub(crate) fn run(command: XccdfCommand) -> anyhow::Result<u8> {
         XccdfCommand::Eval(args) => eval::run(&args),
         XccdfCommand::Generate(args) => generate::run(&args),
         XccdfCommand::Remediate(args) => generate::remediate(&args),
-        XccdfCommand::Validate(args) => match Source::read(&args) {
+        XccdfCommand::Validate(args) => match read(&args.input).map(|_| Source::read(&args))? {
             Ok(_) => Ok(exit::DONE),
             Err(error) => {
                 show::error(&error.context(format!("{} is not valid", args.input.display())));
@@ -112,15 +112,7 @@ impl Source {
         }
         let bytes = read(&args.input)?;
         let failed = || format!("cannot read {}", args.input.display());
-        if !args.validation.skip_valid {
-            let faults = validity::faults(&bytes).with_context(failed)?;
-            for fault in &faults {
-                show::note(format!("{}: {fault}", args.input.display()));
-            }
-            if !faults.is_empty() {
-                bail!("{} is not valid XCCDF; --skip-valid reads it as far as it can be read", args.input.display());
-            }
-        }
+        require_valid(&args.input, &bytes, &args.validation)?;
         let choice = Choice {
             with_scripts,
             data_stream: args.datastream_id.clone(),
@@ -143,6 +135,8 @@ impl Source {
                 None => None,
             };
             join_checks(&mut bundle.policy, &mut load).with_context(failed)?;
+            let policy = &mut bundle.policy;
+            policy.problems.retain(|problem| !policy.oval.keys().any(|href| problem.contains(href.as_str())));
         }
         for path in &args.cpe {
             let mut load = |href: &str| beside(path, href, &args.oval, &mut files);
@@ -182,6 +176,21 @@ impl Source {
     }
 }
 
+/// Tells what is wrong with the benchmarks of a file, and goes no further.
+pub(super) fn require_valid(file: &Path, bytes: &[u8], validation: &Validation) -> anyhow::Result<()> {
+    if validation.skip_valid {
+        return Ok(());
+    }
+    let faults = validity::faults(bytes).with_context(|| format!("cannot read {}", file.display()))?;
+    for fault in &faults {
+        show::note(format!("{}: {fault}", file.display()));
+    }
+    if !faults.is_empty() {
+        bail!("{} is not valid XCCDF; --skip-valid reads it as far as it can be read", file.display());
+    }
+    Ok(())
+}
+
 /// A data stream of a benchmark and the documents that it names.
 pub(super) fn compose(input: &Path, bytes: &[u8], files: &BTreeMap<String, Vec<u8>>) -> anyhow::Result<String> {
     let text = |bytes: &[u8]| -> anyhow::Result<String> {
@@ -204,6 +213,7 @@ pub(super) fn beside(
     files: &mut BTreeMap<String, Vec<u8>>,
 ) -> Option<Vec<u8>> {
     let relative = Path::new(href.trim_start_matches("file://"));
+    relative.file_name()?;
     let is_inside = relative.components().all(|part| matches!(part, std::path::Component::Normal(_)));
     // The whole path, or the name where it is the only one.
     let mut by_name = given.iter().filter(|path| path.file_name() == relative.file_name());

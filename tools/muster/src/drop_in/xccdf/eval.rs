@@ -140,7 +140,7 @@ fn tell(args: &EvalArgs, policy: &Policy, tailored: &Tailored<'_>, compiled: &Co
     for (plan, rule) in compiled.rules.iter().zip(policy.benchmark.rules()) {
         let Some(result) = results.get(plan.id.as_str()) else { continue };
         let title = escaped(&tailored.title(&rule.common));
-        let parts = evaluation.parts(compiled, plan);
+        let parts = evaluation.parts(compiled, plan, result.verdict);
         let of_parts = parts.iter().map(|(definition, verdict)| (Some(*definition), *verdict));
         let whole = parts.is_empty().then_some((None, result.verdict));
         for (definition, verdict) in of_parts.chain(whole) {
