@@ -257,6 +257,40 @@ fn each_definition_of_a_multi_check_has_its_result() {
 }
 
 #[test]
+fn a_benchmark_is_decided_on_what_was_collected_somewhere_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let xccdf = fixture("fixes-xccdf.xml");
+    let xccdf = xccdf.to_str().unwrap();
+    let collect = |who: &str, name: &str| {
+        let oval = fixture(&format!("{name}-oval.xml"));
+        let words = ["oval", "collect", "--syschar", &format!("{name}.xml"), oval.to_str().unwrap()];
+        let output = if who == "oscap" { oscap(&words, directory.path()) } else { muster(&words, directory.path()) };
+        assert!(output.status.success(), "{}", stderr(&output));
+    };
+    let here = stdout(&muster(&["xccdf", "eval", xccdf], directory.path()));
+    for who in if oscap_is_missing() { &["muster"][..] } else { &["muster", "oscap"] } {
+        collect(who, "features");
+        collect(who, "two");
+        let words = ["xccdf", "eval", "--syschar", "features.xml", "--syschar", "two.xml", xccdf];
+        let there = muster(&words, directory.path());
+        assert_eq!(there.status.code(), Some(2), "{}", stderr(&there));
+        assert_eq!(stdout(&there), here, "collected by {who}");
+    }
+    // The same object in another document is the same question; what nobody collected is unknown.
+    let partly = muster(&["xccdf", "eval", "--syschar", "two.xml", xccdf], directory.path());
+    assert_eq!(stdout(&partly), here);
+    let features = fixture("features-xccdf.xml");
+    let (here, partly) = (
+        printed(&muster(&["xccdf", "eval", features.to_str().unwrap()], directory.path())),
+        printed(&muster(&["xccdf", "eval", "--syschar", "two.xml", features.to_str().unwrap()], directory.path())),
+    );
+    let lost = here.iter().filter(|(rule, result)| *result == "pass" && partly[*rule] == "unknown").count();
+    assert!(lost > 0, "{partly:?}");
+    let wrong = muster(&["xccdf", "eval", "--syschar", "nowhere.xml", xccdf], directory.path());
+    assert_eq!(wrong.status.code(), Some(1));
+}
+
+#[test]
 fn what_could_be_taken_for_something_else_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::copy(fixture("two-oval.xml"), directory.path().join("two-oval.xml")).unwrap();

@@ -49,15 +49,17 @@ impl Cannot {
 
 /// Compiles a policy for a profile; `None`: what the benchmark selects by itself.
 pub fn compile(policy: &Policy, profile: Option<&str>) -> Result<Compiled, PolicyError> {
-    compile_rules(policy, profile, &|_| None)
+    compile_rules(policy, profile, &|_| None, false)
 }
 
 /// The same where somebody else says of some rules, by id, whether they are selected, whatever profile, group,
-/// requirements and conflicts say.
+/// requirements and conflicts say. With `is_any_kind` objects that this program has no probe for stay in the plan:
+/// somebody else collected them.
 pub fn compile_rules(
     policy: &Policy,
     profile: Option<&str>,
     is_wanted: &dyn Fn(&str) -> Option<bool>,
+    is_any_kind: bool,
 ) -> Result<Compiled, PolicyError> {
     let tailored = Tailored::new(policy, profile)?;
     let id = match profile {
@@ -67,6 +69,7 @@ pub fn compile_rules(
     };
     let mut compiler = Compiler::new(policy, &tailored, id);
     compiler.is_wanted = is_wanted;
+    compiler.is_any_kind = is_any_kind;
     let platforms = compiler.platforms(&policy.benchmark.platforms);
     let mut levels = if policy.benchmark.platforms.is_empty() { Vec::new() } else { vec![platforms] };
     let tree = compiler.items(&policy.benchmark.items, true, &mut levels);

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use jiff::Timestamp;
 use proto::observation::EndpointFacts;
 use proto::verdict::{RuleResult, Verdict};
 use scap::arf;
+use scap::characteristics::Characteristics;
 use scap::compile::{Compiled, compile_rules};
 use scap::documents::without_declaration;
 use scap::evaluate::{Evaluation, Evidence, evaluate};
@@ -22,7 +23,7 @@ use scap::xml_out::XmlOut;
 
 use super::{Source, SourceArgs};
 use crate::drop_in::oval::look;
-use crate::drop_in::{root, write};
+use crate::drop_in::{read, root, write};
 use crate::{exit, show};
 
 /// `muster scap xccdf eval`
@@ -30,6 +31,10 @@ use crate::{exit, show};
 pub(crate) struct EvalArgs {
     #[command(flatten)]
     source: SourceArgs,
+    /// Evaluate on these OVAL system characteristics, one file for each OVAL document, instead of looking at this
+    /// machine; not an option of `oscap xccdf eval`.
+    #[arg(long, value_name = "FILE")]
+    syschar: Vec<PathBuf>,
     /// Only this rule; may be given several times.
     #[arg(long = "rule", value_name = "ID")]
     rules: Vec<String>,
@@ -109,7 +114,7 @@ pub(super) fn run(args: &EvalArgs) -> anyhow::Result<u8> {
         wanted => Some(wanted.iter().any(|wanted| wanted == rule)),
     };
     let profile = args.source.profile.as_deref();
-    let compiled = compile_rules(policy, profile, &is_wanted)?;
+    let compiled = compile_rules(policy, profile, &is_wanted, !args.syschar.is_empty())?;
     for model in &policy.benchmark.models {
         if !["default", "flat", "flat-unweighted", "absolute"].iter().any(|known| model.ends_with(known)) {
             show::note(format!("WARNING: the scoring model `{model}` is not known"));
@@ -120,17 +125,39 @@ pub(super) fn run(args: &EvalArgs) -> anyhow::Result<u8> {
     } else if !args.progress {
         show::line("--- Starting Evaluation ---\n");
     }
-    let evidence = look(&compiled, |_| true);
+    let (evidence, facts) = match args.syschar.as_slice() {
+        [] => (look(&compiled, |_| true), pcs_agent::facts::gather(&root())),
+        files => collected(files, &compiled)?,
+    };
     let evaluation = evaluate(&compiled, &evidence, Timestamp::now());
     let tailored = Tailored::new(policy, profile)?;
     tell(args, policy, &tailored, &compiled, &evaluation);
-    let facts = pcs_agent::facts::gather(&root());
     let run = Run { source: &source, compiled, evidence, evaluation, facts, started, ended: Timestamp::now() };
     run.write(args)?;
     run.explain(&args.explain)?;
     let is_met = |result: &RuleResult| !matches!(result.verdict, Verdict::Fail | Verdict::Unknown | Verdict::Error);
     let is_met = run.evaluation.results.iter().all(is_met);
     Ok(if is_met { exit::DONE } else { exit::NOT_MET })
+}
+
+/// What somebody else collected, wherever: of each object the first file that has it.
+fn collected(files: &[PathBuf], compiled: &Compiled) -> anyhow::Result<(Evidence, EndpointFacts)> {
+    let mut evidence = Evidence::default();
+    let mut facts = None;
+    for file in files {
+        let failed = || format!("cannot read {}", file.display());
+        let found = Characteristics::read(&read(file)?).with_context(failed)?;
+        for document in &compiled.documents {
+            for (object, observed) in found.evidence(document, Timestamp::now()).observations {
+                evidence.observations.entry(object).or_insert(observed);
+            }
+        }
+        let known = facts.get_or_insert_with(|| found.facts.clone());
+        if known.host_name != found.facts.host_name {
+            bail!("{} is about {}, not about {}", file.display(), found.facts.host_name, known.host_name);
+        }
+    }
+    Ok((evidence, facts.unwrap_or_default()))
 }
 
 /// Prints the results as `oscap` does, titles as they stand in the document.
