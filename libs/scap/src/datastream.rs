@@ -43,8 +43,8 @@ pub struct Choice {
     pub checklist: Option<String>,
     /// A benchmark by its id.
     pub benchmark: Option<String>,
-    /// Whether `fix` elements are kept.
-    pub with_scripts: bool,
+    /// Whether `fix` elements and descriptions are kept: guides and scripts are made of them.
+    pub with_prose: bool,
     /// A tailoring by the id of its `component-ref` or component; its profiles join the benchmark's.
     pub tailoring: Option<String>,
 }
@@ -129,7 +129,7 @@ fn collection(parser: &mut Parser<'_>, choice: &Choice) -> Result<Bundle, ReadEr
             }
             "component" => {
                 let id = child.attribute("id").unwrap_or_default().to_owned();
-                if let Some(component) = component(parser, choice.with_scripts)?
+                if let Some(component) = component(parser, choice.with_prose)?
                     && components.insert(id.clone(), component).is_some()
                 {
                     return Err(parser.error(format!("the component `{id}` stands twice")).into());
@@ -165,12 +165,12 @@ fn read_references(stream: &Node, references: &mut BTreeMap<String, Reference>) 
 }
 
 /// Reads what is in a `component`; `None` where it is of a kind that no rule of ours uses.
-fn component(parser: &mut Parser<'_>, with_scripts: bool) -> Result<Option<Component>, XmlError> {
+fn component(parser: &mut Parser<'_>, with_prose: bool) -> Result<Option<Component>, XmlError> {
     let mut found = None;
     while let Step::Start(content) = parser.step_in()? {
         found = match content.name.as_str() {
             "Benchmark" => {
-                let (benchmark, platforms) = xccdf_reader::read(parser, &content, with_scripts)?;
+                let (benchmark, platforms) = xccdf_reader::read(parser, &content, with_prose)?;
                 Some(Component::Benchmark(Box::new(benchmark), platforms))
             }
             "oval_definitions" => Some(Component::Oval(oval_reader::read(parser)?)),

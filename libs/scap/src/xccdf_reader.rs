@@ -13,16 +13,17 @@ use crate::xccdf::{
 use crate::xml::{Child, Node, Parser, Step, XmlError};
 
 /// Reads the children of a `Benchmark` element that has just begun, and the platform definitions of
-/// the CPE language that stand in it. Scripts are half of what large benchmarks are, and only some need them.
+/// the CPE language that stand in it. Descriptions and scripts are most of what large
+/// benchmarks are, and only some need them.
 pub(crate) fn read(
     parser: &mut Parser<'_>,
     start: &Node,
-    with_scripts: bool,
+    with_prose: bool,
 ) -> Result<(Benchmark, Vec<Platform>), XmlError> {
     let mut benchmark = Benchmark { id: id(start), namespace: start.namespace.clone(), ..Benchmark::default() };
     let mut platforms = Vec::new();
     let mut titles = Vec::new();
-    let mut reader = Items { with_scripts, ..Items::default() };
+    let mut reader = Items { with_prose, ..Items::default() };
     loop {
         let Step::Start(child) = parser.step_in()? else {
             benchmark.title = best_title(titles.iter()).map(plain).unwrap_or_default();
@@ -176,7 +177,7 @@ fn blank() -> Common {
 /// (XCCDF 1.2 §6.3, `extends`); one that is abstract is only there to be extended.
 #[derive(Default)]
 struct Items {
-    with_scripts: bool,
+    with_prose: bool,
     /// By id.
     extending: BTreeMap<String, Node>,
     abstracts: BTreeSet<String>,
@@ -191,6 +192,9 @@ impl Items {
         }
         let mut common = blank();
         fill(&mut common, node);
+        if !self.with_prose {
+            common.description = Vec::new();
+        }
         let mut items = Vec::new();
         for element in node.elements() {
             match element.name.as_str() {
@@ -277,8 +281,9 @@ impl Items {
 
     fn fill_rule(&self, rule: &mut Rule, node: &Node) {
         fill_rule(rule, node);
-        if !self.with_scripts {
+        if !self.with_prose {
             rule.fixes = Vec::new();
+            rule.common.description = Vec::new();
         }
     }
 

@@ -97,8 +97,8 @@ struct Source {
 }
 
 impl Source {
-    /// With the scripts that mend, for those who make them.
-    fn read_with_scripts(args: &SourceArgs) -> anyhow::Result<Self> {
+    /// With descriptions and scripts, for those who make something of them.
+    fn read_with_prose(args: &SourceArgs) -> anyhow::Result<Self> {
         Self::read_chosen(args, true)
     }
 
@@ -106,7 +106,7 @@ impl Source {
         Self::read_chosen(args, false)
     }
 
-    fn read_chosen(args: &SourceArgs, with_scripts: bool) -> anyhow::Result<Self> {
+    fn read_chosen(args: &SourceArgs, with_prose: bool) -> anyhow::Result<Self> {
         if args.enforce_signature {
             bail!("signatures of data streams are not looked at yet, so none can be enforced");
         }
@@ -114,7 +114,7 @@ impl Source {
         let failed = || format!("cannot read {}", args.input.display());
         require_valid(&args.input, &bytes, &args.validation)?;
         let choice = Choice {
-            with_scripts,
+            with_prose,
             data_stream: args.datastream_id.clone(),
             checklist: args.xccdf_id.clone(),
             benchmark: args.benchmark_id.clone(),

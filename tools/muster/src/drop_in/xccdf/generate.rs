@@ -108,7 +108,7 @@ pub(super) fn run(args: &GenerateArgs) -> anyhow::Result<u8> {
     let profile = |source: &SourceArgs| source.profile.clone().or_else(|| args.profile.clone());
     match &args.what {
         Generate::Guide(document) => {
-            let source = Source::read_with_scripts(&document.source)?;
+            let source = Source::read_with_prose(&document.source)?;
             let profile = profile(&document.source);
             let policy = &source.bundle.policy;
             let compiled = compile(policy, profile.as_deref())?;
@@ -181,7 +181,7 @@ fn script(
     kind: FixType,
     result_id: Option<&str>,
 ) -> anyhow::Result<String> {
-    let source = Source::read_with_scripts(args)?;
+    let source = Source::read_with_prose(args)?;
     let policy = &source.bundle.policy;
     let result = result_id.map(|id| chosen(&source, id)).transpose()?;
     let (tailored, profile) = tailored(policy, profile, result.as_ref())?;
