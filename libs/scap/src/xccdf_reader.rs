@@ -56,9 +56,8 @@ pub(crate) fn read(
                 benchmark.values.insert(id(&node), value(&node));
             }
             "Group" => {
-                let node = checked(parser.subtree(child)?)?;
-                values_in(&node, &mut benchmark);
-                benchmark.items.extend(reader.group(&node)?);
+                let group = reader.group(parser, child, &mut benchmark.values)?;
+                benchmark.items.extend(group);
             }
             "Rule" => benchmark.items.push(reader.rule(&checked(parser.subtree(child)?)?)?),
             _ => parser.skip()?,
@@ -102,19 +101,6 @@ fn is_true(node: &Node, attribute: &str, default: bool) -> bool {
 
 fn named<'node>(node: &'node Node, name: &'node str) -> impl Iterator<Item = &'node Node> + Clone {
     node.elements().filter(move |element| element.name == name)
-}
-
-/// Values may stand in groups; references to them do not say where.
-fn values_in(node: &Node, benchmark: &mut Benchmark) {
-    for element in node.elements() {
-        match element.name.as_str() {
-            "Value" => {
-                benchmark.values.insert(id(element), value(element));
-            }
-            "Group" => values_in(element, benchmark),
-            _ => {}
-        }
-    }
 }
 
 fn value(node: &Node) -> Value {
@@ -186,22 +172,35 @@ struct Items {
 }
 
 impl Items {
-    fn group(&mut self, node: &Node) -> Result<Option<Item>, XmlError> {
-        if is_true(node, "abstract", false) {
+    /// A group whose children are read one by one: a benchmark may be one group. Values may stand in it; references
+    /// to them do not say where. An abstract group is only there to be extended.
+    fn group(
+        &mut self,
+        parser: &mut Parser<'_>,
+        start: Node,
+        values: &mut BTreeMap<String, Value>,
+    ) -> Result<Option<Item>, XmlError> {
+        let mut head = start;
+        let mut items = Vec::new();
+        while let Step::Start(child) = parser.step_in()? {
+            match child.name.as_str() {
+                "Group" => items.extend(self.group(parser, child, values)?),
+                "Rule" => items.push(self.rule(&checked(parser.subtree(child)?)?)?),
+                "Value" => {
+                    let node = parser.subtree(child)?;
+                    values.insert(id(&node), value(&node));
+                }
+                _ => head.children.push(Child::Element(parser.subtree(child)?)),
+            }
+        }
+        let head = checked(head)?;
+        if is_true(&head, "abstract", false) {
             return Ok(None);
         }
         let mut common = blank();
-        fill(&mut common, node);
+        fill(&mut common, &head);
         if !self.with_prose {
             common.description = Vec::new();
-        }
-        let mut items = Vec::new();
-        for element in node.elements() {
-            match element.name.as_str() {
-                "Group" => items.extend(self.group(element)?),
-                "Rule" => items.push(self.rule(element)?),
-                _ => {}
-            }
         }
         Ok(Some(Item::Group(Box::new(Group { common, items }))))
     }
@@ -261,7 +260,9 @@ impl Items {
         let extended = node.attribute("extends").unwrap_or_default();
         let is_cycle =
             open.len() >= REFERENCE_DEPTH_MAX || open.iter().any(|known| known == extended) || extended == id;
-        let mut rule = bases[id].clone();
+        // The rules of an abstract group are not there.
+        let Some(base) = bases.get(id) else { return Ok(()) };
+        let mut rule = base.clone();
         if !is_cycle && bases.contains_key(extended) {
             open.push(id.to_owned());
             self.resolve(extended, bases, resolved, open, inherited)?;
