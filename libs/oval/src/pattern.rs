@@ -92,12 +92,14 @@ impl Pattern {
                 .jit_if_available(true)
                 .build(&limited)
         };
-        let perl = as_perl(text);
-        let (regex, text_of_bytes) = match build(text, true) {
-            Ok(regex) => (regex, text),
-            Err(error) => (build(&perl, true).map_err(|_| invalid(error.to_string()))?, perl.as_str()),
+        let (regex, bytes) = match build(text, true) {
+            Ok(regex) => (regex, build(text, false)),
+            Err(error) => {
+                let perl = as_perl(text);
+                (build(&perl, true).map_err(|_| invalid(error.to_string()))?, build(&perl, false))
+            }
         };
-        Ok(Self { text: text.to_owned(), regex, bytes: build(text_of_bytes, false).ok() })
+        Ok(Self { text: text.to_owned(), regex, bytes: bytes.ok() })
     }
 
     fn engine(&self, subject: &[u8]) -> &Regex {

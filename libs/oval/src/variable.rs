@@ -310,15 +310,13 @@ fn seconds_of(value: &str, format: &str) -> Result<i64, VariableProblem> {
         digits
     };
     let number = |at: usize| fields.get(at).map_or(Ok(0), |field| number(field));
-    let (year, month, day) = match format {
-        "year_month_day" if month_by_name.is_none() => (number(0)?, number(1)?, number(2)?),
-        "month_day_year" | "day_month_year" if month_by_name.is_some() => {
-            (number(1)?, month_by_name.unwrap_or_default(), number(0)?)
-        }
-        _ if month_by_name.is_some() => return Err(wrong()),
-        "month_day_year" => (number(2)?, number(0)?, number(1)?),
-        "day_month_year" => (number(2)?, number(1)?, number(0)?),
-        other => return Err(error(format!("the time format {other} is not covered yet"))),
+    let (year, month, day) = match (format, month_by_name) {
+        ("month_day_year" | "day_month_year", Some(month)) => (number(1)?, month, number(0)?),
+        ("year_month_day", None) => (number(0)?, number(1)?, number(2)?),
+        ("month_day_year", None) => (number(2)?, number(0)?, number(1)?),
+        ("day_month_year", None) => (number(2)?, number(1)?, number(0)?),
+        (_, Some(_)) => return Err(wrong()),
+        (other, None) => return Err(error(format!("the time format {other} is not covered yet"))),
     };
     let time = if month_by_name.is_some() { 2 } else { 3 };
     let (hour, minute, second) = (number(time)?, number(time + 1)?, number(time + 2)?);
