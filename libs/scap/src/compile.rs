@@ -27,7 +27,7 @@ pub use plans::{
 use crate::limits::REFERENCE_DEPTH_MAX;
 use crate::oval::{Class, Criteria, Criterion, OvalDefinitions, OvalSet, OvalVariableSource};
 use crate::policy::{Policy, PolicyError};
-use crate::tailored::{EVERY_RULE, Tailored};
+use crate::tailored::{DEFAULT_PROFILE, EVERY_RULE, Tailored};
 
 /// Why something cannot be compiled.
 #[derive(Debug, Clone)]
@@ -63,7 +63,7 @@ pub fn compile_rules(
 ) -> Result<Compiled, PolicyError> {
     let tailored = Tailored::new(policy, profile)?;
     let id = match profile {
-        None => "(default)".to_owned(),
+        None => DEFAULT_PROFILE.to_owned(),
         Some(EVERY_RULE) => EVERY_RULE.to_owned(),
         Some(wanted) => policy.profile(wanted)?.id.clone(),
     };
@@ -86,7 +86,7 @@ pub fn compile_definitions(
     is_any_kind: bool,
 ) -> Result<Compiled, PolicyError> {
     let tailored = Tailored::new(policy, None)?;
-    let mut compiler = Compiler::new(policy, &tailored, "(default)".to_owned());
+    let mut compiler = Compiler::new(policy, &tailored, DEFAULT_PROFILE.to_owned());
     compiler.is_any_kind = is_any_kind;
     let context = (href.to_owned(), 0);
     compiler.bindings.insert(href.to_owned(), vec![values]);

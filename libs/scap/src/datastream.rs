@@ -89,12 +89,9 @@ fn begin(bytes: &[u8]) -> Result<Parser<'_>, ReadError> {
     match root.name.as_str() {
         "data-stream-collection" => Ok(parser),
         // A result data stream holds what was asked.
-        "asset-report-collection" => loop {
-            match parser.step_in() {
-                Ok(Step::Start(start)) if start.name == "data-stream-collection" => return Ok(parser),
-                Ok(_) => {}
-                Err(_) => return Err(ReadError::Incomplete("this ARF has no source data stream in it".to_owned())),
-            }
+        "asset-report-collection" => match parser.find("data-stream-collection")? {
+            Some(_) => Ok(parser),
+            None => Err(ReadError::Incomplete("this ARF has no source data stream in it".to_owned())),
         },
         "Benchmark" | "oval_definitions" => Err(ReadError::Incomplete(format!(
             "this is a stand-alone <{}>, not a data stream: compose a data stream from it and its checks first",

@@ -11,6 +11,9 @@ use crate::xccdf::{Change, Common, Item, Role, TextPart};
 /// The name of a profile that every benchmark has: everything is selected.
 pub const EVERY_RULE: &str = "(all)";
 
+/// What stands for a profile where none was asked for: the benchmark selects by itself.
+pub const DEFAULT_PROFILE: &str = "(default)";
+
 /// The benchmark as a profile has it.
 #[derive(Debug)]
 pub struct Tailored<'policy> {

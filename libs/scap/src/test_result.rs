@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use crate::compile::{Compiled, RulePlan};
 use crate::evaluate::Evaluation;
 use crate::policy::Policy;
+use crate::tailored::DEFAULT_PROFILE;
 use crate::xccdf::{Check, ComplexCheck, ComplexPart, Role, Rule};
 use crate::xccdf_reader;
-use crate::xml::{Node, Parser, Step, XmlError};
+use crate::xml::{Node, Parser, XmlError};
 use crate::xml_out::XmlOut;
 
 /// The namespace of XCCDF 1.2.
@@ -19,9 +20,6 @@ pub const XCCDF_12: &str = "http://checklists.nist.gov/xccdf/1.2";
 
 /// The namespace of XCCDF 1.1.
 pub const XCCDF_11: &str = "http://checklists.nist.gov/xccdf/1.1";
-
-/// What [`Compiled::profile`] says where no profile was asked for.
-const DEFAULT_PROFILE: &str = "(default)";
 
 /// How a message begins that tells what was found.
 const FOUND: &str = "found: ";
@@ -111,12 +109,10 @@ impl TestRun<'_> {
                 out.end();
             }
         }
-        let rules: BTreeMap<&str, &Rule> =
-            benchmark.rules().into_iter().map(|rule| (rule.common.id.as_str(), rule)).collect();
         let decided: BTreeMap<&str, &RuleResult> =
             self.evaluation.results.iter().map(|result| (result.rule.as_str(), result)).collect();
-        for plan in &self.compiled.rules {
-            self.rule(out, plan, rules.get(plan.id.as_str()).copied(), decided.get(plan.id.as_str()).copied(), &ended);
+        for (plan, rule) in self.compiled.rules.iter().zip(benchmark.rules()) {
+            self.rule(out, plan, rule, decided.get(plan.id.as_str()).copied(), &ended);
         }
         for score in &self.evaluation.scores {
             if score.system.ends_with(":default") || benchmark.models.iter().any(|model| model == score.system) {
@@ -127,7 +123,7 @@ impl TestRun<'_> {
         out.end();
     }
 
-    fn rule(&self, out: &mut XmlOut, plan: &RulePlan, rule: Option<&Rule>, result: Option<&RuleResult>, ended: &str) {
+    fn rule(&self, out: &mut XmlOut, plan: &RulePlan, rule: &Rule, result: Option<&RuleResult>, ended: &str) {
         let verdict = result.map_or(Verdict::NotSelected, |result| result.verdict);
         let parts = self.evaluation.parts(self.compiled, plan, verdict);
         if parts.is_empty() {
@@ -143,7 +139,7 @@ impl TestRun<'_> {
         &self,
         out: &mut XmlOut,
         plan: &RulePlan,
-        rule: Option<&Rule>,
+        rule: &Rule,
         result: Option<&RuleResult>,
         (verdict, part): (Verdict, Option<&str>),
         ended: &str,
@@ -165,7 +161,7 @@ impl TestRun<'_> {
             ],
         );
         out.leaf("result", &[], verdict.as_str());
-        for (system, name) in rule.map(|rule| rule.idents.as_slice()).unwrap_or_default() {
+        for (system, name) in &rule.idents {
             out.leaf("ident", &[("system", system)], name);
         }
         if let Some(result) = result {
@@ -175,9 +171,7 @@ impl TestRun<'_> {
                 }
             }
         }
-        if verdict != Verdict::NotSelected
-            && let Some(rule) = rule
-        {
+        if verdict != Verdict::NotSelected {
             match (&rule.complex_check, plan.chosen) {
                 (Some(complex), _) => self.complex_check(out, complex),
                 (None, Some((check, content))) => self.check(out, &rule.checks[check], content, part),
@@ -260,18 +254,9 @@ pub struct TestResult {
 /// Reads every `TestResult` of a document, whatever is around it: XCCDF or ARF.
 pub fn read(bytes: &[u8]) -> Result<Vec<TestResult>, XmlError> {
     let mut parser = Parser::new(bytes);
-    let root = parser.root()?;
-    if root.name == "TestResult" {
-        return Ok(vec![of_node(&parser.subtree(root)?)]);
-    }
     let mut results = Vec::new();
-    let mut depth = 1;
-    while depth > 0 {
-        match parser.step_in()? {
-            Step::Start(start) if start.name == "TestResult" => results.push(of_node(&parser.subtree(start)?)),
-            Step::Start(_) => depth += 1,
-            Step::End => depth -= 1,
-        }
+    while let Some(start) = parser.find("TestResult")? {
+        results.push(of_node(&parser.subtree(start)?));
     }
     Ok(results)
 }

@@ -91,18 +91,9 @@ struct Checker {
 /// What is wrong with the benchmarks in a document: a stand-alone one, or those of a data stream.
 pub fn faults(bytes: &[u8]) -> Result<Vec<XmlError>, XmlError> {
     let mut parser = Parser::new(bytes);
-    let root = parser.root()?;
-    if root.name == "Benchmark" {
-        return of_benchmark(&mut parser, &root);
-    }
     let mut faults = Vec::new();
-    let mut depth = 1;
-    while depth > 0 {
-        match parser.step_in()? {
-            Step::Start(start) if start.name == "Benchmark" => faults.extend(of_benchmark(&mut parser, &start)?),
-            Step::Start(_) => depth += 1,
-            Step::End => depth -= 1,
-        }
+    while let Some(start) = parser.find("Benchmark")? {
+        faults.extend(of_benchmark(&mut parser, &start)?);
     }
     Ok(faults)
 }

@@ -133,6 +133,18 @@ impl<'bytes> Parser<'bytes> {
         }
     }
 
+    /// The next element of that name, whatever is around it; none where the document ends. The children of what was
+    /// found have to be read, or left out, before the next.
+    pub fn find(&mut self, name: &str) -> Result<Option<Node>, XmlError> {
+        while let Some(step) = self.step(&mut String::new())? {
+            match step {
+                Step::Start(start) if start.name == name => return Ok(Some(start)),
+                Step::Start(_) | Step::End => {}
+            }
+        }
+        Ok(None)
+    }
+
     /// The next child of the element that is open, its text skipped.
     pub fn step_in(&mut self) -> Result<Step, XmlError> {
         match self.step(&mut String::new())? {
@@ -299,6 +311,18 @@ mod tests {
         assert!(parse("plain text").is_err());
         let mut parser = Parser::new(b"\xff\xfe<\x00a\x00/\x00>\x00");
         assert!(parser.root().is_err());
+    }
+
+    #[test]
+    fn an_element_is_found_wherever_it_is() {
+        let mut parser = Parser::new(b"<a><b x='1'><b/></b><c><b x='2'/></c></a>");
+        let mut found = Vec::new();
+        while let Some(start) = parser.find("b").unwrap() {
+            found.push(start.attribute("x").map(str::to_owned));
+            parser.skip().unwrap();
+        }
+        assert_eq!(found, [Some("1".to_owned()), Some("2".to_owned())]);
+        assert!(Parser::new(b"<a><b>").find("c").is_err());
     }
 
     #[test]

@@ -93,18 +93,12 @@ impl<'policy> Compiler<'policy, '_> {
             }
             self.check_of(rule, refined.selector.as_deref().unwrap_or_default())
         };
-        let chosen = chosen_check(rule, refined.selector.as_deref().unwrap_or_default());
-        let chosen = chosen.filter(|_| rule.complex_check.is_none());
-        let content = chosen.and_then(|at| Some((&rule.checks[at], self.policy.content_of(&rule.checks[at])?)));
-        let multi = match content.map(|(check, at)| (check.multi_check, &check.content[at])) {
-            Some((true, (href, None))) => {
-                self.policy.oval.get(href).map(|oval| oval.definitions.keys().cloned().collect()).unwrap_or_default()
-            }
-            _ => Vec::new(),
-        };
+        let chosen = chosen_check(rule, refined.selector.as_deref().unwrap_or_default())
+            .filter(|_| rule.complex_check.is_none())
+            .map(|at| (at, self.policy.content_of(&rule.checks[at])));
         RulePlan {
-            multi,
-            chosen: chosen.map(|at| (at, self.policy.content_of(&rule.checks[at]))),
+            multi: chosen.map(|chosen| self.multi(rule, chosen)).unwrap_or_default(),
+            chosen,
             id: rule.common.id.clone(),
             title: self.title(&rule.common),
             severity: refined.severity.unwrap_or(rule.severity),
@@ -114,6 +108,15 @@ impl<'policy> Compiler<'policy, '_> {
             platforms,
             check,
             fix: self.fix_text(&rule.fix_text),
+        }
+    }
+
+    /// The definitions of a `multi-check`: those of the whole document.
+    fn multi(&self, rule: &Rule, (check, content): (usize, Option<usize>)) -> Vec<String> {
+        let check = &rule.checks[check];
+        match content.map(|at| &check.content[at]) {
+            Some((href, None)) if check.multi_check => self.policy.oval[href].definitions.keys().cloned().collect(),
+            _ => Vec::new(),
         }
     }
 
