@@ -1,13 +1,14 @@
 //! XCCDF `TestResult` (`xccdf_1.2.xsd`): the verdicts of one endpoint, as other tools write and read them.
 
 use jiff::Timestamp;
+use oval::variable::Variables;
 use proto::observation::EndpointFacts;
 use proto::verdict::{RuleResult, Verdict};
 
 use std::collections::BTreeMap;
 
 use crate::compile::{Compiled, RulePlan};
-use crate::evaluate::Evaluation;
+use crate::evaluate::{Evaluation, Evidence, Stored};
 use crate::policy::Policy;
 use crate::tailored::DEFAULT_PROFILE;
 use crate::xccdf::{Check, ComplexCheck, ComplexPart, Role, Rule};
@@ -33,6 +34,8 @@ pub struct TestRun<'run> {
     pub policy: &'run Policy,
     /// What was compiled of it.
     pub compiled: &'run Compiled,
+    /// What was found.
+    pub evidence: &'run Evidence,
     /// What came of it.
     pub evaluation: &'run Evaluation,
     /// The endpoint.
@@ -203,6 +206,10 @@ impl TestRun<'_> {
             }
         }
         out.start("check", &attributes);
+        for name in &check.imports {
+            let values = content.map(|at| self.imported(&check.content[at].0, name)).unwrap_or_default();
+            out.leaf("check-import", &[("import-name", name)], &values);
+        }
         for (value, name) in &check.exports {
             out.leaf("check-export", &[("export-name", name), ("value-id", value)], "");
         }
@@ -219,6 +226,15 @@ impl TestRun<'_> {
             out.leaf("check-content-ref", &attributes, "");
         }
         out.end();
+    }
+
+    /// What a variable of the OVAL document came to, a value on each line; nothing where no test had to know it.
+    fn imported(&self, href: &str, name: &str) -> String {
+        let document = self.compiled.documents.iter().filter(|document| document.href == href);
+        let key = document.flat_map(|document| &document.variables).find(|(id, _)| *id == name);
+        let mut variables = Variables::new(&self.compiled.collection, self.ended);
+        let values = key.map(|(_, key)| variables.values(key, &mut Stored { evidence: self.evidence }, 0));
+        values.and_then(Result::ok).map(|values| values.join("\n")).unwrap_or_default()
     }
 }
 

@@ -179,6 +179,8 @@ pub struct Check {
     pub negate: bool,
     /// One result for each definition.
     pub multi_check: bool,
+    /// What is told of the checking: names of variables, whose values go into the result.
+    pub imports: Vec<String>,
     /// Value id and variable name.
     pub exports: Vec<(String, String)>,
     /// Where the check is: the component's href in the data stream, and the definition's id.

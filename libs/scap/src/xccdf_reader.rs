@@ -414,6 +414,9 @@ fn check(node: &Node) -> Check {
         selector: node.attribute("selector").unwrap_or_default().to_owned(),
         negate: is_true(node, "negate", false),
         multi_check: is_true(node, "multi-check", false),
+        imports: named(node, "check-import")
+            .filter_map(|element| element.attribute("import-name").map(str::to_owned))
+            .collect(),
         exports: named(node, "check-export")
             .filter_map(|element| {
                 Some((element.attribute("value-id")?.to_owned(), element.attribute("export-name")?.to_owned()))

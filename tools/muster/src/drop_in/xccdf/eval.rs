@@ -219,6 +219,7 @@ impl Run<'_> {
         let test = TestRun {
             policy: &bundle.policy,
             compiled: &self.compiled,
+            evidence: &self.evidence,
             evaluation: &self.evaluation,
             facts: &self.facts,
             names: &bundle.names,
