@@ -6,7 +6,6 @@ use bus::Context;
 use proto::capability::ComponentType;
 use proto::id::ComponentId;
 use proto::message::{Assignment, EndpointAssignment, Message as _};
-use proto::operator::ComponentState;
 use proto::topic::Topic;
 use service::report::Chain;
 
@@ -24,7 +23,7 @@ fn assignment(component: &Component) -> Assignment {
 }
 
 fn is_in(component: &Component, component_type: ComponentType) -> bool {
-    component.component_type == component_type && component.state != ComponentState::Retired
+    component.component_type == component_type && component.is_member()
 }
 
 /// What repositories have been told by this process: repository and collector.

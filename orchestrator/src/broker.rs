@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use proto::capability::ComponentType;
@@ -51,7 +51,7 @@ pub(crate) mod limits {
 
 /// Decides who may be connected.
 pub trait Admission: Send + Sync + 'static {
-    /// Whether this component is on the roster and not retired.
+    /// Whether this component is on the roster, and neither waits for approval nor was put out.
     fn is_admitted(&self, component: ComponentId, component_type: ComponentType) -> bool;
 }
 
@@ -89,7 +89,7 @@ pub enum BrokerError {
     },
     /// The keys do not fit.
     #[error("the broker's TLS keys cannot be used")]
-    Tls(#[source] rustls::Error),
+    Tls(#[from] rustls::Error),
     /// The router does not start.
     #[error("the broker's router does not answer")]
     Router,
@@ -101,7 +101,7 @@ struct Slot {
 }
 
 pub(crate) struct Front {
-    acceptor: TlsAcceptor,
+    acceptor: RwLock<TlsAcceptor>,
     linker: Linker,
     admission: Arc<dyn Admission>,
     injector: Injector,
@@ -131,7 +131,7 @@ impl std::fmt::Debug for Broker {
 impl Broker {
     /// Listens and serves until [`Broker::stop`].
     pub async fn start(settings: BrokerSettings) -> Result<Self, BrokerError> {
-        let acceptor = acceptor(&settings).map_err(BrokerError::Tls)?;
+        let acceptor = acceptor(&settings.ca_der, &settings.certificate_der, &settings.key_pkcs8)?;
         let listener = TcpListener::bind(&settings.listen)
             .await
             .map_err(|source| BrokerError::Listen { listen: settings.listen.clone(), source })?;
@@ -140,7 +140,7 @@ impl Broker {
         let linker = router::spawn(limits::CONNECTIONS_MAX);
         let injector = Injector::start(Arc::clone(&linker)).await.ok_or(BrokerError::Router)?;
         let front = Arc::new(Front {
-            acceptor,
+            acceptor: RwLock::new(acceptor),
             linker,
             admission: settings.admission,
             injector,
@@ -162,6 +162,13 @@ impl Broker {
         self.address
     }
 
+    /// Shows this certificate to those who connect from now on.
+    pub fn renew(&self, certificate_der: &[u8], key_pkcs8: &[u8]) -> Result<(), BrokerError> {
+        let acceptor = acceptor(&self.front.ca_der, certificate_der, key_pkcs8)?;
+        *self.front.acceptor.write().unwrap_or_else(PoisonError::into_inner) = acceptor;
+        Ok(())
+    }
+
     /// Ends a component's connection, if it has one.
     pub fn kick(&self, component: ComponentId) {
         let slot = self.front.slots.lock().unwrap_or_else(PoisonError::into_inner).get(&component).cloned();
@@ -177,17 +184,16 @@ impl Broker {
     }
 }
 
-fn acceptor(settings: &BrokerSettings) -> Result<TlsAcceptor, rustls::Error> {
+fn acceptor(ca_der: &[u8], certificate_der: &[u8], key_pkcs8: &[u8]) -> Result<TlsAcceptor, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from(settings.ca_der.clone()))?;
+    roots.add(CertificateDer::from(ca_der.to_vec()))?;
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .allow_unauthenticated()
         .build()
         .map_err(|error| rustls::Error::General(error.to_string()))?;
-    let chain =
-        vec![CertificateDer::from(settings.certificate_der.clone()), CertificateDer::from(settings.ca_der.clone())];
-    let key: PrivateKeyDer<'static> = PrivatePkcs8KeyDer::from(settings.key_pkcs8.clone()).into();
+    let chain = vec![CertificateDer::from(certificate_der.to_vec()), CertificateDer::from(ca_der.to_vec())];
+    let key: PrivateKeyDer<'static> = PrivatePkcs8KeyDer::from(key_pkcs8.to_vec()).into();
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
@@ -233,7 +239,8 @@ async fn accept(front: Arc<Front>, listener: TcpListener, stop: Arc<Notify>) {
 
 async fn secure(front: &Front, stream: TcpStream) -> std::io::Result<tokio_rustls::server::TlsStream<TcpStream>> {
     stream.set_nodelay(true)?;
-    front.acceptor.accept(stream).await
+    let acceptor = front.acceptor.read().unwrap_or_else(PoisonError::into_inner).clone();
+    acceptor.accept(stream).await
 }
 
 /// Runs something that blocks, with a deadline.

@@ -15,10 +15,13 @@ use service::{data, identity};
 use uuid::Uuid;
 use x509_parser::time::ASN1Time;
 
+use crate::core::roster::Validity;
+
 /// Days that the root holds.
 const ROOT_DAYS: i64 = 3650;
-/// Days that a component's certificate holds.
-const COMPONENT_DAYS: i64 = 365;
+/// Seconds by which a certificate begins earlier: a component whose clock is a little behind must not find it in the
+/// future.
+const EARLIER_SECONDS: i64 = 300;
 /// The name that the server's certificate carries; clients go by CA and type, not by name.
 const SERVER_NAME: &str = "orchestrator.muster.internal";
 
@@ -52,6 +55,7 @@ pub struct RequestError(String);
 /// The installation's CA.
 pub struct Ca {
     issuer: Issuer<'static, KeyPair>,
+    component_seconds: i64,
     certificate_pem: String,
     certificate_der: Vec<u8>,
 }
@@ -63,8 +67,8 @@ impl std::fmt::Debug for Ca {
 }
 
 impl Ca {
-    /// The CA in a directory, made on the first start.
-    pub fn open(directory: &Path, now: Timestamp) -> Result<Self, CaError> {
+    /// The CA in a directory, made on the first start. Components get certificates for `component_seconds`.
+    pub fn open(directory: &Path, component_seconds: i64, now: Timestamp) -> Result<Self, CaError> {
         let failed = |source| CaError::Io { path: directory.to_owned(), source };
         let damaged = |reason: String| CaError::Damaged { path: directory.to_owned(), reason };
         data::make(directory).map_err(failed)?;
@@ -76,7 +80,7 @@ impl Ca {
             params.distinguished_name.push(DnType::CommonName, format!("Muster CA {}", Uuid::new_v4()));
             params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
             params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-            validity(&mut params, now, ROOT_DAYS).map_err(damaged)?;
+            validity(&mut params, now, ROOT_DAYS * 86_400).map_err(damaged)?;
             let certificate = params.self_signed(&key).map_err(|error| damaged(error.to_string()))?;
             data::write_private(&key_file, key.serialize_pem().as_bytes()).map_err(failed)?;
             data::write_private(&certificate_file, certificate.pem().as_bytes()).map_err(failed)?;
@@ -87,7 +91,7 @@ impl Ca {
         let certificate_der =
             identity::certificate_der(&certificate_pem).ok_or_else(|| damaged("ca.pem".to_owned()))?;
         let issuer = Issuer::from_ca_cert_pem(&certificate_pem, key).map_err(|error| damaged(error.to_string()))?;
-        Ok(Self { issuer, certificate_pem, certificate_der })
+        Ok(Self { issuer, component_seconds, certificate_pem, certificate_der })
     }
 
     /// The root, PEM.
@@ -108,7 +112,7 @@ impl Ca {
         component: ComponentId,
         component_type: ComponentType,
         now: Timestamp,
-    ) -> Result<String, RequestError> {
+    ) -> Result<(String, Validity), RequestError> {
         let refused = |error: rcgen::Error| RequestError(error.to_string());
         let mut request = CertificateSigningRequestParams::from_pem(request_pem).map_err(refused)?;
         let mut params = CertificateParams::default();
@@ -125,21 +129,22 @@ impl Ca {
         }
         let name = name.try_into().map_err(refused)?;
         params.subject_alt_names = vec![SanType::DnsName(name)];
-        validity(&mut params, now, COMPONENT_DAYS).map_err(RequestError)?;
+        let validity = validity(&mut params, now, self.component_seconds).map_err(RequestError)?;
         request.params = params;
-        Ok(request.signed_by(&self.issuer).map_err(refused)?.pem())
+        Ok((request.signed_by(&self.issuer).map_err(refused)?.pem(), validity))
     }
 }
 
-fn validity(params: &mut CertificateParams, now: Timestamp, days: i64) -> Result<(), String> {
+fn validity(params: &mut CertificateParams, now: Timestamp, seconds: i64) -> Result<Validity, String> {
     let at = |seconds: i64| {
         ASN1Time::from_timestamp(seconds).map(|time| time.to_datetime()).map_err(|error| error.to_string())
     };
-    // A component whose clock is a little behind must not find its certificate in the future.
-    params.not_before = at(now.as_second() - 300)?;
-    params.not_after = at(now.as_second() + days * 86_400)?;
+    let (from, until) = (now.as_second(), now.as_second() + seconds);
+    params.not_before = at(from - EARLIER_SECONDS.min(seconds / 10))?;
+    params.not_after = at(until)?;
     params.serial_number = Some(SerialNumber::from_slice(Uuid::new_v4().as_bytes()));
-    Ok(())
+    let time = |seconds| Timestamp::from_second(seconds).map_err(|error| error.to_string());
+    Ok(Validity { from: time(from)?, until: time(until)? })
 }
 
 /// The Ed25519 public key of a signing request whose own signature holds.
@@ -158,14 +163,14 @@ mod tests {
     fn a_certificate_says_what_the_ca_says_and_not_what_the_request_asks_for() {
         let directory = tempfile::tempdir().unwrap();
         let now = Timestamp::now();
-        let ca = Ca::open(directory.path(), now).unwrap();
+        let ca = Ca::open(directory.path(), 3_600, now).unwrap();
         let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
         let mut wish = CertificateParams::default();
         wish.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         wish.distinguished_name.push(DnType::CommonName, "somebody else");
         let request = wish.serialize_request(&key).unwrap().pem().unwrap();
         let component = ComponentId(Uuid::new_v4());
-        let pem = ca.issue(&request, component, ComponentType::PostureCollectionService, now).unwrap();
+        let (pem, _) = ca.issue(&request, component, ComponentType::PostureCollectionService, now).unwrap();
         let der = identity::certificate_der(&pem).unwrap();
         let certificate = Certificate::verify(&der, ca.der(), now).unwrap();
         assert_eq!(
@@ -179,12 +184,12 @@ mod tests {
     fn the_ca_is_the_same_after_a_restart_and_another_ones_certificates_are_refused() {
         let (directory, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let now = Timestamp::now();
-        let ca = Ca::open(directory.path(), now).unwrap();
-        assert_eq!(ca.der(), Ca::open(directory.path(), now).unwrap().der());
-        let stranger = Ca::open(other.path(), now).unwrap();
+        let ca = Ca::open(directory.path(), 3_600, now).unwrap();
+        assert_eq!(ca.der(), Ca::open(directory.path(), 3_600, now).unwrap().der());
+        let stranger = Ca::open(other.path(), 3_600, now).unwrap();
         let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
         let request = identity::signing_request(&key).unwrap();
-        let pem = stranger.issue(&request, ComponentId(Uuid::new_v4()), ComponentType::Orchestrator, now).unwrap();
+        let (pem, _) = stranger.issue(&request, ComponentId(Uuid::new_v4()), ComponentType::Orchestrator, now).unwrap();
         assert!(Certificate::verify(&identity::certificate_der(&pem).unwrap(), ca.der(), now).is_err());
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bus::Context;
 use proto::fault::{Fault, FaultCode};
-use proto::id::{ComponentId, TransactionId};
+use proto::id::TransactionId;
 use proto::limits::CONTENT_BYTES_MAX;
 use proto::message::{
     ChangesRequest, ChangesResponse, Message, QueryRequest, ResultsRequest, ResultsResponse, ResultsSelection,
@@ -21,7 +21,9 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 
+use crate::core::{Action, Core};
 use crate::driver::{Handle, RunError};
+use crate::registration::{TokenScope, revoke_token};
 
 /// Bytes of a request line.
 const LINE_BYTES_MAX: u64 = 64 * 1024;
@@ -129,9 +131,20 @@ async fn answer(
             let core = handle.inner.core.lock().await;
             Ok(OperatorEvent::Transactions(core.workflows().map(crate::core::workflow::Workflow::view).collect()))
         }
-        Ask::TokenCreate { component_type, uses, ttl_seconds } => {
-            handle.create_token(component_type, uses, ttl_seconds).await.map(OperatorEvent::Token).map_err(failed)
+        Ask::TokenCreate { component_type, uses, ttl_seconds, labels, needs_approval } => {
+            let scope = TokenScope { component_type, uses, ttl_seconds, labels, needs_approval };
+            handle.create_token(scope).await.map(OperatorEvent::Token).map_err(failed)
         }
+        Ask::TokenList => handle
+            .inner
+            .store
+            .tokens()
+            .await
+            .map_err(failed)
+            .map(|tokens| OperatorEvent::Tokens(tokens.into_iter().map(|token| token.view).collect())),
+        Ask::TokenRevoke { id } => revoke_token(handle, &id).await.map_err(failed).and_then(|revoked| {
+            revoked.map(|()| OperatorEvent::Notice(format!("nobody joins with the token {id} any more")))
+        }),
         Ask::Periodic { operation, identifier, every_seconds, at_once, workflow } => handle
             .periodic(operation, identifier, every_seconds, at_once, &workflow)
             .await
@@ -142,7 +155,18 @@ async fn answer(
         Ask::Changes { targets, limit, is_followed } => {
             return changes(handle, &targets, limit, is_followed, answers).await;
         }
-        Ask::Retire { component } => retire(handle, component).await,
+        Ask::Approve { component } => {
+            let text = format!("{component} is approved: it gets its certificate when it asks the next time");
+            admit(handle, text, |core| core.approve(component)).await
+        }
+        Ask::Dismiss { component, is_ban, reason } => {
+            let text = format!("{component} is put out: its certificate is refused from now on");
+            admit(handle, text, |core| core.dismiss(component, is_ban, &reason)).await
+        }
+        Ask::LiftBan { component } => {
+            let text = format!("{component} is evicted now: it may join again with a new token");
+            admit(handle, text, |core| core.lift_ban(component)).await
+        }
     };
     match event {
         Ok(event) => answers.send(&event).await.map(Ok),
@@ -155,15 +179,20 @@ fn failed(error: crate::store::StoreError) -> Fault {
     Fault::new(FaultCode::Internal, "the orchestrator's store failed; its log says why")
 }
 
-async fn retire(handle: &Handle, component: ComponentId) -> Result<OperatorEvent, Fault> {
-    let retired = handle
-        .act(|core, _| match core.retire(component) {
+/// Decides who is in, and says what came of it.
+async fn admit(
+    handle: &Handle,
+    text: String,
+    decide: impl FnOnce(&mut Core) -> Result<Vec<Action>, Fault>,
+) -> Result<OperatorEvent, Fault> {
+    let decided = handle
+        .act(|core, _| match decide(core) {
             Ok(actions) => (Ok(()), actions),
             Err(fault) => (Err(fault), Vec::new()),
         })
         .await
         .map_err(failed)?;
-    retired.map(|()| OperatorEvent::Notice(format!("{component} is retired: its certificate is refused from now on")))
+    decided.map(|()| OperatorEvent::Notice(text))
 }
 
 async fn results(

@@ -10,6 +10,7 @@ use proto::message::{CollectionRequest, EvaluationRequest, HealthCheckAction};
 use proto::operator::OperatorEvent;
 use uuid::Uuid;
 
+pub mod admission;
 pub mod roster;
 pub mod workflow;
 
@@ -34,6 +35,8 @@ pub const ENDED_WORKFLOWS_MAX: usize = 200;
 pub enum Action {
     /// Store a component.
     StoreComponent(Box<Component>),
+    /// One more component has joined with this token.
+    UseToken(String),
     /// Store a workflow.
     StoreWorkflow(Box<Workflow>),
     /// Ask a collector.

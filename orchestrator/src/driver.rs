@@ -19,18 +19,20 @@ use proto::operator::{ComponentState, OperatorEvent, SystemStatus};
 use proto::topic::{self, COLLECTION_OVAL, Topic};
 use service::content::{ContentStore, chunk_of};
 use service::identity::{self, Identity};
+use service::renewal;
 use service::report::Chain;
 use service::shutdown::Shutdown;
-use tokio::sync::{Mutex, broadcast, mpsc, oneshot};
+use tokio::sync::{Mutex, broadcast, mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use crate::assignments::Told;
 use crate::broker::{Admission, Broker, BrokerError, BrokerSettings};
 use crate::ca::Ca;
+use crate::control;
 use crate::core::{Action, Core, HEARTBEAT_SECONDS, RandomIds};
 use crate::policies::Policies;
+use crate::registration::{self, TokenScope};
 use crate::store::{Store, StoreError};
-use crate::{control, registration};
 
 /// What an orchestrator needs to run.
 #[derive(Debug, Clone)]
@@ -41,7 +43,12 @@ pub struct Settings {
     pub listen: String,
     /// Where components are told to connect, if not there.
     pub advertise: Option<String>,
+    /// Seconds that a certificate holds; it is renewed at half of that.
+    pub certificate_seconds: i64,
 }
+
+/// Seconds that a certificate holds, unless the configuration says otherwise: 30 days.
+pub const CERTIFICATE_SECONDS: i64 = 30 * 86_400;
 
 /// Why an orchestrator ends.
 #[derive(Debug, thiserror::Error)]
@@ -140,14 +147,14 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let data = service::data::DataDirectory::open(&settings.data)?;
     let now = Timestamp::now();
-    let ca = Ca::open(&data.path().join("ca"), now)?;
+    let ca = Ca::open(&data.path().join("ca"), settings.certificate_seconds, now)?;
     let store = Store::open(&data.path().join("orchestrator.db")).await?;
     let core = Core::new(Box::new(RandomIds), store.components().await?, store.workflows().await?, now);
     let identity_directory = data.path().join("identity");
     let own = own_certificate(&ca, &identity_directory, now)?;
     let admitted = Arc::new(Admitted::default());
     for component in core.components() {
-        admitted.set(component.id, component.component_type, component.state != ComponentState::Retired);
+        admitted.set(component.id, component.component_type, component.is_member());
     }
     admitted.set(own.component, ComponentType::Orchestrator, true);
     let broker = Broker::start(BrokerSettings {
@@ -160,8 +167,9 @@ pub async fn run(
     .await?;
     let address = broker.address();
     let own = Identity { host: loopback(address), port: address.port(), ..own };
-    let (transport, incoming) = mqtt::connect(own.mqtt_settings()?);
-    let bus_settings = own.bus_settings(Outbox::open(&data.path().join("outbox"))?, true)?;
+    let (tls, tls_now) = watch::channel(own.tls()?);
+    let (transport, incoming) = mqtt::connect(own.mqtt_settings(tls_now));
+    let bus_settings = own.bus_settings(Outbox::open(&data.path().join("outbox"))?)?;
     let (bus, events) = Bus::start(bus_settings, transport, incoming);
     let mut filters = topic::filters_of(ComponentType::Orchestrator, own.component);
     filters.extend(topic::filters_with(
@@ -193,6 +201,7 @@ pub async fn run(
     let socket = control::listen(handle.clone(), data.path())?;
     let (connected, mut connection) = mpsc::channel(1);
     let follow = tokio::spawn(handle.clone().follow(events, connected));
+    let renewal = tokio::spawn(handle.clone().renew_own(own, identity_directory, tls));
     let _ = tokio::time::timeout(Duration::from_secs(10), connection.recv()).await;
     if let Some(ready) = ready {
         let _ = ready.send(handle.clone());
@@ -202,6 +211,7 @@ pub async fn run(
     handle.inner.bus.close();
     socket.abort();
     follow.abort();
+    renewal.abort();
     let _ = std::fs::remove_file(data.path().join(crate::CONTROL_SOCKET));
     Ok(())
 }
@@ -218,7 +228,7 @@ fn own_certificate(ca: &Ca, directory: &Path, now: Timestamp) -> Result<Identity
     let key = identity::key(directory)?;
     let damaged = |what: String| identity::IdentityError::Damaged { path: directory.to_owned(), what };
     let request = identity::signing_request(&key).map_err(|error| damaged(error.to_string()))?;
-    let certificate = ca.issue(&request, component, ComponentType::Orchestrator, now)?;
+    let (certificate, _) = ca.issue(&request, component, ComponentType::Orchestrator, now)?;
     Identity::store(directory, &certificate, ca.pem(), ("127.0.0.1", 0), HEARTBEAT_SECONDS)?;
     Ok(Identity::load(directory)?.ok_or_else(|| damaged("membership.json".to_owned()))?)
 }
@@ -245,10 +255,10 @@ impl Handle {
         let inner = &self.inner;
         let sent = match action {
             Action::StoreComponent(component) => {
-                inner.admitted.set(component.id, component.component_type, component.state != ComponentState::Retired);
+                inner.admitted.set(component.id, component.component_type, component.is_member());
                 Ok(())
             }
-            Action::StoreWorkflow(_) => Ok(()),
+            Action::StoreWorkflow(_) | Action::UseToken(_) => Ok(()),
             Action::Collect { to, transaction, request } => {
                 let topic = to.map_or_else(|| Topic::Collection(COLLECTION_OVAL.to_owned()), Topic::Admin);
                 let context = Context { expires: Some(request.deadline), ..Context::of(transaction) };
@@ -298,7 +308,7 @@ impl Handle {
                     Some(Event::Connected) => {
                         let _ = connected.try_send(());
                     }
-                    Some(Event::Disconnected(reason)) => tracing::warn!(reason, "the own connection to the broker is lost"),
+                    Some(Event::Disconnected(reason) | Event::Refused(reason)) => tracing::warn!(reason, "the own connection to the broker is lost"),
                     Some(Event::Message(message)) => self.take(&message).await,
                 },
                 _ = tick.tick() => {
@@ -493,13 +503,33 @@ impl Handle {
     }
 
     /// Makes a join token.
-    pub async fn create_token(
-        &self,
-        component_type: ComponentType,
-        uses: u32,
-        ttl_seconds: u64,
-    ) -> Result<String, StoreError> {
-        registration::create_token(self, component_type, uses, ttl_seconds).await
+    pub async fn create_token(&self, scope: TokenScope) -> Result<String, StoreError> {
+        registration::create_token(self, scope).await
+    }
+
+    /// Renews the orchestrator's own certificate when it is due: the broker shows it to new connections, and new
+    /// messages carry it.
+    async fn renew_own(self, mut own: Identity, directory: PathBuf, tls: watch::Sender<Arc<rustls::ClientConfig>>) {
+        let mut due = renewal::due(&own.certificate, mqtt::rand_fraction());
+        loop {
+            let now = Timestamp::now();
+            if now < due {
+                tokio::time::sleep(renewal::wait(due, now)).await;
+                continue;
+            }
+            let inner = &self.inner;
+            let renewed = own_certificate(&inner.ca, &directory, now).and_then(|fresh| {
+                inner.broker.renew(&fresh.certificate_der, &fresh.key_pkcs8)?;
+                inner.bus.renew(fresh.sealer()?);
+                tls.send_replace(fresh.tls()?);
+                Ok(fresh)
+            });
+            match renewed {
+                Ok(fresh) => own = fresh,
+                Err(error) => tracing::error!(error = %Chain(&error), "the own certificate could not be renewed"),
+            }
+            due = renewal::due(&own.certificate, mqtt::rand_fraction()).max(now + Duration::from_secs(1));
+        }
     }
 
     /// Where components connect.

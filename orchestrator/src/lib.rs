@@ -17,7 +17,8 @@ mod registration;
 pub mod store;
 mod tasks;
 
-pub use driver::{Handle, RunError, Settings, run};
+pub use driver::{CERTIFICATE_SECONDS, Handle, RunError, Settings, run};
+pub use registration::TokenScope;
 
 /// The name of the policy that comes with the program.
 pub const BASELINE: &str = "muster-baseline-linux";

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
-use service::config::Config;
+use service::config::{Config, Seconds};
 
 /// The orchestrator of a Muster installation, with the broker inside.
 #[derive(Debug, Parser)]
@@ -21,6 +21,9 @@ struct Cli {
     /// Address and port that join tokens tell components to connect to.
     #[arg(long, env = "MUSTER_ADVERTISE")]
     advertise: Option<String>,
+    /// How long a component's certificate holds, such as 12h or 30d; it renews itself at half of that.
+    #[arg(long, env = "MUSTER_CERTIFICATE_LIFETIME")]
+    certificate_lifetime: Option<Seconds>,
 }
 
 #[tokio::main]
@@ -32,6 +35,10 @@ async fn main() -> anyhow::Result<()> {
         data: cli.data.or(config.data).unwrap_or_else(|| PathBuf::from("/var/lib/muster/orchestrator")),
         listen: cli.listen.or(config.listen).unwrap_or_else(|| "0.0.0.0:8883".to_owned()),
         advertise: cli.advertise.or(config.advertise),
+        certificate_seconds: cli
+            .certificate_lifetime
+            .or(config.certificate_lifetime)
+            .map_or(orchestrator::CERTIFICATE_SECONDS, |Seconds(seconds)| seconds.cast_signed()),
     };
     Ok(orchestrator::run(settings, service::shutdown::on_signal(), None).await?)
 }

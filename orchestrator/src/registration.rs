@@ -6,12 +6,14 @@ use proto::capability::ComponentType;
 use proto::fault::{Fault, FaultCode};
 use proto::id::ComponentId;
 use proto::message::{ComponentRegistrationRequest, ComponentRegistrationResponse};
+use proto::operator::TokenView;
 use proto::topic::Topic;
 use service::token::{JoinToken, is_proof_of};
 use uuid::Uuid;
 
 use crate::ca;
 use crate::core::HEARTBEAT_SECONDS;
+use crate::core::admission::Joining;
 use crate::driver::Handle;
 use crate::store::{StoreError, TokenRow};
 
@@ -19,10 +21,15 @@ use crate::store::{StoreError, TokenRow};
 pub(crate) async fn take(handle: &Handle, message: &Authentic, request: &ComponentRegistrationRequest) {
     let from = message.envelope().from;
     let (topic, outcome) = match message.sender() {
-        Sender::Joining { public_key } => (Topic::RegistrationAnswer(from), join(handle, request, *public_key).await),
-        Sender::Member { component, component_type } => {
-            (Topic::Admin(from), come_back(handle, request, *component, *component_type).await)
+        Sender::Joining { public_key } => {
+            let outcome = match (&request.join_proof, request.component_unique_identifier) {
+                // Its certificate has run out: it still has its key.
+                (None, Some(id)) => come_back(handle, request, id, Some(*public_key)).await,
+                _ => join(handle, request, *public_key).await,
+            };
+            (Topic::RegistrationAnswer(from), outcome)
         }
+        Sender::Member { component, .. } => (Topic::Admin(from), come_back(handle, request, *component, None).await),
     };
     let outcome = outcome.unwrap_or_else(|error| {
         tracing::error!(error = %service::report::Chain(&error), "the store failed");
@@ -33,7 +40,10 @@ pub(crate) async fn take(handle: &Handle, message: &Authentic, request: &Compone
     let sent = match outcome {
         Ok(response) => bus.send(&topic, &response, context),
         Err(fault) => {
-            tracing::warn!(%from, %fault, "registration refused");
+            // Whoever waits for an approval asks again and again.
+            if fault.code != FaultCode::PendingApproval {
+                tracing::warn!(%from, %fault, "registration refused");
+            }
             bus.count_refusal(&fault);
             bus.send(&topic, &fault, context)
         }
@@ -60,83 +70,144 @@ async fn join(handle: &Handle, request: &ComponentRegistrationRequest, sealed_wi
     }
     let Some(proof) = &request.join_proof else { return denied("joining needs a token's proof") };
     // One answer for every wrong token: a stranger learns nothing about which ids exist.
-    let wrong = "the join token is unknown, expired, used up, or for another type of component";
-    let Some(mut token) = handle.inner.store.token(&proof.token_id).await? else { return denied(wrong) };
-    let is_known = handle.inner.core.lock().await.components().any(|component| component.public_key == sealed_with);
-    let is_open = token.expires > Timestamp::now() && (token.uses_left > 0 || is_known);
+    let wrong = "the join token is unknown, expired, revoked, used up, or for another type of component";
+    let Some(TokenRow { view: token, secret }) = handle.inner.store.token(&proof.token_id).await? else {
+        return denied(wrong);
+    };
+    let is_open = {
+        let core = handle.inner.core.lock().await;
+        let is_known = core.components().any(|component| component.public_key == sealed_with);
+        !token.is_revoked
+            && token.expires > Timestamp::now()
+            && (is_known || token.uses_left > core.pending_with(&token.id))
+    };
     if !is_open
         || token.component_type != request.component_type
-        || !is_proof_of(&token.secret, &request.certificate_signing_request, proof)
+        || !is_proof_of(&secret, &request.certificate_signing_request, proof)
     {
         return denied(wrong);
     }
-    let registered = handle
-        .act(|core, now| match core.register(request.component_type, &request.component_name, sealed_with, now) {
-            Ok((id, actions)) => (Ok(id), actions),
-            Err(fault) => (Err(fault), Vec::new()),
-        })
-        .await?;
-    let id = match registered {
-        Ok(id) => id,
-        Err(fault) => return Ok(Err(fault)),
+    let joining = Joining {
+        component_type: request.component_type,
+        name: &request.component_name,
+        public_key: sealed_with,
+        token: &token.id,
+        labels: &token.labels,
+        needs_approval: token.needs_approval,
     };
-    if !is_known {
-        token.uses_left = token.uses_left.saturating_sub(1);
-        handle.inner.store.put_token(&token).await?;
+    match handle.act(|core, now| core.join(joining, now)).await? {
+        Ok(id) => certify(handle, request, id, request.component_type).await,
+        Err(fault) => Ok(Err(fault)),
     }
-    Ok(response(handle, request, id, request.component_type))
 }
 
+/// Its certificate has sealed the request, or where that has run out, its key.
 async fn come_back(
     handle: &Handle,
     request: &ComponentRegistrationRequest,
     sender: ComponentId,
-    component_type: ComponentType,
+    sealed_with: Option<[u8; 32]>,
 ) -> Outcome {
-    let returned = handle.inner.core.lock().await.return_of(sender, request.component_unique_identifier);
-    Ok(returned.and_then(|id| response(handle, request, id, component_type)))
+    let key = match ca::key_of(&request.certificate_signing_request) {
+        Ok(key) => key,
+        Err(error) => return Ok(Err(Fault::new(FaultCode::Malformed, error.to_string()))),
+    };
+    if sealed_with.is_some_and(|sealed_with| sealed_with != key) {
+        let text = "the signing request is for another key than the message's";
+        return Ok(Err(Fault::new(FaultCode::NotAuthorized, text)));
+    }
+    let returned = handle
+        .inner
+        .core
+        .lock()
+        .await
+        .come_back(sender, request.component_unique_identifier, key, Timestamp::now())
+        .map(|component| component.component_type);
+    match returned {
+        Ok(component_type) => certify(handle, request, sender, component_type).await,
+        Err(fault) => Ok(Err(fault)),
+    }
 }
 
-fn response(
+/// Makes the certificate. That it was made is stored before it is given.
+async fn certify(
     handle: &Handle,
     request: &ComponentRegistrationRequest,
     id: ComponentId,
     component_type: ComponentType,
-) -> Result<ComponentRegistrationResponse, Fault> {
+) -> Outcome {
     let now = Timestamp::now();
-    let certificate = handle
-        .inner
-        .ca
-        .issue(&request.certificate_signing_request, id, component_type, now)
-        .map_err(|error| Fault::new(FaultCode::Malformed, error.to_string()))?;
-    Ok(ComponentRegistrationResponse {
+    let (certificate, validity) =
+        match handle.inner.ca.issue(&request.certificate_signing_request, id, component_type, now) {
+            Ok(issued) => issued,
+            Err(error) => return Ok(Err(Fault::new(FaultCode::Malformed, error.to_string()))),
+        };
+    handle.act(|core, _| ((), core.certified(id, validity))).await?;
+    Ok(Ok(ComponentRegistrationResponse {
         component_unique_identifier: id,
         certificate,
         ca_certificate: handle.inner.ca.pem().to_owned(),
         orchestrator: handle.inner.bus.own(),
         heartbeat_interval_seconds: HEARTBEAT_SECONDS,
         server_time: now,
-    })
+    }))
+}
+
+/// What a token is for.
+#[derive(Debug, Clone)]
+pub struct TokenScope {
+    /// For this type of component.
+    pub component_type: ComponentType,
+    /// How many components may join with it.
+    pub uses: u32,
+    /// How long it holds.
+    pub ttl_seconds: u64,
+    /// What those who come with it are called.
+    pub labels: Vec<String>,
+    /// Whether an operator has to approve each of them.
+    pub needs_approval: bool,
+}
+
+impl TokenScope {
+    /// For one component of a type, with nothing else to say of it.
+    pub fn one(component_type: ComponentType, ttl_seconds: u64) -> Self {
+        Self { component_type, uses: 1, ttl_seconds, labels: Vec::new(), needs_approval: false }
+    }
 }
 
 /// Makes a token and keeps it.
-pub(crate) async fn create_token(
-    handle: &Handle,
-    component_type: ComponentType,
-    uses: u32,
-    ttl_seconds: u64,
-) -> Result<String, StoreError> {
+pub(crate) async fn create_token(handle: &Handle, scope: TokenScope) -> Result<String, StoreError> {
     let secret = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
-    let ttl = SignedDuration::from_secs(i64::try_from(ttl_seconds).unwrap_or(i64::MAX));
-    let row = TokenRow {
+    let ttl = SignedDuration::from_secs(i64::try_from(scope.ttl_seconds).unwrap_or(i64::MAX));
+    let now = Timestamp::now();
+    let view = TokenView {
         id: Uuid::new_v4().simple().to_string(),
-        secret: secret.clone(),
-        component_type,
-        uses_left: uses,
-        expires: Timestamp::now().saturating_add(ttl).unwrap_or(Timestamp::MAX),
+        component_type: scope.component_type,
+        uses_left: scope.uses,
+        created: now,
+        expires: now.saturating_add(ttl).unwrap_or(Timestamp::MAX),
+        labels: scope.labels,
+        needs_approval: scope.needs_approval,
+        is_revoked: false,
     };
+    let row = TokenRow { view, secret: secret.clone() };
     handle.inner.store.put_token(&row).await?;
-    let token =
-        JoinToken { address: handle.address().to_owned(), ca_fingerprint: handle.ca_fingerprint(), id: row.id, secret };
+    let token = JoinToken {
+        address: handle.address().to_owned(),
+        ca_fingerprint: handle.ca_fingerprint(),
+        id: row.view.id,
+        secret,
+    };
     Ok(token.to_string())
+}
+
+/// Nobody joins with it any more.
+pub(crate) async fn revoke_token(handle: &Handle, id: &str) -> Result<Result<(), Fault>, StoreError> {
+    let Some(mut token) = handle.inner.store.token(id).await? else {
+        let text = format!("there is no token `{id}`; `muster token list` shows them");
+        return Ok(Err(Fault::new(FaultCode::UnknownIdentifier, text)));
+    };
+    token.view.is_revoked = true;
+    handle.inner.store.put_token(&token).await?;
+    Ok(Ok(()))
 }

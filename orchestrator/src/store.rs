@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use proto::capability::ComponentType;
 use proto::message::PolicyDescription;
+use proto::operator::TokenView;
 use serde::{Deserialize, Serialize};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -32,19 +32,20 @@ pub enum StoreError {
 }
 
 /// A join token as it is kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct TokenRow {
-    /// Its id.
-    pub id: String,
+    /// What operators see.
+    #[serde(flatten)]
+    pub view: TokenView,
     /// Its secret.
     pub secret: String,
-    /// For this type of component.
-    pub component_type: ComponentType,
-    /// How many more components may join with it.
-    pub uses_left: u32,
-    /// Until when.
-    pub expires: jiff::Timestamp,
+}
+
+impl std::fmt::Debug for TokenRow {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("TokenRow").field("view", &self.view).finish_non_exhaustive()
+    }
 }
 
 /// The orchestrator's store.
@@ -114,7 +115,10 @@ impl Store {
 
     /// Stores what the core wants stored, in one transaction.
     pub async fn apply(&self, actions: &[Action]) -> Result<(), StoreError> {
-        if !actions.iter().any(|action| matches!(action, Action::StoreComponent(_) | Action::StoreWorkflow(_))) {
+        let is_stored = |action: &Action| {
+            matches!(action, Action::StoreComponent(_) | Action::StoreWorkflow(_) | Action::UseToken(_))
+        };
+        if !actions.iter().any(is_stored) {
             return Ok(());
         }
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
@@ -139,6 +143,15 @@ impl Store {
                     .execute(&mut *tx)
                     .await?;
                 }
+                Action::UseToken(id) => {
+                    sqlx::query(
+                        "UPDATE token SET document = json_set(document, '$.uses-left', \
+                         max(0, json_extract(document, '$.uses-left') - 1)) WHERE id = $1",
+                    )
+                    .bind(id)
+                    .execute(&mut *tx)
+                    .await?;
+                }
                 _ => {}
             }
         }
@@ -149,11 +162,16 @@ impl Store {
     /// Keeps a token.
     pub async fn put_token(&self, token: &TokenRow) -> Result<(), StoreError> {
         sqlx::query("INSERT INTO token (id, document) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET document = excluded.document")
-            .bind(&token.id)
+            .bind(&token.view.id)
             .bind(json(token))
             .execute(&self.pool)
             .await?;
         Ok(())
+    }
+
+    /// All tokens.
+    pub async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
+        self.documents("SELECT document FROM token").await
     }
 
     /// A token by its id.

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::Timestamp;
+use orchestrator::core::admission::Joining;
 use orchestrator::core::roster::Component;
 use orchestrator::core::workflow::{Plan, Workflow};
 use orchestrator::core::{Action, Core, Ids};
@@ -98,7 +99,16 @@ impl World {
         types.extend((0..collectors).map(|_| ComponentType::PostureCollectionService));
         for (number, component_type) in types.into_iter().enumerate() {
             let key = [u8::try_from(number).unwrap(); 32];
-            let (id, actions) = world.core.register(component_type, &format!("c{number}"), key, at(0)).unwrap();
+            let joining = Joining {
+                component_type,
+                name: &format!("c{number}"),
+                public_key: key,
+                token: "t",
+                labels: &[],
+                needs_approval: false,
+            };
+            let (id, actions) = world.core.join(joining, at(0));
+            let id = id.unwrap();
             world.responders.insert(id, (component_type, Responder { is_up: true, ..Responder::default() }));
             world.perform(actions);
             world.advertise(id);

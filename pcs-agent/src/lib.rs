@@ -58,24 +58,26 @@ pub enum RunError {
 }
 
 /// Runs until it is asked to stop.
-pub async fn run(settings: Settings, shutdown: Shutdown) -> Result<(), RunError> {
+pub async fn run(settings: Settings, mut shutdown: Shutdown) -> Result<(), RunError> {
     let _data = service::data::DataDirectory::open(&settings.data)?;
     let facts = facts::gather(&settings.root);
-    let member = member::start(MemberSettings {
+    let member_settings = MemberSettings {
         component_type: ComponentType::PostureCollectionService,
         name: settings.name.clone().unwrap_or_else(|| facts.host_name.clone()),
         data: settings.data.clone(),
         join_token: settings.join_token.clone(),
         broker: settings.broker.clone(),
         endpoints: vec![AdvertisedEndpoint { local_name: SELF.to_owned(), facts }],
-    })
-    .await?;
-    serve(member, &settings, shutdown).await
+    };
+    match member::start_unless(&mut shutdown, member_settings).await? {
+        Some(member) => serve(member, &settings, shutdown).await,
+        None => Ok(()),
+    }
 }
 
 /// Serves a member's inbox.
 pub async fn serve(member: Member, settings: &Settings, mut shutdown: Shutdown) -> Result<(), RunError> {
-    let Member { bus, mut inbox, assigned } = member;
+    let Member { bus, mut inbox, assigned, dismissal } = member;
     let worker = Worker::start(bus.clone(), assigned, settings)?;
     loop {
         tokio::select! {
@@ -87,7 +89,7 @@ pub async fn serve(member: Member, settings: &Settings, mut shutdown: Shutdown) 
         }
     }
     bus.close();
-    Ok(())
+    Ok(dismissal.check()?)
 }
 
 async fn take(worker: &Arc<Worker>, message: &Authentic) {

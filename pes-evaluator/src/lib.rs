@@ -65,24 +65,25 @@ pub enum RunError {
 }
 
 /// Runs until it is asked to stop.
-pub async fn run(settings: Settings, shutdown: Shutdown) -> Result<(), RunError> {
+pub async fn run(settings: Settings, mut shutdown: Shutdown) -> Result<(), RunError> {
     let _data = service::data::DataDirectory::open(&settings.data)?;
-    let member = member::start(MemberSettings {
+    let member_settings = MemberSettings {
         component_type: ComponentType::PostureEvaluationService,
         name: settings.name,
         data: settings.data.clone(),
         join_token: settings.join_token,
         broker: settings.broker,
         endpoints: Vec::new(),
-    })
-    .await?;
-    serve(member, ContentStore::new(Some(settings.data.join("policies"))), shutdown).await;
-    Ok(())
+    };
+    match member::start_unless(&mut shutdown, member_settings).await? {
+        Some(member) => Ok(serve(member, ContentStore::new(Some(settings.data.join("policies"))), shutdown).await?),
+        None => Ok(()),
+    }
 }
 
 /// Serves a member's inbox.
-pub async fn serve(member: Member, content: ContentStore, mut shutdown: Shutdown) {
-    let Member { bus, mut inbox, .. } = member;
+pub async fn serve(member: Member, content: ContentStore, mut shutdown: Shutdown) -> Result<(), MemberError> {
+    let Member { bus, mut inbox, dismissal, .. } = member;
     let (queue, tasks) = mpsc::channel(TASKS_MAX);
     let evaluator =
         Arc::new(Evaluator { bus: bus.clone(), content, compiled: Mutex::new(None), open: Mutex::default() });
@@ -97,6 +98,7 @@ pub async fn serve(member: Member, content: ContentStore, mut shutdown: Shutdown
         }
     }
     bus.close();
+    dismissal.check()
 }
 
 struct Task {

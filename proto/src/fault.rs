@@ -43,8 +43,10 @@ fault_codes! {
     NotAuthorized = "not-authorized",
     /// The id was never minted here: register without one.
     UnknownComponent = "unknown-component",
-    /// The component was retired; joining again needs a new token.
+    /// The component was evicted; joining again needs a new token.
     Revoked = "revoked",
+    /// The component was banned: it does not join again.
+    Banned = "banned",
     /// An operator has to approve first.
     PendingApproval = "pending-approval",
     /// The identifier is in use with another content.

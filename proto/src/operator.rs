@@ -65,6 +65,20 @@ pub enum Ask {
         uses: u32,
         /// How long it holds.
         ttl_seconds: u64,
+        /// What to call those who come with it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        labels: Vec<String>,
+        /// Whether an operator has to approve each of them.
+        #[serde(default)]
+        needs_approval: bool,
+    },
+    /// Which join tokens are there.
+    TokenList,
+    /// Nobody joins with this token any more.
+    #[serde(rename_all = "kebab-case")]
+    TokenRevoke {
+        /// Its id.
+        id: String,
     },
     /// Schedule, cancel or list periodic collection at collectors.
     #[serde(rename_all = "kebab-case")]
@@ -107,9 +121,25 @@ pub enum Ask {
         #[serde(default)]
         is_followed: bool,
     },
-    /// Take a component off the roster: its certificate is refused from now on.
+    /// Let a component in that waits for approval.
     #[serde(rename_all = "kebab-case")]
-    Retire {
+    Approve {
+        /// Which.
+        component: ComponentId,
+    },
+    /// Put a component out: its certificate is refused from now on.
+    #[serde(rename_all = "kebab-case")]
+    Dismiss {
+        /// Which.
+        component: ComponentId,
+        /// Whether it may not join again.
+        is_ban: bool,
+        /// Why, for the component and for whoever looks at the roster.
+        reason: String,
+    },
+    /// Let a banned component join again with a new token.
+    #[serde(rename_all = "kebab-case")]
+    LiftBan {
         /// Which.
         component: ComponentId,
     },
@@ -185,6 +215,8 @@ pub enum OperatorEvent {
     Transactions(Vec<TransactionView>),
     /// Answer to `token-create`.
     Token(String),
+    /// Answer to `token-list`.
+    Tokens(Vec<TokenView>),
     /// Answer to `periodic` and `observation`: what each collector said.
     Collectors(Vec<CollectorAnswer>),
     /// Answer to `changes`: the observations that reports come from, before the changes.
@@ -294,8 +326,11 @@ pub enum ComponentState {
     Suspect,
     /// Did not answer the health check either.
     Unavailable,
-    /// Taken off by an operator.
-    Retired,
+    /// Put out by an operator; it may join again with a new token.
+    #[serde(alias = "retired")]
+    Evicted,
+    /// Put out by an operator for good.
+    Banned,
 }
 
 impl ComponentState {
@@ -307,13 +342,15 @@ impl ComponentState {
             Self::Active => "active",
             Self::Suspect => "suspect",
             Self::Unavailable => "unavailable",
-            Self::Retired => "retired",
+            Self::Evicted => "evicted",
+            Self::Banned => "banned",
         }
     }
 
     /// The state that this text spells.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Pending, Self::Registered, Self::Active, Self::Suspect, Self::Unavailable, Self::Retired]
+        use ComponentState::{Active, Banned, Evicted, Pending, Registered, Suspect, Unavailable};
+        [Pending, Registered, Active, Suspect, Unavailable, Evicted, Banned]
             .into_iter()
             .find(|state| state.as_str() == text)
     }
@@ -339,9 +376,56 @@ pub struct RosterEntry {
     pub software_version: Option<String>,
     /// How many of its capabilities are registered.
     pub capability_count: u64,
+    /// What its token said of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// When its certificate ends, unless it is renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_ends: Option<Timestamp>,
+    /// Why it was evicted or banned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dismissal: Option<String>,
     /// The endpoints that it speaks for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<EndpointEntry>,
+}
+
+/// A join token as operators see it; its secret was shown once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TokenView {
+    /// Its id.
+    pub id: String,
+    /// For this type of component.
+    pub component_type: ComponentType,
+    /// How many more components may join with it.
+    pub uses_left: u32,
+    /// When it was made.
+    #[serde(default)]
+    pub created: Timestamp,
+    /// Until when it holds.
+    pub expires: Timestamp,
+    /// What those who come with it are called.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// Whether an operator has to approve each of them.
+    #[serde(default)]
+    pub needs_approval: bool,
+    /// Whether an operator has revoked it.
+    #[serde(default)]
+    pub is_revoked: bool,
+}
+
+impl TokenView {
+    /// `open`, or why nobody joins with it any more.
+    pub fn state(&self, now: Timestamp) -> &'static str {
+        match self {
+            Self { is_revoked: true, .. } => "revoked",
+            Self { expires, .. } if *expires <= now => "expired",
+            Self { uses_left: 0, .. } => "used up",
+            _ => "open",
+        }
+    }
 }
 
 /// An endpoint that a collector speaks for.

@@ -97,6 +97,11 @@ impl Sealer {
         self.key.public_key().as_ref().try_into().expect("an Ed25519 public key has 32 bytes")
     }
 
+    /// Whether a message was sealed with this key and certificate.
+    pub fn has_sealed(&self, sealed: &Sealed<'_>) -> bool {
+        self.header == sealed.header
+    }
+
     /// Signs these bytes.
     pub fn seal(&self, envelope: &[u8]) -> Vec<u8> {
         let signature = self.key.sign(&signing_input(&self.header, envelope));

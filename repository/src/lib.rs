@@ -57,22 +57,23 @@ pub enum RunError {
 pub async fn run(settings: Settings, mut shutdown: Shutdown) -> Result<(), RunError> {
     let data = service::data::DataDirectory::open(&settings.data)?;
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&data.path().join("repository.db")).await?);
-    let member = member::start(MemberSettings {
+    let member_settings = MemberSettings {
         component_type: ComponentType::RepositoryInterface,
         name: settings.name,
         data: settings.data.clone(),
         join_token: settings.join_token,
         broker: settings.broker,
         endpoints: Vec::new(),
-    })
-    .await?;
-    serve(member, store, &mut shutdown).await;
-    Ok(())
+    };
+    match member::start_unless(&mut shutdown, member_settings).await? {
+        Some(member) => Ok(serve(member, store, &mut shutdown).await?),
+        None => Ok(()),
+    }
 }
 
 /// Serves a member's inbox from a store.
-pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdown) {
-    let Member { bus, mut inbox, .. } = member;
+pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdown) -> Result<(), MemberError> {
+    let Member { bus, mut inbox, dismissal, .. } = member;
     let repository = Arc::new(Repository { bus: bus.clone(), store });
     loop {
         tokio::select! {
@@ -90,6 +91,7 @@ pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdow
         }
     }
     bus.close();
+    dismissal.check()
 }
 
 /// Changes of one message that are told at once.

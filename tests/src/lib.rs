@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use orchestrator::Handle;
+use orchestrator::{Handle, TokenScope};
 use oval::resolve::Resolver;
 use pcs_agent::host::Host;
 use pcs_agent::probe::Probes;
@@ -84,11 +84,17 @@ impl Installation {
 
     /// The same, in a directory that may have been used before.
     pub async fn orchestrator_in(data: TempDir, listen: &str) -> Self {
+        Self::with_certificates_of(orchestrator::CERTIFICATE_SECONDS, data, listen).await
+    }
+
+    /// The same, with certificates that hold so many seconds.
+    pub async fn with_certificates_of(certificate_seconds: i64, data: TempDir, listen: &str) -> Self {
         let (stopper, stop) = shutdown::channel();
         let settings = orchestrator::Settings {
             data: data.path().join("orchestrator"),
             listen: listen.to_owned(),
             advertise: None,
+            certificate_seconds,
         };
         let (ready, is_ready) = oneshot::channel();
         let run = tokio::spawn(orchestrator::run(settings, stop, Some(ready)));
@@ -108,7 +114,7 @@ impl Installation {
 
     /// A join token.
     pub async fn token(&self, component_type: ComponentType) -> String {
-        self.handle.create_token(component_type, 1, 600).await.expect("a token")
+        self.handle.create_token(TokenScope::one(component_type, 600)).await.expect("a token")
     }
 
     /// Adds the repository.
@@ -163,22 +169,25 @@ impl Installation {
         stopper
     }
 
-    /// A component of the test's own: it joins and shakes hands, and the test plays its part.
-    pub async fn scripted(&self, component_type: ComponentType, name: &str) -> Member {
+    /// What a component of the test's own needs to join; its endpoint has the name as its machine-id.
+    pub fn settings(&self, component_type: ComponentType, name: &str, join_token: Option<String>) -> MemberSettings {
         let is_collector = component_type == ComponentType::PostureCollectionService;
-        let facts = EndpointFacts { host_name: name.to_owned(), ..EndpointFacts::default() };
-        let settings = MemberSettings {
+        let machine_id = Some(name.to_owned());
+        let facts = EndpointFacts { host_name: name.to_owned(), machine_id, ..EndpointFacts::default() };
+        let endpoint = AdvertisedEndpoint { local_name: pcs_agent::SELF.to_owned(), facts };
+        MemberSettings {
             component_type,
             name: name.to_owned(),
             data: self.data.path().join(name),
-            join_token: Some(self.token(component_type).await),
+            join_token,
             broker: None,
-            endpoints: if is_collector {
-                vec![AdvertisedEndpoint { local_name: pcs_agent::SELF.to_owned(), facts }]
-            } else {
-                Vec::new()
-            },
-        };
+            endpoints: is_collector.then_some(endpoint).into_iter().collect(),
+        }
+    }
+
+    /// A component of the test's own: it joins and shakes hands, and the test plays its part.
+    pub async fn scripted(&self, component_type: ComponentType, name: &str) -> Member {
+        let settings = self.settings(component_type, name, Some(self.token(component_type).await));
         let member = member::start(settings).await.expect("a scripted component joins");
         let mut assigned = member.assigned.clone();
         tokio::time::timeout(PATIENCE, assigned.wait_for(|assigned| assigned.is_active))

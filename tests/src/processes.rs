@@ -132,7 +132,8 @@ impl Processes {
         let directory = data.path().join("orchestrator");
         let token = async |component_type| {
             eventually("the orchestrator makes a token", async || {
-                let ask_token = Ask::TokenCreate { component_type, uses: 1, ttl_seconds: 600 };
+                let (labels, needs_approval) = (Vec::new(), false);
+                let ask_token = Ask::TokenCreate { component_type, uses: 1, ttl_seconds: 600, labels, needs_approval };
                 match ask(&directory, ask_token, &[]).await.ok()?.into_iter().next()? {
                     OperatorEvent::Token(token) => Some(token),
                     _ => None,

@@ -39,7 +39,7 @@ fn settings(ca: &Ca, own: ComponentId, component_type: ComponentType) -> BusSett
     let directory = tempfile::tempdir().unwrap();
     let key = identity::key(directory.path()).unwrap();
     let request = identity::signing_request(&key).unwrap();
-    let pem = ca.issue(&request, own, component_type, Timestamp::now()).unwrap();
+    let (pem, _) = ca.issue(&request, own, component_type, Timestamp::now()).unwrap();
     let der = identity::certificate_der(&pem).unwrap();
     BusSettings {
         own,
@@ -62,7 +62,7 @@ impl Script {
     /// A real collector of an empty root, and an orchestrator that the test plays.
     async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let ca = Ca::open(&directory.path().join("ca"), Timestamp::now()).unwrap();
+        let ca = Ca::open(&directory.path().join("ca"), 3_600, Timestamp::now()).unwrap();
         let broker = MemoryBroker::default();
         let connect = |component_type| {
             let own = ComponentId(Uuid::new_v4());

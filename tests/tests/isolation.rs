@@ -24,7 +24,7 @@ async fn enrolled(installation: &Installation, component_type: ComponentType, na
 }
 
 fn options(identity: &Identity, client: &str) -> MqttOptions {
-    let tls = identity.mqtt_settings().unwrap().tls;
+    let tls = identity.tls().unwrap();
     let mut options = MqttOptions::new(client, &identity.host, identity.port);
     options
         .set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)))

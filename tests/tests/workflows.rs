@@ -8,14 +8,13 @@ use bus::Context;
 use proto::capability::{Capability, CapabilityUrn, ComponentType};
 use proto::content::ContentRef;
 use proto::fault::FaultCode;
-use proto::id::{ComponentId, RequestId, TransactionId};
+use proto::id::{RequestId, TransactionId};
 use proto::message::{
-    CapabilityAdvertisement, CapabilityAdvertisementResponse, CollectionRequest, ComponentRegistrationRequest,
-    ComponentRegistrationResponse, Message as _, Phase, RegistrationStatus, StatusNotification, ToCollector,
+    CapabilityAdvertisement, CapabilityAdvertisementResponse, CollectionRequest, Message as _, Phase,
+    RegistrationStatus, StatusNotification, ToCollector,
 };
 use proto::operator::{Ask, OperatorEvent, TransactionView};
 use proto::topic::Topic;
-use service::identity;
 use system_tests::{Installation, PATIENCE, assess, baseline, eventually, verdicts};
 use uuid::Uuid;
 
@@ -70,51 +69,6 @@ async fn directed_and_broadcast_collection_store_the_same() {
         assert_eq!(ended(&events).state, "completed", "broadcast: {is_broadcast}");
         assert_eq!(verdicts(&events).len(), 62);
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_component_keeps_its_id_over_a_restart_and_nobody_else_gets_it() {
-    let installation = Installation::orchestrator().await;
-    let first = installation.scripted(ComponentType::PostureCollectionService, "first").await;
-    let other = installation.scripted(ComponentType::PostureCollectionService, "other").await;
-    let key = rcgen_request();
-    let request = |id: Option<ComponentId>| ComponentRegistrationRequest {
-        component_unique_identifier: id,
-        component_type: ComponentType::PostureCollectionService,
-        component_name: "first".to_owned(),
-        component_description: None,
-        certificate_signing_request: key.clone(),
-        join_proof: None,
-    };
-    let own = first.bus.own();
-    let back: ComponentRegistrationResponse =
-        first.bus.request(&Topic::Registration, &request(Some(own)), Context::alone(), PATIENCE).await.unwrap();
-    assert_eq!(back.component_unique_identifier, own);
-    let stolen: Result<ComponentRegistrationResponse, _> =
-        other.bus.request(&Topic::Registration, &request(Some(own)), Context::alone(), PATIENCE).await;
-    assert!(matches!(stolen, Err(bus::RequestError::Fault(fault)) if fault.code == FaultCode::NotAuthorized));
-}
-
-fn rcgen_request() -> String {
-    let directory = tempfile::tempdir().unwrap();
-    identity::signing_request(&identity::key(directory.path()).unwrap()).unwrap()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_token_does_not_let_anybody_in() {
-    let installation = Installation::orchestrator().await;
-    let token = installation.token(ComponentType::PostureEvaluationService).await;
-    // A token for an evaluator does not make a collector.
-    let settings = service::member::MemberSettings {
-        component_type: ComponentType::PostureCollectionService,
-        name: "stranger".to_owned(),
-        data: installation.data.path().join("stranger"),
-        join_token: Some(token),
-        broker: None,
-        endpoints: Vec::new(),
-    };
-    let error = service::member::start(settings).await.unwrap_err().to_string();
-    assert!(error.contains("not-authorized"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -184,19 +138,6 @@ async fn a_broadcast_with_a_silent_collector_ends_partial_at_the_deadline() {
         .map(|responder| (responder.component == silent.bus.own(), responder.state.as_str()))
         .collect();
     assert!(states.contains(&(true, "no-answer")) && states.contains(&(false, "completed")), "{states:?}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_retired_component_is_cut_off_and_stays_out() {
-    let installation = Installation::orchestrator().await;
-    let member = installation.scripted(ComponentType::PostureCollectionService, "collector").await;
-    installation.ask(Ask::Retire { component: member.bus.own() }).await;
-    let up = Topic::AdminUp(member.bus.own(), CapabilityAdvertisement::KIND.to_owned());
-    let advertisement =
-        CapabilityAdvertisement { capabilities: vec![], endpoints: vec![], software_version: "test".to_owned() };
-    let answer: Result<CapabilityAdvertisementResponse, _> =
-        member.bus.request(&up, &advertisement, Context::alone(), Duration::from_secs(3)).await;
-    assert!(matches!(answer, Err(bus::RequestError::Timeout(_))), "{answer:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

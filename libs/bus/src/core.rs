@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -73,6 +73,8 @@ pub enum Event {
     Connected,
     /// The connection is lost; the bus tries again by itself.
     Disconnected(String),
+    /// The broker does not let this component in: its certificate has run out, or it is no member any more.
+    Refused(String),
     /// A message.
     Message(Box<Authentic>),
 }
@@ -109,6 +111,12 @@ pub enum RequestError {
     Fault(Fault),
 }
 
+fn reseal(outbox: &mut Outbox, sealer: &Sealer) {
+    if let Err(error) = outbox.reseal(sealer) {
+        tracing::error!(%error, "messages that wait could not be sealed again; they go out with the certificate that they have");
+    }
+}
+
 struct State {
     outbox: Outbox,
     waiting: BTreeMap<MessageId, oneshot::Sender<Authentic>>,
@@ -121,7 +129,7 @@ struct State {
 
 struct Inner {
     own: ComponentId,
-    sealer: Sealer,
+    sealer: RwLock<Arc<Sealer>>,
     trust: Trust,
     payload_bytes_max: usize,
     transport: Box<dyn Transport>,
@@ -148,8 +156,10 @@ impl Bus {
         transport: Box<dyn Transport>,
         incoming: IncomingReceiver,
     ) -> (Self, mpsc::Receiver<Event>) {
+        let mut outbox = settings.outbox;
+        reseal(&mut outbox, &settings.sealer);
         let state = State {
-            outbox: settings.outbox,
+            outbox,
             waiting: BTreeMap::new(),
             seen: BTreeMap::new(),
             seen_order: VecDeque::new(),
@@ -158,7 +168,7 @@ impl Bus {
         };
         let inner = Inner {
             own: settings.own,
-            sealer: settings.sealer,
+            sealer: RwLock::new(Arc::new(settings.sealer)),
             trust: settings.trust,
             payload_bytes_max: settings.payload_bytes_max,
             transport,
@@ -205,6 +215,13 @@ impl Bus {
         self.inner.transport.subscribe(filters);
     }
 
+    /// Goes on with a new certificate. What waits in the outbox is sealed again, so that it does not expire with the
+    /// old one; its envelope, and with it its id, stays.
+    pub fn renew(&self, sealer: Sealer) {
+        reseal(&mut self.state().outbox, &sealer);
+        *self.inner.sealer.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(sealer);
+    }
+
     /// Ends the connection.
     pub fn close(&self) {
         self.inner.transport.close();
@@ -225,7 +242,8 @@ impl Bus {
             seq: self.inner.sequence.fetch_add(1, Ordering::Relaxed),
             body: serde_json::value::to_raw_value(body).expect("a message always serialises"),
         };
-        let sealed = self.inner.sealer.seal(&envelope.to_bytes());
+        let sealer = Arc::clone(&self.inner.sealer.read().unwrap_or_else(PoisonError::into_inner));
+        let sealed = sealer.seal(&envelope.to_bytes());
         if sealed.len() > self.inner.payload_bytes_max {
             let limit = self.inner.payload_bytes_max;
             return Err(SendError::TooLarge { kind: M::KIND, bytes: sealed.len(), limit });
@@ -308,6 +326,7 @@ impl Bus {
                         Some(Event::Connected)
                     }
                     Some(Incoming::Disconnected(reason)) => Some(Event::Disconnected(reason)),
+                    Some(Incoming::Refused(reason)) => Some(Event::Refused(reason)),
                     Some(Incoming::Message { topic, payload }) => self.take(&topic, &payload),
                 },
                 _ = resend.tick() => {

@@ -39,6 +39,8 @@ pub enum Incoming {
     Connected,
     /// The connection is lost, with the reason; it will be tried again.
     Disconnected(String),
+    /// The broker does not let this component in, with the reason; it will be tried again.
+    Refused(String),
     /// A message.
     Message {
         /// Its topic.

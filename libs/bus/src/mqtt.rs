@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use proto::id::ComponentId;
 use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::ConnectReturnCode;
 use rumqttc::v5::mqttbytes::v5::{Filter, Packet};
-use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
 use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport as RumqttcTransport};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{Incoming, IncomingReceiver, Transport, limits};
 
@@ -23,8 +24,8 @@ pub struct MqttSettings {
     pub port: u16,
     /// The client id: the component's id.
     pub client: ComponentId,
-    /// Keys and trust.
-    pub tls: Arc<rustls::ClientConfig>,
+    /// Keys and trust; a connection takes those that are there when it begins.
+    pub tls: watch::Receiver<Arc<rustls::ClientConfig>>,
     /// The largest packet that is taken.
     pub packet_bytes_max: u32,
 }
@@ -75,7 +76,7 @@ fn client(settings: &MqttSettings) -> (AsyncClient, EventLoop) {
         // The default table for packets in flight takes 15 MB.
         .set_outgoing_inflight_upper_limit(64)
         .set_connection_timeout(10)
-        .set_transport(RumqttcTransport::tls_with_config(TlsConfiguration::Rustls(Arc::clone(&settings.tls))));
+        .set_transport(RumqttcTransport::tls_with_config(TlsConfiguration::Rustls(Arc::clone(&settings.tls.borrow()))));
     let mut network = NetworkOptions::new();
     network.set_tcp_nodelay(true);
     options.set_network_options(network);
@@ -92,8 +93,12 @@ async fn run(
     let mut attempt = 0_u32;
     loop {
         let outcome = session(&settings, &shared, &mut outgoing, &deliver, &mut attempt).await;
-        let Err(reason) = outcome else { return };
-        if deliver.send(Incoming::Disconnected(reason)).await.is_err() {
+        let Err(end) = outcome else { return };
+        let told = match end {
+            End::Lost(reason) => Incoming::Disconnected(reason),
+            End::Refused(reason) => Incoming::Refused(reason),
+        };
+        if deliver.send(told).await.is_err() {
             return;
         }
         let delay = backoff(attempt, rand_fraction());
@@ -114,11 +119,43 @@ fn backoff(attempt: u32, fraction: f64) -> Duration {
     full.mul_f64(0.5 + fraction / 2.0)
 }
 
-fn rand_fraction() -> f64 {
+/// By chance, from 0 to 1.
+pub fn rand_fraction() -> f64 {
     let (high, _) = uuid::Uuid::new_v4().as_u64_pair();
     #[expect(clippy::cast_precision_loss, reason = "a fraction for jitter needs no precision")]
     let fraction = (high >> 12) as f64 / (1_u64 << 52) as f64;
     fraction
+}
+
+/// Why a session ended.
+#[derive(Debug)]
+enum End {
+    /// Whatever it was, the next may go on longer.
+    Lost(String),
+    /// The broker does not want this component.
+    Refused(String),
+}
+
+impl Default for End {
+    fn default() -> Self {
+        Self::Lost("the connection ended".to_owned())
+    }
+}
+
+impl From<ConnectionError> for End {
+    fn from(error: ConnectionError) -> Self {
+        let reason = error.to_string();
+        // In TLS 1.3 a client learns only after its own handshake that its certificate was refused.
+        let is_alert = matches!(&error, ConnectionError::Io(error) if error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+            .is_some_and(|error| matches!(error, rustls::Error::AlertReceived(_))));
+        let is_refused = matches!(
+            error,
+            ConnectionError::ConnectionRefused(ConnectReturnCode::Banned | ConnectReturnCode::NotAuthorized)
+        );
+        if is_alert || is_refused { Self::Refused(reason) } else { Self::Lost(reason) }
+    }
 }
 
 /// One session: `Ok` when it was closed on purpose, otherwise why it ended.
@@ -128,15 +165,15 @@ async fn session(
     outgoing: &mut mpsc::Receiver<(String, Vec<u8>)>,
     deliver: &mpsc::Sender<Incoming>,
     attempt: &mut u32,
-) -> Result<(), String> {
+) -> Result<(), End> {
     let (client, event_loop) = client(settings);
-    let (ended, mut end) = mpsc::channel::<String>(1);
+    let (ended, mut end) = mpsc::channel::<End>(1);
     let (connected, mut connection) = mpsc::channel::<()>(1);
     // The loop has a task of its own: it must always be polled, and must never wait for its own queue.
     let poll = tokio::spawn(poll(event_loop, deliver.clone(), connected, ended));
     let result = async {
         tokio::select! {
-            reason = end.recv() => return Err(reason.unwrap_or_else(|| "the connection ended".to_owned())),
+            reason = end.recv() => return Err(reason.unwrap_or_default()),
             begun = connection.recv() => if begun.is_none() { return Err(end.recv().await.unwrap_or_default()) },
             () = shared.close.notified() => return Ok(()),
         }
@@ -148,14 +185,14 @@ async fn session(
         }
         loop {
             tokio::select! {
-                reason = end.recv() => return Err(reason.unwrap_or_else(|| "the connection ended".to_owned())),
+                reason = end.recv() => return Err(reason.unwrap_or_default()),
                 () = shared.subscribe.notified() => resubscribe(&client, shared).await,
                 message = outgoing.recv() => match message {
                     None => return Ok(()),
                     Some((topic, payload)) => {
                         let sent = client.publish(topic, QoS::AtLeastOnce, false, payload);
                         tokio::select! {
-                            result = sent => if result.is_err() { return Err("the connection ended".to_owned()) },
+                            result = sent => if result.is_err() { return Err(End::default()) },
                             reason = end.recv() => return Err(reason.unwrap_or_default()),
                         }
                     }
@@ -190,7 +227,7 @@ async fn poll(
     mut event_loop: EventLoop,
     deliver: mpsc::Sender<Incoming>,
     connected: mpsc::Sender<()>,
-    ended: mpsc::Sender<String>,
+    ended: mpsc::Sender<End>,
 ) {
     let mut in_flight = 0_u64;
     let mut progress = Instant::now();
@@ -203,7 +240,7 @@ async fn poll(
                 let topic = String::from_utf8_lossy(&publish.topic).into_owned();
                 let payload = publish.payload.to_vec();
                 if deliver.send(Incoming::Message { topic, payload }).await.is_err() {
-                    break "the component ended".to_owned();
+                    break End::Lost("the component ended".to_owned());
                 }
             }
             Ok(Event::Incoming(Packet::PubAck(ack))) => {
@@ -228,13 +265,13 @@ async fn poll(
                 }
                 in_flight += 1;
             }
-            Ok(Event::Outgoing(Outgoing::Disconnect)) => break "closed".to_owned(),
+            Ok(Event::Outgoing(Outgoing::Disconnect)) => break End::Lost("closed".to_owned()),
             Ok(_) => {}
-            Err(error) => break error.to_string(),
+            Err(error) => break End::from(error),
         }
         // A lost session can leave the client pinging and never publishing again.
         if in_flight > 0 && progress.elapsed() > Duration::from_secs(limits::STUCK_SECONDS_MAX) {
-            break "no progress: the connection is given up".to_owned();
+            break End::Lost("no progress: the connection is given up".to_owned());
         }
     };
     let _ = ended.send(reason).await;

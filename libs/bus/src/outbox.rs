@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use proto::id::MessageId;
+use proto::seal::{Sealed, Sealer};
 
 use crate::limits;
 
@@ -86,21 +87,41 @@ impl Outbox {
         if self.entries.len() >= limits::OUTBOX_MESSAGES_MAX {
             return Err(OutboxError::Full);
         }
-        if let Some(directory) = &self.directory {
-            let failed = |source| OutboxError::Io { directory: directory.clone(), source };
-            let temporary = directory.join(format!("{id}.tmp"));
-            let write = || -> io::Result<()> {
-                let mut file = File::create(&temporary)?;
-                file.write_all(topic.as_bytes())?;
-                file.write_all(b"\n")?;
-                file.write_all(payload)?;
-                file.sync_all()?;
-                fs::rename(&temporary, directory.join(format!("{id}.msg")))?;
-                File::open(directory)?.sync_all()
-            };
-            write().map_err(failed)?;
-        }
+        self.write(id, topic, payload)?;
         self.entries.insert(id, Entry { topic: topic.to_owned(), payload: payload.to_vec(), sent: None });
+        Ok(())
+    }
+
+    fn write(&self, id: MessageId, topic: &str, payload: &[u8]) -> Result<(), OutboxError> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        let temporary = directory.join(format!("{id}.tmp"));
+        let write = || -> io::Result<()> {
+            let mut file = File::create(&temporary)?;
+            file.write_all(topic.as_bytes())?;
+            file.write_all(b"\n")?;
+            file.write_all(payload)?;
+            file.sync_all()?;
+            fs::rename(&temporary, directory.join(format!("{id}.msg")))?;
+            File::open(directory)?.sync_all()
+        };
+        write().map_err(|source| OutboxError::Io { directory: directory.clone(), source })
+    }
+
+    /// Seals anew what was sealed with an earlier certificate. What is no sealed message stays as it is.
+    pub fn reseal(&mut self, sealer: &Sealer) -> Result<(), OutboxError> {
+        let old: Vec<(MessageId, Vec<u8>)> = self
+            .entries
+            .iter()
+            .filter_map(|(id, entry)| {
+                let sealed = Sealed::split(&entry.payload).ok()?;
+                (!sealer.has_sealed(&sealed)).then(|| (*id, sealer.seal(sealed.envelope)))
+            })
+            .collect();
+        for (id, payload) in old {
+            let topic = self.entries[&id].topic.clone();
+            self.write(id, &topic, &payload)?;
+            self.entries.insert(id, Entry { topic, payload, sent: None });
+        }
         Ok(())
     }
 
@@ -197,6 +218,27 @@ mod tests {
         assert_eq!(outbox.due(now + Duration::from_secs(limits::RESEND_SECONDS), 10).len(), 1);
         outbox.session_began();
         assert_eq!(outbox.due(now, 10).len(), 1);
+    }
+
+    #[test]
+    fn what_waits_is_sealed_again_and_stays_what_it_is() {
+        let sealer = |certificate: &[u8]| {
+            let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+            Sealer::with_certificate(key.serialized_der(), &[certificate]).unwrap()
+        };
+        let (old, new) = (sealer(b"old"), sealer(b"new"));
+        let directory = tempfile::tempdir().unwrap();
+        let mut outbox = Outbox::open(directory.path()).unwrap();
+        outbox.keep(id(1), "/a", &old.seal(b"what it says\nin full")).unwrap();
+        outbox.keep(id(2), "/b", b"no sealed message").unwrap();
+        outbox.reseal(&new).unwrap();
+        drop(outbox);
+        let due = Outbox::open(directory.path()).unwrap().due(Instant::now(), 10);
+        let sealed = Sealed::split(&due[0].1).unwrap();
+        assert!(new.has_sealed(&sealed));
+        sealed.verify(&new.public_key()).unwrap();
+        assert_eq!(sealed.envelope, b"what it says\nin full");
+        assert_eq!(due[1].1, b"no sealed message");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! the nearest known one; flags and `MUSTER_…` variables go before the file.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use serde::Deserialize;
 
@@ -29,6 +30,40 @@ pub struct OrchestratorConfig {
     pub listen: Option<String>,
     /// Address and port that components are told to connect to, where it is not `listen`.
     pub advertise: Option<String>,
+    /// How long a component's certificate holds.
+    pub certificate_lifetime: Option<Seconds>,
+}
+
+/// A duration with its unit, such as `30m`, `1h` or `7d`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Seconds(pub u64);
+
+impl FromStr for Seconds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (number, unit) = text.split_at(text.len() - text.chars().last().map_or(0, char::len_utf8));
+        let factor = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3_600,
+            "d" => 86_400,
+            _ => return Err("use a number with s, m, h or d, such as 30m".to_owned()),
+        };
+        let number: u64 = number.parse().map_err(|_| "use a number with s, m, h or d, such as 30m".to_owned())?;
+        // More than a thousand years is a slip.
+        let seconds = number.checked_mul(factor).filter(|seconds| (1..=31_536_000_000).contains(seconds));
+        seconds.map(Self).ok_or_else(|| "too long, or nothing".to_owned())
+    }
+}
+
+impl TryFrom<String> for Seconds {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
 }
 
 /// `[repository]` and `[pes-evaluator]`
@@ -73,12 +108,12 @@ const KEYS: &[&str] = &[
     "data",
     "listen",
     "advertise",
+    "certificate-lifetime",
     "join-token",
     "join-token-file",
     "name",
     "broker",
     "root",
-    "broker",
 ];
 
 /// Why a configuration cannot be used.
@@ -183,6 +218,17 @@ mod tests {
         let config = parse("[orchestrator]\nlisten = '127.0.0.1:1'\n[pcs-agent]\nroot = '/mnt'\n").unwrap();
         assert_eq!(config.orchestrator.listen.as_deref(), Some("127.0.0.1:1"));
         assert_eq!(config.pcs_agent.root, Some(PathBuf::from("/mnt")));
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!("30m".parse(), Ok(Seconds(1_800)));
+        assert_eq!("7d".parse(), Ok(Seconds(604_800)));
+        for wrong in ["", "m", "30", "1w", "0s", "é", "99999999999d"] {
+            assert!(wrong.parse::<Seconds>().is_err(), "{wrong}");
+        }
+        let error = parse("[orchestrator]\ncertificate-lifetime = '30'\n").unwrap_err().to_string();
+        assert!(error.contains("line 2") && error.contains("s, m, h or d"), "{error}");
     }
 
     #[test]

@@ -4,17 +4,24 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bus::certificate::Certificate;
 use bus::{BusSettings, Trust, mqtt, outbox::Outbox, tls};
+use proto::capability::ComponentType;
 use proto::id::ComponentId;
 use proto::seal::Sealer;
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
+use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::data;
+
+/// Says that all is there.
+pub(crate) const MEMBERSHIP_FILE: &str = "membership.json";
 
 /// Why an identity cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +52,8 @@ pub struct Identity {
     pub component: ComponentId,
     /// Its certificate, DER.
     pub certificate_der: Vec<u8>,
+    /// What the certificate says.
+    pub certificate: Certificate,
     /// The CA, DER.
     pub ca_der: Vec<u8>,
     /// Its key, PKCS #8.
@@ -98,8 +107,8 @@ impl Identity {
     pub fn load(directory: &Path) -> Result<Option<Self>, IdentityError> {
         let failed = |source| IdentityError::Io { path: directory.to_owned(), source };
         let damaged = |what: &str| IdentityError::Damaged { path: directory.to_owned(), what: what.to_owned() };
-        let membership = match fs::read(directory.join("membership.json")) {
-            Ok(bytes) => serde_json::from_slice::<Membership>(&bytes).map_err(|_| damaged("membership.json"))?,
+        let membership = match fs::read(directory.join(MEMBERSHIP_FILE)) {
+            Ok(bytes) => serde_json::from_slice::<Membership>(&bytes).map_err(|_| damaged(MEMBERSHIP_FILE))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(failed(source)),
         };
@@ -116,6 +125,7 @@ impl Identity {
         Ok(Some(Self {
             component: certificate.component,
             certificate_der,
+            certificate,
             ca_der: pem("ca.pem")?,
             key_pkcs8: key.serialized_der().to_vec(),
             host: membership.host,
@@ -138,35 +148,50 @@ impl Identity {
         data::write_private(&directory.join("ca.pem"), ca_pem.as_bytes()).map_err(failed)?;
         let membership = Membership { host: host.to_owned(), port, heartbeat_interval_seconds };
         let json = serde_json::to_vec_pretty(&membership).expect("a membership always serialises");
-        data::write_private(&directory.join("membership.json"), &json).map_err(failed)
+        data::write_private(&directory.join(MEMBERSHIP_FILE), &json).map_err(failed)
     }
 
-    /// What the bus needs to speak as this component. `with_ca` sends the CA along with messages, for
-    /// receivers that know only its fingerprint.
-    pub fn bus_settings(&self, outbox: Outbox, with_ca: bool) -> Result<BusSettings, IdentityError> {
-        let chain: &[&[u8]] = if with_ca { &[&self.certificate_der, &self.ca_der] } else { &[&self.certificate_der] };
-        let sealer =
-            Sealer::with_certificate(&self.key_pkcs8, chain).map_err(|error| self.unusable(error.to_string()))?;
+    /// Keeps a newer certificate for the same key.
+    pub fn renew(directory: &Path, certificate_pem: &str) -> Result<(), IdentityError> {
+        data::write_private(&directory.join("certificate.pem"), certificate_pem.as_bytes())
+            .map_err(|source| IdentityError::Io { path: directory.to_owned(), source })
+    }
+
+    /// What seals this component's messages. An orchestrator sends the CA along, for receivers that know only its
+    /// fingerprint.
+    pub fn sealer(&self) -> Result<Sealer, IdentityError> {
+        let is_with_ca = self.certificate.component_type == ComponentType::Orchestrator;
+        let chain: &[&[u8]] =
+            if is_with_ca { &[&self.certificate_der, &self.ca_der] } else { &[&self.certificate_der] };
+        Sealer::with_certificate(&self.key_pkcs8, chain).map_err(|error| self.unusable(error.to_string()))
+    }
+
+    /// What the bus needs to speak as this component.
+    pub fn bus_settings(&self, outbox: Outbox) -> Result<BusSettings, IdentityError> {
         Ok(BusSettings {
             own: self.component,
-            sealer,
+            sealer: self.sealer()?,
             trust: Trust::new(self.ca_der.clone()),
             outbox,
             payload_bytes_max: proto::limits::PAYLOAD_BYTES_MAX,
         })
     }
 
+    /// What a connection needs to show who this component is.
+    pub fn tls(&self) -> Result<Arc<ClientConfig>, IdentityError> {
+        tls::member(&self.ca_der, self.certificate_der.clone(), self.key_pkcs8.clone())
+            .map_err(|error| self.unusable(error.to_string()))
+    }
+
     /// What the transport needs to connect as this component.
-    pub fn mqtt_settings(&self) -> Result<mqtt::MqttSettings, IdentityError> {
-        let tls = tls::member(&self.ca_der, self.certificate_der.clone(), self.key_pkcs8.clone())
-            .map_err(|error| self.unusable(error.to_string()))?;
-        Ok(mqtt::MqttSettings {
+    pub fn mqtt_settings(&self, tls: watch::Receiver<Arc<ClientConfig>>) -> mqtt::MqttSettings {
+        mqtt::MqttSettings {
             host: self.host.clone(),
             port: self.port,
             client: self.component,
             tls,
             packet_bytes_max: u32::try_from(proto::limits::SERVICE_PAYLOAD_BYTES_MAX + 64 * 1024).unwrap_or(u32::MAX),
-        })
+        }
     }
 
     fn unusable(&self, what: String) -> IdentityError {

@@ -5,24 +5,26 @@
 //! message that is not about membership.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bus::{Authentic, Bus, BusSettings, Context, Event, RequestError, Trust, mqtt, outbox::Outbox, tls};
+use bus::{Authentic, Bus, BusSettings, Context, Event, mqtt, outbox::Outbox};
+use jiff::Timestamp;
 use proto::capability::{Capability, ComponentType};
-use proto::fault::Fault;
+use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, EndpointId};
 use proto::message::{
-    AdvertisedEndpoint, CapabilityAdvertisement, CapabilityAdvertisementResponse, ComponentRegistrationRequest,
-    ComponentRegistrationResponse, HealthCheckAction, HealthCheckResponse, HeartbeatAction, HeartbeatRequest, Message,
-    RegistrationStatus, Success, ToMember,
+    AdvertisedEndpoint, CapabilityAdvertisement, CapabilityAdvertisementResponse, HealthCheckAction,
+    HealthCheckResponse, HeartbeatAction, HeartbeatRequest, Message, RegistrationStatus, Success, ToMember,
 };
-use proto::seal::Sealer;
 use proto::topic::{self, Topic};
-use tokio::sync::{mpsc, watch};
-use uuid::Uuid;
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::identity::{self, Identity, IdentityError};
-use crate::token::{JoinToken, host_and_port};
+use crate::renewal::Renewal;
+use crate::shutdown::Shutdown;
+use crate::token::host_and_port;
+use crate::{data, joining};
 
 /// What a component is, for joining and the handshake.
 #[derive(Debug, Clone)]
@@ -72,6 +74,9 @@ pub enum MemberError {
         /// Why.
         fault: Fault,
     },
+    /// It was a member once.
+    #[error("{0}")]
+    Dismissed(Fault),
     /// Nobody answers.
     #[error("no orchestrator answers at {address}: {reason}")]
     Unreachable {
@@ -102,28 +107,106 @@ pub struct Member {
     pub inbox: mpsc::Receiver<Authentic>,
     /// What the handshake gave, as it changes.
     pub assigned: watch::Receiver<Assigned>,
+    /// Whether it still is a member; the inbox ends when it is not.
+    pub dismissal: Dismissal,
 }
 
-/// How long a join may take before it is given up.
-const JOIN_TRIES: u32 = 20;
+/// Whether the orchestrator has taken a component off its roster, and why.
+#[derive(Debug, Clone)]
+pub struct Dismissal(watch::Receiver<Option<Fault>>);
+
+impl Dismissal {
+    /// An error once the component is no member any more.
+    pub fn check(&self) -> Result<(), MemberError> {
+        self.0.borrow().clone().map_or(Ok(()), |fault| Err(MemberError::Dismissed(fault)))
+    }
+}
+
+/// What is kept of a dismissal, so that the next start does not have to ask.
+const DISMISSAL_FILE: &str = "dismissal.json";
+
+/// Whether the component with this data directory has to join before it can be a member.
+pub fn needs_token(data: &Path) -> bool {
+    let identity = data.join("identity");
+    !identity.join(identity::MEMBERSHIP_FILE).exists() || identity.join(DISMISSAL_FILE).exists()
+}
+
+/// Like [`start`], unless the process is asked to stop first: joining may wait for an operator.
+pub async fn start_unless(shutdown: &mut Shutdown, settings: MemberSettings) -> Result<Option<Member>, MemberError> {
+    tokio::select! {
+        () = shutdown.requested() => Ok(None),
+        member = start(settings) => member.map(Some),
+    }
+}
 
 /// Joins if need be, connects, and stays a member until the process ends.
 pub async fn start(settings: MemberSettings) -> Result<Member, MemberError> {
     let directory = settings.data.join("identity");
+    if let Some(fault) = dismissed(&directory)? {
+        // Evicted: with a token it may join again, as somebody new. Banned: it may not.
+        if fault.code == FaultCode::Banned || settings.join_token.is_none() {
+            return Err(MemberError::Dismissed(fault));
+        }
+        put_aside(&settings.data)?;
+    }
     let mut identity = if let Some(identity) = Identity::load(&directory)? {
         identity
     } else {
         let token = settings.join_token.as_deref().ok_or(MemberError::NoToken(settings.component_type))?;
-        join(&settings, &directory, &token.parse()?).await?;
+        joining::join(&settings, &directory, &token.parse()?).await?;
         Identity::load(&directory)?.ok_or(MemberError::NoToken(settings.component_type))?
     };
     if let Some(broker) = &settings.broker {
         (identity.host, identity.port) = host_and_port(broker).ok_or_else(|| MemberError::Address(broker.clone()))?;
     }
     let outbox = Outbox::open(&settings.data.join("outbox"))?;
-    let bus_settings = identity.bus_settings(outbox, false)?;
-    let (transport, incoming) = mqtt::connect(identity.mqtt_settings()?);
-    Ok(run(bus_settings, transport, incoming, settings, identity.heartbeat_interval_seconds))
+    let bus_settings = identity.bus_settings(outbox)?;
+    let (tls, tls_now) = watch::channel(identity.tls()?);
+    let (transport, incoming) = mqtt::connect(identity.mqtt_settings(tls_now));
+    let (refused, name) = (Arc::new(Notify::new()), settings.name.clone());
+    let interval = identity.heartbeat_interval_seconds;
+    let (dismiss, dismissal) = watch::channel(None);
+    let mut member = begin(bus_settings, transport, incoming, settings, interval, Arc::clone(&refused));
+    member.dismissal = Dismissal(dismissal);
+    let bus = member.bus.clone();
+    let renewal = Renewal { bus: bus.clone(), directory: directory.clone(), name, identity, tls, refused };
+    tokio::spawn(async move {
+        let fault = renewal.run().await;
+        tracing::error!(%fault, "this component is no member any more");
+        let json = serde_json::to_vec(&fault).expect("a fault always serialises");
+        if let Err(error) = data::write_private(&directory.join(DISMISSAL_FILE), &json) {
+            tracing::error!(%error, "the dismissal cannot be kept");
+        }
+        dismiss.send_replace(Some(fault));
+        bus.close();
+    });
+    Ok(member)
+}
+
+fn dismissed(directory: &Path) -> Result<Option<Fault>, IdentityError> {
+    let file = directory.join(DISMISSAL_FILE);
+    match std::fs::read(&file) {
+        Ok(json) => serde_json::from_slice(&json)
+            .map(Some)
+            .map_err(|error| IdentityError::Damaged { path: directory.to_owned(), what: error.to_string() }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(IdentityError::Io { path: file, source }),
+    }
+}
+
+/// Moves the identity of an evicted component, and what it had still to say, out of the way.
+fn put_aside(data: &Path) -> Result<(), IdentityError> {
+    let aside = data.join(format!("evicted-{}", Timestamp::now().as_second()));
+    let failed = |source| IdentityError::Io { path: aside.clone(), source };
+    data::make(&aside).map_err(failed)?;
+    // The identity goes last: it holds the dismissal, and after a crash the rest is moved again.
+    for part in ["outbox", "identity"] {
+        match std::fs::rename(data.join(part), aside.join(part)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// A member over any transport.
@@ -134,110 +217,27 @@ pub fn run(
     settings: MemberSettings,
     heartbeat_interval_seconds: u64,
 ) -> Member {
+    begin(bus_settings, transport, incoming, settings, heartbeat_interval_seconds, Arc::default())
+}
+
+fn begin(
+    bus_settings: BusSettings,
+    transport: Box<dyn bus::Transport>,
+    incoming: bus::IncomingReceiver,
+    settings: MemberSettings,
+    heartbeat_interval_seconds: u64,
+    refused: Arc<Notify>,
+) -> Member {
     let (bus, events) = Bus::start(bus_settings, transport, incoming);
     bus.subscribe(topic::filters_of(settings.component_type, bus.own()));
     let (inbox_sender, inbox) = mpsc::channel(256);
     let (assigned_sender, assigned) = watch::channel(Assigned::default());
-    let membership = Membership { bus: bus.clone(), settings, assigned: assigned_sender, heartbeat_interval_seconds };
+    let membership =
+        Membership { bus: bus.clone(), settings, assigned: assigned_sender, heartbeat_interval_seconds, refused };
     tokio::spawn(membership.follow(events, inbox_sender));
-    Member { bus, inbox, assigned }
-}
-
-async fn join(settings: &MemberSettings, directory: &Path, token: &JoinToken) -> Result<(), MemberError> {
-    let keys = |error: String| MemberError::Keys(error);
-    let key = identity::key(directory)?;
-    let signing_request = identity::signing_request(&key).map_err(|error| keys(error.to_string()))?;
-    let address = settings.broker.as_ref().unwrap_or(&token.address);
-    let (host, port) = host_and_port(address).ok_or_else(|| MemberError::Address(address.clone()))?;
-    let request = ComponentRegistrationRequest {
-        component_unique_identifier: None,
-        component_type: settings.component_type,
-        component_name: settings.name.clone(),
-        component_description: None,
-        join_proof: Some(token.proof(&signing_request)),
-        certificate_signing_request: signing_request,
-    };
-    let mut reason = "no connection".to_owned();
-    for attempt in 0..JOIN_TRIES {
-        if attempt > 0 {
-            tokio::time::sleep(Duration::from_millis(250 * u64::from(attempt.min(8)))).await;
-        }
-        // A client id of its own for each try: it means nothing beyond this connection.
-        let client = ComponentId(Uuid::new_v4());
-        let sealer = Sealer::with_bare_key(key.serialized_der()).map_err(|error| keys(error.to_string()))?;
-        let bus_settings = BusSettings {
-            own: client,
-            sealer,
-            trust: Trust::pinned(token.ca_fingerprint.clone()),
-            outbox: Outbox::in_memory(),
-            payload_bytes_max: proto::limits::JOIN_PAYLOAD_BYTES_MAX,
-        };
-        let mqtt_settings = mqtt::MqttSettings {
-            host: host.clone(),
-            port,
-            client,
-            tls: tls::joining(&token.ca_fingerprint).map_err(|error| keys(error.to_string()))?,
-            packet_bytes_max: 64 * 1024,
-        };
-        let (transport, incoming) = mqtt::connect(mqtt_settings);
-        let (bus, mut events) = Bus::start(bus_settings, transport, incoming);
-        bus.subscribe(vec![Topic::RegistrationAnswer(client).to_string()]);
-        let connected = tokio::time::timeout(Duration::from_secs(10), async {
-            while let Some(event) = events.recv().await {
-                match event {
-                    Event::Connected => return Ok(()),
-                    Event::Disconnected(why) => return Err(why),
-                    Event::Message(_) => {}
-                }
-            }
-            Err("the connection ended".to_owned())
-        })
-        .await;
-        let answer = match connected {
-            Ok(Ok(())) => {
-                bus.request::<_, ComponentRegistrationResponse>(
-                    &Topic::Registration,
-                    &request,
-                    Context::alone(),
-                    Duration::from_secs(5),
-                )
-                .await
-            }
-            Ok(Err(why)) => {
-                reason = why;
-                bus.close();
-                continue;
-            }
-            Err(_) => {
-                "the connection timed out".clone_into(&mut reason);
-                bus.close();
-                continue;
-            }
-        };
-        bus.close();
-        match answer {
-            Ok(answer) => {
-                let ca_der = identity::certificate_der(&answer.ca_certificate);
-                if ca_der.is_none_or(|der| tls::fingerprint(&der) != token.ca_fingerprint) {
-                    return Err(keys("the answer's CA is not the token's".to_owned()));
-                }
-                Identity::store(
-                    directory,
-                    &answer.certificate,
-                    &answer.ca_certificate,
-                    (&host, port),
-                    answer.heartbeat_interval_seconds,
-                )?;
-                tracing::info!(component = %answer.component_unique_identifier, "joined");
-                return Ok(());
-            }
-            Err(RequestError::Fault(fault)) if !fault.code.is_retryable() => {
-                return Err(MemberError::Refused { address: token.address.clone(), fault });
-            }
-            Err(error) => reason = error.to_string(),
-        }
-    }
-    Err(MemberError::Unreachable { address: token.address.clone(), reason })
+    // Over another transport nobody is dismissed.
+    let (_, never) = watch::channel(None);
+    Member { bus, inbox, assigned, dismissal: Dismissal(never) }
 }
 
 struct Membership {
@@ -245,6 +245,7 @@ struct Membership {
     settings: MemberSettings,
     assigned: watch::Sender<Assigned>,
     heartbeat_interval_seconds: u64,
+    refused: Arc<Notify>,
 }
 
 impl Membership {
@@ -266,6 +267,10 @@ impl Membership {
                             let _ = advertise.try_send(());
                         }
                         Some(Event::Disconnected(reason)) => tracing::warn!(reason, "connection lost"),
+                        Some(Event::Refused(reason)) => {
+                            tracing::warn!(reason, "the broker refuses the connection");
+                            self.refused.notify_one();
+                        }
                         Some(Event::Message(message)) => {
                             if let Some(message) = self.take(*message, &advertise)
                                 && inbox.send(message).await.is_err()

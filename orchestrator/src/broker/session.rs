@@ -36,6 +36,7 @@ const NOT_AUTHORISED: u8 = 0x87;
 const SHUTTING_DOWN: u8 = 0x8b;
 const KEEP_ALIVE_TIMEOUT: u8 = 0x8d;
 const SESSION_TAKEN_OVER: u8 = 0x8e;
+const ADMINISTRATIVE_ACTION: u8 = 0x98;
 /// Room for topic, properties and packet header beside the payload.
 const PACKET_OVERHEAD_BYTES: usize = 4 * 1024;
 
@@ -46,6 +47,8 @@ struct Client {
     principal: Principal,
     packet_bytes_max: usize,
     keep_alive: u16,
+    /// When its certificate ends.
+    ends: tokio::time::Instant,
 }
 
 /// Serves a connection to its end.
@@ -107,7 +110,7 @@ async fn run(front: &Arc<Front>, mut stream: Stream, handshake: OwnedSemaphorePe
         }
     };
     if !is_admitted {
-        return refuse(&mut stream, ConnectReturnCode::Banned, "the component is not on the roster, or is retired")
+        return refuse(&mut stream, ConnectReturnCode::Banned, "the component is not on the roster, or was put out")
             .await;
     }
     if connect.keep_alive == 0 || connect.keep_alive > limits::KEEP_ALIVE_SECONDS_MAX {
@@ -116,7 +119,11 @@ async fn run(front: &Arc<Front>, mut stream: Stream, handshake: OwnedSemaphorePe
     if will.as_ref().is_some_and(|will| !is_will_allowed(principal, will)) {
         return refuse(&mut stream, ConnectReturnCode::NotAuthorized, "a will that may not be published").await;
     }
-    let client = Client { stream, buffer, principal, packet_bytes_max, keep_alive: connect.keep_alive };
+    let seconds = certificate.map_or(limits::JOINING_SECONDS, |certificate| {
+        u64::try_from(certificate.not_after - Timestamp::now().as_second()).unwrap_or_default()
+    });
+    let ends = tokio::time::Instant::now() + Duration::from_secs(seconds);
+    let client = Client { stream, buffer, principal, packet_bytes_max, keep_alive: connect.keep_alive, ends };
     match principal.holder {
         Holder::Joining => join(front, client).await,
         Holder::Component(_) => member(front, client, will).await,
@@ -237,7 +244,7 @@ async fn member(front: &Arc<Front>, client: Client, will: Option<LastWill>) -> i
     };
     // A kick that nobody was there to take is not meant for this connection.
     let _ = timeout(Duration::ZERO, slot.kick.notified()).await;
-    // The kick that was just taken may have been a retirement.
+    // The kick that was just taken may have been an eviction.
     if let Holder::Component(component_type) = client.principal.holder
         && !front.admission.is_admitted(own, component_type)
     {
@@ -344,7 +351,8 @@ impl Session {
                         }
                     }
                 }
-                () = kick.notified() => return self.end_with(SESSION_TAKEN_OVER, "taken over, or taken off the roster").await,
+                () = kick.notified() => return self.kicked().await,
+                () = sleep_until(self.client.ends) => return self.end_with(NOT_AUTHORISED, "its certificate has ended").await,
                 _ = closing.changed() => return self.end_with(SHUTTING_DOWN, "shutting down").await,
                 () = sleep_until(deadline) => return self.end_with(KEEP_ALIVE_TIMEOUT, "nothing heard for one and a half keep-alives").await,
             }
@@ -353,6 +361,16 @@ impl Session {
                 self.link.rx.wake().await.map_err(|_| invalid("the router is gone"))?;
             }
         }
+    }
+
+    /// The same component has connected again, or an operator has put it out.
+    async fn kicked(&mut self) -> io::Result<End> {
+        let Principal { id, holder } = self.client.principal;
+        let is_in =
+            matches!(holder, Holder::Component(component_type) if self.front.admission.is_admitted(id, component_type));
+        let (reason, why) =
+            if is_in { (SESSION_TAKEN_OVER, "taken over") } else { (ADMINISTRATIVE_ACTION, "put out by an operator") };
+        self.end_with(reason, why).await
     }
 
     /// Writes what is due; a consumer that does not read is given up.

@@ -38,15 +38,45 @@ pub struct Component {
     pub endpoints: Vec<(String, EndpointEntry)>,
     /// Its software version.
     pub software_version: Option<String>,
+    /// What its token said of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// The token that it came with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// How long its latest certificate holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Validity>,
+    /// Why it was evicted or banned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dismissal: Option<String>,
     /// When it was last heard; not stored.
     #[serde(skip)]
     pub heard: Option<Timestamp>,
+    /// Whether it has been said that its certificate runs out; not stored.
+    #[serde(skip)]
+    pub is_ending_told: bool,
+}
+
+/// From when until when a certificate holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Validity {
+    /// From.
+    pub from: Timestamp,
+    /// Until.
+    pub until: Timestamp,
 }
 
 impl Component {
     /// Whether a capability is registered.
     pub fn has(&self, capability: Capability) -> bool {
         self.capabilities.iter().any(|urn| urn.0 == capability.as_str())
+    }
+
+    /// Whether it may be connected.
+    pub fn is_member(&self) -> bool {
+        !matches!(self.state, ComponentState::Pending | ComponentState::Evicted | ComponentState::Banned)
     }
 
     /// As operators see it.
@@ -59,72 +89,15 @@ impl Component {
             heard: self.heard,
             software_version: self.software_version.clone(),
             capability_count: self.capabilities.len() as u64,
+            labels: self.labels.clone(),
+            certificate_ends: self.certificate.map(|certificate| certificate.until),
+            dismissal: self.dismissal.clone(),
             endpoints: self.endpoints.iter().map(|(_, entry)| entry.clone()).collect(),
         }
     }
 }
 
 impl Core {
-    /// Registers a key: a new one gets an id, a known one its own again, so that a lost answer can be
-    /// asked for again.
-    pub fn register(
-        &mut self,
-        component_type: ComponentType,
-        name: &str,
-        public_key: [u8; 32],
-        now: Timestamp,
-    ) -> Result<(ComponentId, Vec<Action>), Fault> {
-        if let Some(known) = self.components.values().find(|component| component.public_key == public_key) {
-            if known.state == ComponentState::Retired {
-                return Err(Fault::new(
-                    FaultCode::Revoked,
-                    "the component was taken off the roster; join with a new key and token",
-                ));
-            }
-            if known.component_type != component_type {
-                return Err(Fault::new(FaultCode::NotAuthorized, "the key belongs to a component of another type"));
-            }
-            return Ok((known.id, Vec::new()));
-        }
-        let component = Component {
-            id: ComponentId(self.ids.next()),
-            component_type,
-            name: shown(name),
-            public_key,
-            state: ComponentState::Registered,
-            capabilities: Vec::new(),
-            endpoints: Vec::new(),
-            software_version: None,
-            heard: Some(now),
-        };
-        let id = component.id;
-        self.components.insert(id, component.clone());
-        Ok((id, vec![Action::StoreComponent(Box::new(component))]))
-    }
-
-    /// A component with a certificate asks for its place again. `claimed` is the id in its request.
-    pub fn return_of(&mut self, sender: ComponentId, claimed: Option<ComponentId>) -> Result<ComponentId, Fault> {
-        if claimed.is_some_and(|claimed| claimed != sender) {
-            return Err(Fault::new(FaultCode::NotAuthorized, "the id belongs to another component"));
-        }
-        match self.components.get(&sender) {
-            None => {
-                Err(Fault::new(FaultCode::UnknownComponent, "this id was never registered here: join with a token"))
-            }
-            Some(component) if component.state == ComponentState::Retired => {
-                Err(Fault::new(FaultCode::Revoked, "the component was taken off the roster"))
-            }
-            Some(component) => Ok(component.id),
-        }
-    }
-
-    /// Whether a component may be connected.
-    pub fn is_admitted(&self, id: ComponentId, component_type: ComponentType) -> bool {
-        self.components.get(&id).is_some_and(|component| {
-            component.component_type == component_type && component.state != ComponentState::Retired
-        })
-    }
-
     /// The handshake: each URN is answered by itself.
     pub fn advertise(
         &mut self,
@@ -134,6 +107,9 @@ impl Core {
     ) -> Result<(CapabilityAdvertisementResponse, Vec<Action>), Fault> {
         if advertisement.capabilities.len() > CAPABILITIES_MAX || advertisement.endpoints.len() > ENDPOINTS_MAX {
             return Err(Fault::new(FaultCode::TooLarge, "too many capabilities or endpoints in one advertisement"));
+        }
+        for endpoint in &advertisement.endpoints {
+            self.not_banned(endpoint)?;
         }
         let mut labels = Vec::new();
         for endpoint in &advertisement.endpoints {
@@ -201,23 +177,12 @@ impl Core {
         actions
     }
 
-    /// Takes a component off the roster for good.
-    pub fn retire(&mut self, id: ComponentId) -> Result<Vec<Action>, Fault> {
-        let component = self.components.get_mut(&id).ok_or_else(|| {
-            Fault::new(FaultCode::UnknownComponent, format!("no component has the id {id}; `muster roster` lists them"))
-        })?;
-        component.state = ComponentState::Retired;
-        component.capabilities.clear();
-        let announce =
-            Action::Announce { code: "security.retired", text: format!("{} was taken off the roster", component.name) };
-        Ok(vec![Action::StoreComponent(Box::new(component.clone())), Action::Kick(id), announce])
-    }
-
     /// Heartbeats missed: suspect, and asked; no answer: unavailable.
     pub(super) fn watch_components(&mut self, now: Timestamp) -> Vec<Action> {
         let mut actions = Vec::new();
         let patience = i64::try_from(HEARTBEAT_SECONDS).unwrap_or(i64::MAX) * HEARTBEATS_MISSED_MAX;
         for component in self.components.values_mut() {
+            actions.extend(component.watch_certificate(now));
             let silent = component.heard.map_or(SignedDuration::ZERO, |heard| now.duration_since(heard));
             match component.state {
                 ComponentState::Active | ComponentState::Registered if silent.as_secs() >= patience => {

@@ -290,15 +290,16 @@ impl Core {
         let mut unknown: Vec<&String> = targets.iter().collect();
         let mut found = Vec::new();
         for component in self.components.values() {
-            if component.state == ComponentState::Retired
-                || component.component_type != ComponentType::PostureCollectionService
-            {
+            if !component.is_member() || component.component_type != ComponentType::PostureCollectionService {
                 continue;
             }
             let mut endpoints = Vec::new();
             for (_, entry) in &component.endpoints {
                 let is_named = |target: &str| {
-                    target == entry.endpoint.to_string() || target == entry.facts.host_name || target == component.name
+                    target == entry.endpoint.to_string()
+                        || target == entry.facts.host_name
+                        || target == component.name
+                        || component.labels.iter().any(|label| label == target)
                 };
                 if targets.is_empty() || targets.iter().any(|target| is_named(target)) {
                     unknown.retain(|target| !is_named(target));

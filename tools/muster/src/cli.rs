@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use proto::capability::ComponentType;
 use proto::id::ComponentId;
 use proto::verdict::Verdict;
+use service::config::Seconds;
 
 /// Know the posture of your machines: what it is, whether it meets policy, since when.
 #[derive(Debug, Parser)]
@@ -66,10 +67,30 @@ pub(crate) enum Command {
     Token(TokenCommand),
     /// What `oscap` does, with its words, options and exit codes.
     Scap(Box<crate::drop_in::ScapArgs>),
-    /// Take a component off the roster: its certificate is refused from now on.
-    Retire {
+    /// Let a component in that waits for approval.
+    Approve {
         /// The component's id, from `muster roster`.
         component: ComponentId,
+    },
+    /// Put a component out: its certificate is refused from now on. It may join again with a new token.
+    #[command(alias = "retire")]
+    Evict {
+        /// The component's id, from `muster roster`.
+        component: ComponentId,
+        /// Why; the component is told.
+        #[arg(long, default_value = "", hide_default_value = true)]
+        reason: String,
+    },
+    /// Put a component out for good: neither its key nor its endpoint gets in again.
+    Ban {
+        /// The component's id, from `muster roster`.
+        component: ComponentId,
+        /// Why; the component is told.
+        #[arg(long, default_value = "", hide_default_value = true, conflicts_with = "lift")]
+        reason: String,
+        /// Make an evicted component of a banned one: it may join again with a new token.
+        #[arg(long)]
+        lift: bool,
     },
 }
 
@@ -148,8 +169,8 @@ pub(crate) enum ScheduleCommand {
         /// What it is called; one name at a collector stands for one schedule.
         identifier: String,
         /// How often, such as 10m, 1h or 7d.
-        #[arg(long, value_parser = parse_duration)]
-        every: u64,
+        #[arg(long)]
+        every: Seconds,
         /// Collect once at once as well.
         #[arg(long)]
         now: bool,
@@ -184,8 +205,8 @@ pub(crate) enum ObserveCommand {
         /// What it is called; one name at a collector stands for one observation.
         identifier: String,
         /// How often to look, such as 10s or 5m; without, as the collector likes.
-        #[arg(long, value_parser = parse_duration)]
-        poll: Option<u64>,
+        #[arg(long)]
+        poll: Option<Seconds>,
         /// What, and where.
         #[command(flatten)]
         task: TaskArgs,
@@ -247,8 +268,21 @@ pub(crate) enum TokenCommand {
         #[arg(long, default_value_t = 1)]
         uses: u32,
         /// How long it holds, such as 30m, 1h or 7d.
-        #[arg(long, default_value = "1h", value_parser = parse_duration)]
-        ttl: u64,
+        #[arg(long, default_value = "1h")]
+        ttl: Seconds,
+        /// What to call those who come with it; may be given several times. A label is a target, as a name is.
+        #[arg(long = "label", value_name = "LABEL")]
+        labels: Vec<String>,
+        /// An operator has to approve each of them: `muster approve`.
+        #[arg(long)]
+        approve: bool,
+    },
+    /// The tokens; their secrets are shown once, when they are made.
+    List,
+    /// Nobody joins with this token any more; those who have joined stay.
+    Revoke {
+        /// Its id, from `muster token list`.
+        id: String,
     },
 }
 
@@ -257,19 +291,6 @@ fn parse_verdict(text: &str) -> Result<Verdict, String> {
         let all: Vec<&str> = Verdict::ALL.iter().map(|verdict| verdict.as_str()).collect();
         format!("use one of {}", all.join(", "))
     })
-}
-
-fn parse_duration(text: &str) -> Result<u64, String> {
-    let (number, unit) = text.split_at(text.len() - text.chars().last().map_or(0, char::len_utf8));
-    let factor = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => return Err("use a number with s, m, h or d, such as 30m".to_owned()),
-    };
-    let number: u64 = number.parse().map_err(|_| "use a number with s, m, h or d, such as 30m".to_owned())?;
-    number.checked_mul(factor).filter(|seconds| *seconds > 0).ok_or_else(|| "too long, or nothing".to_owned())
 }
 
 /// The data directory of an installation that `muster up` runs.
@@ -290,14 +311,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn durations_have_units() {
-        assert_eq!(parse_duration("30m"), Ok(1_800));
-        assert_eq!(parse_duration("7d"), Ok(604_800));
-        for wrong in ["", "m", "30", "1w", "0s", "é"] {
-            assert!(parse_duration(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -11,9 +11,9 @@ use proto::operator::{Ask, OperatorEvent, TransactionView, Workflow};
 use proto::verdict::{EvaluationSummary, RuleResult, Verdict};
 use serde_json::json;
 
-use crate::cli::{self, Cli, Command, Output, PolicyCommand, TaskArgs, TokenCommand, WorkflowArgs};
+use crate::cli::{self, Cli, Command, Output, PolicyCommand, TaskArgs, WorkflowArgs};
 use crate::show::{self, Progress};
-use crate::{client, drop_in, exit, tasks, up};
+use crate::{admission, client, drop_in, exit, tasks, up};
 
 /// Carries out a command; the exit code.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
@@ -44,19 +44,14 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Changes(args) => tasks::changes(&data, args, output).await,
         Command::Policy(PolicyCommand::Import { file, name }) => import(&data, &file, name, output).await,
         Command::Policy(PolicyCommand::List) => policies(&data, output).await,
-        Command::Token(TokenCommand::Create { component_type, uses, ttl }) => {
-            let ask = Ask::TokenCreate { component_type, uses, ttl_seconds: ttl };
-            match one(&data, ask, &[]).await? {
-                OperatorEvent::Token(token) => show::line(token),
-                other => bail!("unexpected answer: {other:?}"),
-            }
-            Ok(exit::DONE)
+        Command::Token(command) => admission::token(&data, command, output).await,
+        Command::Approve { component } => admission::told(&data, Ask::Approve { component }).await,
+        Command::Evict { component, reason } => {
+            admission::told(&data, Ask::Dismiss { component, is_ban: false, reason }).await
         }
-        Command::Retire { component } => {
-            if let OperatorEvent::Notice(text) = one(&data, Ask::Retire { component }, &[]).await? {
-                show::note(text);
-            }
-            Ok(exit::DONE)
+        Command::Ban { component, lift: true, .. } => admission::told(&data, Ask::LiftBan { component }).await,
+        Command::Ban { component, reason, .. } => {
+            admission::told(&data, Ask::Dismiss { component, is_ban: true, reason }).await
         }
     }
 }

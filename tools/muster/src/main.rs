@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+mod admission;
 mod cli;
 mod client;
 mod commands;

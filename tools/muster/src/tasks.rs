@@ -32,7 +32,7 @@ pub(crate) async fn schedule(data: &Path, command: ScheduleCommand, output: Outp
     };
     let (ask, is_list) = match command {
         ScheduleCommand::Add { identifier, every, now, task } => {
-            (ask(PeriodicOperation::Schedule, identifier, every, now, workflow(&task)), false)
+            (ask(PeriodicOperation::Schedule, identifier, every.0, now, workflow(&task)), false)
         }
         ScheduleCommand::Cancel { identifier, last, targets } => {
             (ask(PeriodicOperation::Cancel, identifier, 0, last, nothing_but(targets)), false)
@@ -54,7 +54,7 @@ pub(crate) async fn observe(data: &Path, command: ObserveCommand, output: Output
     };
     let (ask, is_list) = match command {
         ObserveCommand::Start { identifier, poll, task } => {
-            (ask(ObservationOperation::Start, identifier, poll, workflow(&task)), false)
+            (ask(ObservationOperation::Start, identifier, poll.map(|poll| poll.0), workflow(&task)), false)
         }
         ObserveCommand::Cancel { identifier, targets } => {
             (ask(ObservationOperation::Cancel, identifier, None, nothing_but(targets)), false)

@@ -79,8 +79,12 @@ async fn start_orchestrator(
     service::data::make(data).with_context(|| {
         format!("the data directory {} cannot be used; give another one with --data", data.display())
     })?;
-    let settings =
-        orchestrator::Settings { data: data.join("orchestrator"), listen: args.listen.clone(), advertise: None };
+    let settings = orchestrator::Settings {
+        data: data.join("orchestrator"),
+        listen: args.listen.clone(),
+        advertise: None,
+        certificate_seconds: orchestrator::CERTIFICATE_SECONDS,
+    };
     let (ready, is_ready) = oneshot::channel();
     let (stop, ended) = (stop.clone(), ended.clone());
     tokio::spawn(async move {
@@ -112,24 +116,29 @@ async fn start_services(
 ) -> anyhow::Result<()> {
     // The port may be another one than last time.
     let broker = Some(handle.address().to_owned());
-    let token = async |component_type| handle.create_token(component_type, 1, TOKEN_SECONDS).await.map(Some);
+    let token = async |name: &str, component_type| {
+        if !service::member::needs_token(&data.join(name)) {
+            return Ok(None);
+        }
+        handle.create_token(orchestrator::TokenScope::one(component_type, TOKEN_SECONDS)).await.map(Some)
+    };
     let settings = repository::Settings {
         data: data.join("repository"),
-        join_token: token(ComponentType::RepositoryInterface).await?,
+        join_token: token("repository", ComponentType::RepositoryInterface).await?,
         broker: broker.clone(),
         name: "repository".to_owned(),
     };
     spawn("repository", repository::run(settings, stop.clone()), ended);
     let settings = pes_evaluator::Settings {
         data: data.join("pes-evaluator"),
-        join_token: token(ComponentType::PostureEvaluationService).await?,
+        join_token: token("pes-evaluator", ComponentType::PostureEvaluationService).await?,
         broker: broker.clone(),
         name: "evaluator".to_owned(),
     };
     spawn("evaluator", pes_evaluator::run(settings, stop.clone()), ended);
     let settings = pcs_agent::Settings {
         data: data.join("pcs-agent"),
-        join_token: token(ComponentType::PostureCollectionService).await?,
+        join_token: token("pcs-agent", ComponentType::PostureCollectionService).await?,
         broker,
         name: None,
         root: args.root.clone(),

@@ -1,0 +1,136 @@
+//! A certificate that renews itself: at half its life, earlier or later by chance so that components that joined
+//! together do not come together, and over a connection without a certificate when it has run out or is refused.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::certificate::Certificate;
+use bus::{Bus, Context, RequestError, mqtt, tls};
+use jiff::{SignedDuration, Timestamp};
+use proto::fault::{Fault, FaultCode};
+use proto::message::{ComponentRegistrationRequest, ComponentRegistrationResponse};
+use proto::topic::Topic;
+use rustls::ClientConfig;
+use tokio::sync::{Notify, watch};
+
+use crate::identity::{self, Identity, IdentityError};
+use crate::joining::{Failure, Stranger};
+use crate::report::Chain;
+
+/// Seconds between two looks at the clock: a machine that slept, or whose clock was set, is noticed.
+const CLOCK_SECONDS: u64 = 30;
+/// Seconds after the first failure; doubled after each, up to the next.
+const RETRY_SECONDS: u64 = 2;
+const RETRY_SECONDS_MAX: u64 = 300;
+/// Seconds for the answer.
+const ANSWER_SECONDS: u64 = 10;
+
+/// Keeps the certificate of a member fresh.
+pub(crate) struct Renewal {
+    pub(crate) bus: Bus,
+    pub(crate) directory: PathBuf,
+    pub(crate) name: String,
+    pub(crate) identity: Identity,
+    pub(crate) tls: watch::Sender<Arc<ClientConfig>>,
+    /// The broker refused the connection.
+    pub(crate) refused: Arc<Notify>,
+}
+
+/// When a certificate is to be renewed: at half its life, a tenth of it earlier or later. `chance` is from 0 to 1.
+pub fn due(certificate: &Certificate, chance: f64) -> Timestamp {
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "seconds of jitter")]
+    let after = ((certificate.not_after - certificate.not_before) as f64 * (0.4 + 0.2 * chance)) as i64;
+    Timestamp::from_second(certificate.not_before + after).unwrap_or(Timestamp::MIN)
+}
+
+/// How long to wait for that, or for the next look at the clock.
+pub fn wait(due: Timestamp, now: Timestamp) -> Duration {
+    let left = u64::try_from(due.duration_since(now).as_millis()).unwrap_or_default();
+    Duration::from_millis(left).min(Duration::from_secs(CLOCK_SECONDS))
+}
+
+impl Renewal {
+    /// Renews whenever it is due; ends when the orchestrator wants this component no more, and says why.
+    pub(crate) async fn run(mut self) -> Fault {
+        let mut renew_at = due(&self.identity.certificate, mqtt::rand_fraction());
+        let mut is_refused = false;
+        let mut failures = 0_u32;
+        loop {
+            let now = Timestamp::now();
+            if now < renew_at && !is_refused {
+                tokio::select! {
+                    () = tokio::time::sleep(wait(renew_at, now)) => {}
+                    () = self.refused.notified() => is_refused = true,
+                }
+                continue;
+            }
+            match self.renew(is_refused, now).await {
+                Ok(()) => {
+                    (is_refused, failures) = (false, 0);
+                    renew_at = due(&self.identity.certificate, mqtt::rand_fraction());
+                    tracing::info!(until = %time(self.identity.certificate.not_after), "the certificate was renewed");
+                }
+                Err(Failure::Refused(fault)) if matches!(fault.code, FaultCode::Revoked | FaultCode::Banned) => {
+                    return fault;
+                }
+                Err(Failure::Refused(Fault { message: reason, .. }) | Failure::Unreachable(reason)) => {
+                    let until = time(self.identity.certificate.not_after);
+                    tracing::warn!(reason, %until, "the certificate could not be renewed");
+                    failures += 1;
+                    let seconds = (RETRY_SECONDS << failures.min(8)).min(RETRY_SECONDS_MAX);
+                    tokio::time::sleep(Duration::from_secs(seconds).mul_f64(0.5 + mqtt::rand_fraction() / 2.0)).await;
+                }
+            }
+        }
+    }
+
+    async fn renew(&mut self, is_refused: bool, now: Timestamp) -> Result<(), Failure> {
+        let unusable = |error: &(dyn std::error::Error + 'static)| Failure::Unreachable(Chain(error).to_string());
+        let key = identity::key(&self.directory).map_err(|error| unusable(&error))?;
+        let request = ComponentRegistrationRequest {
+            component_unique_identifier: Some(self.identity.component),
+            component_type: self.identity.certificate.component_type,
+            component_name: self.name.clone(),
+            component_description: None,
+            certificate_signing_request: identity::signing_request(&key).map_err(|error| unusable(&error))?,
+            join_proof: None,
+        };
+        let answer = if is_refused || self.identity.certificate.valid_at(now).is_err() {
+            let ca_fingerprint = tls::fingerprint(&self.identity.ca_der);
+            let (host, port) = (&*self.identity.host, self.identity.port);
+            Stranger { host, port, ca_fingerprint: &ca_fingerprint, key: &key }.ask(&request).await?
+        } else {
+            self.ask(&request).await?
+        };
+        let skew = answer.server_time.duration_since(now);
+        if skew.abs() > SignedDuration::from_secs(proto::time::SKEW_SECONDS_MAX) {
+            tracing::warn!(seconds = skew.as_secs(), "the orchestrator's clock is far ahead of (or behind) this one's");
+        }
+        self.take(&answer).map_err(|error| unusable(&error))
+    }
+
+    /// Asks over the connection that there is.
+    async fn ask(&self, request: &ComponentRegistrationRequest) -> Result<ComponentRegistrationResponse, Failure> {
+        let deadline = Duration::from_secs(ANSWER_SECONDS);
+        self.bus.request(&Topic::Registration, request, Context::alone(), deadline).await.map_err(|error| match error {
+            RequestError::Fault(fault) => Failure::Refused(fault),
+            other => Failure::Unreachable(other.to_string()),
+        })
+    }
+
+    /// Keeps the new certificate, and goes on with it: new messages carry it, and the next connection shows it.
+    fn take(&mut self, answer: &ComponentRegistrationResponse) -> Result<(), IdentityError> {
+        Identity::renew(&self.directory, &answer.certificate)?;
+        let Some(mut identity) = Identity::load(&self.directory)? else { return Ok(()) };
+        (identity.host, identity.port) = (self.identity.host.clone(), self.identity.port);
+        self.bus.renew(identity.sealer()?);
+        self.tls.send_replace(identity.tls()?);
+        self.identity = identity;
+        Ok(())
+    }
+}
+
+fn time(seconds: i64) -> Timestamp {
+    Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
+}
