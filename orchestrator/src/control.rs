@@ -133,16 +133,16 @@ async fn answer(
         }
         Ask::TokenCreate { component_type, uses, ttl_seconds, labels, needs_approval } => {
             let scope = TokenScope { component_type, uses, ttl_seconds, labels, needs_approval };
-            handle.create_token(scope).await.map(OperatorEvent::Token).map_err(failed)
+            handle.create_token(scope).await.map(OperatorEvent::Token).map_err(Fault::from)
         }
         Ask::TokenList => handle
             .inner
             .store
             .tokens()
             .await
-            .map_err(failed)
+            .map_err(Fault::from)
             .map(|tokens| OperatorEvent::Tokens(tokens.into_iter().map(|token| token.view).collect())),
-        Ask::TokenRevoke { id } => revoke_token(handle, &id).await.map_err(failed).and_then(|revoked| {
+        Ask::TokenRevoke { id } => revoke_token(handle, &id).await.map_err(Fault::from).and_then(|revoked| {
             revoked.map(|()| OperatorEvent::Notice(format!("nobody joins with the token {id} any more")))
         }),
         Ask::Periodic { operation, identifier, every_seconds, at_once, workflow } => handle
@@ -174,11 +174,6 @@ async fn answer(
     }
 }
 
-fn failed(error: crate::store::StoreError) -> Fault {
-    tracing::error!(error = %service::report::Chain(&error), "the store failed");
-    Fault::new(FaultCode::Internal, "the orchestrator's store failed; its log says why")
-}
-
 /// Decides who is in, and says what came of it.
 async fn admit(
     handle: &Handle,
@@ -191,7 +186,7 @@ async fn admit(
             Err(fault) => (Err(fault), Vec::new()),
         })
         .await
-        .map_err(failed)?;
+        .map_err(Fault::from)?;
     decided.map(|()| OperatorEvent::Notice(text))
 }
 
@@ -297,7 +292,7 @@ async fn follow(
     let id = match begun {
         Ok(Ok(id)) => id,
         Ok(Err(fault)) => return Ok(Err(fault)),
-        Err(error) => return Ok(Err(failed(error))),
+        Err(error) => return Ok(Err(error.into())),
     };
     let mut told = BTreeSet::new();
     let ended = loop {

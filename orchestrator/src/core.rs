@@ -131,6 +131,11 @@ impl Core {
         self.components.values()
     }
 
+    /// A workflow that is open, or ended of late.
+    pub fn workflow(&self, id: TransactionId) -> Option<&Workflow> {
+        self.workflows.get(&id)
+    }
+
     /// The workflows, by id.
     pub fn workflows(&self) -> impl Iterator<Item = &Workflow> {
         self.workflows.values()

@@ -34,6 +34,9 @@ use crate::policies::Policies;
 use crate::registration::{self, TokenScope};
 use crate::store::{Store, StoreError};
 
+/// Different security statuses that are counted.
+const SECURITY_CODES_MAX: usize = 64;
+
 /// What an orchestrator needs to run.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -132,6 +135,8 @@ pub(crate) struct Inner {
     pub(crate) policies: Policies,
     pub(crate) told: Mutex<Told>,
     pub(crate) watchers: broadcast::Sender<(TransactionId, OperatorEvent)>,
+    /// Security statuses, by code.
+    security: std::sync::Mutex<BTreeMap<String, u64>>,
     broker: Broker,
     admitted: Arc<Admitted>,
     started: Timestamp,
@@ -190,6 +195,7 @@ pub async fn run(
             policies: Policies::default(),
             told: Mutex::default(),
             watchers,
+            security: std::sync::Mutex::default(),
             broker,
             admitted,
             started: now,
@@ -273,6 +279,7 @@ impl Handle {
             }
             Action::Announce { code, text } => {
                 tracing::info!(code, text);
+                self.count_security(code);
                 let status = StatusNotification {
                     publisher: inner.bus.own(),
                     message: text,
@@ -388,6 +395,18 @@ impl Handle {
                 let _ = self.inner.watchers.send((message.envelope().transaction, OperatorEvent::Change(change)));
             }
             ToOrchestrator::EvaluationResults(results) => self.show(message.envelope().transaction, *results),
+            ToOrchestrator::TaskRequest(request) => {
+                if message.sender_type() != Some(ComponentType::RepositoryInterface) {
+                    return Ok(Err(Fault::new(
+                        FaultCode::NotAuthorized,
+                        "only a repository asks what others were asked",
+                    )));
+                }
+                match self.task(&request).await? {
+                    Ok(task) => self.answer(sender, message, &task),
+                    Err(fault) => return Ok(Err(fault)),
+                }
+            }
             ToOrchestrator::ContentRequest(request) => return Ok(self.give_content(sender, message, &request)),
         }
         Ok(Ok(()))
@@ -442,9 +461,19 @@ impl Handle {
         }
         if status.code.ends_with(".refused") || status.code.starts_with("security.") {
             let fault = status.fault.as_ref().map(ToString::to_string).unwrap_or_default();
-            tracing::warn!(component = %sender, code = status.code, fault, "{}", proto::limits::shown(&status.message));
+            let code = proto::limits::shown(&status.code);
+            tracing::warn!(component = %sender, code, fault, "{}", proto::limits::shown(&status.message));
+            self.count_security(&code);
         }
         Ok(Ok(()))
+    }
+
+    fn count_security(&self, code: &str) {
+        let mut counts = self.inner.security.lock().unwrap_or_else(PoisonError::into_inner);
+        // Components choose their words: there is no end to them.
+        if code.starts_with("security.") && (counts.len() < SECURITY_CODES_MAX || counts.contains_key(code)) {
+            *counts.entry(code.to_owned()).or_default() += 1;
+        }
     }
 
     /// Verdicts for whoever follows the workflow; the repositories keep them.
@@ -492,6 +521,14 @@ impl Handle {
             component_counts: counts.into_iter().collect(),
             endpoint_count: core.components().map(|component| component.endpoints.len() as u64).sum(),
             open_transaction_count: core.workflows().filter(|workflow| workflow.ended.is_none()).count() as u64,
+            security_counts: self
+                .inner
+                .security
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .iter()
+                .map(|(code, count)| (code.clone(), *count))
+                .collect(),
             refused_counts: self
                 .inner
                 .bus

@@ -3,9 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use proto::content::ContentRef;
+use proto::fault::{Fault, FaultCode};
+use proto::id::{ComponentId, RequestId, TransactionId};
 use proto::message::PolicyDescription;
 use proto::operator::TokenView;
 use serde::{Deserialize, Serialize};
+use service::report::Chain;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqlStr, SqlitePool};
@@ -31,6 +35,14 @@ pub enum StoreError {
     Damaged(#[source] serde_json::Error),
 }
 
+/// What an operator is told; the log says more.
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(error = %Chain(&error), "the store failed");
+        Self::new(FaultCode::Internal, "the orchestrator's store failed; its log says why")
+    }
+}
+
 /// A join token as it is kept.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -46,6 +58,19 @@ impl std::fmt::Debug for TokenRow {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("TokenRow").field("view", &self.view).finish_non_exhaustive()
     }
+}
+
+/// A schedule or an observation as it is kept.
+#[derive(Debug, Clone)]
+pub struct StandingTask {
+    /// The request that begins it.
+    pub request: RequestId,
+    /// Which of the two.
+    pub operation: &'static str,
+    /// What it is called.
+    pub identifier: String,
+    /// What it collects.
+    pub plan: ContentRef,
 }
 
 /// The orchestrator's store.
@@ -75,8 +100,13 @@ impl Store {
             .connect_with(options)
             .await
             .map_err(|error| StoreError::Open(path.to_owned(), error))?;
-        let init = SqlStr::from_static(include_str!("../migrations/sqlite/0001_init.sql"));
-        let migrations = vec![Migration::new(1, "init".into(), MigrationType::Simple, init, false)];
+        let migration = |number: i64, name: &'static str, sql: &'static str| {
+            Migration::new(number, name.into(), MigrationType::Simple, SqlStr::from_static(sql), false)
+        };
+        let migrations = vec![
+            migration(1, "init", include_str!("../migrations/sqlite/0001_init.sql")),
+            migration(2, "standing_task", include_str!("../migrations/sqlite/0002_standing_task.sql")),
+        ];
         Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Self { pool })
     }
@@ -157,6 +187,90 @@ impl Store {
         }
         tx.commit().await?;
         Ok(())
+    }
+
+    /// A workflow that is in memory no more.
+    pub async fn workflow(&self, id: TransactionId) -> Result<Option<Workflow>, StoreError> {
+        let row = sqlx::query("SELECT document FROM workflow WHERE id = $1")
+            .bind(id.to_string())
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(|row| serde_json::from_str(&row.try_get::<String, _>("document")?).map_err(StoreError::Damaged))
+            .transpose()
+    }
+
+    /// A standing task is in force at these collectors; gives the request that stands for it, which is the same for
+    /// the same question.
+    pub async fn begin_standing(
+        &self,
+        task: &StandingTask,
+        collectors: &[ComponentId],
+    ) -> Result<RequestId, StoreError> {
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let known: Option<String> = sqlx::query_scalar(
+            "SELECT request FROM standing_task WHERE operation = $1 AND identifier = $2 AND plan = $3 LIMIT 1",
+        )
+        .bind(task.operation)
+        .bind(&task.identifier)
+        .bind(task.plan.sha256.as_str())
+        .fetch_optional(&mut *tx)
+        .await?;
+        let request = known.and_then(|text| text.parse().ok()).unwrap_or(task.request);
+        for collector in collectors {
+            sqlx::query(
+                "INSERT INTO standing_task (request, collector, operation, identifier, plan, document, ended) \
+                 VALUES ($1, $2, $3, $4, $5, $6, NULL) \
+                 ON CONFLICT (operation, identifier, plan, collector) DO UPDATE SET ended = NULL",
+            )
+            .bind(request.to_string())
+            .bind(collector.to_string())
+            .bind(task.operation)
+            .bind(&task.identifier)
+            .bind(task.plan.sha256.as_str())
+            .bind(json(&task.plan))
+            .execute(&mut *tx)
+            .await?;
+        }
+        tx.commit().await?;
+        Ok(request)
+    }
+
+    /// A standing task is in force at a collector no more; where it never began, it has never been.
+    pub async fn end_standing(
+        &self,
+        operation: &str,
+        identifier: &str,
+        collector: ComponentId,
+        ended: jiff::Timestamp,
+    ) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE standing_task SET ended = $4 \
+             WHERE operation = $1 AND identifier = $2 AND collector = $3 AND ended IS NULL",
+        )
+        .bind(operation)
+        .bind(identifier)
+        .bind(collector.to_string())
+        .bind(ended.as_microsecond())
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// The plan of a standing task at a collector, and when it ended.
+    pub async fn standing(
+        &self,
+        request: RequestId,
+        collector: ComponentId,
+    ) -> Result<Option<(ContentRef, Option<jiff::Timestamp>)>, StoreError> {
+        let row = sqlx::query("SELECT document, ended FROM standing_task WHERE request = $1 AND collector = $2")
+            .bind(request.to_string())
+            .bind(collector.to_string())
+            .fetch_optional(&self.pool)
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let plan = serde_json::from_str(&row.try_get::<String, _>("document")?).map_err(StoreError::Damaged)?;
+        let ended: Option<i64> = row.try_get("ended")?;
+        Ok(Some((plan, ended.and_then(|at| jiff::Timestamp::from_microsecond(at).ok()))))
     }
 
     /// Keeps a token.

@@ -4,20 +4,37 @@
 use std::time::Duration;
 
 use bus::{Context, RequestError};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use proto::capability::Capability;
-use proto::fault::Fault;
+use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, RequestId};
 use proto::limits::shown;
 use proto::message::{
     CollectionRequest, Message, ObservationOperation, ObservationRequest, ObservationResponse, PeriodicCollection,
-    PeriodicCollectionResponse, PeriodicOperation, Schedule,
+    PeriodicCollectionResponse, PeriodicOperation, Schedule, Task, TaskRequest, TaskResponse,
 };
 use proto::operator::{AskOutcome, CollectorAnswer, Workflow};
 use proto::topic::Topic;
 use uuid::Uuid;
 
 use crate::driver::Handle;
+use crate::store::{StandingTask, StoreError};
+
+/// The two kinds of standing tasks, as the store spells them.
+const PERIODIC: &str = "periodic";
+const OBSERVATION: &str = "observation";
+/// How long a run may take after its schedule was cancelled.
+const LAST_RUN: SignedDuration = SignedDuration::from_hours(1);
+
+/// A collector with its name, and whether it is there.
+type Named = (ComponentId, String, bool);
+
+/// A standing task at collectors.
+struct Standing {
+    operation: &'static str,
+    identifier: String,
+    collectors: Vec<Named>,
+}
 
 /// How long a collector has to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,19 +50,24 @@ impl Handle {
         workflow: &Workflow,
     ) -> Result<Vec<CollectorAnswer>, Fault> {
         let is_begun = operation == PeriodicOperation::Schedule;
+        let collectors = self.collectors_named(&workflow.targets, Capability::CollectPeriodic).await?;
+        let standing = Standing { operation: PERIODIC, identifier: identifier.clone(), collectors };
         let request = PeriodicCollection {
             collection_identifier: identifier,
             operation,
             collection_schedule: is_begun.then_some(Schedule { every_seconds }),
             collect_upon_acknowledgement: at_once,
-            collection_instructions: if is_begun { Some(self.instructions(workflow).await?) } else { None },
+            collection_instructions: if is_begun { Some(self.instructions(workflow, &standing).await?) } else { None },
         };
-        self.ask_collectors(&workflow.targets, Capability::CollectPeriodic, &request, |answer, response| {
+        let answers = self.ask_collectors(&standing.collectors, &request, |answer, response| {
             let response: PeriodicCollectionResponse = response;
             answer.schedules = response.schedules;
             response.fault
-        })
-        .await
+        });
+        let answers = answers.await;
+        let is_ended = operation == PeriodicOperation::Cancel;
+        self.settle(&standing, &answers, is_begun, is_ended).await?;
+        Ok(answers)
     }
 
     /// Starts, cancels or lists event-based collection.
@@ -57,42 +79,105 @@ impl Handle {
         workflow: &Workflow,
     ) -> Result<Vec<CollectorAnswer>, Fault> {
         let is_begun = operation == ObservationOperation::Start;
+        let collectors = self.collectors_named(&workflow.targets, Capability::CollectEventBased).await?;
+        let standing = Standing { operation: OBSERVATION, identifier: identifier.clone(), collectors };
         let request = ObservationRequest {
             observation_identifier: identifier,
             operation,
             poll_seconds: poll_seconds.filter(|_| is_begun),
-            collection_instructions: if is_begun { Some(self.instructions(workflow).await?) } else { None },
+            collection_instructions: if is_begun { Some(self.instructions(workflow, &standing).await?) } else { None },
         };
-        self.ask_collectors(&workflow.targets, Capability::CollectEventBased, &request, |answer, response| {
+        let answers = self.ask_collectors(&standing.collectors, &request, |answer, response| {
             let response: ObservationResponse = response;
             answer.observations = response.observations;
             response.fault
-        })
-        .await
+        });
+        let answers = answers.await;
+        let is_ended = operation == ObservationOperation::Cancel;
+        self.settle(&standing, &answers, is_begun, is_ended).await?;
+        Ok(answers)
     }
 
-    /// What a standing task collects. Its runs get requests of their own; asked twice, it is the same.
-    async fn instructions(&self, workflow: &Workflow) -> Result<CollectionRequest, Fault> {
-        let plan = self.plan(workflow, false).await?;
-        Ok(CollectionRequest {
-            request: RequestId(Uuid::nil()),
-            plan: plan.collection_plan,
-            targets: Vec::new(),
-            deadline: Timestamp::MAX,
-        })
+    async fn collectors_named(&self, targets: &[String], capability: Capability) -> Result<Vec<Named>, Fault> {
+        self.inner.core.lock().await.collectors_named(targets, capability)
+    }
+
+    /// What a standing task collects. It is kept before anybody is asked: what is reported is expected then. Its runs
+    /// get requests of their own; asked twice, it is the same.
+    async fn instructions(&self, workflow: &Workflow, standing: &Standing) -> Result<CollectionRequest, Fault> {
+        let plan = self.plan(workflow, false).await?.collection_plan;
+        let collectors: Vec<ComponentId> = standing.collectors.iter().map(|(collector, _, _)| *collector).collect();
+        let task = StandingTask {
+            request: RequestId(Uuid::now_v7()),
+            operation: standing.operation,
+            identifier: standing.identifier.clone(),
+            plan: plan.clone(),
+        };
+        let request = self.inner.store.begin_standing(&task, &collectors).await?;
+        Ok(CollectionRequest { request, plan, targets: Vec::new(), deadline: Timestamp::MAX })
+    }
+
+    /// A task that was cancelled has ended; so has one that a collector did not take on.
+    async fn settle(
+        &self,
+        standing: &Standing,
+        answers: &[CollectorAnswer],
+        is_begun: bool,
+        is_ended: bool,
+    ) -> Result<(), Fault> {
+        for answer in answers {
+            let is_over = match answer.outcome {
+                AskOutcome::Done => is_ended,
+                AskOutcome::Refused | AskOutcome::Offline => is_begun,
+                // It may have heard the question.
+                AskOutcome::NoAnswer => false,
+            };
+            if is_over {
+                let ended = self.inner.store.end_standing(
+                    standing.operation,
+                    &standing.identifier,
+                    answer.component,
+                    Timestamp::now(),
+                );
+                ended.await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a component was asked for what it reports.
+    pub(crate) async fn task(&self, request: &TaskRequest) -> Result<Result<TaskResponse, Fault>, StoreError> {
+        let unknown = || Err(Fault::new(FaultCode::UnknownIdentifier, "the component was not asked for this"));
+        match request.task {
+            Task::Standing(standing) => {
+                let Some((plan, ended)) = self.inner.store.standing(standing, request.responder).await? else {
+                    return Ok(unknown());
+                };
+                // A last run may have been asked for with the cancellation.
+                let until = ended.map(|ended| ended.saturating_add(LAST_RUN).unwrap_or(Timestamp::MAX));
+                Ok(Ok(TaskResponse { is_collection: true, plan: Some(plan), endpoints: Vec::new(), until }))
+            }
+            Task::Workflow { transaction, request: asked } => {
+                let known = self.inner.core.lock().await.workflow(transaction).cloned();
+                let known = match known {
+                    Some(known) => Some(known),
+                    None => self.inner.store.workflow(transaction).await?,
+                };
+                let task = known.and_then(|workflow| workflow.task(request.responder, asked));
+                Ok(task.map_or_else(unknown, Ok))
+            }
+        }
     }
 
     /// Asks every collector that is meant, all at once.
     async fn ask_collectors<Q: Message + Clone, A: Message>(
         &self,
-        targets: &[String],
-        capability: Capability,
+        collectors: &[Named],
         request: &Q,
         take: impl Fn(&mut CollectorAnswer, A) -> Option<Fault>,
-    ) -> Result<Vec<CollectorAnswer>, Fault> {
-        let collectors = self.inner.core.lock().await.collectors_named(targets, capability)?;
+    ) -> Vec<CollectorAnswer> {
         let mut asked = Vec::with_capacity(collectors.len());
-        for (component, name, is_there) in collectors {
+        for (component, name, is_there) in collectors.iter().cloned() {
             let (handle, request) = (self.clone(), request.clone());
             let answer = tokio::spawn(async move {
                 if is_there { Some(handle.ask_collector::<Q, A>(component, &request).await) } else { None }
@@ -123,7 +208,7 @@ impl Handle {
             }
             answers.push(of_collector);
         }
-        Ok(answers)
+        answers
     }
 
     async fn ask_collector<Q: Message, A: Message>(&self, to: ComponentId, request: &Q) -> Result<A, RequestError> {

@@ -5,7 +5,6 @@
 //! collector comes back; doing it twice stores the same observations once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,9 +19,8 @@ use proto::message::{
     PeriodicCollection, PeriodicCollectionResponse, Phase, StatusNotification, TaskProgress,
 };
 use proto::observation::{EndpointFacts, Method};
-use proto::plan::{CollectionPlan, PLAN_VERSION};
 use proto::topic::Topic;
-use service::content::ContentStore;
+use service::content::{self, ContentStore};
 use service::member::Assigned;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
@@ -39,6 +37,8 @@ use crate::{RunError, SELF, Settings, facts, limits, report};
 struct Task {
     request: CollectionRequest,
     transaction: TransactionId,
+    /// What it is a run of.
+    standing: Option<RequestId>,
 }
 
 /// What waits in line.
@@ -100,7 +100,7 @@ impl Worker {
 
     /// Takes a request on, or says why not.
     pub(crate) fn request(&self, request: CollectionRequest, message: &Authentic) {
-        let task = Task { request, transaction: message.envelope().transaction };
+        let task = Task { request, transaction: message.envelope().transaction, standing: None };
         let own_endpoint = self.endpoint();
         let targets = &task.request.targets;
         let fault = if task.request.deadline < Timestamp::now() {
@@ -188,8 +188,9 @@ impl Worker {
     /// A run of a schedule: a request of its own.
     fn run_of(instructions: CollectionRequest) -> Task {
         let deadline = Timestamp::now() + jiff::SignedDuration::from_hours(1);
+        let standing = Some(instructions.request);
         let request = CollectionRequest { request: RequestId(Uuid::now_v7()), deadline, ..instructions };
-        Task { request, transaction: TransactionId(Uuid::now_v7()) }
+        Task { request, transaction: TransactionId(Uuid::now_v7()), standing }
     }
 
     async fn keep_schedules(self: Arc<Self>) {
@@ -261,7 +262,7 @@ impl Worker {
         let last = parts.len() - 1;
         let mut sent = Vec::with_capacity(parts.len());
         for (at, part) in parts.into_iter().enumerate() {
-            let results = results_of(&task.request, endpoint, &facts, (at, last), part);
+            let results = results_of(task, endpoint, &facts, (at, last), part);
             sent.push(self.send_results(&results, context)?);
         }
         // Completed means stored: a repository has acknowledged every part.
@@ -293,7 +294,7 @@ impl Worker {
         for (at, part) in parts.into_iter().enumerate() {
             let results = CollectionResults {
                 stream: observations.position(identifier, is_baseline),
-                ..results_of(&task.request, endpoint, &facts, (at, last), part)
+                ..results_of(&task, endpoint, &facts, (at, last), part)
             };
             let report = self.send_results(&results, context)?;
             observations.sent(identifier, report);
@@ -310,7 +311,7 @@ impl Worker {
     ) -> Result<Vec<Found>, Fault> {
         let ask = Topic::AdminUp(self.bus.own(), ContentRequest::KIND.to_owned());
         let bytes = self.content.fetch(&self.bus, &ask, &request.plan, context).await?;
-        let plan = read_plan(&bytes)?;
+        let plan = content::plan_of(&bytes)?;
         let looked = tokio::task::spawn_blocking(move || {
             let host = Host::new(self.root.clone());
             let mut resolver = Resolver::new(&plan, Probes::new(&host), Timestamp::now());
@@ -405,15 +406,16 @@ impl Worker {
 
 /// A part as a message.
 fn results_of(
-    request: &CollectionRequest,
+    task: &Task,
     endpoint: EndpointId,
     facts: &EndpointFacts,
     (at, last): (usize, usize),
     part: report::Part,
 ) -> CollectionResults {
     CollectionResults {
-        request: request.request,
-        plan: request.plan.sha256.clone(),
+        request: task.request.request,
+        standing: task.standing,
+        plan: task.request.plan.sha256.clone(),
         endpoint,
         facts: facts.clone(),
         method: Method::SelfReported,
@@ -424,28 +426,3 @@ fn results_of(
         objects: part.objects,
     }
 }
-
-/// A plan from compressed bytes, within limits.
-fn read_plan(bytes: &[u8]) -> Result<CollectionPlan, Fault> {
-    let invalid = |text: String| Fault::new(FaultCode::ContentInvalid, text);
-    let mut plain = Vec::new();
-    flate2::read::DeflateDecoder::new(bytes)
-        .take(PLAN_BYTES_MAX + 1)
-        .read_to_end(&mut plain)
-        .map_err(|error| invalid(format!("the plan is damaged: {error}")))?;
-    if plain.len() as u64 > PLAN_BYTES_MAX {
-        return Err(Fault::new(FaultCode::TooLarge, "the plan is larger than any plan"));
-    }
-    let plan: CollectionPlan =
-        serde_json::from_slice(&plain).map_err(|error| invalid(format!("the plan cannot be read: {error}")))?;
-    if plan.version != PLAN_VERSION {
-        return Err(Fault::new(
-            FaultCode::UnsupportedVersion,
-            format!("plan version {} is not spoken here", plan.version),
-        ));
-    }
-    Ok(plan)
-}
-
-/// Bytes of a plan after decompression.
-const PLAN_BYTES_MAX: u64 = 64 * 1024 * 1024;

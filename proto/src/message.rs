@@ -22,6 +22,7 @@ mod query;
 mod registration;
 mod results_query;
 mod status_notification;
+mod task;
 
 pub use ack::Ack;
 pub use attribute_change::{AttributeChange, ChangesRequest, ChangesResponse, ObjectState, StreamState};
@@ -48,6 +49,7 @@ pub use query::{QueryRequest, QueryResponse, QueryRow};
 pub use registration::{ComponentRegistrationRequest, ComponentRegistrationResponse, JoinProof};
 pub use results_query::{ResultsRequest, ResultsResponse, ResultsSelection};
 pub use status_notification::{Phase, StatusNotification, TaskProgress};
+pub use task::{Task, TaskRequest, TaskResponse};
 
 /// A message's body.
 pub trait Message: serde::Serialize + serde::de::DeserializeOwned + Send + Sync + 'static {
@@ -93,6 +95,8 @@ kinds! {
     "observation-response" => ObservationResponse, "what is watched";
     "collection-results" => CollectionResults, "observations for the repositories (draft -13 §6.4.3)";
     "endpoint-assignment" => EndpointAssignment, "which collector speaks for which endpoint";
+    "task-request" => TaskRequest, "does a report answer a task that was given";
+    "task-response" => TaskResponse, "it does, and this is the task";
     "evaluation-request" => EvaluationRequest, "evaluate a policy on stored observations (draft -13 §6.5)";
     "evaluation-results" => EvaluationResults, "verdicts for the repositories";
     "policy-publication" => PolicyPublication, "a policy for the repositories to fetch and keep";
@@ -138,7 +142,7 @@ receivers! {
     ToOrchestrator {
         ComponentRegistrationRequest, CapabilityAdvertisement, HeartbeatRequest, HealthCheckResponse,
         StatusNotification, PeriodicCollectionResponse, ObservationResponse, EvaluationResults, AttributeChange,
-        ContentRequest,
+        ContentRequest, TaskRequest,
     }
     /// What every registered component receives on its administrative interface.
     ToMember {

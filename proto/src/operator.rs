@@ -310,6 +310,9 @@ pub struct SystemStatus {
     pub open_transaction_count: u64,
     /// Messages refused since the start, by fault code.
     pub refused_counts: Vec<(String, u64)>,
+    /// Security statuses since the start, by code.
+    #[serde(default)]
+    pub security_counts: Vec<(String, u64)>,
 }
 
 /// Where a component is in its life.

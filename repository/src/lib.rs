@@ -5,24 +5,32 @@
 //! every durable message is acknowledged after the commit, and after the commit only. Never: decides,
 //! collects, or takes an older observation for a newer one.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bus::{Authentic, Bus, Context};
 use jiff::Timestamp;
 use proto::capability::ComponentType;
 use proto::fault::{Fault, FaultCode};
 use proto::id::ComponentId;
-use proto::message::{Ack, ContentRequest, Message, PoliciesResponse, PolicyPublication, ToRepository};
+use proto::message::{
+    Ack, CollectionResults, ContentRequest, EvaluationResults, Message, PoliciesResponse, PolicyPublication,
+    StatusNotification, ToRepository,
+};
 use proto::time::is_skewed;
 use proto::topic::Topic;
 use service::content::{ContentStore, chunk_of};
 use service::member::{self, Member, MemberError, MemberSettings};
 use service::report::Chain;
 use service::shutdown::Shutdown;
+use tokio::sync::mpsc;
 
+mod expected;
 pub mod store;
 
+use expected::Expected;
 use store::sqlite::SqliteStore;
 use store::{Received, Store, StoreError, Stored};
 
@@ -74,21 +82,41 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> Result<(), RunEr
 /// Serves a member's inbox from a store.
 pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdown) -> Result<(), MemberError> {
     let Member { bus, mut inbox, dismissal, .. } = member;
-    let repository = Arc::new(Repository { bus: bus.clone(), store });
-    loop {
-        tokio::select! {
-            () = shutdown.requested() => break,
-            message = inbox.recv() => {
-                let Some(message) = message else { break };
-                // Publications fetch content, which comes in by this inbox's bus: they must not hold it up.
-                if message.envelope().kind == PolicyPublication::KIND {
-                    let repository = Arc::clone(&repository);
-                    tokio::spawn(async move { repository.take(message).await });
-                } else {
-                    repository.take(message).await;
+    let expected = Expected::new(bus.clone());
+    let repository = Arc::new(Repository { bus: bus.clone(), store, expected, told: Mutex::default() });
+    // Reports may have to wait for the orchestrator's word: they are stored in their order, beside everything else.
+    let (reports, mut reported) = mpsc::channel::<Authentic>(REPORTS_MAX);
+    let record = async {
+        while let Some(report) = reported.recv().await {
+            repository.take(report).await;
+        }
+    };
+    let serve = async {
+        loop {
+            tokio::select! {
+                () = shutdown.requested() => break,
+                message = inbox.recv() => {
+                    let Some(message) = message else { break };
+                    match message.envelope().kind.as_str() {
+                        CollectionResults::KIND | EvaluationResults::KIND => {
+                            if let Err(full) = reports.try_send(message) {
+                                repository.put_off(&full.into_inner(), &Fault::new(FaultCode::Busy, "too many reports wait"));
+                            }
+                        }
+                        // Publications fetch content, which comes in by this inbox's bus: they must not hold it up.
+                        PolicyPublication::KIND => {
+                            let repository = Arc::clone(&repository);
+                            tokio::spawn(async move { repository.take(message).await });
+                        }
+                        _ => repository.take(message).await,
+                    }
                 }
             }
         }
+    };
+    tokio::select! {
+        () = serve => {}
+        () = record => {}
     }
     bus.close();
     dismissal.check()
@@ -97,9 +125,17 @@ pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdow
 /// Changes of one message that are told at once.
 const CHANGES_TOLD_MAX: usize = 200;
 
+/// Reports that wait to be stored.
+const REPORTS_MAX: usize = 1_024;
+/// Seconds after which a component whose reports are refused is spoken of again.
+const TOLD_AGAIN_SECONDS: u64 = 60;
+
 struct Repository {
     bus: Bus,
     store: Arc<dyn Store>,
+    expected: Expected,
+    /// When it was last said that a component's reports are refused.
+    told: Mutex<BTreeMap<ComponentId, Instant>>,
 }
 
 impl Repository {
@@ -118,6 +154,10 @@ impl Repository {
                 return self.refuse(&message, &Fault::new(FaultCode::ClockSkew, text));
             }
             ToRepository::CollectionResults(results) => {
+                let Received { sender, transaction, .. } = received(&message);
+                if let Err(fault) = self.expected.collection(sender, transaction, &results).await {
+                    return self.not_expected(&message, &fault);
+                }
                 let stored = self.store.record_collection(&results, received(&message)).await;
                 let changed = match &stored {
                     Ok(Stored::New { changed, .. }) => changed.clone(),
@@ -139,6 +179,10 @@ impl Repository {
                 self.acknowledge(&message, stored)
             }
             ToRepository::EvaluationResults(results) => {
+                let Received { sender, transaction, .. } = received(&message);
+                if let Err(fault) = self.expected.evaluation(sender, transaction, &results).await {
+                    return self.not_expected(&message, &fault);
+                }
                 let stored = self.store.record_evaluation(&results, received(&message)).await;
                 self.acknowledge(&message, stored)
             }
@@ -155,9 +199,8 @@ impl Repository {
             ToRepository::ContentRequest(request) => self.content(&message, &request).await,
         };
         if let Err(StoreError::NotAssigned(endpoint)) = outcome {
-            tracing::warn!(by = %message.envelope().from, %endpoint, "a report about somebody else's endpoint is refused");
-            let text = "the sender does not speak for this endpoint";
-            return self.refuse(&message, &Fault::new(FaultCode::NotAuthorized, text));
+            let text = format!("the sender does not speak for the endpoint {endpoint}");
+            return self.not_expected(&message, &Fault::new(FaultCode::NotAuthorized, text));
         }
         if let Err(error) = outcome {
             tracing::error!(error = %Chain(&error), "the store failed");
@@ -166,13 +209,43 @@ impl Repository {
             } else {
                 FaultCode::Internal
             };
-            // Nothing was stored: the sender keeps the message and sends it again.
-            self.bus.forget(&message);
-            self.refuse(
-                &message,
-                &Fault::new(code, "the repository could not do it; it will take the message when it comes again"),
-            );
+            let text = "the repository could not do it; it will take the message when it comes again";
+            self.put_off(&message, &Fault::new(code, text));
         }
+    }
+
+    /// Nothing was stored: the sender keeps the message and sends it again.
+    fn put_off(&self, message: &Authentic, fault: &Fault) {
+        self.bus.forget(message);
+        self.refuse(message, fault);
+    }
+
+    /// A report that nobody asked for, or about somebody else's endpoint, is refused, and whoever watches is told:
+    /// a component that does its work does not send it.
+    fn not_expected(&self, message: &Authentic, fault: &Fault) {
+        if fault.code.is_retryable() {
+            return self.put_off(message, fault);
+        }
+        let sender = message.envelope().from;
+        self.refuse(message, fault);
+        let now = Instant::now();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.retain(|_, at| now.duration_since(*at) < Duration::from_secs(TOLD_AGAIN_SECONDS));
+        if told.contains_key(&sender) {
+            return;
+        }
+        told.insert(sender, now);
+        tracing::warn!(by = %sender, %fault, "a report is refused");
+        let status = StatusNotification {
+            publisher: self.bus.own(),
+            message: format!("a report of {sender} is refused"),
+            code: "security.report-refused".to_owned(),
+            request: None,
+            phase: None,
+            progress: None,
+            fault: Some(fault.clone()),
+        };
+        let _ = self.bus.send(&Topic::Status(self.bus.own()), &status, Context::answering(message));
     }
 
     /// After the commit, and only then.

@@ -59,6 +59,7 @@ impl<'store> Case<'store> {
 
     fn results(&self, value: &str, collected: Timestamp) -> CollectionResults {
         CollectionResults {
+            standing: None,
             request: RequestId(Uuid::new_v4()),
             plan: ContentHash::of(b"plan"),
             endpoint: self.endpoint,

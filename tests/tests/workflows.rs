@@ -2,16 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says what it skips")]
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bus::Context;
 use proto::capability::{Capability, CapabilityUrn, ComponentType};
 use proto::content::ContentRef;
 use proto::fault::FaultCode;
-use proto::id::{RequestId, TransactionId};
+use proto::id::{EndpointId, RequestId, TransactionId};
 use proto::message::{
     CapabilityAdvertisement, CapabilityAdvertisementResponse, CollectionRequest, Message as _, Phase,
-    RegistrationStatus, StatusNotification, ToCollector,
+    RegistrationStatus, StatusNotification, Task, TaskRequest, TaskResponse, ToCollector,
 };
 use proto::operator::{Ask, OperatorEvent, TransactionView};
 use proto::topic::Topic;
@@ -29,7 +30,7 @@ fn ended(events: &[OperatorEvent]) -> &TransactionView {
 }
 
 /// The endpoint that was evaluated.
-fn evaluated(events: &[OperatorEvent]) -> proto::id::EndpointId {
+fn evaluated(events: &[OperatorEvent]) -> EndpointId {
     let summary = events.iter().find_map(|event| match event {
         OperatorEvent::Summary(summary) => Some(summary),
         _ => None,
@@ -42,7 +43,7 @@ async fn an_evaluation_through_the_whole_system_gives_the_verdicts_of_the_bare_e
     let installation = Installation::complete().await;
     let events = installation.ask(Ask::Evaluate(baseline(60))).await;
     assert_eq!(ended(&events).state, "completed");
-    let expected: std::collections::BTreeMap<String, String> = assess(system_tests::BASELINE, None, "/")
+    let expected: BTreeMap<String, String> = assess(system_tests::BASELINE, None, "/")
         .results
         .iter()
         .map(|result| (result.rule.clone(), result.verdict.to_string()))
@@ -243,15 +244,8 @@ async fn only_an_orchestrator_commands_a_collector() {
     assert!(got.is_err(), "{got:?}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_collector_cannot_put_verdicts_into_the_repository() {
-    let installation = Installation::complete().await;
-    let events = installation.ask(Ask::Evaluate(baseline(60))).await;
-    let (transaction, before) = (ended(&events).transaction, verdicts(&events));
-    let endpoint = evaluated(&events);
-    let liar = installation.scripted(ComponentType::PostureCollectionService, "liar").await;
-    // The broker lets it publish on its own topic; what it says there is for receivers to refuse.
-    let forged = proto::message::EvaluationResults {
+fn forged_verdict(before: &BTreeMap<String, String>, endpoint: EndpointId) -> proto::message::EvaluationResults {
+    proto::message::EvaluationResults {
         request: RequestId(Uuid::now_v7()),
         endpoint,
         part: 0,
@@ -269,7 +263,18 @@ async fn a_collector_cannot_put_verdicts_into_the_repository() {
             objects: Vec::new(),
         }],
         summary: None,
-    };
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_cannot_put_verdicts_into_the_repository() {
+    let installation = Installation::complete().await;
+    let events = installation.ask(Ask::Evaluate(baseline(60))).await;
+    let (transaction, before) = (ended(&events).transaction, verdicts(&events));
+    let endpoint = evaluated(&events);
+    let liar = installation.scripted(ComponentType::PostureCollectionService, "liar").await;
+    // The broker lets it publish on its own topic; what it says there is for receivers to refuse.
+    let forged = forged_verdict(&before, endpoint);
     let own = liar.bus.own();
     liar.bus.send(&Topic::CollectionResults(own), &forged, Context::of(transaction)).unwrap();
     // An honest message after it, on the same way, so that the forged one has been seen.
@@ -296,14 +301,33 @@ async fn a_collector_is_believed_about_its_own_endpoint_only() {
     use proto::message::{CollectedPart, CollectionResults};
     let installation = Installation::complete().await;
     let events = installation.ask(Ask::Evaluate(baseline(60))).await;
-    let before = verdicts(&events);
+    let (evaluation, before) = (ended(&events).transaction, verdicts(&events));
     let endpoint = evaluated(&events);
-    let liar = installation.scripted(ComponentType::PostureCollectionService, "liar").await;
+    let mut liar = installation.scripted(ComponentType::PostureCollectionService, "liar").await;
+    let own = liar.assigned.borrow().endpoints[0].1;
+    // It is asked for something, like any other collector.
+    let asked = proto::operator::Workflow { targets: vec!["liar".to_owned()], ..baseline(60) };
+    let data = installation.data.path().join("orchestrator");
+    tokio::spawn(async move { system_tests::ask(&data, Ask::Collect(asked), &[]).await });
+    let (transaction, request) = loop {
+        let message = tokio::time::timeout(PATIENCE, liar.inbox.recv()).await.unwrap().unwrap();
+        if let Ok(ToCollector::CollectionRequest(request)) = ToCollector::decode(message.envelope()) {
+            break (message.envelope().transaction, *request);
+        }
+    };
     let plan = scap::compile::compile(&scap::datastream::read(system_tests::BASELINE.to_vec()).unwrap(), None).unwrap();
-    let report = |endpoint| CollectionResults {
-        request: RequestId(Uuid::now_v7()),
-        plan: proto::content::ContentHash::of(b"plan"),
-        endpoint,
+    let nothing = |object: &proto::plan::ObjectKey| CollectedPart {
+        object: object.clone(),
+        flag: proto::observation::Flag::DoesNotExist,
+        collected: jiff::Timestamp::now(),
+        items: Vec::new(),
+        messages: Vec::new(),
+    };
+    let honest = CollectionResults {
+        request: request.request,
+        standing: None,
+        plan: request.plan.sha256.clone(),
+        endpoint: own,
         facts: proto::observation::EndpointFacts::default(),
         method: proto::observation::Method::SelfReported,
         part: 0,
@@ -311,26 +335,58 @@ async fn a_collector_is_believed_about_its_own_endpoint_only() {
         stream: None,
         items: Vec::new(),
         // Nothing is there, of anything: whoever believes it decides otherwise.
-        objects: plan
-            .collection
-            .report
-            .iter()
-            .map(|object| CollectedPart {
-                object: object.clone(),
-                flag: proto::observation::Flag::DoesNotExist,
-                collected: jiff::Timestamp::now(),
-                items: Vec::new(),
-                messages: Vec::new(),
-            })
-            .collect(),
+        objects: plan.collection.report.iter().map(nothing).collect(),
     };
+    let invented: proto::plan::ObjectKey = serde_json::from_str("\"obj-00000000000000000000000000000000\"").unwrap();
+    let lies = [
+        // About somebody else's endpoint, with its own task and with that endpoint's.
+        (transaction, CollectionResults { endpoint, ..honest.clone() }),
+        (evaluation, CollectionResults { endpoint, ..honest.clone() }),
+        // About its own endpoint, and nobody asked for it.
+        (TransactionId(Uuid::now_v7()), honest.clone()),
+        (transaction, CollectionResults { request: RequestId(Uuid::now_v7()), ..honest.clone() }),
+        (transaction, CollectionResults { standing: Some(RequestId(Uuid::now_v7())), ..honest.clone() }),
+        (transaction, CollectionResults { plan: proto::content::ContentHash::of(b"plan"), ..honest.clone() }),
+        (transaction, CollectionResults { objects: vec![nothing(&invented)], ..honest.clone() }),
+    ];
     let topic = Topic::CollectionResults(liar.bus.own());
-    let own = liar.assigned.borrow().endpoints[0].1;
-    let forged = liar.bus.send_durable(&topic, &report(endpoint), Context::alone()).unwrap();
-    let honest = liar.bus.send_durable(&topic, &report(own), Context::alone()).unwrap();
-    eventually("both are answered", async || (liar.bus.unacknowledged_count() == 0).then_some(())).await;
-    assert!(liar.bus.was_given_up(forged) && !liar.bus.was_given_up(honest));
+    let send = |(transaction, results): &(TransactionId, CollectionResults)| {
+        liar.bus.send_durable(&topic, results, Context::of(*transaction)).unwrap()
+    };
+    let lies: Vec<_> = lies.iter().map(send).collect();
+    let honest = send(&(transaction, honest));
+    eventually("all are answered", async || (liar.bus.unacknowledged_count() == 0).then_some(())).await;
+    for (number, lie) in lies.into_iter().enumerate() {
+        assert!(liar.bus.was_given_up(lie), "lie {number} was believed");
+    }
+    assert!(!liar.bus.was_given_up(honest));
     let workflow =
         proto::operator::Workflow { is_stored_only: true, targets: vec![endpoint.to_string()], ..baseline(60) };
     assert_eq!(verdicts(&installation.ask(Ask::Evaluate(workflow)).await), before);
+    let counts = installation.handle.status().await.security_counts;
+    assert!(counts.iter().any(|(code, count)| code == "security.report-refused" && *count == 1), "{counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_evaluator_is_believed_about_what_it_was_asked_only() {
+    let installation = Installation::complete().await;
+    let events = installation.ask(Ask::Evaluate(baseline(60))).await;
+    let (evaluation, before, endpoint) = (ended(&events).transaction, verdicts(&events), evaluated(&events));
+    let liar = installation.scripted(ComponentType::PostureEvaluationService, "liar").await;
+    let forged = forged_verdict(&before, endpoint);
+    let topic = Topic::EvaluationResults(liar.bus.own());
+    // In a workflow of another evaluator, and in one that there is not.
+    for transaction in [evaluation, TransactionId(Uuid::now_v7())] {
+        let sent = liar.bus.send_durable(&topic, &forged, Context::of(transaction)).unwrap();
+        eventually("it is answered", async || (liar.bus.unacknowledged_count() == 0).then_some(())).await;
+        assert!(liar.bus.was_given_up(sent));
+    }
+    // Only a repository asks what others were asked.
+    let question = TaskRequest {
+        responder: liar.bus.own(),
+        task: Task::Workflow { transaction: evaluation, request: RequestId(Uuid::now_v7()) },
+    };
+    let up = Topic::AdminUp(liar.bus.own(), TaskRequest::KIND.to_owned());
+    let answer: Result<TaskResponse, _> = liar.bus.request(&up, &question, Context::alone(), PATIENCE).await;
+    assert!(matches!(&answer, Err(bus::RequestError::Fault(fault)) if fault.code == FaultCode::NotAuthorized));
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use proto::content::{ContentHash, ContentRef};
 use proto::fault::{Fault, FaultCode};
 use proto::limits::{CONTENT_BYTES_MAX, CONTENT_CHUNK_BYTES};
 use proto::message::{ContentRequest, ContentResponse};
+use proto::plan::{CollectionPlan, PLAN_VERSION};
 use proto::topic::Topic;
 
 /// Seconds to wait for a chunk, and how often to ask.
@@ -130,3 +132,27 @@ pub fn chunk_of(bytes: &[u8], request: &ContentRequest) -> ContentResponse {
         chunk: STANDARD.encode(&bytes[start..end]),
     }
 }
+/// A plan from compressed bytes, within limits.
+pub fn plan_of(bytes: &[u8]) -> Result<CollectionPlan, Fault> {
+    let invalid = |text: String| Fault::new(FaultCode::ContentInvalid, text);
+    let mut plain = Vec::new();
+    flate2::read::DeflateDecoder::new(bytes)
+        .take(PLAN_BYTES_MAX + 1)
+        .read_to_end(&mut plain)
+        .map_err(|error| invalid(format!("the plan is damaged: {error}")))?;
+    if plain.len() as u64 > PLAN_BYTES_MAX {
+        return Err(Fault::new(FaultCode::TooLarge, "the plan is larger than any plan"));
+    }
+    let plan: CollectionPlan =
+        serde_json::from_slice(&plain).map_err(|error| invalid(format!("the plan cannot be read: {error}")))?;
+    if plan.version != PLAN_VERSION {
+        return Err(Fault::new(
+            FaultCode::UnsupportedVersion,
+            format!("plan version {} is not spoken here", plan.version),
+        ));
+    }
+    Ok(plan)
+}
+
+/// Bytes of a plan after decompression.
+const PLAN_BYTES_MAX: u64 = 64 * 1024 * 1024;

@@ -6,7 +6,7 @@ use proto::capability::{Capability, ComponentType};
 use proto::content::ContentRef;
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, EndpointId, RequestId, TransactionId};
-use proto::message::{CollectionRequest, EvaluationRequest, Phase, StatusNotification};
+use proto::message::{CollectionRequest, EvaluationRequest, Phase, StatusNotification, TaskResponse};
 use proto::operator::{Activity, ComponentState, OperatorEvent, ResponderView, TransactionView};
 use serde::{Deserialize, Serialize};
 
@@ -138,6 +138,14 @@ pub struct Workflow {
 }
 
 impl Workflow {
+    /// What a component was asked by a request of this workflow.
+    pub fn task(&self, responder: ComponentId, request: RequestId) -> Option<TaskResponse> {
+        let asked = self.responders.iter().find(|asked| asked.component == responder && asked.request == request)?;
+        let is_collection = asked.operation == Operation::Collect;
+        let plan = is_collection.then(|| self.plan.collection_plan.clone());
+        Some(TaskResponse { is_collection, plan, endpoints: self.endpoints.clone(), until: None })
+    }
+
     /// `running`, or how it ended.
     pub fn state(&self) -> &'static str {
         let completed = self.responders.iter().filter(|responder| responder.state == ResponderState::Completed).count();

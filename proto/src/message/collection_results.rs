@@ -16,6 +16,9 @@ use crate::plan::ObjectKey;
 pub struct CollectionResults {
     /// The request that this answers.
     pub request: RequestId,
+    /// The request that began the schedule or the observation, if this is one of its runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standing: Option<RequestId>,
     /// The plan that was followed.
     pub plan: ContentHash,
     /// Of which endpoint.

@@ -95,6 +95,7 @@ async fn status(data: &Path, output: Output) -> anyhow::Result<u8> {
     let components =
         status.component_counts.iter().map(|(state, count)| format!("{count} {}", state.as_str())).collect();
     let refused = status.refused_counts.iter().map(|(code, count)| format!("{count} {code}")).collect();
+    let security = status.security_counts.iter().map(|(code, count)| format!("{count} {code}")).collect();
     for (name, value) in [
         ("orchestrator", status.orchestrator.to_string()),
         ("version", status.version),
@@ -105,6 +106,7 @@ async fn status(data: &Path, output: Output) -> anyhow::Result<u8> {
         ("endpoints", status.endpoint_count.to_string()),
         ("open workflows", status.open_transaction_count.to_string()),
         ("refused messages", counts(refused)),
+        ("security events", counts(security)),
     ] {
         show::line(format!("{name:<17} {value}"));
     }

@@ -1,0 +1,51 @@
+//! `task-request` and `task-response`: a repository asks whether a report answers a task that was given (RFC 8248
+//! ARCH-008; the drafts leave it open).
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::content::ContentRef;
+use crate::id::{ComponentId, EndpointId, RequestId, TransactionId};
+
+/// Was this component asked for this?
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TaskRequest {
+    /// Who reports.
+    pub responder: ComponentId,
+    /// What it says that it was asked.
+    pub task: Task,
+}
+
+/// What a report answers.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// A request of a workflow.
+    #[serde(rename_all = "kebab-case")]
+    Workflow {
+        /// The workflow.
+        transaction: TransactionId,
+        /// The request.
+        request: RequestId,
+    },
+    /// A schedule or an observation, by the request that began it.
+    Standing(RequestId),
+}
+
+/// It was; a fault says that it was not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TaskResponse {
+    /// Whether it was asked to collect; otherwise to evaluate.
+    pub is_collection: bool,
+    /// By which plan; absent for an evaluation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<ContentRef>,
+    /// On which endpoints; empty: on all that it speaks for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<EndpointId>,
+    /// What was collected later than this does not answer it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+}

@@ -1,0 +1,147 @@
+//! Whether a report was asked for. A collector reports what it was asked, and an evaluator decides what it was asked:
+//! the orchestrator knows what that was, and a repository asks it once for each task.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bus::{Bus, Context, RequestError};
+use proto::content::ContentRef;
+use proto::fault::{Fault, FaultCode};
+use proto::id::{ComponentId, TransactionId};
+use proto::message::{
+    CollectionResults, ContentRequest, EvaluationResults, Message as _, Task, TaskRequest, TaskResponse,
+};
+use proto::plan::ObjectKey;
+use proto::topic::Topic;
+use service::content::{ContentStore, plan_of};
+
+/// Seconds for the orchestrator's answer.
+const ANSWER_SECONDS: u64 = 3;
+/// Seconds that an answer holds: a schedule may be cancelled.
+const KNOWN_SECONDS: u64 = 600;
+/// Seconds that a no holds, and that an orchestrator which does not answer is left alone.
+const REFUSED_SECONDS: u64 = 10;
+const SILENT_SECONDS: u64 = 2;
+/// Answers and plans that are remembered.
+const KNOWN_MAX: usize = 20_000;
+const PLANS_MAX: usize = 32;
+
+/// What it said, and until when that holds.
+type Known = (Result<TaskResponse, Fault>, Instant);
+
+/// What the orchestrator said of tasks.
+#[derive(Debug)]
+pub(crate) struct Expected {
+    bus: Bus,
+    content: ContentStore,
+    known: Mutex<BTreeMap<TaskRequest, Known>>,
+    plans: Mutex<BTreeMap<proto::content::ContentHash, Arc<BTreeSet<ObjectKey>>>>,
+    /// It did not answer; until then it is not asked.
+    silent: Mutex<Option<Instant>>,
+}
+
+fn refused(text: &str) -> Fault {
+    Fault::new(FaultCode::NotAuthorized, text)
+}
+
+fn later(text: &str) -> Fault {
+    Fault::new(FaultCode::Busy, text)
+}
+
+impl Expected {
+    pub(crate) fn new(bus: Bus) -> Self {
+        let content = ContentStore::new(None);
+        Self { bus, content, known: Mutex::default(), plans: Mutex::default(), silent: Mutex::default() }
+    }
+
+    /// An error for observations that nobody asked this collector for.
+    pub(crate) async fn collection(
+        &self,
+        responder: ComponentId,
+        transaction: TransactionId,
+        results: &CollectionResults,
+    ) -> Result<(), Fault> {
+        let asked = Task::Workflow { transaction, request: results.request };
+        let task = results.standing.map_or(asked, Task::Standing);
+        let task = self.task(TaskRequest { responder, task }).await?;
+        let plan = task.plan.filter(|_| task.is_collection);
+        let Some(plan) = plan.filter(|plan| plan.sha256 == results.plan) else {
+            return Err(refused("the task was given with another plan"));
+        };
+        if !task.endpoints.is_empty() && !task.endpoints.contains(&results.endpoint) {
+            return Err(refused("the task is about another endpoint"));
+        }
+        if task.until.is_some_and(|until| results.objects.iter().any(|part| part.collected > until)) {
+            return Err(refused("the task had ended when this was collected"));
+        }
+        let asked = self.objects(&plan).await?;
+        match results.objects.iter().find(|part| !asked.contains(&part.object)) {
+            Some(part) => Err(refused(&format!("the task does not ask for the object {}", part.object))),
+            None => Ok(()),
+        }
+    }
+
+    /// An error for verdicts that nobody asked this evaluator for.
+    pub(crate) async fn evaluation(
+        &self,
+        responder: ComponentId,
+        transaction: TransactionId,
+        results: &EvaluationResults,
+    ) -> Result<(), Fault> {
+        let task = Task::Workflow { transaction, request: results.request };
+        let task = self.task(TaskRequest { responder, task }).await?;
+        if task.is_collection || !task.endpoints.contains(&results.endpoint) {
+            return Err(refused("the task is not to evaluate this endpoint"));
+        }
+        Ok(())
+    }
+
+    async fn task(&self, request: TaskRequest) -> Result<TaskResponse, Fault> {
+        let now = Instant::now();
+        if let Some((answer, until)) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&request)
+            && *until > now
+        {
+            return answer.clone();
+        }
+        if self.silent.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| until > now) {
+            return Err(later("the orchestrator does not say what was asked"));
+        }
+        let up = Topic::AdminUp(self.bus.own(), TaskRequest::KIND.to_owned());
+        let deadline = Duration::from_secs(ANSWER_SECONDS);
+        let (answer, seconds) = match self.bus.request(&up, &request, Context::alone(), deadline).await {
+            Ok(answer) => (Ok(answer), KNOWN_SECONDS),
+            Err(RequestError::Fault(fault)) if !fault.code.is_retryable() => {
+                (Err(refused(&format!("nobody asked for this: {}", fault.message))), REFUSED_SECONDS)
+            }
+            Err(error) => {
+                let until = Instant::now() + Duration::from_secs(SILENT_SECONDS);
+                *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+                return Err(later(&format!("the orchestrator does not say what was asked: {error}")));
+            }
+        };
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        known.insert(request, (answer.clone(), Instant::now() + Duration::from_secs(seconds)));
+        answer
+    }
+
+    /// The objects that a plan reports.
+    async fn objects(&self, plan: &ContentRef) -> Result<Arc<BTreeSet<ObjectKey>>, Fault> {
+        if let Some(known) = self.plans.lock().unwrap_or_else(PoisonError::into_inner).get(&plan.sha256) {
+            return Ok(Arc::clone(known));
+        }
+        let ask = Topic::AdminUp(self.bus.own(), ContentRequest::KIND.to_owned());
+        let bytes = self.content.fetch(&self.bus, &ask, plan, Context::alone()).await;
+        let bytes = bytes.map_err(|fault| later(&format!("the plan cannot be had: {}", fault.message)))?;
+        let objects = Arc::new(plan_of(&bytes)?.report.into_iter().collect::<BTreeSet<_>>());
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        if plans.len() >= PLANS_MAX {
+            plans.clear();
+        }
+        plans.insert(plan.sha256.clone(), Arc::clone(&objects));
+        Ok(objects)
+    }
+}
