@@ -9,13 +9,14 @@ use std::time::Duration;
 use bus::Context;
 use proto::fault::{Fault, FaultCode};
 use proto::id::TransactionId;
-use proto::limits::CONTENT_BYTES_MAX;
+use proto::limits::{CONTENT_BYTES_MAX, shown};
 use proto::message::{
     ChangesRequest, ChangesResponse, Message, QueryRequest, ResultsRequest, ResultsResponse, ResultsSelection,
 };
 use proto::operator::{Ask, OperatorEvent, OperatorRequest, Workflow};
 use proto::topic::Topic;
 use proto::verdict::Verdict;
+use service::audit::{Act, Actor, Line};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast;
@@ -23,7 +24,7 @@ use tokio::task::JoinHandle;
 
 use crate::core::{Action, Core};
 use crate::driver::{Handle, RunError};
-use crate::registration::{TokenScope, revoke_token};
+use crate::registration::{TokenScope, create_token, revoke_token};
 
 /// Bytes of a request line.
 const LINE_BYTES_MAX: u64 = 64 * 1024;
@@ -59,6 +60,9 @@ pub(crate) fn listen(handle: Handle, data: &Path) -> Result<JoinHandle<()>, RunE
     }))
 }
 
+/// Entries of the log of acts in one answer.
+const AUDIT_PAGE: u32 = 500;
+
 /// The answering side of a connection.
 struct Answers {
     stream: tokio::net::unix::OwnedWriteHalf,
@@ -73,6 +77,7 @@ impl Answers {
 }
 
 async fn serve(handle: Handle, stream: UnixStream) -> std::io::Result<()> {
+    let actor = Actor::Operator(stream.peer_cred()?.uid());
     let (reading, stream) = stream.into_split();
     let mut answers = Answers { stream };
     let mut reader = BufReader::new(reading);
@@ -96,12 +101,13 @@ async fn serve(handle: Handle, stream: UnixStream) -> std::io::Result<()> {
         }
         (&mut reader).take(request.content_bytes).read_to_end(&mut content).await?;
     }
-    let outcome = answer(&handle, request.ask, content, &mut answers).await?;
+    let outcome = answer(&handle, actor, request.ask, content, &mut answers).await?;
     answers.send(&outcome.map_or_else(OperatorEvent::Fault, |()| OperatorEvent::Done)).await
 }
 
 async fn answer(
     handle: &Handle,
+    actor: Actor,
     ask: Ask,
     content: Vec<u8>,
     answers: &mut Answers,
@@ -112,12 +118,12 @@ async fn answer(
             let core = handle.inner.core.lock().await;
             Ok(OperatorEvent::Roster(core.components().map(crate::core::roster::Component::entry).collect()))
         }
-        Ask::Collect(workflow) => return follow(handle, &workflow, false, answers).await,
-        Ask::Evaluate(workflow) => return follow(handle, &workflow, true, answers).await,
+        Ask::Collect(workflow) => return follow(handle, actor, &workflow, false, answers).await,
+        Ask::Evaluate(workflow) => return follow(handle, actor, &workflow, true, answers).await,
         Ask::Results { selection, verdicts } => {
             results(handle, selection, verdicts).await.map(|response| OperatorEvent::Results(Box::new(response)))
         }
-        Ask::PolicyImport { name } => match handle.import_policy(name, content).await {
+        Ask::PolicyImport { name } => match handle.import_policy(name, content, actor).await {
             Ok((policy, notices)) => {
                 for notice in notices {
                     answers.send(&OperatorEvent::Notice(notice)).await?;
@@ -133,7 +139,7 @@ async fn answer(
         }
         Ask::TokenCreate { component_type, uses, ttl_seconds, labels, needs_approval } => {
             let scope = TokenScope { component_type, uses, ttl_seconds, labels, needs_approval };
-            handle.create_token(scope).await.map(OperatorEvent::Token).map_err(Fault::from)
+            create_token(handle, actor, scope).await.map(OperatorEvent::Token).map_err(Fault::from)
         }
         Ask::TokenList => handle
             .inner
@@ -142,30 +148,33 @@ async fn answer(
             .await
             .map_err(Fault::from)
             .map(|tokens| OperatorEvent::Tokens(tokens.into_iter().map(|token| token.view).collect())),
-        Ask::TokenRevoke { id } => revoke_token(handle, &id).await.map_err(Fault::from).and_then(|revoked| {
+        Ask::TokenRevoke { id } => revoke_token(handle, actor, &id).await.map_err(Fault::from).and_then(|revoked| {
             revoked.map(|()| OperatorEvent::Notice(format!("nobody joins with the token {id} any more")))
         }),
         Ask::Periodic { operation, identifier, every_seconds, at_once, workflow } => handle
-            .periodic(operation, identifier, every_seconds, at_once, &workflow)
+            .periodic(actor, operation, identifier, every_seconds, at_once, &workflow)
             .await
             .map(OperatorEvent::Collectors),
-        Ask::Observation { operation, identifier, poll_seconds, workflow } => {
-            handle.observation(operation, identifier, poll_seconds, &workflow).await.map(OperatorEvent::Collectors)
-        }
+        Ask::Observation { operation, identifier, poll_seconds, workflow } => handle
+            .observation(actor, operation, identifier, poll_seconds, &workflow)
+            .await
+            .map(OperatorEvent::Collectors),
         Ask::Changes { targets, limit, is_followed } => {
             return changes(handle, &targets, limit, is_followed, answers).await;
         }
+        Ask::Audit => return audit(handle, answers).await,
         Ask::Approve { component } => {
             let text = format!("{component} is approved: it gets its certificate when it asks the next time");
-            admit(handle, text, |core| core.approve(component)).await
+            admit(handle, text, Act::new(actor, "approve", component), |core| core.approve(component)).await
         }
         Ask::Dismiss { component, is_ban, reason } => {
             let text = format!("{component} is put out: its certificate is refused from now on");
-            admit(handle, text, |core| core.dismiss(component, is_ban, &reason)).await
+            let act = Act::new(actor, if is_ban { "ban" } else { "evict" }, component).because(shown(&reason));
+            admit(handle, text, act, |core| core.dismiss(component, is_ban, &reason)).await
         }
         Ask::LiftBan { component } => {
             let text = format!("{component} is evicted now: it may join again with a new token");
-            admit(handle, text, |core| core.lift_ban(component)).await
+            admit(handle, text, Act::new(actor, "lift-ban", component), |core| core.lift_ban(component)).await
         }
     };
     match event {
@@ -174,15 +183,49 @@ async fn answer(
     }
 }
 
+/// The whole log of acts, with what was signed of it and what repositories remember.
+async fn audit(handle: &Handle, answers: &mut Answers) -> std::io::Result<Result<(), Fault>> {
+    if let Err(error) = handle.sign_acts().await {
+        return Ok(Err(error.into()));
+    }
+    let (witnesses, silent) = handle.witnesses().await;
+    for repository in silent {
+        let text = format!("the repository {repository} does not say what it remembers of the log");
+        answers.send(&OperatorEvent::Notice(text)).await?;
+    }
+    answers.send(&OperatorEvent::Audit(lines_of(witnesses.into_iter().map(Line::Witness)))).await?;
+    let mut last = 0;
+    loop {
+        let (lines, until) = match handle.inner.store.audit_lines(last, AUDIT_PAGE).await {
+            Ok(page) => page,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        let is_end = until < last + u64::from(AUDIT_PAGE);
+        answers.send(&OperatorEvent::Audit(lines_of(lines.into_iter()))).await?;
+        if is_end {
+            return Ok(Ok(()));
+        }
+        last = until;
+    }
+}
+
+fn lines_of(lines: impl Iterator<Item = Line>) -> Vec<String> {
+    lines.map(|line| serde_json::to_string(&line).expect("a line always serialises")).collect()
+}
+
 /// Decides who is in, and says what came of it.
 async fn admit(
     handle: &Handle,
     text: String,
+    act: Act,
     decide: impl FnOnce(&mut Core) -> Result<Vec<Action>, Fault>,
 ) -> Result<OperatorEvent, Fault> {
     let decided = handle
         .act(|core, _| match decide(core) {
-            Ok(actions) => (Ok(()), actions),
+            Ok(mut actions) => {
+                actions.push(Action::Record(Box::new(act)));
+                (Ok(()), actions)
+            }
             Err(fault) => (Err(fault), Vec::new()),
         })
         .await
@@ -274,6 +317,7 @@ async fn changes(
 /// Begins a workflow and tells how it goes until it has ended.
 async fn follow(
     handle: &Handle,
+    actor: Actor,
     workflow: &Workflow,
     is_evaluation: bool,
     answers: &mut Answers,
@@ -283,9 +327,17 @@ async fn follow(
         Ok(plan) => plan,
         Err(fault) => return Ok(Err(fault)),
     };
+    let operation = if is_evaluation { "evaluate" } else { "collect" };
+    let detail = match &plan.profile {
+        Some(profile) => format!("policy `{}`, profile {profile}", plan.policy),
+        None => format!("policy `{}`", plan.policy),
+    };
     let begun = handle
         .act(|core, now| match core.begin(plan, now) {
-            Ok((id, actions)) => (Ok(id), actions),
+            Ok((id, mut actions)) => {
+                actions.push(Action::Record(Box::new(Act::new(actor, operation, id).because(detail))));
+                (Ok(id), actions)
+            }
             Err(fault) => (Err(fault), Vec::new()),
         })
         .await;

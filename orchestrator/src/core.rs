@@ -8,6 +8,7 @@ use proto::fault::Fault;
 use proto::id::{ComponentId, RequestId, TransactionId};
 use proto::message::{CollectionRequest, EvaluationRequest, HealthCheckAction};
 use proto::operator::OperatorEvent;
+use service::audit::Act;
 use uuid::Uuid;
 
 pub mod admission;
@@ -35,6 +36,8 @@ pub const ENDED_WORKFLOWS_MAX: usize = 200;
 pub enum Action {
     /// Store a component.
     StoreComponent(Box<Component>),
+    /// Write this into the log of acts.
+    Record(Box<Act>),
     /// One more component has joined with this token.
     UseToken(String),
     /// Store a workflow.

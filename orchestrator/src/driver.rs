@@ -17,6 +17,7 @@ use proto::message::{
 };
 use proto::operator::{ComponentState, OperatorEvent, SystemStatus};
 use proto::topic::{self, COLLECTION_OVAL, Topic};
+use service::audit::Actor;
 use service::content::{ContentStore, chunk_of};
 use service::identity::{self, Identity};
 use service::renewal;
@@ -135,6 +136,8 @@ pub(crate) struct Inner {
     pub(crate) policies: Policies,
     pub(crate) told: Mutex<Told>,
     pub(crate) watchers: broadcast::Sender<(TransactionId, OperatorEvent)>,
+    /// Held while the log of acts is signed.
+    pub(crate) signing: Mutex<()>,
     /// Security statuses, by code.
     security: std::sync::Mutex<BTreeMap<String, u64>>,
     broker: Broker,
@@ -195,6 +198,7 @@ pub async fn run(
             policies: Policies::default(),
             told: Mutex::default(),
             watchers,
+            signing: Mutex::default(),
             security: std::sync::Mutex::default(),
             broker,
             admitted,
@@ -213,6 +217,9 @@ pub async fn run(
         let _ = ready.send(handle.clone());
     }
     shutdown.requested().await;
+    if let Err(error) = handle.sign_acts().await {
+        tracing::error!(error = %Chain(&error), "the log of acts cannot be signed");
+    }
     handle.inner.broker.stop();
     handle.inner.bus.close();
     socket.abort();
@@ -228,7 +235,7 @@ fn loopback(address: SocketAddr) -> String {
 }
 
 /// The orchestrator's own id, kept, with a certificate that its own CA signs at every start.
-fn own_certificate(ca: &Ca, directory: &Path, now: Timestamp) -> Result<Identity, RunError> {
+pub(crate) fn own_certificate(ca: &Ca, directory: &Path, now: Timestamp) -> Result<Identity, RunError> {
     let known = Identity::load(directory)?.map(|identity| identity.component);
     let component = known.unwrap_or_else(|| ComponentId(Uuid::now_v7()));
     let key = identity::key(directory)?;
@@ -264,7 +271,7 @@ impl Handle {
                 inner.admitted.set(component.id, component.component_type, component.is_member());
                 Ok(())
             }
-            Action::StoreWorkflow(_) | Action::UseToken(_) => Ok(()),
+            Action::StoreWorkflow(_) | Action::UseToken(_) | Action::Record(_) => Ok(()),
             Action::Collect { to, transaction, request } => {
                 let topic = to.map_or_else(|| Topic::Collection(COLLECTION_OVAL.to_owned()), Topic::Admin);
                 let context = Context { expires: Some(request.deadline), ..Context::of(transaction) };
@@ -321,6 +328,9 @@ impl Handle {
                 _ = tick.tick() => {
                     if let Err(error) = self.act(|core, now| ((), core.tick(now))).await {
                         tracing::error!(error = %Chain(&error), "the store failed");
+                    }
+                    if let Err(error) = self.sign_acts().await {
+                        tracing::error!(error = %Chain(&error), "the log of acts cannot be signed");
                     }
                 }
             }
@@ -541,7 +551,7 @@ impl Handle {
 
     /// Makes a join token.
     pub async fn create_token(&self, scope: TokenScope) -> Result<String, StoreError> {
-        registration::create_token(self, scope).await
+        registration::create_token(self, Actor::Orchestrator, scope).await
     }
 
     /// Renews the orchestrator's own certificate when it is due: the broker shows it to new connections, and new

@@ -10,6 +10,7 @@ pub mod ca;
 pub mod core;
 
 mod assignments;
+mod audit;
 mod control;
 mod driver;
 mod policies;

@@ -16,12 +16,12 @@ use proto::message::{
 use proto::operator::Workflow;
 use proto::topic::Topic;
 use scap::policy::{Policy, deflate};
+use service::audit::{Act, Actor};
 use service::report::Chain;
 
 use crate::BASELINE;
 use crate::core::workflow::Plan;
 use crate::driver::Handle;
-use crate::store::StoreError;
 
 const BASELINE_SOURCE: &[u8] = include_bytes!("../policies/muster-baseline-linux-ds.xml");
 /// Plans kept in memory.
@@ -33,11 +33,6 @@ type PlanKey = (ContentHash, Option<String>);
 #[derive(Debug, Default)]
 pub(crate) struct Policies {
     plans: Mutex<BTreeMap<PlanKey, (ContentRef, Option<String>)>>,
-}
-
-fn internal(error: &StoreError) -> Fault {
-    tracing::error!(error = %Chain(error), "the store failed");
-    Fault::new(FaultCode::Internal, "the orchestrator's store failed; its log says why")
 }
 
 impl Handle {
@@ -57,11 +52,19 @@ impl Handle {
         if is_there {
             return Ok(());
         }
-        self.keep_policy(BASELINE.to_owned(), BASELINE_SOURCE.to_vec()).await.map(|_| ()).map_err(|fault| fault.message)
+        self.keep_policy(BASELINE.to_owned(), BASELINE_SOURCE.to_vec(), Actor::Orchestrator)
+            .await
+            .map(|_| ())
+            .map_err(|fault| fault.message)
     }
 
     /// Reads a data stream and keeps it as a policy; what was left out comes along in words.
-    async fn keep_policy(&self, name: String, source: Vec<u8>) -> Result<(PolicyDescription, Vec<String>), Fault> {
+    async fn keep_policy(
+        &self,
+        name: String,
+        source: Vec<u8>,
+        actor: Actor,
+    ) -> Result<(PolicyDescription, Vec<String>), Fault> {
         let invalid = |text: String| Fault::new(FaultCode::ContentInvalid, text);
         let read = tokio::task::spawn_blocking(move || {
             let plain = scap::source::plain(source).map_err(|error| error.to_string())?;
@@ -99,7 +102,9 @@ impl Handle {
             imported: Timestamp::now(),
         };
         self.inner.content.keep(bytes);
-        self.inner.store.put_policy(&description).await.map_err(|error| internal(&error))?;
+        let act = Act::new(actor, "import-policy", &description.name)
+            .because(format!("sha256 {}", description.source_sha256.as_str()));
+        self.inner.store.put_policy(&description, &act).await?;
         Ok((description, policy.problems))
     }
 
@@ -108,6 +113,7 @@ impl Handle {
         &self,
         name: String,
         source: Vec<u8>,
+        actor: Actor,
     ) -> Result<(PolicyDescription, Vec<String>), Fault> {
         let is_name = !name.is_empty()
             && name.len() <= 64
@@ -118,7 +124,7 @@ impl Handle {
                 "a policy's name is up to 64 letters, digits, dots, dashes and underscores",
             ));
         }
-        let (description, mut notices) = self.keep_policy(name, source).await?;
+        let (description, mut notices) = self.keep_policy(name, source, actor).await?;
         if self.publish(&description, Duration::from_mins(1)).await.is_err() {
             notices.push("no repository has taken the policy yet; it is sent until one does".to_owned());
         }
@@ -167,7 +173,7 @@ impl Handle {
 
     /// Every policy that is known: the repository's, and those that it has not taken yet.
     pub(crate) async fn policies(&self) -> Result<Vec<PolicyDescription>, Fault> {
-        let own = self.inner.store.policies().await.map_err(|error| internal(&error))?;
+        let own = self.inner.store.policies().await?;
         let mut all: BTreeMap<String, PolicyDescription> = BTreeMap::new();
         if let Some(repository) = self.repository().await {
             all.extend(self.ask_policies(repository).await?.into_iter().map(|policy| (policy.name.clone(), policy)));
@@ -179,7 +185,7 @@ impl Handle {
     /// What a workflow needs: the policy, and the collection plan for its profile.
     pub(crate) async fn plan(&self, workflow: &Workflow, is_evaluation: bool) -> Result<Plan, Fault> {
         // Those that were imported here need no answer from the repository.
-        let own = self.inner.store.policies().await.map_err(|error| internal(&error))?;
+        let own = self.inner.store.policies().await?;
         let is_own = own.iter().any(|policy| policy.name == workflow.policy);
         let policies = if is_own { own } else { self.policies().await? };
         let Some(policy) = policies.iter().find(|policy| policy.name == workflow.policy) else {

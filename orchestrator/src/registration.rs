@@ -8,12 +8,13 @@ use proto::id::ComponentId;
 use proto::message::{ComponentRegistrationRequest, ComponentRegistrationResponse};
 use proto::operator::TokenView;
 use proto::topic::Topic;
+use service::audit::{Act, Actor};
 use service::token::{JoinToken, is_proof_of};
 use uuid::Uuid;
 
 use crate::ca;
-use crate::core::HEARTBEAT_SECONDS;
 use crate::core::admission::Joining;
+use crate::core::{Action, HEARTBEAT_SECONDS};
 use crate::driver::Handle;
 use crate::store::{StoreError, TokenRow};
 
@@ -95,7 +96,17 @@ async fn join(handle: &Handle, request: &ComponentRegistrationRequest, sealed_wi
         labels: &token.labels,
         needs_approval: token.needs_approval,
     };
-    match handle.act(|core, now| core.join(joining, now)).await? {
+    let joined = handle.act(|core, now| {
+        let (outcome, mut actions) = core.join(joining, now);
+        if let Some(Action::StoreComponent(component)) = actions.first() {
+            let act = if token.needs_approval { "ask-to-join" } else { "join" };
+            let who = Actor::Component(component.id.to_string());
+            let detail = format!("{} `{}` with the token {}", component.component_type, component.name, token.id);
+            actions.push(Action::Record(Box::new(Act::new(who, act, component.id).because(detail))));
+        }
+        (outcome, actions)
+    });
+    match joined.await? {
         Ok(id) => certify(handle, request, id, request.component_type).await,
         Err(fault) => Ok(Err(fault)),
     }
@@ -142,7 +153,14 @@ async fn certify(
             Ok(issued) => issued,
             Err(error) => return Ok(Err(Fault::new(FaultCode::Malformed, error.to_string()))),
         };
-    handle.act(|core, _| ((), core.certified(id, validity))).await?;
+    let act = Act::new(Actor::Orchestrator, "issue-certificate", id).because(format!("until {:.0}", validity.until));
+    handle
+        .act(|core, _| {
+            let mut actions = core.certified(id, validity);
+            actions.push(Action::Record(Box::new(act)));
+            ((), actions)
+        })
+        .await?;
     Ok(Ok(ComponentRegistrationResponse {
         component_unique_identifier: id,
         certificate,
@@ -176,7 +194,7 @@ impl TokenScope {
 }
 
 /// Makes a token and keeps it.
-pub(crate) async fn create_token(handle: &Handle, scope: TokenScope) -> Result<String, StoreError> {
+pub(crate) async fn create_token(handle: &Handle, actor: Actor, scope: TokenScope) -> Result<String, StoreError> {
     let secret = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
     let ttl = SignedDuration::from_secs(i64::try_from(scope.ttl_seconds).unwrap_or(i64::MAX));
     let now = Timestamp::now();
@@ -191,7 +209,9 @@ pub(crate) async fn create_token(handle: &Handle, scope: TokenScope) -> Result<S
         is_revoked: false,
     };
     let row = TokenRow { view, secret: secret.clone() };
-    handle.inner.store.put_token(&row).await?;
+    let detail = format!("{}, {} uses, until {:.0}", row.view.component_type, row.view.uses_left, row.view.expires);
+    let act = Act::new(actor, "create-token", &row.view.id).because(detail);
+    handle.inner.store.put_token(&row, &act).await?;
     let token = JoinToken {
         address: handle.address().to_owned(),
         ca_fingerprint: handle.ca_fingerprint(),
@@ -202,12 +222,12 @@ pub(crate) async fn create_token(handle: &Handle, scope: TokenScope) -> Result<S
 }
 
 /// Nobody joins with it any more.
-pub(crate) async fn revoke_token(handle: &Handle, id: &str) -> Result<Result<(), Fault>, StoreError> {
+pub(crate) async fn revoke_token(handle: &Handle, actor: Actor, id: &str) -> Result<Result<(), Fault>, StoreError> {
     let Some(mut token) = handle.inner.store.token(id).await? else {
         let text = format!("there is no token `{id}`; `muster token list` shows them");
         return Ok(Err(Fault::new(FaultCode::UnknownIdentifier, text)));
     };
     token.view.is_revoked = true;
-    handle.inner.store.put_token(&token).await?;
+    handle.inner.store.put_token(&token, &Act::new(actor, "revoke-token", id)).await?;
     Ok(Ok(()))
 }

@@ -1,18 +1,21 @@
 //! What the orchestrator keeps across restarts: roster, workflows, tokens, imported policies.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use proto::content::ContentRef;
+use audit::Effect;
+use proto::content::{ContentHash, ContentRef};
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, RequestId, TransactionId};
 use proto::message::PolicyDescription;
 use proto::operator::TokenView;
 use serde::{Deserialize, Serialize};
+use service::audit::Act;
 use service::report::Chain;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqlStr, SqlitePool};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqlStr, Sqlite, SqlitePool, Transaction};
 
 use crate::core::Action;
 use crate::core::roster::Component;
@@ -73,6 +76,36 @@ pub struct StandingTask {
     pub plan: ContentRef,
 }
 
+pub(crate) mod audit;
+
+/// How documents of a kind are read and written.
+#[derive(Clone, Copy)]
+struct Table {
+    select: &'static str,
+    upsert: &'static str,
+}
+
+const COMPONENT: Table = Table {
+    select: "SELECT document FROM component WHERE id = $1",
+    upsert: "INSERT INTO component (id, document) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET document = excluded.document",
+};
+const TOKEN: Table = Table {
+    select: "SELECT document FROM token WHERE id = $1",
+    upsert: "INSERT INTO token (id, document) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET document = excluded.document",
+};
+const POLICY: Table = Table {
+    select: "SELECT document FROM policy WHERE name = $1",
+    upsert: "INSERT INTO policy (name, document) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET document = excluded.document",
+};
+
+/// Writes a document, and says what it was.
+async fn put(tx: &mut Transaction<'_, Sqlite>, table: Table, key: &str, document: &str) -> Result<Effect, StoreError> {
+    let before: Option<String> = sqlx::query_scalar(table.select).bind(key).fetch_optional(&mut **tx).await?;
+    sqlx::query(table.upsert).bind(key).bind(document).execute(&mut **tx).await?;
+    let hash = |text: &str| ContentHash::of(text.as_bytes());
+    Ok(Effect { before: before.as_deref().map(hash), after: Some(hash(document)) })
+}
+
 /// The orchestrator's store.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -105,7 +138,8 @@ impl Store {
         };
         let migrations = vec![
             migration(1, "init", include_str!("../migrations/sqlite/0001_init.sql")),
-            migration(2, "standing_task", include_str!("../migrations/sqlite/0002_standing_task.sql")),
+            migration(3, "audit", include_str!("../migrations/both/0003_audit.sql")),
+            migration(2, "standing_task", include_str!("../migrations/both/0002_standing_task.sql")),
         ];
         Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Self { pool })
@@ -134,32 +168,41 @@ impl Store {
     }
 
     /// Keeps a policy's description.
-    pub async fn put_policy(&self, policy: &PolicyDescription) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO policy (name, document) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET document = excluded.document")
-            .bind(&policy.name)
-            .bind(json(policy))
-            .execute(&self.pool)
-            .await?;
+    pub async fn put_policy(&self, policy: &PolicyDescription, act: &Act) -> Result<(), StoreError> {
+        self.put_and_record(POLICY, &policy.name, &json(policy), act).await
+    }
+
+    async fn put_and_record(&self, table: Table, key: &str, document: &str, act: &Act) -> Result<(), StoreError> {
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let effect = put(&mut tx, table, key, document).await?;
+        audit::record(&mut tx, act, effect).await?;
+        tx.commit().await?;
         Ok(())
     }
 
     /// Stores what the core wants stored, in one transaction.
     pub async fn apply(&self, actions: &[Action]) -> Result<(), StoreError> {
         let is_stored = |action: &Action| {
-            matches!(action, Action::StoreComponent(_) | Action::StoreWorkflow(_) | Action::UseToken(_))
+            matches!(
+                action,
+                Action::StoreComponent(_) | Action::StoreWorkflow(_) | Action::UseToken(_) | Action::Record(_)
+            )
         };
         if !actions.iter().any(is_stored) {
             return Ok(());
         }
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut effects: BTreeMap<String, Effect> = BTreeMap::new();
         for action in actions {
             match action {
                 Action::StoreComponent(component) => {
-                    sqlx::query("INSERT INTO component (id, document) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET document = excluded.document")
-                        .bind(component.id.to_string())
-                        .bind(json(component))
-                        .execute(&mut *tx)
-                        .await?;
+                    let id = component.id.to_string();
+                    let effect = put(&mut tx, COMPONENT, &id, &json(component)).await?;
+                    // Of several, the first knows what was before.
+                    effects
+                        .entry(id)
+                        .and_modify(|known: &mut Effect| known.after.clone_from(&effect.after))
+                        .or_insert(effect);
                 }
                 Action::StoreWorkflow(workflow) => {
                     sqlx::query(
@@ -185,6 +228,12 @@ impl Store {
                 _ => {}
             }
         }
+        for action in actions {
+            if let Action::Record(act) = action {
+                let effect = effects.get(&act.subject).cloned().unwrap_or_default();
+                audit::record(&mut tx, act, effect).await?;
+            }
+        }
         tx.commit().await?;
         Ok(())
     }
@@ -205,6 +254,7 @@ impl Store {
         &self,
         task: &StandingTask,
         collectors: &[ComponentId],
+        act: &Act,
     ) -> Result<RequestId, StoreError> {
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let known: Option<String> = sqlx::query_scalar(
@@ -231,6 +281,7 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         }
+        audit::record(&mut tx, act, Effect::default()).await?;
         tx.commit().await?;
         Ok(request)
     }
@@ -242,7 +293,9 @@ impl Store {
         identifier: &str,
         collector: ComponentId,
         ended: jiff::Timestamp,
+        act: &Act,
     ) -> Result<(), StoreError> {
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         sqlx::query(
             "UPDATE standing_task SET ended = $4 \
              WHERE operation = $1 AND identifier = $2 AND collector = $3 AND ended IS NULL",
@@ -251,8 +304,10 @@ impl Store {
         .bind(identifier)
         .bind(collector.to_string())
         .bind(ended.as_microsecond())
-        .execute(&self.pool)
+        .execute(&mut *tx)
         .await?;
+        audit::record(&mut tx, act, Effect::default()).await?;
+        tx.commit().await?;
         Ok(())
     }
 
@@ -274,13 +329,8 @@ impl Store {
     }
 
     /// Keeps a token.
-    pub async fn put_token(&self, token: &TokenRow) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO token (id, document) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET document = excluded.document")
-            .bind(&token.view.id)
-            .bind(json(token))
-            .execute(&self.pool)
-            .await?;
-        Ok(())
+    pub async fn put_token(&self, token: &TokenRow, act: &Act) -> Result<(), StoreError> {
+        self.put_and_record(TOKEN, &token.view.id, &json(token), act).await
     }
 
     /// All tokens.
@@ -293,5 +343,40 @@ impl Store {
         let row = sqlx::query("SELECT document FROM token WHERE id = $1").bind(id).fetch_optional(&self.pool).await?;
         row.map(|row| serde_json::from_str(&row.try_get::<String, _>("document")?).map_err(StoreError::Damaged))
             .transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use service::audit::Actor;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_standing_task_is_the_same_when_it_is_asked_again_and_ends_where_it_was_cancelled() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("store.db")).await.unwrap();
+        let [one, other] = [ComponentId(Uuid::new_v4()), ComponentId(Uuid::new_v4())];
+        let act = Act::new(Actor::Orchestrator, "test", "x");
+        let task = |plan: &[u8]| StandingTask {
+            request: RequestId(Uuid::now_v7()),
+            operation: "periodic",
+            identifier: "daily".to_owned(),
+            plan: ContentRef::to(plan),
+        };
+        let first = store.begin_standing(&task(b"plan"), &[one], &act).await.unwrap();
+        assert_eq!(store.begin_standing(&task(b"plan"), &[one, other], &act).await.unwrap(), first);
+        let another = store.begin_standing(&task(b"another plan"), &[one], &act).await.unwrap();
+        assert_ne!(another, first);
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        store.end_standing("periodic", "daily", one, now, &act).await.unwrap();
+        assert_eq!(store.standing(first, one).await.unwrap(), Some((ContentRef::to(b"plan"), Some(now))));
+        assert_eq!(store.standing(first, other).await.unwrap(), Some((ContentRef::to(b"plan"), None)));
+        assert_eq!(store.standing(another, other).await.unwrap(), None);
+        // Asked once more, it is in force again.
+        assert_eq!(store.begin_standing(&task(b"plan"), &[one], &act).await.unwrap(), first);
+        assert_eq!(store.standing(first, one).await.unwrap(), Some((ContentRef::to(b"plan"), None)));
     }
 }

@@ -15,6 +15,7 @@ use proto::message::{
 };
 use proto::operator::{AskOutcome, CollectorAnswer, Workflow};
 use proto::topic::Topic;
+use service::audit::{Act, Actor};
 use uuid::Uuid;
 
 use crate::driver::Handle;
@@ -31,6 +32,7 @@ type Named = (ComponentId, String, bool);
 
 /// A standing task at collectors.
 struct Standing {
+    actor: Actor,
     operation: &'static str,
     identifier: String,
     collectors: Vec<Named>,
@@ -43,6 +45,7 @@ impl Handle {
     /// Schedules, cancels or lists periodic collection.
     pub(crate) async fn periodic(
         &self,
+        actor: Actor,
         operation: PeriodicOperation,
         identifier: String,
         every_seconds: u64,
@@ -51,7 +54,7 @@ impl Handle {
     ) -> Result<Vec<CollectorAnswer>, Fault> {
         let is_begun = operation == PeriodicOperation::Schedule;
         let collectors = self.collectors_named(&workflow.targets, Capability::CollectPeriodic).await?;
-        let standing = Standing { operation: PERIODIC, identifier: identifier.clone(), collectors };
+        let standing = Standing { actor, operation: PERIODIC, identifier: identifier.clone(), collectors };
         let request = PeriodicCollection {
             collection_identifier: identifier,
             operation,
@@ -73,6 +76,7 @@ impl Handle {
     /// Starts, cancels or lists event-based collection.
     pub(crate) async fn observation(
         &self,
+        actor: Actor,
         operation: ObservationOperation,
         identifier: String,
         poll_seconds: Option<u64>,
@@ -80,7 +84,7 @@ impl Handle {
     ) -> Result<Vec<CollectorAnswer>, Fault> {
         let is_begun = operation == ObservationOperation::Start;
         let collectors = self.collectors_named(&workflow.targets, Capability::CollectEventBased).await?;
-        let standing = Standing { operation: OBSERVATION, identifier: identifier.clone(), collectors };
+        let standing = Standing { actor, operation: OBSERVATION, identifier: identifier.clone(), collectors };
         let request = ObservationRequest {
             observation_identifier: identifier,
             operation,
@@ -113,7 +117,11 @@ impl Handle {
             identifier: standing.identifier.clone(),
             plan: plan.clone(),
         };
-        let request = self.inner.store.begin_standing(&task, &collectors).await?;
+        let act = format!("begin-{}", standing.operation);
+        let detail =
+            format!("`{}` with the policy `{}`, at {} collectors", task.identifier, workflow.policy, collectors.len());
+        let act = Act::new(standing.actor.clone(), &act, task.request).because(detail);
+        let request = self.inner.store.begin_standing(&task, &collectors, &act).await?;
         Ok(CollectionRequest { request, plan, targets: Vec::new(), deadline: Timestamp::MAX })
     }
 
@@ -133,13 +141,11 @@ impl Handle {
                 AskOutcome::NoAnswer => false,
             };
             if is_over {
-                let ended = self.inner.store.end_standing(
-                    standing.operation,
-                    &standing.identifier,
-                    answer.component,
-                    Timestamp::now(),
-                );
-                ended.await?;
+                let Standing { actor, operation, identifier, .. } = standing;
+                let act = Act::new(actor.clone(), &format!("end-{operation}"), answer.component)
+                    .because(format!("`{identifier}`"));
+                let now = Timestamp::now();
+                self.inner.store.end_standing(operation, identifier, answer.component, now, &act).await?;
             }
         }
         Ok(())

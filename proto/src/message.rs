@@ -6,6 +6,7 @@ use crate::fault::{Fault, FaultCode};
 
 mod ack;
 mod attribute_change;
+mod audit;
 mod capability_advertisement;
 mod collection_request;
 mod collection_results;
@@ -26,6 +27,7 @@ mod task;
 
 pub use ack::Ack;
 pub use attribute_change::{AttributeChange, ChangesRequest, ChangesResponse, ObjectState, StreamState};
+pub use audit::{AuditCheckpoint, AuditWitness};
 pub use capability_advertisement::{
     AdvertisedEndpoint, AssignedEndpoint, CapabilityAdvertisement, CapabilityAdvertisementResponse, CapabilityAnswer,
     RegistrationStatus,
@@ -97,6 +99,8 @@ kinds! {
     "endpoint-assignment" => EndpointAssignment, "which collector speaks for which endpoint";
     "task-request" => TaskRequest, "does a report answer a task that was given";
     "task-response" => TaskResponse, "it does, and this is the task";
+    "audit-checkpoint" => AuditCheckpoint, "how far the orchestrator's log of acts has come";
+    "audit-witness" => AuditWitness, "what the repository was told of it before";
     "evaluation-request" => EvaluationRequest, "evaluate a policy on stored observations (draft -13 §6.5)";
     "evaluation-results" => EvaluationResults, "verdicts for the repositories";
     "policy-publication" => PolicyPublication, "a policy for the repositories to fetch and keep";
@@ -159,6 +163,6 @@ receivers! {
     /// What a repository receives besides.
     ToRepository {
         CollectionResults, EvaluationResults, PolicyPublication, PoliciesRequest, QueryRequest, ResultsRequest,
-        ChangesRequest, ContentRequest, EndpointAssignment,
+        ChangesRequest, ContentRequest, EndpointAssignment, AuditCheckpoint,
     }
 }

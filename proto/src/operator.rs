@@ -121,6 +121,8 @@ pub enum Ask {
         #[serde(default)]
         is_followed: bool,
     },
+    /// The log of acts.
+    Audit,
     /// Let a component in that waits for approval.
     #[serde(rename_all = "kebab-case")]
     Approve {
@@ -215,6 +217,8 @@ pub enum OperatorEvent {
     Transactions(Vec<TransactionView>),
     /// Answer to `token-create`.
     Token(String),
+    /// Answer to `audit`: lines of the log, as it is written out.
+    Audit(Vec<String>),
     /// Answer to `token-list`.
     Tokens(Vec<TokenView>),
     /// Answer to `periodic` and `observation`: what each collector said.

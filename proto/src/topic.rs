@@ -160,10 +160,16 @@ impl Topic {
                 "query-response" => {
                     matches!(
                         kind,
-                        "query-response" | "results-response" | "policies-response" | "changes-response" | "error"
+                        "query-response"
+                            | "results-response"
+                            | "policies-response"
+                            | "changes-response"
+                            | "audit-witness"
+                            | "error"
                     )
                 }
                 "endpoint-assignment" => kind == "endpoint-assignment",
+                "audit-checkpoint" => kind == "audit-checkpoint",
                 "content-request" => kind == "content-request",
                 "content-response" => matches!(kind, "content-response" | "error"),
                 _ => false,
@@ -231,6 +237,7 @@ pub const GRANTS: &[Grant] = &[
     publish(ORCHESTRATOR, "/status/{self}"),
     publish(ORCHESTRATOR, "/+/query-request/{self}"),
     publish(ORCHESTRATOR, "/+/endpoint-assignment/{self}"),
+    publish(ORCHESTRATOR, "/+/audit-checkpoint/{self}"),
     publish(ORCHESTRATOR, "/+/content-request/{self}"),
     publish(ORCHESTRATOR, "/+/content-response/{self}"),
     publish(ORCHESTRATOR, "/+/ack/{self}"),

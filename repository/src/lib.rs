@@ -16,8 +16,8 @@ use proto::capability::ComponentType;
 use proto::fault::{Fault, FaultCode};
 use proto::id::ComponentId;
 use proto::message::{
-    Ack, CollectionResults, ContentRequest, EvaluationResults, Message, PoliciesResponse, PolicyPublication,
-    StatusNotification, ToRepository,
+    Ack, AuditWitness, CollectionResults, ContentRequest, EvaluationResults, Message, PoliciesResponse,
+    PolicyPublication, StatusNotification, ToRepository,
 };
 use proto::time::is_skewed;
 use proto::topic::Topic;
@@ -186,6 +186,11 @@ impl Repository {
                 let stored = self.store.record_evaluation(&results, received(&message)).await;
                 self.acknowledge(&message, stored)
             }
+            ToRepository::AuditCheckpoint(told) => self
+                .store
+                .witness(&told, received(&message))
+                .await
+                .map(|checkpoints| self.answer(&message, &AuditWitness { checkpoints })),
             ToRepository::PolicyPublication(publication) => self.publish(&message, &publication).await,
             ToRepository::PoliciesRequest(_) => {
                 self.store.policies().await.map(|policies| self.answer(&message, &PoliciesResponse { policies }))
@@ -317,11 +322,13 @@ impl Repository {
         // Faults travel under the operation that they answer: the grant is for a closed list of words.
         let operation = match operation {
             "error" => match message.envelope().kind.as_str() {
-                "query-request" | "results-request" | "policies-request" | "changes-request" => "query-response",
+                "query-request" | "results-request" | "policies-request" | "changes-request" | "audit-checkpoint" => {
+                    "query-response"
+                }
                 "content-request" => "content-response",
                 _ => "ack",
             },
-            "results-response" | "policies-response" | "changes-response" => "query-response",
+            "results-response" | "policies-response" | "changes-response" | "audit-witness" => "query-response",
             other => other,
         };
         Topic::Directed { to, operation: operation.to_owned(), from: self.bus.own() }

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use proto::content::ContentHash;
 use proto::id::{ComponentId, EndpointId, MessageId, TransactionId};
 use proto::message::{
-    Assignment, AttributeChange, ChangesRequest, ChangesResponse, CollectionResults, EvaluationResults,
-    PolicyDescription, QueryRequest, QueryResponse, ResultsRequest, ResultsResponse,
+    Assignment, AttributeChange, AuditCheckpoint, ChangesRequest, ChangesResponse, CollectionResults,
+    EvaluationResults, PolicyDescription, QueryRequest, QueryResponse, ResultsRequest, ResultsResponse,
 };
 
 pub mod postgres;
@@ -116,6 +116,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Stored verdicts.
     async fn results(&self, request: &ResultsRequest) -> Result<ResultsResponse, StoreError>;
+
+    /// Keeps what an orchestrator says of its log, and gives what it has said, the latest last.
+    async fn witness(&self, told: &AuditCheckpoint, from: Received) -> Result<Vec<AuditCheckpoint>, StoreError>;
 
     /// How many observations, changes and results there are.
     async fn counts(&self) -> Result<Counts, StoreError>;

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use proto::content::{ContentHash, ContentRef};
 use proto::id::{ComponentId, EndpointId, MessageId, RequestId, TransactionId};
 use proto::message::{
-    Assignment, ChangesRequest, CollectedPart, CollectionResults, EvaluationResults, ObjectState, PolicyDescription,
-    QueryRequest, ResultsRequest, ResultsSelection, StreamPosition,
+    Assignment, AuditCheckpoint, ChangesRequest, CollectedPart, CollectionResults, EvaluationResults, ObjectState,
+    PolicyDescription, QueryRequest, ResultsRequest, ResultsSelection, StreamPosition,
 };
 use proto::observation::{EndpointFacts, Flag, Item, ItemEntity, Method};
 use proto::plan::ObjectKey;
@@ -110,6 +110,23 @@ async fn battery(store: &dyn Store) {
     verdicts_count_once_however_often_they_come(store).await;
     a_policy_is_kept_with_its_content(store).await;
     pages_end_and_go_on(store).await;
+    what_was_said_of_a_log_is_remembered(store).await;
+}
+
+async fn what_was_said_of_a_log_is_remembered(store: &dyn Store) {
+    let case = Case::new(store).await;
+    let point = |number: u64, text: &str| AuditCheckpoint { number, hash: ContentHash::of(text.as_bytes()) };
+    let from = case.received();
+    for told in [point(2, "two"), point(5, "five"), point(2, "two"), point(0, "only a question")] {
+        store.witness(&told, from).await.unwrap();
+    }
+    // A log that was written anew does not replace what was said before.
+    let known = store.witness(&point(2, "another"), from).await.unwrap();
+    assert!(known.contains(&point(2, "two")) && known.contains(&point(2, "another")));
+    assert_eq!((known.len(), known.last()), (3, Some(&point(5, "five"))));
+    // Nor does what another orchestrator says.
+    let other = Received { sender: ComponentId(Uuid::new_v4()), ..from };
+    assert_eq!(store.witness(&point(0, ""), other).await.unwrap(), []);
 }
 
 async fn a_message_has_its_effect_once(store: &dyn Store) {

@@ -222,6 +222,11 @@ impl Bus {
         *self.inner.sealer.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(sealer);
     }
 
+    /// Seals something that is no message.
+    pub fn seal<T>(&self, seal: impl FnOnce(&Sealer) -> T) -> T {
+        seal(&self.inner.sealer.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Ends the connection.
     pub fn close(&self) {
         self.inner.transport.close();

@@ -1,6 +1,7 @@
 //! What every daemon shares: where it keeps its data, who it is, how it joins and stays a member,
 //! how it is configured, and how it logs.
 
+pub mod audit;
 pub mod config;
 pub mod content;
 pub mod data;

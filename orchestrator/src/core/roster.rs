@@ -12,6 +12,7 @@ use proto::message::{
 use proto::operator::{ComponentState, EndpointEntry, RosterEntry};
 use proto::topic;
 use serde::{Deserialize, Serialize};
+use service::audit::{Act, Actor};
 
 use super::{Action, Core, HEALTH_CHECK_SECONDS, HEARTBEAT_SECONDS, HEARTBEATS_MISSED_MAX};
 
@@ -111,7 +112,7 @@ impl Core {
         for endpoint in &advertisement.endpoints {
             self.not_banned(endpoint)?;
         }
-        let mut labels = Vec::new();
+        let (mut labels, mut bound) = (Vec::new(), Vec::new());
         for endpoint in &advertisement.endpoints {
             let known = self.components.get(&sender).and_then(|component| {
                 component
@@ -120,7 +121,12 @@ impl Core {
                     .find(|(name, _)| *name == endpoint.local_name)
                     .map(|(_, entry)| entry.endpoint)
             });
-            let label = known.unwrap_or_else(|| EndpointId(self.ids.next()));
+            let label = known.unwrap_or_else(|| {
+                let label = EndpointId(self.ids.next());
+                let detail = format!("{label}, {}", shown(&endpoint.facts.host_name));
+                bound.push(Act::new(Actor::Component(sender.to_string()), "bind-endpoint", sender).because(detail));
+                label
+            });
             labels
                 .push((endpoint.local_name.clone(), EndpointEntry { endpoint: label, facts: endpoint.facts.clone() }));
         }
@@ -156,6 +162,7 @@ impl Core {
         component.state =
             if component.capabilities.is_empty() { ComponentState::Registered } else { ComponentState::Active };
         let mut actions = vec![Action::StoreComponent(Box::new(component.clone()))];
+        actions.extend(bound.into_iter().map(|act| Action::Record(Box::new(act))));
         // What it was asked before it went away, it is asked again.
         actions.extend(self.ask_again(sender, now));
         Ok((CapabilityAdvertisementResponse { capabilities: answers, endpoints, repositories }, actions))

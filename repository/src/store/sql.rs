@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use proto::content::ContentHash;
 use proto::limits::RESULT_PART_BYTES;
 use proto::message::{
-    Assignment, AttributeChange, ChangesRequest, ChangesResponse, CollectedPart, CollectionResults, EvaluationResults,
-    PolicyDescription, QueryRequest, QueryResponse, QueryRow, ResultsRequest, ResultsResponse, ResultsSelection,
+    Assignment, AttributeChange, AuditCheckpoint, ChangesRequest, ChangesResponse, CollectedPart, CollectionResults,
+    EvaluationResults, PolicyDescription, QueryRequest, QueryResponse, QueryRow, ResultsRequest, ResultsResponse,
+    ResultsSelection,
 };
 use proto::observation::{EndpointFacts, Item};
 use proto::verdict::{EvaluationSummary, RuleResult};
@@ -209,6 +210,35 @@ impl Store for SqlStore {
         .await?;
         tx.commit().await?;
         Ok(Stored::New { change_count, changed })
+    }
+
+    async fn witness(&self, told: &AuditCheckpoint, from: Received) -> Result<Vec<AuditCheckpoint>, StoreError> {
+        let orchestrator = from.sender.to_string();
+        if told.number > 0 {
+            sqlx::query(
+                "INSERT INTO audit_witness (orchestrator, number, hash, received) VALUES ($1, $2, $3, $4) \
+                 ON CONFLICT (orchestrator, number, hash) DO NOTHING",
+            )
+            .bind(&orchestrator)
+            .bind(told.number.cast_signed())
+            .bind(told.hash.as_str())
+            .bind(from.received.as_microsecond())
+            .execute(&self.pool)
+            .await?;
+        }
+        let rows = sqlx::query(
+            "SELECT number, hash FROM audit_witness WHERE orchestrator = $1 ORDER BY number DESC, received DESC LIMIT 1000",
+        )
+        .bind(&orchestrator)
+        .fetch_all(&self.pool)
+        .await?;
+        let mut known = Vec::with_capacity(rows.len());
+        for row in rows.iter().rev() {
+            let hash = serde_json::from_value(serde_json::Value::String(row.try_get("hash")?))
+                .map_err(|error| StoreError::Damaged(error.to_string()))?;
+            known.push(AuditCheckpoint { number: row.try_get::<i64, _>("number")?.cast_unsigned(), hash });
+        }
+        Ok(known)
     }
 
     async fn assign(&self, assignments: &[Assignment], from: Received) -> Result<Stored, StoreError> {

@@ -43,6 +43,7 @@ impl SqliteStore {
             1 "init" "../../migrations/sqlite/0001_init.sql",
             2 "changes" "../../migrations/both/0002_changes.sql",
             3 "assignments" "../../migrations/both/0003_assignments.sql",
+            4 "audit_witness" "../../migrations/both/0004_audit_witness.sql",
         ];
         Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Self::over(pool))

@@ -67,6 +67,9 @@ pub(crate) enum Command {
     Token(TokenCommand),
     /// What `oscap` does, with its words, options and exit codes.
     Scap(Box<crate::drop_in::ScapArgs>),
+    /// Who did what: the log of acts.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Let a component in that waits for approval.
     Approve {
         /// The component's id, from `muster roster`.
@@ -254,6 +257,30 @@ pub(crate) enum PolicyCommand {
     },
     /// The policies with their profiles.
     List,
+}
+
+/// `muster audit`
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// The log, the latest act last.
+    Log {
+        /// At most so many of the latest.
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
+    /// The whole log with what was signed of it, one line each, to keep or to check elsewhere.
+    Export,
+    /// Check that nothing was changed, removed or cut off: the log of the orchestrator, or one that was exported.
+    Verify {
+        /// A log from `muster audit export`; without, the orchestrator's own.
+        file: Option<PathBuf>,
+        /// The CA's certificate, PEM; without, that of the data directory.
+        #[arg(long)]
+        ca: Option<PathBuf>,
+        /// The hash of an entry that was noted down earlier: it must be in the log.
+        #[arg(long, value_name = "HASH")]
+        has: Option<String>,
+    },
 }
 
 /// `muster token`

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 mod admission;
+mod audit;
 mod cli;
 mod client;
 mod commands;

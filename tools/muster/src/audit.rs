@@ -1,0 +1,125 @@
+//! `muster audit`: the log of acts, and whether it is whole.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use proto::operator::{Ask, OperatorEvent};
+use service::audit::{Actor, Entry, Line, Verified, hash_of, verify};
+use service::identity::certificate_der;
+
+use crate::cli::{AuditCommand, Output};
+use crate::{client, exit, show};
+
+/// Shows, writes out, or checks the log.
+pub(crate) async fn run(data: &Path, command: AuditCommand, output: Output) -> anyhow::Result<u8> {
+    match command {
+        AuditCommand::Log { limit } => log(&ask(data).await?, limit, output),
+        AuditCommand::Export => {
+            for line in ask(data).await? {
+                show::line(serde_json::to_string(&line)?);
+            }
+            Ok(exit::DONE)
+        }
+        AuditCommand::Verify { file, ca, has } => {
+            let lines = match &file {
+                Some(file) => read(file)?,
+                None => ask(data).await?,
+            };
+            check(&lines, &ca_of(data, ca)?, has.as_deref(), output)
+        }
+    }
+}
+
+async fn ask(data: &Path) -> anyhow::Result<Vec<Line>> {
+    let mut answers = client::ask(data, Ask::Audit, &[]).await?;
+    let mut lines = Vec::new();
+    while let Some(event) = answers.next().await? {
+        match event {
+            OperatorEvent::Audit(more) => {
+                for line in more {
+                    lines.push(serde_json::from_str(&line).context("the orchestrator's log cannot be read")?);
+                }
+            }
+            OperatorEvent::Notice(text) => show::note(format!("note: {text}")),
+            other => bail!("unexpected answer: {other:?}"),
+        }
+    }
+    Ok(lines)
+}
+
+fn read(file: &Path) -> anyhow::Result<Vec<Line>> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
+    text.lines()
+        .enumerate()
+        .map(|(number, line)| {
+            serde_json::from_str(line)
+                .with_context(|| format!("{} line {}: not a line of a log", file.display(), number + 1))
+        })
+        .collect()
+}
+
+/// The CA of an orchestrator that runs here, or the one that was given.
+fn ca_of(data: &Path, given: Option<PathBuf>) -> anyhow::Result<Vec<u8>> {
+    let known = || [data.join("orchestrator/ca/ca.pem"), data.join("ca/ca.pem")].into_iter().find(|path| path.exists());
+    let Some(path) = given.or_else(known) else {
+        bail!("there is no CA below {}: give its certificate with --ca FILE", data.display());
+    };
+    let pem = std::fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+    certificate_der(&pem).with_context(|| format!("{} holds no certificate", path.display()))
+}
+
+fn log(lines: &[Line], limit: usize, output: Output) -> anyhow::Result<u8> {
+    let entries: Vec<Entry> = lines
+        .iter()
+        .filter_map(|line| if let Line::Entry(text) = line { Some(serde_json::from_str(text)) } else { None })
+        .collect::<Result<_, _>>()
+        .context("an entry cannot be read: `muster audit verify` says more")?;
+    let entries = &entries[entries.len().saturating_sub(limit)..];
+    if output == Output::Json {
+        show::json(&entries)?;
+        return Ok(exit::DONE);
+    }
+    let rows = entries.iter().map(|entry| {
+        let actor = match &entry.actor {
+            Actor::Operator(uid) => format!("operator (uid {uid})"),
+            Actor::Component(_) => "component".to_owned(),
+            Actor::Orchestrator => "orchestrator".to_owned(),
+        };
+        vec![
+            entry.number.to_string(),
+            format!("{:.0}", entry.at),
+            actor,
+            entry.act.clone(),
+            entry.detail.clone(),
+            entry.subject.clone(),
+        ]
+    });
+    show::table(&["no", "when", "who", "what", "why", "to what"], rows.collect());
+    Ok(exit::DONE)
+}
+
+fn check(lines: &[Line], ca_der: &[u8], has: Option<&str>, output: Output) -> anyhow::Result<u8> {
+    let Verified { entry_count, checkpoint_count, witness_count, hash, .. } =
+        verify(lines, ca_der).context("the log is not as it was written")?;
+    if let Some(has) = has {
+        let is_in = lines.iter().any(|line| matches!(line, Line::Entry(text) if hash_of(text).as_str() == has));
+        if !is_in {
+            bail!("the log is not as it was written: no entry has the hash {has}; it was cut off, or written anew");
+        }
+    }
+    if output == Output::Json {
+        show::json(&serde_json::json!({
+            "entry-count": entry_count,
+            "checkpoint-count": checkpoint_count,
+            "witness-count": witness_count,
+            "hash": hash,
+        }))?;
+        return Ok(exit::DONE);
+    }
+    show::line(format!(
+        "{entry_count} entries, whole and in order; {checkpoint_count} checkpoints signed by the orchestrator, \
+         {witness_count} remembered by repositories"
+    ));
+    show::line(format!("hash of the last entry: {hash}"));
+    Ok(exit::DONE)
+}
