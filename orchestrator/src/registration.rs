@@ -44,8 +44,8 @@ pub(crate) async fn take(handle: &Handle, message: &Authentic, request: &Compone
             // Whoever waits for an approval asks again and again.
             if fault.code != FaultCode::PendingApproval {
                 tracing::warn!(%from, %fault, "registration refused");
+                bus.count_refusal(&fault);
             }
-            bus.count_refusal(&fault);
             bus.send(&topic, &fault, context)
         }
     };

@@ -136,7 +136,7 @@ pub(crate) async fn join(settings: &MemberSettings, directory: &Path, token: &Jo
             }
             Err(Failure::Refused(fault)) if fault.code == FaultCode::PendingApproval => {
                 if !std::mem::replace(&mut is_told, true) {
-                    tracing::warn!(%fault, "waiting");
+                    tracing::warn!("waiting: {}", fault.message);
                 }
                 failures = 0;
                 tokio::time::sleep(Duration::from_secs(APPROVAL_SECONDS)).await;

@@ -1,5 +1,6 @@
 //! `muster audit`: the log of acts, and whether it is whole.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -8,12 +9,13 @@ use service::audit::{Actor, Entry, Line, Verified, hash_of, verify};
 use service::identity::certificate_der;
 
 use crate::cli::{AuditCommand, Output};
+use crate::commands::one;
 use crate::{client, exit, show};
 
 /// Shows, writes out, or checks the log.
 pub(crate) async fn run(data: &Path, command: AuditCommand, output: Output) -> anyhow::Result<u8> {
     match command {
-        AuditCommand::Log { limit } => log(&ask(data).await?, limit, output),
+        AuditCommand::Log { limit } => log(&ask(data).await?, &names(data).await?, limit, output),
         AuditCommand::Export => {
             for line in ask(data).await? {
                 show::line(serde_json::to_string(&line)?);
@@ -68,7 +70,13 @@ fn ca_of(data: &Path, given: Option<PathBuf>) -> anyhow::Result<Vec<u8>> {
     certificate_der(&pem).with_context(|| format!("{} holds no certificate", path.display()))
 }
 
-fn log(lines: &[Line], limit: usize, output: Output) -> anyhow::Result<u8> {
+/// What components are called.
+async fn names(data: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    let OperatorEvent::Roster(roster) = one(data, Ask::Roster, &[]).await? else { bail!("unexpected answer") };
+    Ok(roster.into_iter().map(|entry| (entry.component.to_string(), entry.name)).collect())
+}
+
+fn log(lines: &[Line], names: &BTreeMap<String, String>, limit: usize, output: Output) -> anyhow::Result<u8> {
     let entries: Vec<Entry> = lines
         .iter()
         .filter_map(|line| if let Line::Entry(text) = line { Some(serde_json::from_str(text)) } else { None })
@@ -82,7 +90,7 @@ fn log(lines: &[Line], limit: usize, output: Output) -> anyhow::Result<u8> {
     let rows = entries.iter().map(|entry| {
         let actor = match &entry.actor {
             Actor::Operator(uid) => format!("operator (uid {uid})"),
-            Actor::Component(_) => "component".to_owned(),
+            Actor::Component(id) => names.get(id).cloned().unwrap_or_else(|| "component".to_owned()),
             Actor::Orchestrator => "orchestrator".to_owned(),
         };
         vec![
@@ -91,7 +99,10 @@ fn log(lines: &[Line], limit: usize, output: Output) -> anyhow::Result<u8> {
             actor,
             entry.act.clone(),
             entry.detail.clone(),
-            entry.subject.clone(),
+            match names.get(&entry.subject) {
+                Some(name) => format!("{name} ({})", entry.subject),
+                None => entry.subject.clone(),
+            },
         ]
     });
     show::table(&["no", "when", "who", "what", "why", "to what"], rows.collect());

@@ -135,12 +135,13 @@ async fn roster(data: &Path, output: Output) -> anyhow::Result<u8> {
                 entry.state.as_str().to_owned(),
                 show::ago(entry.heard, now),
                 entry.capability_count.to_string(),
+                entry.labels.join(", "),
                 endpoints.join(", "),
                 entry.component.to_string(),
             ]
         })
         .collect();
-    show::table(&["name", "type", "state", "heard", "capabilities", "endpoints", "id"], rows);
+    show::table(&["name", "type", "state", "heard", "capabilities", "labels", "endpoints", "id"], rows);
     Ok(exit::DONE)
 }
 
