@@ -8,7 +8,7 @@
 //! Listens: a TCP port. Tells: the router. Never: keeps a message, decides what a role may do.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 
+mod budget;
 mod codec;
 mod inject;
 mod router;
@@ -37,10 +38,14 @@ pub(crate) mod limits {
     pub(crate) const HANDSHAKES_MAX: usize = 512;
     /// Connections without a certificate.
     pub(crate) const JOINING_MAX: usize = 256;
+    /// And from one address. Many components may share one; strangers do not wait long.
+    pub(crate) const JOINING_PER_ADDRESS_MAX: usize = 64;
+    /// Connections from one address that have not shown who they are yet.
+    pub(crate) const HANDSHAKES_PER_ADDRESS_MAX: usize = 256;
     /// Seconds for the TLS handshake, and again for the first packet.
     pub(crate) const HANDSHAKE_SECONDS: u64 = 5;
     /// Seconds that a connection without a certificate may last.
-    pub(crate) const JOINING_SECONDS: u64 = 60;
+    pub(crate) const JOINING_SECONDS: u64 = 20;
     /// Seconds for one write to a slow consumer.
     pub(crate) const WRITE_SECONDS: u64 = 30;
     /// Seconds of the longest keep-alive.
@@ -107,11 +112,58 @@ pub(crate) struct Front {
     injector: Injector,
     slots: Mutex<BTreeMap<ComponentId, Arc<Slot>>>,
     /// Joining connections, waiting for their answer.
-    joining: Mutex<BTreeMap<ComponentId, mpsc::Sender<Vec<u8>>>>,
-    handshakes: Arc<Semaphore>,
+    joining: Mutex<BTreeMap<ComponentId, Stranger>>,
+    handshakes: Handshakes,
     connections: Arc<Semaphore>,
     closing: watch::Sender<bool>,
     ca_der: Vec<u8>,
+}
+
+/// A joining connection: where its answer goes, and where it is from.
+type Stranger = (mpsc::Sender<Vec<u8>>, IpAddr);
+
+/// What counts as one address: of IPv6, whoever has one has a /64.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
+    }
+}
+
+/// Connections in their handshake, by address.
+type Handshakes = Arc<Mutex<BTreeMap<IpAddr, usize>>>;
+
+/// A place among the connections in their handshake.
+pub(crate) struct Handshake {
+    all: Handshakes,
+    address: IpAddr,
+}
+
+impl Handshake {
+    /// A place, if there is one left, for anybody and for this address.
+    fn begin(all: &Handshakes, address: IpAddr) -> Option<Self> {
+        let mut counts = all.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_address = counts.get(&address).copied().unwrap_or_default();
+        if of_address >= limits::HANDSHAKES_PER_ADDRESS_MAX || counts.values().sum::<usize>() >= limits::HANDSHAKES_MAX
+        {
+            return None;
+        }
+        counts.insert(address, of_address + 1);
+        drop(counts);
+        Some(Self { all: Arc::clone(all), address })
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        let mut counts = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
 }
 
 /// The running broker.
@@ -146,7 +198,7 @@ impl Broker {
             injector,
             slots: Mutex::default(),
             joining: Mutex::default(),
-            handshakes: Arc::new(Semaphore::new(limits::HANDSHAKES_MAX)),
+            handshakes: Handshakes::default(),
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS_MAX)),
             closing: watch::Sender::new(false),
             ca_der: settings.ca_der,
@@ -213,8 +265,8 @@ async fn accept(front: Arc<Front>, listener: TcpListener, stop: Arc<Notify>) {
         };
         match stream {
             Ok((stream, peer)) => {
-                let Ok(handshake) = Arc::clone(&front.handshakes).try_acquire_owned() else {
-                    tracing::warn!(%peer, "too many connections in their handshake: refused");
+                let Some(handshake) = Handshake::begin(&front.handshakes, network(peer.ip())) else {
+                    tracing::debug!(%peer, "too many connections in their handshake: refused");
                     continue;
                 };
                 let front = Arc::clone(&front);
@@ -248,4 +300,16 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     let (done, result) = oneshot::channel();
     tokio::task::spawn_blocking(move || done.send(work()).ok());
     tokio::time::timeout(Duration::from_secs(limits::ROUTER_ECHO_SECONDS), result).await.ok()?.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_what_one_party_has() {
+        let same = |one: &str, other: &str| network(one.parse().unwrap()) == network(other.parse().unwrap());
+        assert!(same("2001:db8::1", "2001:db8::ffff:2") && !same("2001:db8::1", "2001:db8:0:1::1"));
+        assert!(same("::ffff:192.0.2.1", "192.0.2.1") && !same("192.0.2.1", "192.0.2.2"));
+    }
 }

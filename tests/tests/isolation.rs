@@ -283,3 +283,43 @@ async fn a_silent_peer_keeps_nobody_out() {
     assert_eq!(client.publish(&Topic::Status(a.component).to_string()).await.unwrap(), PubAckReason::Success);
     assert!(Path::new(&installation.data.path().join("a/identity/key.pem")).exists());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_that_do_not_register_do_not_keep_others_from_joining() {
+    let installation = Installation::orchestrator().await;
+    let a = enrolled(&installation, ComponentType::PostureCollectionService, "a").await;
+    let tls = bus::tls::joining(&bus::tls::fingerprint(&a.ca_der)).unwrap();
+    let mut connecting = tokio::task::JoinSet::new();
+    for _ in 0..280 {
+        let mut options = options(&a, &Uuid::new_v4().to_string());
+        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls.clone())));
+        connecting.spawn(Client::connect(options));
+    }
+    let idle: Vec<Client> = connecting.join_all().await.into_iter().filter_map(Result::ok).collect();
+    // Some places are left for other addresses, and those that do nothing lose theirs in seconds.
+    assert!(!idle.is_empty() && idle.len() < 280, "{} strangers got in", idle.len());
+    installation.scripted(ComponentType::PostureCollectionService, "late").await;
+    drop(idle);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_component_that_sends_without_end_is_slowed_down_and_others_are_not() {
+    let installation = Installation::orchestrator().await;
+    let flooding = enrolled(&installation, ComponentType::PostureCollectionService, "flooding").await;
+    let quiet = enrolled(&installation, ComponentType::PostureCollectionService, "quiet").await;
+    let topic = Topic::Status(flooding.component).to_string();
+    let began = std::time::Instant::now();
+    let flood = tokio::spawn(async move {
+        let mut client = Client::connect(options(&flooding, &flooding.component.to_string())).await.unwrap();
+        for _ in 0..2_400 {
+            client.publish(&topic).await.unwrap();
+        }
+    });
+    let mut client = Client::connect(options(&quiet, &quiet.component.to_string())).await.unwrap();
+    for _ in 0..20 {
+        assert_eq!(client.publish(&Topic::Status(quiet.component).to_string()).await.unwrap(), PubAckReason::Success);
+    }
+    // Two thousand are saved up, two hundred a second come in: four hundred more take two seconds, whatever the machine.
+    flood.await.unwrap();
+    assert!(began.elapsed() >= Duration::from_millis(1_900), "{:?}", began.elapsed());
+}

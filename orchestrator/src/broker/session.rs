@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,13 +21,14 @@ use rumqttd::protocol::{
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
 
+use super::budget::Budget;
 use super::codec::{self, CONNECT, OTHERS, invalid};
 use super::router::Link;
-use super::{Front, Slot, blocking, limits};
+use super::{Front, Handshake, Slot, blocking, limits, network};
 
 type Stream = TlsStream<TcpStream>;
 
@@ -39,6 +40,9 @@ const SESSION_TAKEN_OVER: u8 = 0x8e;
 const ADMINISTRATIVE_ACTION: u8 = 0x98;
 /// Room for topic, properties and packet header beside the payload.
 const PACKET_OVERHEAD_BYTES: usize = 4 * 1024;
+
+/// Registrations that one connection may ask for.
+const REGISTRATIONS_MAX: u32 = 5;
 
 /// A connection that said CONNECT.
 struct Client {
@@ -52,13 +56,13 @@ struct Client {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve(front: Arc<Front>, stream: Stream, peer: SocketAddr, handshake: OwnedSemaphorePermit) {
-    if let Err(error) = run(&front, stream, handshake).await {
+pub(super) async fn serve(front: Arc<Front>, stream: Stream, peer: SocketAddr, handshake: Handshake) {
+    if let Err(error) = run(&front, stream, peer, handshake).await {
         tracing::debug!(%peer, %error, "connection ended");
     }
 }
 
-async fn run(front: &Arc<Front>, mut stream: Stream, handshake: OwnedSemaphorePermit) -> io::Result<()> {
+async fn run(front: &Arc<Front>, mut stream: Stream, peer: SocketAddr, handshake: Handshake) -> io::Result<()> {
     let certificate = match stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()) {
         None => None,
         Some(der) => {
@@ -125,7 +129,7 @@ async fn run(front: &Arc<Front>, mut stream: Stream, handshake: OwnedSemaphorePe
     let ends = tokio::time::Instant::now() + Duration::from_secs(seconds);
     let client = Client { stream, buffer, principal, packet_bytes_max, keep_alive: connect.keep_alive, ends };
     match principal.holder {
-        Holder::Joining => join(front, client).await,
+        Holder::Joining => join(front, client, network(peer.ip())).await,
         Holder::Component(_) => member(front, client, will).await,
     }
 }
@@ -159,15 +163,19 @@ fn welcome(packet_bytes_max: usize) -> Packet {
 
 /// A connection without a certificate: one registration, and its answer. It never has a link to the
 /// router, so strangers leave nothing behind there.
-async fn join(front: &Front, mut client: Client) -> io::Result<()> {
+async fn join(front: &Front, mut client: Client, address: IpAddr) -> io::Result<()> {
     let (answer, mut answers) = mpsc::channel(4);
     let own = client.principal.id;
     {
         let mut joining = front.joining.lock().unwrap_or_else(PoisonError::into_inner);
-        if joining.len() >= limits::JOINING_MAX || joining.contains_key(&own) {
+        let of_address = joining.values().filter(|(_, other)| *other == address).count();
+        if joining.len() >= limits::JOINING_MAX
+            || of_address >= limits::JOINING_PER_ADDRESS_MAX
+            || joining.contains_key(&own)
+        {
             return Err(invalid("too many components join at once"));
         }
-        joining.insert(own, answer);
+        joining.insert(own, (answer, address));
     }
     let deadline = Duration::from_secs(limits::JOINING_SECONDS);
     let result = timeout(deadline, join_pump(front, &mut client, &mut answers)).await;
@@ -177,7 +185,9 @@ async fn join(front: &Front, mut client: Client) -> io::Result<()> {
 
 async fn join_pump(front: &Front, client: &mut Client, answers: &mut mpsc::Receiver<Vec<u8>>) -> io::Result<()> {
     let mut out = BytesMut::new();
-    let mut registrations_left = 5_u32;
+    let mut registrations_left = REGISTRATIONS_MAX;
+    // Whoever connects to register has its registration ready.
+    let first = tokio::time::Instant::now() + Duration::from_secs(limits::HANDSHAKE_SECONDS);
     codec::encode(welcome(client.packet_bytes_max), &mut out)?;
     loop {
         client.stream.write_all(&out).await?;
@@ -218,6 +228,9 @@ async fn join_pump(front: &Front, client: &mut Client, answers: &mut mpsc::Recei
                     }
                 }
             }
+            () = sleep_until(first), if registrations_left == REGISTRATIONS_MAX => {
+                return Err(invalid("connected without a certificate, and did not register"));
+            }
             answer = answers.recv() => {
                 let Some(payload) = answer else { return Ok(()) };
                 let topic = Topic::RegistrationAnswer(client.principal.id).to_string();
@@ -245,11 +258,11 @@ async fn member(front: &Arc<Front>, client: Client, will: Option<LastWill>) -> i
     // A kick that nobody was there to take is not meant for this connection.
     let _ = timeout(Duration::ZERO, slot.kick.notified()).await;
     // The kick that was just taken may have been an eviction.
-    if let Holder::Component(component_type) = client.principal.holder
-        && !front.admission.is_admitted(own, component_type)
-    {
+    let Holder::Component(component_type) = client.principal.holder else { return Err(invalid("not a component")) };
+    if !front.admission.is_admitted(own, component_type) {
         return Err(invalid("taken off the roster while it waited"));
     }
+    let budget = Budget::of(component_type, tokio::time::Instant::now());
     let Ok(_permit) = Arc::clone(&front.connections).try_acquire_owned() else {
         return Err(invalid("too many connections"));
     };
@@ -264,6 +277,7 @@ async fn member(front: &Arc<Front>, client: Client, will: Option<LastWill>) -> i
         out: BytesMut::with_capacity(4096),
         subscriptions: VecDeque::new(),
         in_flight: VecDeque::new(),
+        budget,
     };
     let result = session.pump(&slot.kick).await;
     let Session { link, .. } = session;
@@ -314,6 +328,8 @@ struct Session {
     subscriptions: VecDeque<(u16, Vec<Option<SubscribeReasonCode>>)>,
     /// What the router sent with QoS 1, in its order, and whether the client has acknowledged it.
     in_flight: VecDeque<(u16, bool)>,
+    /// How much it may send.
+    budget: Budget,
 }
 
 impl Session {
@@ -322,17 +338,23 @@ impl Session {
         let mut deadline = tokio::time::Instant::now() + idle;
         codec::encode(welcome(self.client.packet_bytes_max), &mut self.out)?;
         let mut closing = self.front.closing.subscribe();
+        // It has sent more than it may: until then it is not read.
+        let mut paused: Option<tokio::time::Instant> = None;
         loop {
             self.flush(kick).await?;
             let mut is_unscheduled = false;
             tokio::select! {
-                read = self.client.stream.read_buf(&mut self.client.buffer) => {
-                    if read? == 0 {
+                read = self.client.stream.read_buf(&mut self.client.buffer), if paused.is_none() => {
+                    let bytes = read?;
+                    if bytes == 0 {
                         return Err(invalid("closed without DISCONNECT"));
                     }
-                    deadline = tokio::time::Instant::now() + idle;
+                    let now = tokio::time::Instant::now();
+                    deadline = now + idle;
                     let mut packets = Vec::new();
-                    let end = self.take_frames(&mut packets);
+                    let mut count = 0;
+                    let end = self.take_frames(&mut packets, &mut count);
+                    paused = self.budget.spend(count, bytes, now);
                     self.link.send(packets).await.map_err(|_| invalid("the router is gone"))?;
                     if let Some(end) = end? {
                         return Ok(end);
@@ -351,10 +373,14 @@ impl Session {
                         }
                     }
                 }
+                () = sleep_until(paused.unwrap_or(deadline)), if paused.is_some() => {
+                    paused = None;
+                    deadline = tokio::time::Instant::now() + idle;
+                }
                 () = kick.notified() => return self.kicked().await,
                 () = sleep_until(self.client.ends) => return self.end_with(NOT_AUTHORISED, "its certificate has ended").await,
                 _ = closing.changed() => return self.end_with(SHUTTING_DOWN, "shutting down").await,
-                () = sleep_until(deadline) => return self.end_with(KEEP_ALIVE_TIMEOUT, "nothing heard for one and a half keep-alives").await,
+                () = sleep_until(deadline), if paused.is_none() => return self.end_with(KEEP_ALIVE_TIMEOUT, "nothing heard for one and a half keep-alives").await,
             }
             if is_unscheduled {
                 self.flush(kick).await?;
@@ -394,8 +420,9 @@ impl Session {
         Err(invalid(why))
     }
 
-    fn take_frames(&mut self, packets: &mut Vec<Packet>) -> io::Result<Option<End>> {
+    fn take_frames(&mut self, packets: &mut Vec<Packet>, count: &mut usize) -> io::Result<Option<End>> {
         while let Some(frame) = codec::frame(&mut self.client.buffer, self.client.packet_bytes_max, OTHERS)? {
+            *count += 1;
             match codec::decode(frame, self.client.packet_bytes_max)? {
                 Packet::Publish(publish, properties) => self.take_publish(&publish, properties.as_ref(), packets)?,
                 Packet::PubAck(ack, _) => self.take_ack(ack.pkid, packets),
@@ -443,7 +470,7 @@ impl Session {
         if let Topic::RegistrationAnswer(client) = topic {
             // For a connection that has no link: the front hands it over itself.
             let joining = self.front.joining.lock().unwrap_or_else(PoisonError::into_inner).get(&client).cloned();
-            if let Some(joining) = joining {
+            if let Some((joining, _)) = joining {
                 let _ = joining.try_send(publish.payload.to_vec());
             }
             if qos == 1 {
