@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use proto::capability::ComponentType;
 use proto::id::ComponentId;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
@@ -189,6 +190,7 @@ impl Broker {
             .map_err(|source| BrokerError::Listen { listen: settings.listen.clone(), source })?;
         let address =
             listener.local_addr().map_err(|source| BrokerError::Listen { listen: settings.listen.clone(), source })?;
+        raise_descriptor_limit();
         let linker = router::spawn(limits::CONNECTIONS_MAX);
         let injector = Injector::start(Arc::clone(&linker)).await.ok_or(BrokerError::Router)?;
         let front = Arc::new(Front {
@@ -233,6 +235,22 @@ impl Broker {
     pub fn stop(&self) {
         self.stop.notify_one();
         self.front.closing.send_replace(true);
+    }
+}
+
+/// A connection takes a file descriptor, and most systems give a process 1,024 unless it asks for more.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limits::CONNECTIONS_MAX as u64 + limits::HANDSHAKES_MAX as u64 + 256;
+    let most = limit.maximum.unwrap_or(wanted).min(wanted);
+    if limit.current.is_some_and(|current| current < most) {
+        let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: limit.maximum });
+        if let Err(error) = raised {
+            tracing::warn!(%error, "the limit of open files cannot be raised");
+        }
+    }
+    if most < wanted {
+        tracing::warn!(most, wanted, "the limit of open files (ulimit -n) allows fewer connections than there may be");
     }
 }
 

@@ -39,7 +39,8 @@ pub struct Process {
 }
 
 impl Process {
-    fn start(command: Vec<String>) -> Self {
+    /// Starts a binary with its words.
+    pub fn start(command: Vec<String>) -> Self {
         let child = Command::new(binaries().join(&command[0]))
             .args(&command[1..])
             .env("MUSTER_LOG", "warn")
@@ -76,6 +77,11 @@ impl Process {
     pub fn restart(&mut self) {
         self.kill();
         *self = Self::start(self.command.clone());
+    }
+
+    /// How many files and connections it has open.
+    pub fn descriptor_count(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).map(Iterator::count).unwrap_or_default()
     }
 
     /// The memory that it holds, in KiB, and the most that it held.
