@@ -12,6 +12,7 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Filter, LastWill, Packet, PubAckReason, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use rumqttc::{TlsConfiguration, Transport};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use service::identity::Identity;
 use system_tests::{Installation, PATIENCE};
 use uuid::Uuid;
@@ -20,6 +21,10 @@ use uuid::Uuid;
 async fn enrolled(installation: &Installation, component_type: ComponentType, name: &str) -> Identity {
     let member = installation.scripted(component_type, name).await;
     member.bus.close();
+    identity_of(installation, name)
+}
+
+fn identity_of(installation: &Installation, name: &str) -> Identity {
     Identity::load(&installation.data.path().join(name).join("identity")).unwrap().unwrap()
 }
 
@@ -322,4 +327,43 @@ async fn a_component_that_sends_without_end_is_slowed_down_and_others_are_not() 
     // Two thousand are saved up, two hundred a second come in: four hundred more take two seconds, whatever the machine.
     flood.await.unwrap();
     assert!(began.elapsed() >= Duration::from_millis(1_900), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_component_speaks_to_no_server_but_an_orchestrator_of_its_own_installation() {
+    let installation = Installation::orchestrator().await;
+    let other = Installation::orchestrator().await;
+    let a = enrolled(&installation, ComponentType::PostureCollectionService, "a").await;
+    let foreign = enrolled(&other, ComponentType::PostureCollectionService, "foreign").await;
+    // Another installation's orchestrator, where the component expects its own.
+    let at = |host: &str, port| Identity { host: host.to_owned(), port, ..identity_of(&installation, "a") };
+    let elsewhere = at(&foreign.host, foreign.port);
+    assert!(Client::connect(options(&elsewhere, &a.component.to_string())).await.is_err());
+    // A collector of the same installation that plays the server.
+    let b = enrolled(&installation, ComponentType::PostureCollectionService, "b").await;
+    let chain = [&b.certificate_der, &b.ca_der].map(|der| CertificateDer::from(der.clone())).to_vec();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, PrivatePkcs8KeyDer::from(b.key_pkcs8.clone()).into())
+        .unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut connection = rustls::ServerConnection::new(std::sync::Arc::new(config)).unwrap();
+        // The client ends the handshake: the server's side of it fails.
+        while connection.is_handshaking() {
+            connection.complete_io(&mut stream)?;
+        }
+        Ok::<_, std::io::Error>(())
+    });
+    assert!(Client::connect(options(&at("127.0.0.1", port), &a.component.to_string())).await.is_err());
+    let ended = server.join().unwrap().unwrap_err().to_string();
+    assert!(
+        ended.contains("certificate") || ended.contains("Certificate") || ended.contains("AccessDenied"),
+        "{ended}"
+    );
 }

@@ -171,3 +171,37 @@ async fn a_fault_ends_what_it_answers_and_is_never_answered() {
     // The component never sees the fault, and so cannot refuse it.
     assert_eq!(message(&mut events).await.envelope().kind, HealthCheckRequest::KIND);
 }
+
+#[tokio::test]
+async fn a_message_that_was_recorded_and_is_sent_again_has_no_effect() {
+    let (broker, ca) = (MemoryBroker::default(), Ca::new());
+    let (orchestrator, mut heard) = ca.join(&broker, ComponentType::Orchestrator);
+    let own = ComponentId(Uuid::new_v4());
+    let holder = Holder::Component(ComponentType::PostureCollectionService);
+    let (transport, _incoming) = broker.connect(Principal { id: own, holder });
+    let sealer = ca.settings(own, ComponentType::PostureCollectionService, &ca).sealer;
+    let envelope = |code: &str| proto::envelope::Envelope {
+        v: proto::envelope::ENVELOPE_VERSION,
+        id: proto::id::MessageId(Uuid::now_v7()),
+        kind: StatusNotification::KIND.to_owned(),
+        from: own,
+        to: None,
+        sent: jiff::Timestamp::now(),
+        expires: None,
+        in_reply_to: None,
+        transaction: TransactionId(Uuid::now_v7()),
+        seq: 0,
+        body: serde_json::value::to_raw_value(&StatusNotification { code: code.to_owned(), ..status(own) }).unwrap(),
+    };
+    let topic = Topic::Status(own).to_string();
+    let recorded = sealer.seal(&envelope("test.recorded").to_bytes());
+    for payload in [recorded.clone(), recorded.clone(), recorded, sealer.seal(&envelope("test.last").to_bytes())] {
+        assert!(transport.publish(topic.clone(), payload));
+    }
+    let mut codes = Vec::new();
+    while codes.last().is_none_or(|code| code != "test.last") {
+        codes.push(message(&mut heard).await.envelope().decode::<StatusNotification>().unwrap().code);
+    }
+    assert_eq!(codes, ["test.recorded", "test.last"]);
+    assert_eq!(orchestrator.refused(), [(FaultCode::Replayed, 2)]);
+}
