@@ -148,6 +148,9 @@ async fn certify(
     component_type: ComponentType,
 ) -> Outcome {
     let now = Timestamp::now();
+    if let Err(fault) = handle.inner.core.lock().await.may_have_certificate(id, now) {
+        return Ok(Err(fault));
+    }
     let (certificate, validity) =
         match handle.inner.ca.issue(&request.certificate_signing_request, id, component_type, now) {
             Ok(issued) => issued,

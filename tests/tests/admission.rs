@@ -11,8 +11,8 @@ use proto::capability::ComponentType;
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, EndpointId};
 use proto::message::{
-    Assignment, CapabilityAdvertisement, CapabilityAdvertisementResponse, ComponentRegistrationRequest,
-    ComponentRegistrationResponse, EndpointAssignment, Message as _,
+    AdvertisedEndpoint, Assignment, CapabilityAdvertisement, CapabilityAdvertisementResponse,
+    ComponentRegistrationRequest, ComponentRegistrationResponse, EndpointAssignment, Message as _,
 };
 use proto::operator::{Ask, ComponentState, OperatorEvent, RosterEntry, TokenView};
 use proto::topic::Topic;
@@ -88,6 +88,36 @@ async fn a_component_gets_its_own_id_back_and_nobody_else_does() {
     // The first, for a key that was never registered.
     let moved = register(&first.bus, Some(own), signing_request(&installation, "nobody")).await.unwrap_err();
     assert_eq!(moved.code, FaultCode::UnknownComponent);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_component_cannot_fill_the_log_with_certificates_and_endpoints() {
+    let installation = Installation::orchestrator().await;
+    let member = installation.scripted(PCS, "greedy").await;
+    let own = member.bus.own();
+    let mut last = Ok(own);
+    for _ in 0..6 {
+        last = register(&member.bus, Some(own), signing_request(&installation, "greedy")).await;
+    }
+    assert_eq!(last.unwrap_err().code, FaultCode::Busy);
+    // Every time under other names: there is an end to it.
+    let up = Topic::AdminUp(own, CapabilityAdvertisement::KIND.to_owned());
+    let mut refused = None;
+    for round in 0..5 {
+        let endpoint = installation.settings(PCS, "greedy", None).endpoints.remove(0);
+        let named = |number| AdvertisedEndpoint { local_name: format!("{round}-{number}"), ..endpoint.clone() };
+        let advertisement = CapabilityAdvertisement {
+            capabilities: vec![],
+            endpoints: (0..250).map(named).collect(),
+            software_version: "test".to_owned(),
+        };
+        let answer: Result<CapabilityAdvertisementResponse, _> =
+            member.bus.request(&up, &advertisement, Context::alone(), PATIENCE).await;
+        if let Err(bus::RequestError::Fault(fault)) = answer {
+            refused.get_or_insert(fault.code);
+        }
+    }
+    assert_eq!(refused, Some(FaultCode::TooLarge));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -45,7 +45,7 @@ async fn every_act_is_in_the_log_with_who_did_it_and_what_it_changed() {
     installation.ask(Ask::Dismiss { component, is_ban: false, reason: "sold".to_owned() }).await;
     let log = entries(&lines(&installation).await);
     let acts: Vec<&str> = log.iter().map(|entry| entry.act.as_str()).collect();
-    for act in ["import-policy", "create-token", "join", "issue-certificate", "bind-endpoint", "collect", "evict"] {
+    for act in ["import-policy", "create-token", "join", "issue-certificate", "bind-endpoints", "collect", "evict"] {
         assert!(acts.contains(&act), "{act} is missing: {acts:?}");
     }
     let evicted = log.iter().find(|entry| entry.act == "evict").unwrap();

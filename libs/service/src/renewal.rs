@@ -23,6 +23,8 @@ const CLOCK_SECONDS: u64 = 30;
 /// Seconds after the first failure; doubled after each, up to the next.
 const RETRY_SECONDS: u64 = 2;
 const RETRY_SECONDS_MAX: u64 = 300;
+/// Seconds after a renewal in which a refused connection is no reason for the next.
+const REFUSED_SECONDS: u64 = 60;
 /// Seconds for the answer.
 const ANSWER_SECONDS: u64 = 10;
 
@@ -56,18 +58,23 @@ impl Renewal {
         let mut renew_at = due(&self.identity.certificate, mqtt::rand_fraction());
         let mut is_refused = false;
         let mut failures = 0_u32;
+        let mut renewed: Option<tokio::time::Instant> = None;
         loop {
             let now = Timestamp::now();
             if now < renew_at && !is_refused {
                 tokio::select! {
                     () = tokio::time::sleep(wait(renew_at, now)) => {}
-                    () = self.refused.notified() => is_refused = true,
+                    // A fresh certificate was refused: another one would be, too.
+                    () = self.refused.notified() => {
+                        is_refused = renewed.is_none_or(|at| at.elapsed() > Duration::from_secs(REFUSED_SECONDS));
+                    }
                 }
                 continue;
             }
             match self.renew(is_refused, now).await {
                 Ok(()) => {
                     (is_refused, failures) = (false, 0);
+                    renewed = Some(tokio::time::Instant::now());
                     renew_at = due(&self.identity.certificate, mqtt::rand_fraction());
                     tracing::info!(until = %time(self.identity.certificate.not_after), "the certificate was renewed");
                 }

@@ -1,5 +1,7 @@
 //! Who gets in, who stays in, and who is put out: joining, approval, certificates, eviction and bans.
 
+use std::collections::VecDeque;
+
 use jiff::{SignedDuration, Timestamp};
 use proto::capability::ComponentType;
 use proto::fault::{Fault, FaultCode};
@@ -13,6 +15,9 @@ use super::{Action, Core};
 
 /// Days after the end of its certificate in which a component may come back with its key alone.
 pub const RETURN_DAYS_MAX: i64 = 90;
+
+/// Certificates that a component gets within half of the life of one: an answer may be lost, more than once.
+pub const CERTIFICATES_MAX: usize = 5;
 
 /// A component that wants to join, after its token was checked.
 #[derive(Debug, Clone, Copy)]
@@ -96,7 +101,9 @@ impl Core {
             certificate: None,
             dismissal: None,
             heard: Some(now),
+            bound_count: 0,
             is_ending_told: false,
+            issued: VecDeque::new(),
         };
         let mut actions = vec![Action::StoreComponent(Box::new(component.clone()))];
         if joining.needs_approval {
@@ -150,11 +157,31 @@ impl Core {
         Ok(component)
     }
 
+    /// An error for a component that has got certificate after certificate of late: each is signed, stored and
+    /// written down, and one at half of its life is enough.
+    pub fn may_have_certificate(&self, id: ComponentId, now: Timestamp) -> Result<(), Fault> {
+        let Some(component) = self.components.get(&id) else { return Ok(()) };
+        let (Some(Validity { from, until }), CERTIFICATES_MAX..) = (component.certificate, component.issued.len())
+        else {
+            return Ok(());
+        };
+        let is_of_late = |at: &Timestamp| now.duration_since(*at) < until.duration_since(from) / 2;
+        if component.issued.front().is_some_and(is_of_late) {
+            let text = format!("the component got {CERTIFICATES_MAX} certificates within half of their life");
+            return Err(Fault::new(FaultCode::Busy, text));
+        }
+        Ok(())
+    }
+
     /// A certificate was made for a component.
     pub fn certified(&mut self, id: ComponentId, certificate: Validity) -> Vec<Action> {
         let Some(component) = self.components.get_mut(&id) else { return Vec::new() };
         component.certificate = Some(certificate);
         component.is_ending_told = false;
+        component.issued.push_back(certificate.from);
+        if component.issued.len() > CERTIFICATES_MAX {
+            component.issued.pop_front();
+        }
         vec![Action::StoreComponent(Box::new(component.clone()))]
     }
 

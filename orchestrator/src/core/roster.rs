@@ -1,5 +1,7 @@
 //! The roster: who is registered, what each can do, and whether it is alive.
 
+use std::collections::VecDeque;
+
 use jiff::{SignedDuration, Timestamp};
 use proto::capability::{Capability, CapabilityUrn, ComponentType};
 use proto::fault::{Fault, FaultCode};
@@ -16,7 +18,7 @@ use service::audit::{Act, Actor};
 
 use super::{Action, Core, HEALTH_CHECK_SECONDS, HEARTBEAT_SECONDS, HEARTBEATS_MISSED_MAX};
 
-/// Endpoints that one collector may speak for.
+/// Endpoints that one collector may speak for, at a time and in its life.
 const ENDPOINTS_MAX: usize = 1_000;
 
 /// A component on the roster.
@@ -54,9 +56,15 @@ pub struct Component {
     /// When it was last heard; not stored.
     #[serde(skip)]
     pub heard: Option<Timestamp>,
+    /// How many endpoints it has named in its life.
+    #[serde(default)]
+    pub bound_count: usize,
     /// Whether it has been said that its certificate runs out; not stored.
     #[serde(skip)]
     pub is_ending_told: bool,
+    /// When it got its latest certificates; not stored.
+    #[serde(skip)]
+    pub issued: VecDeque<Timestamp>,
 }
 
 /// From when until when a certificate holds.
@@ -112,7 +120,7 @@ impl Core {
         for endpoint in &advertisement.endpoints {
             self.not_banned(endpoint)?;
         }
-        let (mut labels, mut bound) = (Vec::new(), Vec::new());
+        let (mut labels, mut bound) = (Vec::new(), 0);
         for endpoint in &advertisement.endpoints {
             let known = self.components.get(&sender).and_then(|component| {
                 component
@@ -122,10 +130,8 @@ impl Core {
                     .map(|(_, entry)| entry.endpoint)
             });
             let label = known.unwrap_or_else(|| {
-                let label = EndpointId(self.ids.next());
-                let detail = format!("{label}, {}", shown(&endpoint.facts.host_name));
-                bound.push(Act::new(Actor::Component(sender.to_string()), "bind-endpoint", sender).because(detail));
-                label
+                bound += 1;
+                EndpointId(self.ids.next())
             });
             labels
                 .push((endpoint.local_name.clone(), EndpointEntry { endpoint: label, facts: endpoint.facts.clone() }));
@@ -145,6 +151,12 @@ impl Core {
         if component.component_type != ComponentType::PostureCollectionService && !labels.is_empty() {
             return Err(Fault::new(FaultCode::NotAuthorized, "only a collector speaks for endpoints"));
         }
+        component.bound_count += bound;
+        if component.bound_count > ENDPOINTS_MAX {
+            component.bound_count -= bound;
+            let text = format!("the component has named {ENDPOINTS_MAX} endpoints in its life, and may name no more");
+            return Err(Fault::new(FaultCode::TooLarge, text));
+        }
         let answers: Vec<CapabilityAnswer> =
             advertisement.capabilities.iter().map(|urn| answer(component.component_type, sender, urn)).collect();
         component.capabilities = answers
@@ -162,7 +174,13 @@ impl Core {
         component.state =
             if component.capabilities.is_empty() { ComponentState::Registered } else { ComponentState::Active };
         let mut actions = vec![Action::StoreComponent(Box::new(component.clone()))];
-        actions.extend(bound.into_iter().map(|act| Action::Record(Box::new(act))));
+        if bound > 0 {
+            let names: Vec<String> =
+                advertisement.endpoints.iter().take(3).map(|endpoint| shown(&endpoint.facts.host_name)).collect();
+            let detail = format!("{bound} new: {}", names.join(", "));
+            let act = Act::new(Actor::Component(sender.to_string()), "bind-endpoints", sender).because(detail);
+            actions.push(Action::Record(Box::new(act)));
+        }
         // What it was asked before it went away, it is asked again.
         actions.extend(self.ask_again(sender, now));
         Ok((CapabilityAdvertisementResponse { capabilities: answers, endpoints, repositories }, actions))
