@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use bus::certificate::Certificate;
 use bus::{Authentic, Bus, Context, Event, Sender, mqtt, outbox::Outbox, tls};
 use jiff::Timestamp;
 use proto::capability::ComponentType;
@@ -136,6 +137,8 @@ pub(crate) struct Inner {
     pub(crate) policies: Policies,
     pub(crate) told: Mutex<Told>,
     pub(crate) watchers: broadcast::Sender<(TransactionId, OperatorEvent)>,
+    /// The own certificate.
+    pub(crate) certificate: std::sync::Mutex<Certificate>,
     /// Held while the log of acts is signed.
     pub(crate) signing: Mutex<()>,
     /// Security statuses, by code.
@@ -198,6 +201,7 @@ pub async fn run(
             policies: Policies::default(),
             told: Mutex::default(),
             watchers,
+            certificate: std::sync::Mutex::new(own.certificate.clone()),
             signing: Mutex::default(),
             security: std::sync::Mutex::default(),
             broker,
@@ -353,6 +357,10 @@ impl Handle {
                 return;
             }
             (Ok(_), None) => Ok(Err(Fault::new(FaultCode::NotAuthorized, "join first"))),
+            // What was on its way when its sender was put out comes too late.
+            (Ok(_), Some(sender)) if !self.is_member(sender, message).await => {
+                Ok(Err(Fault::new(FaultCode::Revoked, "the sender was put out, or has never been in")))
+            }
             (Ok(request), Some(sender)) => {
                 if let Err(error) = self.act(|core, now| ((), core.heard(sender, now))).await {
                     Err(error)
@@ -375,6 +383,11 @@ impl Handle {
                 self.inner.bus.forget(message);
             }
         }
+    }
+
+    async fn is_member(&self, sender: ComponentId, message: &Authentic) -> bool {
+        let core = self.inner.core.lock().await;
+        message.sender_type().is_some_and(|component_type| core.is_admitted(sender, component_type))
     }
 
     async fn take_from(
@@ -450,7 +463,10 @@ impl Handle {
         self.answer(sender, message, &response);
         if message.sender_type() == Some(ComponentType::RepositoryInterface) {
             let handle = self.clone();
-            tokio::spawn(async move { handle.publish_missing(sender).await });
+            tokio::spawn(async move {
+                handle.remind(sender).await;
+                handle.publish_missing(sender).await;
+            });
         }
         Ok(Ok(()))
     }
@@ -560,7 +576,8 @@ impl Handle {
         let mut due = renewal::due(&own.certificate, mqtt::rand_fraction());
         loop {
             let now = Timestamp::now();
-            if now < due {
+            // A clock that was set back makes it one of the future.
+            if now < due && own.certificate.valid_at(now).is_ok() {
                 tokio::time::sleep(renewal::wait(due, now)).await;
                 continue;
             }
@@ -572,10 +589,14 @@ impl Handle {
                 Ok(fresh)
             });
             match renewed {
-                Ok(fresh) => own = fresh,
+                Ok(fresh) => {
+                    *inner.certificate.lock().unwrap_or_else(PoisonError::into_inner) = fresh.certificate.clone();
+                    own = fresh;
+                }
                 Err(error) => tracing::error!(error = %Chain(&error), "the own certificate could not be renewed"),
             }
-            due = renewal::due(&own.certificate, mqtt::rand_fraction()).max(now + Duration::from_secs(1));
+            due = renewal::due(&own.certificate, mqtt::rand_fraction());
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 

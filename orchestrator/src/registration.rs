@@ -78,9 +78,9 @@ async fn join(handle: &Handle, request: &ComponentRegistrationRequest, sealed_wi
     let is_open = {
         let core = handle.inner.core.lock().await;
         let is_known = core.components().any(|component| component.public_key == sealed_with);
-        !token.is_revoked
-            && token.expires > Timestamp::now()
-            && (is_known || token.uses_left > core.pending_with(&token.id))
+        // Who has joined, or waits, has used its use; an operator may take a while to approve.
+        let is_open_to_new = token.expires > Timestamp::now() && token.uses_left > core.pending_with(&token.id);
+        !token.is_revoked && (is_known || is_open_to_new)
     };
     if !is_open
         || token.component_type != request.component_type

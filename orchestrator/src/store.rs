@@ -249,24 +249,33 @@ impl Store {
     }
 
     /// A standing task is in force at these collectors; gives the request that stands for it, which is the same for
-    /// the same question.
+    /// the same question, and those of the collectors at whom it was not in force before.
     pub async fn begin_standing(
         &self,
         task: &StandingTask,
         collectors: &[ComponentId],
-        act: &Act,
-    ) -> Result<RequestId, StoreError> {
+        act: impl FnOnce(RequestId) -> Act,
+    ) -> Result<(RequestId, Vec<ComponentId>), StoreError> {
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let known: Option<String> = sqlx::query_scalar(
-            "SELECT request FROM standing_task WHERE operation = $1 AND identifier = $2 AND plan = $3 LIMIT 1",
+        let known = sqlx::query(
+            "SELECT request, collector, ended FROM standing_task WHERE operation = $1 AND identifier = $2 AND plan = $3",
         )
         .bind(task.operation)
         .bind(&task.identifier)
         .bind(task.plan.sha256.as_str())
-        .fetch_optional(&mut *tx)
+        .fetch_all(&mut *tx)
         .await?;
-        let request = known.and_then(|text| text.parse().ok()).unwrap_or(task.request);
-        for collector in collectors {
+        let mut request = task.request;
+        let mut in_force = Vec::new();
+        for row in known {
+            request = row.try_get::<String, _>("request")?.parse().unwrap_or(request);
+            if row.try_get::<Option<i64>, _>("ended")?.is_none() {
+                in_force.push(row.try_get::<String, _>("collector")?);
+            }
+        }
+        let begun: Vec<ComponentId> =
+            collectors.iter().copied().filter(|collector| !in_force.contains(&collector.to_string())).collect();
+        for collector in &begun {
             sqlx::query(
                 "INSERT INTO standing_task (request, collector, operation, identifier, plan, document, ended) \
                  VALUES ($1, $2, $3, $4, $5, $6, NULL) \
@@ -281,32 +290,37 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         }
-        audit::record(&mut tx, act, Effect::default()).await?;
+        audit::record(&mut tx, &act(request), Effect::default()).await?;
         tx.commit().await?;
-        Ok(request)
+        Ok((request, begun))
     }
 
-    /// A standing task is in force at a collector no more; where it never began, it has never been.
+    /// A standing task is in force at a collector no more: the one that a request began, or all of that name. Where
+    /// none was, nothing is done and nothing is written down.
     pub async fn end_standing(
         &self,
-        operation: &str,
-        identifier: &str,
+        (operation, identifier): (&str, &str),
+        request: Option<RequestId>,
         collector: ComponentId,
         ended: jiff::Timestamp,
         act: &Act,
     ) -> Result<(), StoreError> {
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::query(
+        let done = sqlx::query(
             "UPDATE standing_task SET ended = $4 \
-             WHERE operation = $1 AND identifier = $2 AND collector = $3 AND ended IS NULL",
+             WHERE operation = $1 AND identifier = $2 AND collector = $3 AND ended IS NULL \
+             AND (request = $5 OR $5 IS NULL)",
         )
         .bind(operation)
         .bind(identifier)
         .bind(collector.to_string())
         .bind(ended.as_microsecond())
+        .bind(request.map(|request| request.to_string()))
         .execute(&mut *tx)
         .await?;
-        audit::record(&mut tx, act, Effect::default()).await?;
+        if done.rows_affected() > 0 {
+            audit::record(&mut tx, act, Effect::default()).await?;
+        }
         tx.commit().await?;
         Ok(())
     }
@@ -360,23 +374,35 @@ mod tests {
         let store = Store::open(&directory.path().join("store.db")).await.unwrap();
         let [one, other] = [ComponentId(Uuid::new_v4()), ComponentId(Uuid::new_v4())];
         let act = Act::new(Actor::Orchestrator, "test", "x");
-        let task = |plan: &[u8]| StandingTask {
-            request: RequestId(Uuid::now_v7()),
-            operation: "periodic",
-            identifier: "daily".to_owned(),
-            plan: ContentRef::to(plan),
+        let begin = async |plan: &[u8], collectors: &[ComponentId]| {
+            let task = StandingTask {
+                request: RequestId(Uuid::now_v7()),
+                operation: "periodic",
+                identifier: "daily".to_owned(),
+                plan: ContentRef::to(plan),
+            };
+            store.begin_standing(&task, collectors, |_| act.clone()).await.unwrap()
         };
-        let first = store.begin_standing(&task(b"plan"), &[one], &act).await.unwrap();
-        assert_eq!(store.begin_standing(&task(b"plan"), &[one, other], &act).await.unwrap(), first);
-        let another = store.begin_standing(&task(b"another plan"), &[one], &act).await.unwrap();
+        let (first, begun) = begin(b"plan", &[one]).await;
+        assert_eq!(begun, [one]);
+        assert_eq!(begin(b"plan", &[one, other]).await, (first, vec![other]));
+        let (another, _) = begin(b"another plan", &[one]).await;
         assert_ne!(another, first);
         let now = Timestamp::from_second(1_800_000_000).unwrap();
-        store.end_standing("periodic", "daily", one, now, &act).await.unwrap();
+        let name = ("periodic", "daily");
+        // What was not taken on ends alone; the other goes on.
+        store.end_standing(name, Some(another), one, now, &act).await.unwrap();
+        assert_eq!(store.standing(first, one).await.unwrap(), Some((ContentRef::to(b"plan"), None)));
+        store.end_standing(name, None, one, now, &act).await.unwrap();
         assert_eq!(store.standing(first, one).await.unwrap(), Some((ContentRef::to(b"plan"), Some(now))));
         assert_eq!(store.standing(first, other).await.unwrap(), Some((ContentRef::to(b"plan"), None)));
         assert_eq!(store.standing(another, other).await.unwrap(), None);
+        // Nothing ends twice, and nothing is written down for it.
+        let before = store.last_entry().await.unwrap();
+        store.end_standing(name, None, one, now, &act).await.unwrap();
+        assert_eq!(store.last_entry().await.unwrap(), before);
         // Asked once more, it is in force again.
-        assert_eq!(store.begin_standing(&task(b"plan"), &[one], &act).await.unwrap(), first);
+        assert_eq!(begin(b"plan", &[one]).await, (first, vec![one]));
         assert_eq!(store.standing(first, one).await.unwrap(), Some((ContentRef::to(b"plan"), None)));
     }
 }

@@ -36,6 +36,8 @@ struct Standing {
     operation: &'static str,
     identifier: String,
     collectors: Vec<Named>,
+    /// The request that stands for it, and the collectors at whom it was not in force before.
+    begun: Option<(RequestId, Vec<ComponentId>)>,
 }
 
 /// How long a collector has to answer.
@@ -54,13 +56,18 @@ impl Handle {
     ) -> Result<Vec<CollectorAnswer>, Fault> {
         let is_begun = operation == PeriodicOperation::Schedule;
         let collectors = self.collectors_named(&workflow.targets, Capability::CollectPeriodic).await?;
-        let standing = Standing { actor, operation: PERIODIC, identifier: identifier.clone(), collectors };
+        let mut standing =
+            Standing { actor, operation: PERIODIC, identifier: identifier.clone(), collectors, begun: None };
         let request = PeriodicCollection {
             collection_identifier: identifier,
             operation,
             collection_schedule: is_begun.then_some(Schedule { every_seconds }),
             collect_upon_acknowledgement: at_once,
-            collection_instructions: if is_begun { Some(self.instructions(workflow, &standing).await?) } else { None },
+            collection_instructions: if is_begun {
+                Some(self.instructions(workflow, &mut standing).await?)
+            } else {
+                None
+            },
         };
         let answers = self.ask_collectors(&standing.collectors, &request, |answer, response| {
             let response: PeriodicCollectionResponse = response;
@@ -69,7 +76,7 @@ impl Handle {
         });
         let answers = answers.await;
         let is_ended = operation == PeriodicOperation::Cancel;
-        self.settle(&standing, &answers, is_begun, is_ended).await?;
+        self.settle(&standing, &answers, is_ended).await?;
         Ok(answers)
     }
 
@@ -84,12 +91,17 @@ impl Handle {
     ) -> Result<Vec<CollectorAnswer>, Fault> {
         let is_begun = operation == ObservationOperation::Start;
         let collectors = self.collectors_named(&workflow.targets, Capability::CollectEventBased).await?;
-        let standing = Standing { actor, operation: OBSERVATION, identifier: identifier.clone(), collectors };
+        let mut standing =
+            Standing { actor, operation: OBSERVATION, identifier: identifier.clone(), collectors, begun: None };
         let request = ObservationRequest {
             observation_identifier: identifier,
             operation,
             poll_seconds: poll_seconds.filter(|_| is_begun),
-            collection_instructions: if is_begun { Some(self.instructions(workflow, &standing).await?) } else { None },
+            collection_instructions: if is_begun {
+                Some(self.instructions(workflow, &mut standing).await?)
+            } else {
+                None
+            },
         };
         let answers = self.ask_collectors(&standing.collectors, &request, |answer, response| {
             let response: ObservationResponse = response;
@@ -98,7 +110,7 @@ impl Handle {
         });
         let answers = answers.await;
         let is_ended = operation == ObservationOperation::Cancel;
-        self.settle(&standing, &answers, is_begun, is_ended).await?;
+        self.settle(&standing, &answers, is_ended).await?;
         Ok(answers)
     }
 
@@ -108,7 +120,7 @@ impl Handle {
 
     /// What a standing task collects. It is kept before anybody is asked: what is reported is expected then. Its runs
     /// get requests of their own; asked twice, it is the same.
-    async fn instructions(&self, workflow: &Workflow, standing: &Standing) -> Result<CollectionRequest, Fault> {
+    async fn instructions(&self, workflow: &Workflow, standing: &mut Standing) -> Result<CollectionRequest, Fault> {
         let plan = self.plan(workflow, false).await?.collection_plan;
         let collectors: Vec<ComponentId> = standing.collectors.iter().map(|(collector, _, _)| *collector).collect();
         let task = StandingTask {
@@ -117,35 +129,34 @@ impl Handle {
             identifier: standing.identifier.clone(),
             plan: plan.clone(),
         };
-        let act = format!("begin-{}", standing.operation);
         let detail =
             format!("`{}` with the policy `{}`, at {} collectors", task.identifier, workflow.policy, collectors.len());
-        let act = Act::new(standing.actor.clone(), &act, task.request).because(detail);
-        let request = self.inner.store.begin_standing(&task, &collectors, &act).await?;
+        let (actor, word) = (standing.actor.clone(), format!("begin-{}", standing.operation));
+        let act = |request| Act::new(actor, &word, request).because(detail);
+        let (request, begun) = self.inner.store.begin_standing(&task, &collectors, act).await?;
+        standing.begun = Some((request, begun));
         Ok(CollectionRequest { request, plan, targets: Vec::new(), deadline: Timestamp::MAX })
     }
 
-    /// A task that was cancelled has ended; so has one that a collector did not take on.
-    async fn settle(
-        &self,
-        standing: &Standing,
-        answers: &[CollectorAnswer],
-        is_begun: bool,
-        is_ended: bool,
-    ) -> Result<(), Fault> {
+    /// A task that was cancelled has ended. One that a collector did not take on has ended too, but not another one of
+    /// the same name that it has.
+    async fn settle(&self, standing: &Standing, answers: &[CollectorAnswer], is_cancelled: bool) -> Result<(), Fault> {
         for answer in answers {
+            let collector = answer.component;
+            let begun = standing.begun.as_ref().filter(|(_, begun)| begun.contains(&collector));
+            let request = begun.map(|(request, _)| *request);
             let is_over = match answer.outcome {
-                AskOutcome::Done => is_ended,
-                AskOutcome::Refused | AskOutcome::Offline => is_begun,
+                AskOutcome::Done => is_cancelled,
+                AskOutcome::Refused | AskOutcome::Offline => request.is_some(),
                 // It may have heard the question.
                 AskOutcome::NoAnswer => false,
             };
             if is_over {
                 let Standing { actor, operation, identifier, .. } = standing;
-                let act = Act::new(actor.clone(), &format!("end-{operation}"), answer.component)
-                    .because(format!("`{identifier}`"));
+                let act =
+                    Act::new(actor.clone(), &format!("end-{operation}"), collector).because(format!("`{identifier}`"));
                 let now = Timestamp::now();
-                self.inner.store.end_standing(operation, identifier, answer.component, now, &act).await?;
+                self.inner.store.end_standing((operation, identifier), request, collector, now, &act).await?;
             }
         }
         Ok(())
@@ -161,15 +172,17 @@ impl Handle {
                 };
                 // A last run may have been asked for with the cancellation.
                 let until = ended.map(|ended| ended.saturating_add(LAST_RUN).unwrap_or(Timestamp::MAX));
-                Ok(Ok(TaskResponse { is_collection: true, plan: Some(plan), endpoints: Vec::new(), until }))
+                Ok(Ok(TaskResponse { is_collection: true, plan: Some(plan), until }))
             }
             Task::Workflow { transaction, request: asked } => {
-                let known = self.inner.core.lock().await.workflow(transaction).cloned();
-                let known = match known {
-                    Some(known) => Some(known),
-                    None => self.inner.store.workflow(transaction).await?,
+                let task = |workflow: &crate::core::workflow::Workflow| {
+                    workflow.task(request.responder, asked, request.endpoint)
                 };
-                let task = known.and_then(|workflow| workflow.task(request.responder, asked));
+                let known = self.inner.core.lock().await.workflow(transaction).map(task);
+                let task = match known {
+                    Some(task) => task,
+                    None => self.inner.store.workflow(transaction).await?.as_ref().and_then(task),
+                };
                 Ok(task.map_or_else(unknown, Ok))
             }
         }

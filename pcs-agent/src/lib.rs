@@ -68,6 +68,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> Result<(), RunEr
         join_token: settings.join_token.clone(),
         broker: settings.broker.clone(),
         endpoints: vec![AdvertisedEndpoint { local_name: SELF.to_owned(), facts }],
+        tied: &["schedules.json", "observations.json"],
     };
     match member::start_unless(&mut shutdown, member_settings).await? {
         Some(member) => serve(member, &settings, shutdown).await,

@@ -74,6 +74,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> Result<(), RunEr
         join_token: settings.join_token,
         broker: settings.broker,
         endpoints: Vec::new(),
+        tied: &[],
     };
     match member::start_unless(&mut shutdown, member_settings).await? {
         Some(member) => Ok(serve(member, ContentStore::new(Some(settings.data.join("policies"))), shutdown).await?),

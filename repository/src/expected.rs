@@ -64,18 +64,28 @@ impl Expected {
     ) -> Result<(), Fault> {
         let asked = Task::Workflow { transaction, request: results.request };
         let task = results.standing.map_or(asked, Task::Standing);
-        let task = self.task(TaskRequest { responder, task }).await?;
-        let plan = task.plan.filter(|_| task.is_collection);
+        let request = TaskRequest { responder, endpoint: results.endpoint, task };
+        let is_late = |task: &TaskResponse| {
+            task.until.is_some_and(|until| results.objects.iter().any(|part| part.collected > until))
+        };
+        let mut task = self.task(request.clone()).await?;
+        if is_late(&task) {
+            // It may have been given again since.
+            self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&request);
+            task = self.task(request).await?;
+        }
+        let plan = task.plan.as_ref().filter(|_| task.is_collection);
         let Some(plan) = plan.filter(|plan| plan.sha256 == results.plan) else {
             return Err(refused("the task was given with another plan"));
         };
-        if !task.endpoints.is_empty() && !task.endpoints.contains(&results.endpoint) {
-            return Err(refused("the task is about another endpoint"));
-        }
-        if task.until.is_some_and(|until| results.objects.iter().any(|part| part.collected > until)) {
+        if is_late(&task) {
             return Err(refused("the task had ended when this was collected"));
         }
-        let asked = self.objects(&plan).await?;
+        let used: BTreeSet<u32> = results.objects.iter().flat_map(|part| part.items.iter().copied()).collect();
+        if used.len() < results.items.len() {
+            return Err(refused("an item belongs to no object"));
+        }
+        let asked = self.objects(plan).await?;
         match results.objects.iter().find(|part| !asked.contains(&part.object)) {
             Some(part) => Err(refused(&format!("the task does not ask for the object {}", part.object))),
             None => Ok(()),
@@ -90,9 +100,9 @@ impl Expected {
         results: &EvaluationResults,
     ) -> Result<(), Fault> {
         let task = Task::Workflow { transaction, request: results.request };
-        let task = self.task(TaskRequest { responder, task }).await?;
-        if task.is_collection || !task.endpoints.contains(&results.endpoint) {
-            return Err(refused("the task is not to evaluate this endpoint"));
+        let task = self.task(TaskRequest { responder, endpoint: results.endpoint, task }).await?;
+        if task.is_collection {
+            return Err(refused("the task is not to evaluate"));
         }
         Ok(())
     }
@@ -111,9 +121,10 @@ impl Expected {
         let deadline = Duration::from_secs(ANSWER_SECONDS);
         let (answer, seconds) = match self.bus.request(&up, &request, Context::alone(), deadline).await {
             Ok(answer) => (Ok(answer), KNOWN_SECONDS),
-            Err(RequestError::Fault(fault)) if !fault.code.is_retryable() => {
+            Err(RequestError::Fault(fault)) if fault.code == FaultCode::UnknownIdentifier => {
                 (Err(refused(&format!("nobody asked for this: {}", fault.message))), REFUSED_SECONDS)
             }
+            // Every other fault is about the question, and not about the report.
             Err(error) => {
                 let until = Instant::now() + Duration::from_secs(SILENT_SECONDS);
                 *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
@@ -136,7 +147,9 @@ impl Expected {
         let ask = Topic::AdminUp(self.bus.own(), ContentRequest::KIND.to_owned());
         let bytes = self.content.fetch(&self.bus, &ask, plan, Context::alone()).await;
         let bytes = bytes.map_err(|fault| later(&format!("the plan cannot be had: {}", fault.message)))?;
-        let objects = Arc::new(plan_of(&bytes)?.report.into_iter().collect::<BTreeSet<_>>());
+        let plan_of_it =
+            plan_of(&bytes).map_err(|fault| later(&format!("the plan cannot be read: {}", fault.message)))?;
+        let objects = Arc::new(plan_of_it.report.into_iter().collect::<BTreeSet<_>>());
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         if plans.len() >= PLANS_MAX {
             plans.clear();

@@ -117,7 +117,8 @@ pub trait Store: Send + Sync + 'static {
     /// Stored verdicts.
     async fn results(&self, request: &ResultsRequest) -> Result<ResultsResponse, StoreError>;
 
-    /// Keeps what an orchestrator says of its log, and gives what it has said, the latest last.
+    /// Keeps what an orchestrator says of its log; to the question that has the number 0, gives the first and the latest
+    /// of what was ever said.
     async fn witness(&self, told: &AuditCheckpoint, from: Received) -> Result<Vec<AuditCheckpoint>, StoreError>;
 
     /// How many observations, changes and results there are.

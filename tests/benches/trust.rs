@@ -95,6 +95,7 @@ async fn join(data: &Path, number: u32, token: String) -> (Member, Duration) {
         join_token: Some(token),
         broker: None,
         endpoints: Vec::new(),
+        tied: &[],
     };
     let member = member::start(settings).await.unwrap();
     let mut assigned = member.assigned.clone();

@@ -182,6 +182,7 @@ impl Installation {
             join_token,
             broker: None,
             endpoints: is_collector.then_some(endpoint).into_iter().collect(),
+            tied: &[],
         }
     }
 

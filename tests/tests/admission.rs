@@ -342,3 +342,71 @@ async fn a_banned_component_stays_out_with_another_token_and_with_another_key() 
     installation.ask(Ask::LiftBan { component: own }).await;
     wait_until_active(&other).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_put_out_gets_in_again_only_where_it_may_and_with_a_token_that_holds() {
+    let installation = Installation::orchestrator().await;
+    let fresh = async || Some(installation.token(PCS).await);
+    let mut member = installation.scripted(PCS, "machine").await;
+    let own = member.bus.own();
+    std::fs::write(installation.data.path().join("machine/outbox/junk.msg"), "/topic\nwhat it had still to say")
+        .unwrap();
+    installation.ask(Ask::Dismiss { component: own, is_ban: true, reason: "lied".to_owned() }).await;
+    tokio::time::timeout(PATIENCE, async { while member.inbox.recv().await.is_some() {} }).await.unwrap();
+    // Evicting does not lift a ban, and lifting makes no token good that is not.
+    let evicted = installation.ask(Ask::Dismiss { component: own, is_ban: false, reason: String::new() }).await;
+    assert!(matches!(&evicted[0], OperatorEvent::Fault(fault) if fault.message.contains("--lift")), "{evicted:?}");
+    installation.ask(Ask::LiftBan { component: own }).await;
+    let used_up = fresh().await;
+    member::start(installation.settings(PCS, "somebody", used_up.clone())).await.unwrap();
+    let refused = member::start(installation.settings(PCS, "machine", used_up)).await.unwrap_err();
+    assert!(refused.to_string().contains("lied"), "{refused}");
+    let back = member::start(installation.settings(PCS, "machine", fresh().await)).await.unwrap();
+    wait_until_active(&back).await;
+    assert_ne!(back.bus.own(), own);
+    assert_eq!(back.bus.unacknowledged_count(), 0);
+    assert_eq!(member::start(installation.settings(PCS, "machine", None)).await.unwrap().bus.own(), back.bus.own());
+    // Evicted while it waited: it has a key, and nothing else.
+    let scope = TokenScope { needs_approval: true, ..TokenScope::one(PCS, 600) };
+    let token = installation.handle.create_token(scope).await.unwrap();
+    let waiting = tokio::spawn(member::start(installation.settings(PCS, "waiting", Some(token))));
+    let pending = eventually("it waits", async || {
+        roster(&installation).await.into_iter().find(|entry| entry.state == ComponentState::Pending)
+    })
+    .await;
+    let component = pending.component;
+    installation.ask(Ask::Dismiss { component, is_ban: false, reason: "unknown here".to_owned() }).await;
+    let refused = waiting.await.unwrap().unwrap_err();
+    assert!(refused.to_string().contains("unknown here") || refused.to_string().contains("token"), "{refused}");
+    let back = member::start(installation.settings(PCS, "waiting", fresh().await)).await.unwrap();
+    wait_until_active(&back).await;
+    assert_ne!(back.bus.own(), component);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_on_its_way_when_its_sender_was_put_out_comes_too_late() {
+    let installation = Installation::orchestrator().await;
+    let member = installation.scripted(PCS, "quick").await;
+    let own = member.bus.own();
+    let up = Topic::AdminUp(own, CapabilityAdvertisement::KIND.to_owned());
+    let advertisement = CapabilityAdvertisement {
+        capabilities: proto::capability::Capability::all_of(PCS),
+        endpoints: vec![],
+        software_version: "test".to_owned(),
+    };
+    let flood = async {
+        for _ in 0..300 {
+            let _ = member.bus.send(&up, &advertisement, Context::alone());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let evict = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        installation.ask(Ask::Dismiss { component: own, is_ban: false, reason: "flood".to_owned() }).await;
+    };
+    tokio::join!(flood, evict);
+    // Something honest after it, on the same way, so that all of the flood has been seen.
+    installation.scripted(PCS, "honest").await;
+    let entries = roster(&installation).await;
+    assert_eq!(entries.iter().find(|entry| entry.component == own).unwrap().state, ComponentState::Evicted);
+}

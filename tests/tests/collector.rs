@@ -85,6 +85,7 @@ impl Script {
             join_token: None,
             broker: None,
             endpoints: Vec::new(),
+            tied: &[],
         };
         let bus_settings = settings(&ca, collector, ComponentType::PostureCollectionService);
         let member = member::run(bus_settings, transport, incoming, member_settings, 3600);

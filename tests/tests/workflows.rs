@@ -338,6 +338,12 @@ async fn a_collector_is_believed_about_its_own_endpoint_only() {
         objects: plan.collection.report.iter().map(nothing).collect(),
     };
     let invented: proto::plan::ObjectKey = serde_json::from_str("\"obj-00000000000000000000000000000000\"").unwrap();
+    let stray = proto::observation::Item {
+        kind: "family".to_owned(),
+        status: proto::observation::Status::Exists,
+        entities: Vec::new(),
+        message: None,
+    };
     let lies = [
         // About somebody else's endpoint, with its own task and with that endpoint's.
         (transaction, CollectionResults { endpoint, ..honest.clone() }),
@@ -348,6 +354,8 @@ async fn a_collector_is_believed_about_its_own_endpoint_only() {
         (transaction, CollectionResults { standing: Some(RequestId(Uuid::now_v7())), ..honest.clone() }),
         (transaction, CollectionResults { plan: proto::content::ContentHash::of(b"plan"), ..honest.clone() }),
         (transaction, CollectionResults { objects: vec![nothing(&invented)], ..honest.clone() }),
+        // What nobody asked for, beside what was asked for.
+        (transaction, CollectionResults { items: vec![stray], ..honest.clone() }),
     ];
     let topic = Topic::CollectionResults(liar.bus.own());
     let send = |(transaction, results): &(TransactionId, CollectionResults)| {
@@ -384,6 +392,7 @@ async fn an_evaluator_is_believed_about_what_it_was_asked_only() {
     // Only a repository asks what others were asked.
     let question = TaskRequest {
         responder: liar.bus.own(),
+        endpoint,
         task: Task::Workflow { transaction: evaluation, request: RequestId(Uuid::now_v7()) },
     };
     let up = Topic::AdminUp(liar.bus.own(), TaskRequest::KIND.to_owned());

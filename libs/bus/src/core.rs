@@ -218,8 +218,9 @@ impl Bus {
     /// Goes on with a new certificate. What waits in the outbox is sealed again, so that it does not expire with the
     /// old one; its envelope, and with it its id, stays.
     pub fn renew(&self, sealer: Sealer) {
+        let sealer = Arc::new(sealer);
+        *self.inner.sealer.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&sealer);
         reseal(&mut self.state().outbox, &sealer);
-        *self.inner.sealer.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(sealer);
     }
 
     /// Seals something that is no message.
@@ -266,8 +267,13 @@ impl Bus {
     /// Sends a message that must arrive: when this returns it is on the disk, and it is sent until
     /// the receiver acknowledges it.
     pub fn send_durable<M: Message>(&self, topic: &Topic, body: &M, context: Context) -> Result<MessageId, SendError> {
-        let (id, sealed) = self.sealed(body, context)?;
-        self.state().outbox.keep(id, &topic.to_string(), &sealed)?;
+        let id = {
+            // Sealed while nobody renews: what is kept has the latest certificate, or is sealed again.
+            let mut state = self.state();
+            let (id, sealed) = self.sealed(body, context)?;
+            state.outbox.keep(id, &topic.to_string(), &sealed)?;
+            id
+        };
         self.pump();
         Ok(id)
     }

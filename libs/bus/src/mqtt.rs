@@ -145,11 +145,9 @@ impl Default for End {
 impl From<ConnectionError> for End {
     fn from(error: ConnectionError) -> Self {
         let reason = error.to_string();
-        // In TLS 1.3 a client learns only after its own handshake that its certificate was refused.
-        let is_alert = matches!(&error, ConnectionError::Io(error) if error
-            .get_ref()
-            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-            .is_some_and(|error| matches!(error, rustls::Error::AlertReceived(_))));
+        // In TLS 1.3 a client learns only after its own handshake that its certificate was refused: the alert comes
+        // in one of several wrappings, which all print it.
+        let is_alert = reason.contains("received fatal alert");
         let is_refused = matches!(
             error,
             ConnectionError::ConnectionRefused(ConnectReturnCode::Banned | ConnectReturnCode::NotAuthorized)

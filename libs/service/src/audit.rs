@@ -178,6 +178,9 @@ pub fn verify(lines: &[Line], ca_der: &[u8]) -> Result<Verified, Broken> {
         hashes.push(hash_of(text));
     }
     let entry_count = hashes.len() as u64 - 1;
+    if entry_count == 0 {
+        return broken("the log is empty: an orchestrator writes its first entry when it starts for the first time");
+    }
     let is_in = |point: &AuditCheckpoint| {
         usize::try_from(point.number).ok().and_then(|number| hashes.get(number)) == Some(&point.hash)
     };

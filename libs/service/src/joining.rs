@@ -141,6 +141,10 @@ pub(crate) async fn join(settings: &MemberSettings, directory: &Path, token: &Jo
                 failures = 0;
                 tokio::time::sleep(Duration::from_secs(APPROVAL_SECONDS)).await;
             }
+            // It waited, and an operator said no.
+            Err(Failure::Refused(fault)) if is_told && !fault.code.is_retryable() => {
+                return Err(MemberError::Dismissed(fault));
+            }
             Err(Failure::Refused(fault)) if !fault.code.is_retryable() => {
                 return Err(MemberError::Refused { address: address.clone(), fault });
             }

@@ -41,6 +41,8 @@ pub struct MemberSettings {
     pub broker: Option<String>,
     /// The endpoints that it speaks for.
     pub endpoints: Vec<AdvertisedEndpoint>,
+    /// Files in its data directory that mean nothing once it is another component.
+    pub tied: &'static [&'static str],
 }
 
 /// Why a component is no member.
@@ -127,8 +129,7 @@ const DISMISSAL_FILE: &str = "dismissal.json";
 
 /// Whether the component with this data directory has to join before it can be a member.
 pub fn needs_token(data: &Path) -> bool {
-    let identity = data.join("identity");
-    !identity.join(identity::MEMBERSHIP_FILE).exists() || identity.join(DISMISSAL_FILE).exists()
+    !data.join("identity").join(identity::MEMBERSHIP_FILE).exists()
 }
 
 /// Like [`start`], unless the process is asked to stop first: joining may wait for an operator.
@@ -142,18 +143,12 @@ pub async fn start_unless(shutdown: &mut Shutdown, settings: MemberSettings) -> 
 /// Joins if need be, connects, and stays a member until the process ends.
 pub async fn start(settings: MemberSettings) -> Result<Member, MemberError> {
     let directory = settings.data.join("identity");
-    if let Some(fault) = dismissed(&directory)? {
-        // Evicted: with a token it may join again, as somebody new. Banned: it may not.
-        if fault.code == FaultCode::Banned || settings.join_token.is_none() {
-            return Err(MemberError::Dismissed(fault));
-        }
-        put_aside(&settings.data)?;
-    }
-    let mut identity = if let Some(identity) = Identity::load(&directory)? {
+    let dismissal = dismissed(&directory)?;
+    let known = Identity::load(&directory)?.filter(|_| dismissal.is_none());
+    let mut identity = if let Some(identity) = known {
         identity
     } else {
-        let token = settings.join_token.as_deref().ok_or(MemberError::NoToken(settings.component_type))?;
-        joining::join(&settings, &directory, &token.parse()?).await?;
+        enter(&settings, &directory, dismissal).await?;
         Identity::load(&directory)?.ok_or(MemberError::NoToken(settings.component_type))?
     };
     if let Some(broker) = &settings.broker {
@@ -194,19 +189,52 @@ fn dismissed(directory: &Path) -> Result<Option<Fault>, IdentityError> {
     }
 }
 
-/// Moves the identity of an evicted component, and what it had still to say, out of the way.
-fn put_aside(data: &Path) -> Result<(), IdentityError> {
-    let aside = data.join(format!("evicted-{}", Timestamp::now().as_second()));
+/// Joins: for the first time, or after the component was put out. `dismissal` is what it was told then.
+async fn enter(settings: &MemberSettings, directory: &Path, dismissal: Option<Fault>) -> Result<(), MemberError> {
+    let token = match (&settings.join_token, dismissal.clone()) {
+        (Some(token), _) => token.parse()?,
+        (None, Some(fault)) => return Err(MemberError::Dismissed(fault)),
+        (None, None) => return Err(MemberError::NoToken(settings.component_type)),
+    };
+    // With the key that it has: its answer may have been lost, or its ban lifted.
+    let outcome = match joining::join(settings, directory, &token).await {
+        Err(MemberError::Refused { fault, .. }) if fault.code == FaultCode::Revoked => {
+            // As somebody new, with a new key. What was before is moved away once that has worked.
+            let fresh = settings.data.join("identity.new");
+            match joining::join(settings, &fresh, &token).await {
+                Ok(()) => return replace(settings, &fresh, directory).map_err(MemberError::from),
+                refused => refused,
+            }
+        }
+        outcome => outcome,
+    };
+    match (outcome, dismissal) {
+        (Ok(()), _) => {
+            let _ = std::fs::remove_file(directory.join(DISMISSAL_FILE));
+            Ok(())
+        }
+        // A token that is used up says less than the reason why another one is needed.
+        (Err(MemberError::Refused { fault, .. }), Some(dismissal)) => {
+            tracing::error!(%fault, "the join token does not let it in again");
+            Err(MemberError::Dismissed(dismissal))
+        }
+        (Err(error), _) => Err(error),
+    }
+}
+
+/// Moves the identity of an evicted component, and what belongs to it, out of the way of the new one.
+fn replace(settings: &MemberSettings, fresh: &Path, directory: &Path) -> Result<(), IdentityError> {
+    let aside = settings.data.join(format!("evicted-{}", Timestamp::now().as_second()));
     let failed = |source| IdentityError::Io { path: aside.clone(), source };
     data::make(&aside).map_err(failed)?;
     // The identity goes last: it holds the dismissal, and after a crash the rest is moved again.
-    for part in ["outbox", "identity"] {
-        match std::fs::rename(data.join(part), aside.join(part)) {
+    for part in settings.tied.iter().copied().chain(["outbox", "identity"]) {
+        match std::fs::rename(settings.data.join(part), aside.join(part)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }
     }
-    Ok(())
+    std::fs::rename(fresh, directory).map_err(failed)
 }
 
 /// A member over any transport.

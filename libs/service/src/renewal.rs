@@ -76,9 +76,14 @@ impl Renewal {
                     (is_refused, failures) = (false, 0);
                     renewed = Some(tokio::time::Instant::now());
                     renew_at = due(&self.identity.certificate, mqtt::rand_fraction());
+                    // However short it holds, or far ahead its maker's clock is.
+                    tokio::time::sleep(Duration::from_secs(1)).await;
                     tracing::info!(until = %time(self.identity.certificate.not_after), "the certificate was renewed");
                 }
-                Err(Failure::Refused(fault)) if matches!(fault.code, FaultCode::Revoked | FaultCode::Banned) => {
+                // An orchestrator that was set up anew, or back, does not know it: it has to join again.
+                Err(Failure::Refused(fault))
+                    if matches!(fault.code, FaultCode::Revoked | FaultCode::Banned | FaultCode::UnknownComponent) =>
+                {
                     return fault;
                 }
                 Err(Failure::Refused(Fault { message: reason, .. }) | Failure::Unreachable(reason)) => {

@@ -37,6 +37,11 @@ pub struct Joining<'request> {
 }
 
 impl Component {
+    /// An error for one that waits, or was put out.
+    pub(super) fn not_out(&self) -> Result<(), Fault> {
+        self.not_dismissed().and_then(|()| self.not_pending())
+    }
+
     /// An error for one that was put out.
     fn not_dismissed(&self) -> Result<(), Fault> {
         let why = self.dismissal.as_deref().unwrap_or("no reason was given");
@@ -65,7 +70,7 @@ impl Component {
     /// Says once that the certificate is near its end: it should have been renewed at half its life.
     pub(super) fn watch_certificate(&mut self, now: Timestamp) -> Option<Action> {
         let Validity { from, until } = self.certificate.filter(|_| self.is_member())?;
-        let is_ending = until.duration_since(now) < until.duration_since(from) / 4;
+        let is_ending = now < until && until.duration_since(now) < until.duration_since(from) / 4;
         if !is_ending || std::mem::replace(&mut self.is_ending_told, is_ending) {
             return None;
         }
@@ -80,11 +85,7 @@ impl Core {
         if let Some(known) = self.components.values().find(|component| component.public_key == joining.public_key) {
             let is_of_type = known.component_type == joining.component_type;
             let other = Fault::new(FaultCode::NotAuthorized, "the key belongs to a component of another type");
-            let outcome = known.not_dismissed().and_then(|()| known.not_pending()).and(if is_of_type {
-                Ok(known.id)
-            } else {
-                Err(other)
-            });
+            let outcome = known.not_out().and(if is_of_type { Ok(known.id) } else { Err(other) });
             return (outcome, Vec::new());
         }
         let component = Component {
@@ -145,8 +146,7 @@ impl Core {
                     "this key was never registered here with this id: join with a token",
                 )
             })?;
-        component.not_dismissed()?;
-        component.not_pending()?;
+        component.not_out()?;
         let patience = SignedDuration::from_hours(24 * RETURN_DAYS_MAX);
         if component.certificate.is_some_and(|certificate| now.duration_since(certificate.until) > patience) {
             return Err(Fault::new(
@@ -215,6 +215,11 @@ impl Core {
     /// nor another component on its endpoints may.
     pub fn dismiss(&mut self, id: ComponentId, is_ban: bool, reason: &str) -> Result<Vec<Action>, Fault> {
         let component = self.named(id)?;
+        if component.state == ComponentState::Banned && !is_ban {
+            let text =
+                format!("{} is banned, which is more; `muster ban --lift {id}` makes it evicted", component.name);
+            return Err(Fault::new(FaultCode::TargetUnknown, text));
+        }
         component.state = if is_ban { ComponentState::Banned } else { ComponentState::Evicted };
         component.dismissal = Some(shown(reason)).filter(|reason| !reason.is_empty());
         component.capabilities.clear();
@@ -241,7 +246,8 @@ impl Core {
         let Some(machine) = &endpoint.facts.machine_id else { return Ok(()) };
         let banned = self.components.values().find(|component| {
             component.state == ComponentState::Banned
-                && component.endpoints.iter().any(|(_, entry)| entry.facts.machine_id.as_ref() == Some(machine))
+                // The first is the one that it is on; of the others it only says that it speaks for them.
+                && component.endpoints.first().is_some_and(|(_, entry)| entry.facts.machine_id.as_ref() == Some(machine))
         });
         banned.map_or(Ok(()), |component| {
             Err(Fault::new(

@@ -148,6 +148,7 @@ impl Core {
         let component = self.components.get_mut(&sender).ok_or_else(|| {
             Fault::new(FaultCode::UnknownComponent, "this id was never registered here: join with a token")
         })?;
+        component.not_out()?;
         if component.component_type != ComponentType::PostureCollectionService && !labels.is_empty() {
             return Err(Fault::new(FaultCode::NotAuthorized, "only a collector speaks for endpoints"));
         }

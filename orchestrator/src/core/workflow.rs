@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{ASK_AGAIN_SECONDS, Action, Core, ENDED_WORKFLOWS_MAX, EVALUATION_SECONDS, words};
 
+/// Seconds after its deadline in which what a request asks for may still be collected.
+const LATE_SECONDS: i64 = 3_600;
 /// Seconds by which an observation may seem older than the request that it answers: clocks differ.
 const CLOCK_SLACK_SECONDS: i64 = 5;
 
@@ -139,11 +141,14 @@ pub struct Workflow {
 
 impl Workflow {
     /// What a component was asked by a request of this workflow.
-    pub fn task(&self, responder: ComponentId, request: RequestId) -> Option<TaskResponse> {
+    pub fn task(&self, responder: ComponentId, request: RequestId, endpoint: EndpointId) -> Option<TaskResponse> {
         let asked = self.responders.iter().find(|asked| asked.component == responder && asked.request == request)?;
         let is_collection = asked.operation == Operation::Collect;
         let plan = is_collection.then(|| self.plan.collection_plan.clone());
-        Some(TaskResponse { is_collection, plan, endpoints: self.endpoints.clone(), until: None })
+        // Whoever is late, or was away, may still come with what it found in time.
+        let until = asked.deadline.saturating_add(SignedDuration::from_secs(LATE_SECONDS)).unwrap_or(Timestamp::MAX);
+        let is_about = self.endpoints.contains(&endpoint);
+        is_about.then_some(TaskResponse { is_collection, plan, until: Some(until) })
     }
 
     /// `running`, or how it ended.

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use proto::content::ContentHash;
 use proto::message::AuditCheckpoint;
 use service::audit::{Act, Entry, Line, beginning, hash_of};
+use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, Sqlite, Transaction};
 
 use super::{Store, StoreError};
@@ -17,6 +18,11 @@ pub(crate) struct Effect {
 
 fn hash(text: &str) -> Result<ContentHash, StoreError> {
     serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(StoreError::Damaged)
+}
+
+fn point(row: &SqliteRow) -> Result<AuditCheckpoint, StoreError> {
+    let number = row.try_get::<i64, _>("number")?.cast_unsigned();
+    Ok(AuditCheckpoint { number, hash: hash(&row.try_get::<String, _>("hash")?)? })
 }
 
 /// Writes an entry after the last one.
@@ -57,11 +63,15 @@ impl Store {
         )
         .fetch_optional(&self.pool)
         .await?;
-        row.map(|row| {
-            let number = row.try_get::<i64, _>("number")?.cast_unsigned();
-            Ok(AuditCheckpoint { number, hash: hash(&row.try_get::<String, _>("hash")?)? })
-        })
-        .transpose()
+        row.as_ref().map(point).transpose()
+    }
+
+    /// How far the log has come.
+    pub(crate) async fn last_entry(&self) -> Result<Option<AuditCheckpoint>, StoreError> {
+        let row = sqlx::query("SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1")
+            .fetch_optional(&self.pool)
+            .await?;
+        row.as_ref().map(point).transpose()
     }
 
     /// Keeps what the orchestrator has signed.
@@ -76,11 +86,16 @@ impl Store {
 
     /// The log from an entry on: so many entries, and the checkpoints that were signed among them.
     pub(crate) async fn audit_lines(&self, after: u64, limit: u32) -> Result<(Vec<Line>, u64), StoreError> {
-        let rows = sqlx::query("SELECT number, entry FROM audit WHERE number > $1 ORDER BY number LIMIT $2")
-            .bind(after.cast_signed())
-            .bind(i64::from(limit))
-            .fetch_all(&self.pool)
-            .await?;
+        // Both are read as they were at one time; what was done after the last signature is not part of it.
+        let mut tx = self.pool.begin().await?;
+        let rows = sqlx::query(
+            "SELECT number, entry FROM audit WHERE number > $1 \
+             AND number <= (SELECT coalesce(max(number), 0) FROM audit_checkpoint) ORDER BY number LIMIT $2",
+        )
+        .bind(after.cast_signed())
+        .bind(i64::from(limit))
+        .fetch_all(&mut *tx)
+        .await?;
         let mut lines = Vec::with_capacity(rows.len());
         let mut last = after;
         for row in rows {
@@ -93,7 +108,7 @@ impl Store {
             sqlx::query("SELECT sealed FROM audit_checkpoint WHERE number > $1 AND number <= $2 ORDER BY number")
                 .bind(after.cast_signed())
                 .bind(until)
-                .fetch_all(&self.pool)
+                .fetch_all(&mut *tx)
                 .await?;
         for row in rows {
             lines.push(Line::Checkpoint(row.try_get("sealed")?));

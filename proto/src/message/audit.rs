@@ -15,7 +15,7 @@ pub struct AuditCheckpoint {
     pub hash: ContentHash,
 }
 
-/// What was told before, the latest last.
+/// What was ever told, the first and the latest of it; empty in answer to anything but a checkpoint with the number 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct AuditWitness {

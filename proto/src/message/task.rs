@@ -13,6 +13,8 @@ use crate::id::{ComponentId, EndpointId, RequestId, TransactionId};
 pub struct TaskRequest {
     /// Who reports.
     pub responder: ComponentId,
+    /// About which endpoint.
+    pub endpoint: EndpointId,
     /// What it says that it was asked.
     pub task: Task,
 }
@@ -42,9 +44,6 @@ pub struct TaskResponse {
     /// By which plan; absent for an evaluation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<ContentRef>,
-    /// On which endpoints; empty: on all that it speaks for.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub endpoints: Vec<EndpointId>,
     /// What was collected later than this does not answer it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,

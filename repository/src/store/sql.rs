@@ -213,32 +213,35 @@ impl Store for SqlStore {
     }
 
     async fn witness(&self, told: &AuditCheckpoint, from: Received) -> Result<Vec<AuditCheckpoint>, StoreError> {
-        let orchestrator = from.sender.to_string();
         if told.number > 0 {
             sqlx::query(
                 "INSERT INTO audit_witness (orchestrator, number, hash, received) VALUES ($1, $2, $3, $4) \
                  ON CONFLICT (orchestrator, number, hash) DO NOTHING",
             )
-            .bind(&orchestrator)
+            .bind(from.sender.to_string())
             .bind(told.number.cast_signed())
             .bind(told.hash.as_str())
             .bind(from.received.as_microsecond())
             .execute(&self.pool)
             .await?;
+            return Ok(Vec::new());
         }
-        let rows = sqlx::query(
-            "SELECT number, hash FROM audit_witness WHERE orchestrator = $1 ORDER BY number DESC, received DESC LIMIT 1000",
-        )
-        .bind(&orchestrator)
-        .fetch_all(&self.pool)
-        .await?;
-        let mut known = Vec::with_capacity(rows.len());
-        for row in rows.iter().rev() {
-            let hash = serde_json::from_value(serde_json::Value::String(row.try_get("hash")?))
-                .map_err(|error| StoreError::Damaged(error.to_string()))?;
-            known.push(AuditCheckpoint { number: row.try_get::<i64, _>("number")?.cast_unsigned(), hash });
+        // Whoever said it, the first and the latest: of a log that was written anew, the first are not in it.
+        let mut known = BTreeMap::new();
+        for sql in [
+            "SELECT number, hash FROM audit_witness ORDER BY received, number LIMIT 500",
+            "SELECT number, hash FROM audit_witness ORDER BY received DESC, number DESC LIMIT 500",
+        ] {
+            for row in sqlx::query(sql).fetch_all(&self.pool).await? {
+                let hash: ContentHash = row
+                    .try_get::<String, _>("hash")?
+                    .parse()
+                    .map_err(|_| StoreError::Damaged("a hash in audit_witness".to_owned()))?;
+                let number = row.try_get::<i64, _>("number")?.cast_unsigned();
+                known.insert((number, hash.as_str().to_owned()), AuditCheckpoint { number, hash });
+            }
         }
-        Ok(known)
+        Ok(known.into_values().collect())
     }
 
     async fn assign(&self, assignments: &[Assignment], from: Received) -> Result<Stored, StoreError> {

@@ -117,6 +117,7 @@ async fn start_services(
     // The port may be another one than last time.
     let broker = Some(handle.address().to_owned());
     let token = async |name: &str, component_type| {
+        // One of its own that was put out stays out until its directory is deleted.
         if !service::member::needs_token(&data.join(name)) {
             return Ok(None);
         }
