@@ -47,7 +47,7 @@ impl Handle {
     }
 
     /// Every repository that there ever was, and whether it is there.
-    async fn repositories(&self) -> Vec<(ComponentId, bool)> {
+    pub(crate) async fn repositories(&self) -> Vec<(ComponentId, bool)> {
         let core = self.inner.core.lock().await;
         core.components()
             .filter(|component| component.component_type == ComponentType::RepositoryInterface)

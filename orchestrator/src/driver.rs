@@ -611,12 +611,6 @@ impl Handle {
 
     /// The first repository that is active.
     pub(crate) async fn repository(&self) -> Option<ComponentId> {
-        let core = self.inner.core.lock().await;
-        core.components()
-            .find(|component| {
-                component.component_type == ComponentType::RepositoryInterface
-                    && component.state == ComponentState::Active
-            })
-            .map(|component| component.id)
+        self.repositories().await.into_iter().find(|(_, is_there)| *is_there).map(|(repository, _)| repository)
     }
 }

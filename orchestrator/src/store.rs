@@ -138,8 +138,8 @@ impl Store {
         };
         let migrations = vec![
             migration(1, "init", include_str!("../migrations/sqlite/0001_init.sql")),
-            migration(3, "audit", include_str!("../migrations/both/0003_audit.sql")),
             migration(2, "standing_task", include_str!("../migrations/both/0002_standing_task.sql")),
+            migration(3, "audit", include_str!("../migrations/both/0003_audit.sql")),
         ];
         Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Self { pool })
@@ -150,6 +150,15 @@ impl Store {
         rows.iter()
             .map(|row| serde_json::from_str(&row.try_get::<String, _>("document")?).map_err(StoreError::Damaged))
             .collect()
+    }
+
+    async fn document<T: for<'de> Deserialize<'de>>(
+        &self,
+        sql: &'static str,
+        key: &str,
+    ) -> Result<Option<T>, StoreError> {
+        let text: Option<String> = sqlx::query_scalar(sql).bind(key).fetch_optional(&self.pool).await?;
+        text.map(|text| serde_json::from_str(&text).map_err(StoreError::Damaged)).transpose()
     }
 
     /// The roster.
@@ -240,12 +249,7 @@ impl Store {
 
     /// A workflow that is in memory no more.
     pub async fn workflow(&self, id: TransactionId) -> Result<Option<Workflow>, StoreError> {
-        let row = sqlx::query("SELECT document FROM workflow WHERE id = $1")
-            .bind(id.to_string())
-            .fetch_optional(&self.pool)
-            .await?;
-        row.map(|row| serde_json::from_str(&row.try_get::<String, _>("document")?).map_err(StoreError::Damaged))
-            .transpose()
+        self.document("SELECT document FROM workflow WHERE id = $1", &id.to_string()).await
     }
 
     /// A standing task is in force at these collectors; gives the request that stands for it, which is the same for
@@ -354,9 +358,7 @@ impl Store {
 
     /// A token by its id.
     pub async fn token(&self, id: &str) -> Result<Option<TokenRow>, StoreError> {
-        let row = sqlx::query("SELECT document FROM token WHERE id = $1").bind(id).fetch_optional(&self.pool).await?;
-        row.map(|row| serde_json::from_str(&row.try_get::<String, _>("document")?).map_err(StoreError::Damaged))
-            .transpose()
+        self.document(TOKEN.select, id).await
     }
 }
 

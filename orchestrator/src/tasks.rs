@@ -69,15 +69,13 @@ impl Handle {
                 None
             },
         };
-        let answers = self.ask_collectors(&standing.collectors, &request, |answer, response| {
+        let is_cancelled = operation == PeriodicOperation::Cancel;
+        self.ask_collectors(&standing, &request, is_cancelled, |answer, response| {
             let response: PeriodicCollectionResponse = response;
             answer.schedules = response.schedules;
             response.fault
-        });
-        let answers = answers.await;
-        let is_ended = operation == PeriodicOperation::Cancel;
-        self.settle(&standing, &answers, is_ended).await?;
-        Ok(answers)
+        })
+        .await
     }
 
     /// Starts, cancels or lists event-based collection.
@@ -103,15 +101,13 @@ impl Handle {
                 None
             },
         };
-        let answers = self.ask_collectors(&standing.collectors, &request, |answer, response| {
+        let is_cancelled = operation == ObservationOperation::Cancel;
+        self.ask_collectors(&standing, &request, is_cancelled, |answer, response| {
             let response: ObservationResponse = response;
             answer.observations = response.observations;
             response.fault
-        });
-        let answers = answers.await;
-        let is_ended = operation == ObservationOperation::Cancel;
-        self.settle(&standing, &answers, is_ended).await?;
-        Ok(answers)
+        })
+        .await
     }
 
     async fn collectors_named(&self, targets: &[String], capability: Capability) -> Result<Vec<Named>, Fault> {
@@ -188,15 +184,16 @@ impl Handle {
         }
     }
 
-    /// Asks every collector that is meant, all at once.
+    /// Asks every collector that is meant, all at once, and keeps where the task is in force then.
     async fn ask_collectors<Q: Message + Clone, A: Message>(
         &self,
-        collectors: &[Named],
+        standing: &Standing,
         request: &Q,
+        is_cancelled: bool,
         take: impl Fn(&mut CollectorAnswer, A) -> Option<Fault>,
-    ) -> Vec<CollectorAnswer> {
-        let mut asked = Vec::with_capacity(collectors.len());
-        for (component, name, is_there) in collectors.iter().cloned() {
+    ) -> Result<Vec<CollectorAnswer>, Fault> {
+        let mut asked = Vec::with_capacity(standing.collectors.len());
+        for (component, name, is_there) in standing.collectors.iter().cloned() {
             let (handle, request) = (self.clone(), request.clone());
             let answer = tokio::spawn(async move {
                 if is_there { Some(handle.ask_collector::<Q, A>(component, &request).await) } else { None }
@@ -227,7 +224,8 @@ impl Handle {
             }
             answers.push(of_collector);
         }
-        answers
+        self.settle(standing, &answers, is_cancelled).await?;
+        Ok(answers)
     }
 
     async fn ask_collector<Q: Message, A: Message>(&self, to: ComponentId, request: &Q) -> Result<A, RequestError> {

@@ -81,8 +81,10 @@ impl Expected {
         if is_late(&task) {
             return Err(refused("the task had ended when this was collected"));
         }
-        let used: BTreeSet<u32> = results.objects.iter().flat_map(|part| part.items.iter().copied()).collect();
-        if used.len() < results.items.len() {
+        // Positions are the sender's word: those that point nowhere make up for no item.
+        let used: BTreeSet<usize> =
+            results.objects.iter().flat_map(|part| &part.items).map(|position| *position as usize).collect();
+        if (0..results.items.len()).any(|position| !used.contains(&position)) {
             return Err(refused("an item belongs to no object"));
         }
         let asked = self.objects(plan).await?;
@@ -147,9 +149,8 @@ impl Expected {
         let ask = Topic::AdminUp(self.bus.own(), ContentRequest::KIND.to_owned());
         let bytes = self.content.fetch(&self.bus, &ask, plan, Context::alone()).await;
         let bytes = bytes.map_err(|fault| later(&format!("the plan cannot be had: {}", fault.message)))?;
-        let plan_of_it =
-            plan_of(&bytes).map_err(|fault| later(&format!("the plan cannot be read: {}", fault.message)))?;
-        let objects = Arc::new(plan_of_it.report.into_iter().collect::<BTreeSet<_>>());
+        let read = plan_of(&bytes).map_err(|fault| later(&format!("the plan cannot be read: {}", fault.message)))?;
+        let objects = Arc::new(read.report.into_iter().collect::<BTreeSet<_>>());
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         if plans.len() >= PLANS_MAX {
             plans.clear();

@@ -367,3 +367,16 @@ async fn a_component_speaks_to_no_server_but_an_orchestrator_of_its_own_installa
         "{ended}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_ends_with_the_certificate_that_opened_it_and_somebody_is_told_before() {
+    let data = tempfile::tempdir().unwrap();
+    let installation = Installation::with_certificates_of(4, data, "127.0.0.1:0").await;
+    let a = enrolled(&installation, ComponentType::PostureCollectionService, "a").await;
+    let mut client = Client::connect(options(&a, &a.component.to_string())).await.unwrap();
+    assert_eq!(client.publish(&Topic::Status(a.component).to_string()).await.unwrap(), PubAckReason::Success);
+    let ended = tokio::time::timeout(PATIENCE, async { while client.next().await.is_ok() {} }).await;
+    assert!(ended.is_ok() && jiff::Timestamp::now().as_second() >= a.certificate.not_after);
+    let told = installation.handle.status().await.security_counts;
+    assert!(told.iter().any(|(code, count)| code == "security.certificate-ending" && *count == 1), "{told:?}");
+}

@@ -355,7 +355,15 @@ async fn a_collector_is_believed_about_its_own_endpoint_only() {
         (transaction, CollectionResults { plan: proto::content::ContentHash::of(b"plan"), ..honest.clone() }),
         (transaction, CollectionResults { objects: vec![nothing(&invented)], ..honest.clone() }),
         // What nobody asked for, beside what was asked for.
-        (transaction, CollectionResults { items: vec![stray], ..honest.clone() }),
+        (transaction, CollectionResults { items: vec![stray.clone()], ..honest.clone() }),
+        (
+            transaction,
+            CollectionResults {
+                items: vec![stray],
+                objects: vec![CollectedPart { items: vec![7], ..honest.objects[0].clone() }],
+                ..honest.clone()
+            },
+        ),
     ];
     let topic = Topic::CollectionResults(liar.bus.own());
     let send = |(transaction, results): &(TransactionId, CollectionResults)| {

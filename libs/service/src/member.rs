@@ -126,6 +126,8 @@ impl Dismissal {
 
 /// What is kept of a dismissal, so that the next start does not have to ask.
 const DISMISSAL_FILE: &str = "dismissal.json";
+/// Where an evicted component keeps who it is next, until that has joined.
+const FRESH_IDENTITY: &str = "identity.new";
 
 /// Whether the component with this data directory has to join before it can be a member.
 pub fn needs_token(data: &Path) -> bool {
@@ -143,6 +145,10 @@ pub async fn start_unless(shutdown: &mut Shutdown, settings: MemberSettings) -> 
 /// Joins if need be, connects, and stays a member until the process ends.
 pub async fn start(settings: MemberSettings) -> Result<Member, MemberError> {
     let directory = settings.data.join("identity");
+    if settings.data.join(FRESH_IDENTITY).join(identity::MEMBERSHIP_FILE).exists() {
+        // It had joined as somebody new when the process was killed.
+        replace(&settings, &directory)?;
+    }
     let dismissal = dismissed(&directory)?;
     let known = Identity::load(&directory)?.filter(|_| dismissal.is_none());
     let mut identity = if let Some(identity) = known {
@@ -161,12 +167,16 @@ pub async fn start(settings: MemberSettings) -> Result<Member, MemberError> {
     let (refused, name) = (Arc::new(Notify::new()), settings.name.clone());
     let interval = identity.heartbeat_interval_seconds;
     let (dismiss, dismissal) = watch::channel(None);
-    let mut member = begin(bus_settings, transport, incoming, settings, interval, Arc::clone(&refused));
-    member.dismissal = Dismissal(dismissal);
-    let bus = member.bus.clone();
+    let dismissal = Dismissal(dismissal);
+    let member = begin(bus_settings, transport, incoming, settings, interval, (Arc::clone(&refused), dismissal));
+    let (bus, closed) = (member.bus.clone(), tls.clone());
     let renewal = Renewal { bus: bus.clone(), directory: directory.clone(), name, identity, tls, refused };
     tokio::spawn(async move {
-        let fault = renewal.run().await;
+        let fault = tokio::select! {
+            // The transport has ended: nobody shows a certificate any more.
+            () = closed.closed() => return,
+            fault = renewal.run() => fault,
+        };
         tracing::error!(%fault, "this component is no member any more");
         let json = serde_json::to_vec(&fault).expect("a fault always serialises");
         if let Err(error) = data::write_private(&directory.join(DISMISSAL_FILE), &json) {
@@ -200,19 +210,17 @@ async fn enter(settings: &MemberSettings, directory: &Path, dismissal: Option<Fa
     let outcome = match joining::join(settings, directory, &token).await {
         Err(MemberError::Refused { fault, .. }) if fault.code == FaultCode::Revoked => {
             // As somebody new, with a new key. What was before is moved away once that has worked.
-            let fresh = settings.data.join("identity.new");
-            match joining::join(settings, &fresh, &token).await {
-                Ok(()) => return replace(settings, &fresh, directory).map_err(MemberError::from),
+            match joining::join(settings, &settings.data.join(FRESH_IDENTITY), &token).await {
+                Ok(()) => return Ok(replace(settings, directory)?),
                 refused => refused,
             }
         }
         outcome => outcome,
     };
     match (outcome, dismissal) {
-        (Ok(()), _) => {
-            let _ = std::fs::remove_file(directory.join(DISMISSAL_FILE));
-            Ok(())
-        }
+        (Ok(()), None) => Ok(()),
+        (Ok(()), Some(_)) => std::fs::remove_file(directory.join(DISMISSAL_FILE))
+            .map_err(|source| IdentityError::Io { path: directory.to_owned(), source }.into()),
         // A token that is used up says less than the reason why another one is needed.
         (Err(MemberError::Refused { fault, .. }), Some(dismissal)) => {
             tracing::error!(%fault, "the join token does not let it in again");
@@ -222,19 +230,19 @@ async fn enter(settings: &MemberSettings, directory: &Path, dismissal: Option<Fa
     }
 }
 
-/// Moves the identity of an evicted component, and what belongs to it, out of the way of the new one.
-fn replace(settings: &MemberSettings, fresh: &Path, directory: &Path) -> Result<(), IdentityError> {
+/// Puts the fresh identity in the place of an evicted component's, which is moved out of the way with what belongs to it.
+/// Killed anywhere in it, the next start goes on: the fresh identity is the last to move.
+fn replace(settings: &MemberSettings, directory: &Path) -> Result<(), IdentityError> {
     let aside = settings.data.join(format!("evicted-{}", Timestamp::now().as_second()));
     let failed = |source| IdentityError::Io { path: aside.clone(), source };
     data::make(&aside).map_err(failed)?;
-    // The identity goes last: it holds the dismissal, and after a crash the rest is moved again.
     for part in settings.tied.iter().copied().chain(["outbox", "identity"]) {
         match std::fs::rename(settings.data.join(part), aside.join(part)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }
     }
-    std::fs::rename(fresh, directory).map_err(failed)
+    std::fs::rename(settings.data.join(FRESH_IDENTITY), directory).map_err(failed)
 }
 
 /// A member over any transport.
@@ -245,7 +253,10 @@ pub fn run(
     settings: MemberSettings,
     heartbeat_interval_seconds: u64,
 ) -> Member {
-    begin(bus_settings, transport, incoming, settings, heartbeat_interval_seconds, Arc::default())
+    // Over another transport nobody is refused or dismissed.
+    let (_, never) = watch::channel(None);
+    let standing = (Arc::default(), Dismissal(never));
+    begin(bus_settings, transport, incoming, settings, heartbeat_interval_seconds, standing)
 }
 
 fn begin(
@@ -254,7 +265,7 @@ fn begin(
     incoming: bus::IncomingReceiver,
     settings: MemberSettings,
     heartbeat_interval_seconds: u64,
-    refused: Arc<Notify>,
+    (refused, dismissal): (Arc<Notify>, Dismissal),
 ) -> Member {
     let (bus, events) = Bus::start(bus_settings, transport, incoming);
     bus.subscribe(topic::filters_of(settings.component_type, bus.own()));
@@ -263,9 +274,7 @@ fn begin(
     let membership =
         Membership { bus: bus.clone(), settings, assigned: assigned_sender, heartbeat_interval_seconds, refused };
     tokio::spawn(membership.follow(events, inbox_sender));
-    // Over another transport nobody is dismissed.
-    let (_, never) = watch::channel(None);
-    Member { bus, inbox, assigned, dismissal: Dismissal(never) }
+    Member { bus, inbox, assigned, dismissal }
 }
 
 struct Membership {

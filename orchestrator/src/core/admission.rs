@@ -257,3 +257,32 @@ impl Core {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::capability::Capability;
+    use proto::message::CapabilityAdvertisement;
+
+    use super::*;
+    use crate::core::RandomIds;
+
+    #[test]
+    fn a_handshake_that_comes_after_its_senders_eviction_lets_nobody_in() {
+        let now = Timestamp::UNIX_EPOCH;
+        let mut core = Core::new(Box::new(RandomIds), Vec::new(), Vec::new(), now);
+        let component_type = ComponentType::PostureCollectionService;
+        let joining =
+            Joining { component_type, name: "c", public_key: [7; 32], token: "t", labels: &[], needs_approval: false };
+        let id = core.join(joining, now).0.unwrap();
+        let advertisement = CapabilityAdvertisement {
+            capabilities: Capability::all_of(component_type),
+            endpoints: Vec::new(),
+            software_version: "test".to_owned(),
+        };
+        core.advertise(id, &advertisement, now).unwrap();
+        assert!(core.is_admitted(id, component_type));
+        core.dismiss(id, false, "sold").unwrap();
+        assert_eq!(core.advertise(id, &advertisement, now).unwrap_err().code, FaultCode::Revoked);
+        assert!(!core.is_admitted(id, component_type));
+    }
+}
