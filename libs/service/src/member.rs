@@ -233,7 +233,7 @@ async fn enter(settings: &MemberSettings, directory: &Path, dismissal: Option<Fa
 /// Puts the fresh identity in the place of an evicted component's, which is moved out of the way with what belongs to it.
 /// Killed anywhere in it, the next start goes on: the fresh identity is the last to move.
 fn replace(settings: &MemberSettings, directory: &Path) -> Result<(), IdentityError> {
-    let aside = settings.data.join(format!("evicted-{}", Timestamp::now().as_second()));
+    let aside = settings.data.join(format!("evicted-{}", Timestamp::now().as_microsecond()));
     let failed = |source| IdentityError::Io { path: aside.clone(), source };
     data::make(&aside).map_err(failed)?;
     for part in settings.tied.iter().copied().chain(["outbox", "identity"]) {
