@@ -91,7 +91,9 @@ async fn run(
     deliver: mpsc::Sender<Incoming>,
 ) {
     let mut attempt = 0_u32;
+    let mut keys = settings.tls.clone();
     loop {
+        keys.mark_unchanged();
         let outcome = session(&settings, &shared, &mut outgoing, &deliver, &mut attempt).await;
         let Err(end) = outcome else { return };
         let told = match end {
@@ -105,6 +107,8 @@ async fn run(
         attempt = attempt.saturating_add(1);
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
+            // A fresh certificate: what was refused with the old one is tried at once.
+            Ok(()) = keys.changed() => attempt = 0,
             () = shared.close.notified() => return,
         }
     }
