@@ -12,24 +12,34 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use proto::capability::ComponentType;
+use bus::certificate::Certificate;
+use jiff::Timestamp;
+use proto::capability::{Capability, ComponentType};
 use proto::id::ComponentId;
+use proto::topic::{Grant, Principal};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
+use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
 
 mod budget;
 mod codec;
-mod inject;
+mod connect;
+mod exchange;
+mod mailbox;
+mod metrics;
 mod router;
 mod session;
 
-use inject::Injector;
+use exchange::Exchange;
+use metrics::Metrics;
 use router::Linker;
+
+pub(crate) type Stream = tokio_rustls::server::TlsStream<TcpStream>;
 
 /// Limits of the front.
 pub(crate) mod limits {
@@ -51,6 +61,10 @@ pub(crate) mod limits {
     pub(crate) const WRITE_SECONDS: u64 = 30;
     /// Seconds of the longest keep-alive.
     pub(crate) const KEEP_ALIVE_SECONDS_MAX: u16 = 600;
+    /// Seconds that a will waits at most for its component to come back.
+    pub(crate) const SESSION_EXPIRY_SECONDS_MAX: u32 = 600;
+    /// Messages of QoS 1 in either direction that are not acknowledged yet.
+    pub(crate) const IN_FLIGHT_MAX: u16 = 100;
     /// Seconds without an echo after which the router counts as dead.
     pub(crate) const ROUTER_ECHO_SECONDS: u64 = 10;
 }
@@ -59,6 +73,9 @@ pub(crate) mod limits {
 pub trait Admission: Send + Sync + 'static {
     /// Whether this component is on the roster, and neither waits for approval nor was put out.
     fn is_admitted(&self, component: ComponentId, component_type: ComponentType) -> bool;
+
+    /// Whether the handshake has given it this capability.
+    fn holds(&self, component: ComponentId, capability: Capability) -> bool;
 }
 
 /// What the front needs to listen.
@@ -101,27 +118,58 @@ pub enum BrokerError {
     Router,
 }
 
+/// A component's place: who holds it, how to end that, and what is left of who held it before.
+#[derive(Default)]
 struct Slot {
     kick: Notify,
     owner: Arc<tokio::sync::Mutex<()>>,
+    will: Mutex<Option<AbortHandle>>,
+}
+
+impl Slot {
+    /// A will that waits takes the place of the one before, which is not published any more.
+    fn will(&self, waiting: Option<AbortHandle>) {
+        if let Some(before) = std::mem::replace(&mut *self.will.lock().unwrap_or_else(PoisonError::into_inner), waiting)
+        {
+            before.abort();
+        }
+    }
 }
 
 pub(crate) struct Front {
     acceptor: RwLock<TlsAcceptor>,
     linker: Linker,
     admission: Arc<dyn Admission>,
-    injector: Injector,
+    exchange: Exchange,
     slots: Mutex<BTreeMap<ComponentId, Arc<Slot>>>,
-    /// Joining connections, waiting for their answer.
-    joining: Mutex<BTreeMap<ComponentId, Stranger>>,
+    /// Connections without a certificate, and where they are from.
+    joining: Mutex<BTreeMap<ComponentId, IpAddr>>,
     handshakes: Handshakes,
     connections: Arc<Semaphore>,
     closing: watch::Sender<bool>,
     ca_der: Vec<u8>,
+    metrics: Arc<Metrics>,
 }
 
-/// A joining connection: where its answer goes, and where it is from.
-type Stranger = (mpsc::Sender<Vec<u8>>, IpAddr);
+impl Front {
+    /// A client certificate that counts.
+    fn trusted(&self, der: &[u8], now: Timestamp) -> Option<Certificate> {
+        Certificate::verify(der, &self.ca_der, now).ok()
+    }
+
+    /// Whether a grant's capability is held; those without one come with registration.
+    fn has_what_it_takes(&self, principal: Principal, grant: &Grant) -> bool {
+        grant.with.is_none_or(|capability| self.admission.holds(principal.id, capability))
+    }
+
+    fn may_publish(&self, principal: Principal, topic: &str) -> bool {
+        principal.publish_grant(topic).is_some_and(|grant| self.has_what_it_takes(principal, grant))
+    }
+
+    fn subscribe_grant(&self, principal: Principal, filter: &str) -> Option<&'static Grant> {
+        principal.subscribe_grant(filter).filter(|grant| self.has_what_it_takes(principal, grant))
+    }
+}
 
 /// What counts as one address: of IPv6, whoever has one has a /64.
 fn network(address: IpAddr) -> IpAddr {
@@ -192,18 +240,20 @@ impl Broker {
             listener.local_addr().map_err(|source| BrokerError::Listen { listen: settings.listen.clone(), source })?;
         raise_descriptor_limit();
         let linker = router::spawn(limits::CONNECTIONS_MAX);
-        let injector = Injector::start(Arc::clone(&linker)).await.ok_or(BrokerError::Router)?;
+        let metrics = Arc::new(Metrics::default());
+        let exchange = Exchange::start(Arc::clone(&linker), Arc::clone(&metrics)).await.ok_or(BrokerError::Router)?;
         let front = Arc::new(Front {
             acceptor: RwLock::new(acceptor),
             linker,
             admission: settings.admission,
-            injector,
+            exchange,
             slots: Mutex::default(),
             joining: Mutex::default(),
             handshakes: Handshakes::default(),
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS_MAX)),
             closing: watch::Sender::new(false),
             ca_der: settings.ca_der,
+            metrics,
         });
         let stop = Arc::new(Notify::new());
         let broker = Self { front: Arc::clone(&front), address, stop: Arc::clone(&stop) };
@@ -221,6 +271,11 @@ impl Broker {
         let acceptor = acceptor(&self.front.ca_der, certificate_der, key_pkcs8)?;
         *self.front.acceptor.write().unwrap_or_else(PoisonError::into_inner) = acceptor;
         Ok(())
+    }
+
+    /// What the front has counted: name, what it is, whether it only grows, how much.
+    pub fn metrics(&self) -> Vec<(&'static str, &'static str, bool, u64)> {
+        self.front.metrics.all()
     }
 
     /// Ends a component's connection, if it has one.
@@ -285,6 +340,7 @@ async fn accept(front: Arc<Front>, listener: TcpListener, stop: Arc<Notify>) {
             Ok((stream, peer)) => {
                 let Some(handshake) = Handshake::begin(&front.handshakes, network(peer.ip())) else {
                     tracing::debug!(%peer, "too many connections in their handshake: refused");
+                    front.metrics.connections_refused_total.up();
                     continue;
                 };
                 let front = Arc::clone(&front);
@@ -292,9 +348,16 @@ async fn accept(front: Arc<Front>, listener: TcpListener, stop: Arc<Notify>) {
                     let deadline = Duration::from_secs(limits::HANDSHAKE_SECONDS);
                     let secured = tokio::time::timeout(deadline, secure(&front, stream)).await;
                     match secured {
-                        Ok(Ok(stream)) => session::serve(front, stream, peer, handshake).await,
-                        Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
-                        Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
+                        // In a box of its own: what TLS needs for its handshake is gone by then.
+                        Ok(Ok(stream)) => Box::pin(connect::serve(front, stream, peer, handshake)).await,
+                        failed => {
+                            front.metrics.handshakes_failed_total.up();
+                            let why = match failed {
+                                Ok(Err(error)) => error.to_string(),
+                                _ => "timed out".to_owned(),
+                            };
+                            tracing::debug!(%peer, why, "TLS handshake failed");
+                        }
                     }
                 });
             }
@@ -307,7 +370,7 @@ async fn accept(front: Arc<Front>, listener: TcpListener, stop: Arc<Notify>) {
     }
 }
 
-async fn secure(front: &Front, stream: TcpStream) -> std::io::Result<tokio_rustls::server::TlsStream<TcpStream>> {
+async fn secure(front: &Front, stream: TcpStream) -> std::io::Result<Stream> {
     stream.set_nodelay(true)?;
     let acceptor = front.acceptor.read().unwrap_or_else(PoisonError::into_inner).clone();
     acceptor.accept(stream).await

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bus::certificate::Certificate;
 use bus::{Authentic, Bus, Context, Event, Sender, mqtt, outbox::Outbox, tls};
 use jiff::Timestamp;
-use proto::capability::ComponentType;
+use proto::capability::{Capability, ComponentType};
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, TransactionId};
 use proto::message::{
@@ -31,6 +31,7 @@ use crate::assignments::Told;
 use crate::broker::{Admission, Broker, BrokerError, BrokerSettings};
 use crate::ca::Ca;
 use crate::control;
+use crate::core::roster::Component;
 use crate::core::{Action, Core, HEARTBEAT_SECONDS, RandomIds};
 use crate::policies::Policies;
 use crate::registration::{self, TokenScope};
@@ -93,24 +94,38 @@ pub enum RunError {
     Baseline(String),
 }
 
-/// Who may be connected, as the broker asks it.
+/// Who may be connected, and what the handshake gave them, as the broker asks it.
 #[derive(Debug, Default)]
-pub(crate) struct Admitted(RwLock<BTreeMap<ComponentId, ComponentType>>);
+pub(crate) struct Admitted(RwLock<BTreeMap<ComponentId, (ComponentType, Vec<Capability>)>>);
 
 impl Admitted {
-    pub(crate) fn set(&self, id: ComponentId, component_type: ComponentType, is_admitted: bool) {
+    /// Takes over how a component stands now.
+    pub(crate) fn set(&self, component: &Component) {
         let mut admitted = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if is_admitted {
-            admitted.insert(id, component_type);
+        if component.is_member() {
+            let capabilities = component.capabilities.iter().filter_map(Capability::from_urn).collect();
+            admitted.insert(component.id, (component.component_type, capabilities));
         } else {
-            admitted.remove(&id);
+            admitted.remove(&component.id);
         }
+    }
+
+    /// The orchestrator itself, which shakes hands with nobody.
+    fn set_own(&self, own: ComponentId) {
+        let all = (ComponentType::Orchestrator, Capability::ALL.to_vec());
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(own, all);
     }
 }
 
 impl Admission for Admitted {
     fn is_admitted(&self, component: ComponentId, component_type: ComponentType) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&component) == Some(&component_type)
+        let admitted = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        admitted.get(&component).is_some_and(|(known, _)| *known == component_type)
+    }
+
+    fn holds(&self, component: ComponentId, capability: Capability) -> bool {
+        let admitted = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        admitted.get(&component).is_some_and(|(_, capabilities)| capabilities.contains(&capability))
     }
 }
 
@@ -165,9 +180,9 @@ pub async fn run(
     let own = own_certificate(&ca, &identity_directory, now)?;
     let admitted = Arc::new(Admitted::default());
     for component in core.components() {
-        admitted.set(component.id, component.component_type, component.is_member());
+        admitted.set(component);
     }
-    admitted.set(own.component, ComponentType::Orchestrator, true);
+    admitted.set_own(own.component);
     let broker = Broker::start(BrokerSettings {
         listen: settings.listen.clone(),
         ca_der: ca.der().to_vec(),
@@ -183,11 +198,7 @@ pub async fn run(
     let bus_settings = own.bus_settings(Outbox::open(&data.path().join("outbox"))?)?;
     let (bus, events) = Bus::start(bus_settings, transport, incoming);
     let mut filters = topic::filters_of(ComponentType::Orchestrator, own.component);
-    filters.extend(topic::filters_with(
-        ComponentType::Orchestrator,
-        own.component,
-        proto::capability::Capability::SubscribeStatus,
-    ));
+    filters.extend(topic::filters_with(ComponentType::Orchestrator, own.component, Capability::SubscribeStatus));
     bus.subscribe(filters);
     let (watchers, _) = broadcast::channel(4096);
     let handle = Handle {
@@ -272,7 +283,7 @@ impl Handle {
         let inner = &self.inner;
         let sent = match action {
             Action::StoreComponent(component) => {
-                inner.admitted.set(component.id, component.component_type, component.is_member());
+                inner.admitted.set(&component);
                 Ok(())
             }
             Action::StoreWorkflow(_) | Action::UseToken(_) | Action::Record(_) => Ok(()),

@@ -68,6 +68,23 @@ impl Topic {
         }
     }
 
+    /// The one component that may receive this, where the topic names it. Brokers may hand such a message over without
+    /// looking for subscriptions.
+    pub fn receiver(&self) -> Option<ComponentId> {
+        match self {
+            Self::RegistrationAnswer(id) | Self::Admin(id) | Self::Directed { to: id, .. } => Some(*id),
+            Self::Registration
+            | Self::AdminUp(..)
+            | Self::Collection(_)
+            | Self::Evaluation(_)
+            | Self::CollectionResults(_)
+            | Self::EvaluationResults(_)
+            | Self::Status(_)
+            | Self::Policy(_)
+            | Self::Change(_) => None,
+        }
+    }
+
     /// Whether only an orchestrator may publish here, so that a receiver can demand its signature.
     pub fn is_from_orchestrator(&self) -> bool {
         matches!(self, Self::RegistrationAnswer(_) | Self::Admin(_) | Self::Collection(_) | Self::Evaluation(_))
@@ -206,12 +223,24 @@ pub struct Grant {
     pub act: Act,
     /// Where.
     pub pattern: &'static str,
-    /// With which capability the handshake hands out this subscription; `None`: with registration.
+    /// The capability that it comes with: the handshake hands it out, and the broker asks for it; `None`: it comes with
+    /// registration.
     pub with: Option<Capability>,
+}
+
+impl Grant {
+    /// Whether it is for what names the receiver itself, and so for messages that nobody else receives.
+    pub fn is_for_receiver(&self) -> bool {
+        self.act == Act::Subscribe && self.pattern.contains("{self}")
+    }
 }
 
 const fn publish(holder: Holder, pattern: &'static str) -> Grant {
     Grant { holder, act: Act::Publish, pattern, with: None }
+}
+
+const fn publish_with(holder: Holder, pattern: &'static str, capability: Capability) -> Grant {
+    Grant { holder, act: Act::Publish, pattern, with: Some(capability) }
 }
 
 const fn subscribe(holder: Holder, pattern: &'static str, with: Option<Capability>) -> Grant {
@@ -249,14 +278,14 @@ pub const GRANTS: &[Grant] = &[
     subscribe(ORCHESTRATOR, "/{self}/+/+", None),
     publish(PCS, "/orchestrator/registration"),
     publish(PCS, "/orchestrator/{self}/up/+"),
-    publish(PCS, "/collection/results/{self}"),
+    publish_with(PCS, "/collection/results/{self}", Capability::PublishCollectionResults),
     publish(PCS, "/status/{self}"),
     subscribe(PCS, "/orchestrator/{self}", None),
     subscribe(PCS, "/{self}/+/+", None),
     subscribe(PCS, "/collection/oval", Some(Capability::CollectOvalBroadcast)),
     publish(PES, "/orchestrator/registration"),
     publish(PES, "/orchestrator/{self}/up/+"),
-    publish(PES, "/evaluation/results/{self}"),
+    publish_with(PES, "/evaluation/results/{self}", Capability::PublishEvaluationResults),
     publish(PES, "/status/{self}"),
     publish(PES, "/+/query-request/{self}"),
     publish(PES, "/+/content-request/{self}"),
@@ -266,7 +295,7 @@ pub const GRANTS: &[Grant] = &[
     publish(REPOSITORY, "/orchestrator/registration"),
     publish(REPOSITORY, "/orchestrator/{self}/up/+"),
     publish(REPOSITORY, "/status/{self}"),
-    publish(REPOSITORY, "/change/{self}"),
+    publish_with(REPOSITORY, "/change/{self}", Capability::PublishChange),
     publish(REPOSITORY, "/+/query-response/{self}"),
     publish(REPOSITORY, "/+/content-request/{self}"),
     publish(REPOSITORY, "/+/content-response/{self}"),
@@ -292,9 +321,9 @@ impl Principal {
         GRANTS.iter().filter(move |grant| grant.holder == self.holder && grant.act == act)
     }
 
-    /// Whether this connection may publish to the topic. Only topics of the contract pass: a topic
-    /// that does not parse is refused whatever the table says.
-    pub fn may_publish(self, topic: &str) -> bool {
+    /// The grant by which this connection may publish to the topic. Only topics of the contract pass: a topic that does
+    /// not parse is refused whatever the table says. Whether the grant's capability is held, the roster knows.
+    pub fn publish_grant(self, topic: &str) -> Option<&'static Grant> {
         let is_of_contract = match topic.parse::<Topic>() {
             // A kind or operation is one of the registry: brokers remember every topic for ever.
             Ok(Topic::AdminUp(_, word) | Topic::Directed { operation: word, .. }) => {
@@ -303,14 +332,24 @@ impl Principal {
             Ok(_) => true,
             Err(_) => false,
         };
-        is_of_contract && self.grants(Act::Publish).any(|grant| covers(grant.pattern, topic, self.id))
+        self.grants(Act::Publish).find(|grant| is_of_contract && covers(grant.pattern, topic, self.id))
     }
 
-    /// Whether this connection may subscribe to the filter: it must be one of its grants, not merely
+    /// Whether a component of this type may publish to the topic, given the capability that may go with it.
+    pub fn may_publish(self, topic: &str) -> bool {
+        self.publish_grant(topic).is_some()
+    }
+
+    /// The grant by which this connection may subscribe to the filter: the filter must be one of its grants, not merely
     /// inside one, because brokers remember every filter for ever.
-    pub fn may_subscribe(self, filter: &str) -> bool {
+    pub fn subscribe_grant(self, filter: &str) -> Option<&'static Grant> {
         let own = self.id.to_string();
-        self.grants(Act::Subscribe).any(|grant| grant.pattern.replace("{self}", &own) == filter)
+        self.grants(Act::Subscribe).find(|grant| grant.pattern.replace("{self}", &own) == filter)
+    }
+
+    /// Whether a component of this type may subscribe to the filter, given the capability that may go with it.
+    pub fn may_subscribe(self, filter: &str) -> bool {
+        self.subscribe_grant(filter).is_some()
     }
 }
 
@@ -342,6 +381,26 @@ pub fn filters_of(component_type: ComponentType, id: ComponentId) -> Vec<String>
 /// The filters that the capability handshake hands out for a capability.
 pub fn filters_with(component_type: ComponentType, id: ComponentId, capability: Capability) -> Vec<String> {
     assigned(component_type, id, Some(capability))
+}
+
+/// The filters that every component of this type may have, whoever it is: those of broadcasts.
+pub fn shared_filters(component_type: ComponentType) -> impl Iterator<Item = &'static str> {
+    let is_shared = move |grant: &&Grant| {
+        grant.holder == Holder::Component(component_type) && grant.act == Act::Subscribe && !grant.is_for_receiver()
+    };
+    GRANTS.iter().filter(is_shared).map(|grant| grant.pattern)
+}
+
+/// Whether a filter matches a topic, by the rules of MQTT; `#` is in no filter of ours.
+pub fn matches(filter: &str, topic: &str) -> bool {
+    let (mut levels, mut others) = (filter.split('/'), topic.split('/'));
+    loop {
+        match (levels.next(), others.next()) {
+            (None, None) => return true,
+            (Some(level), Some(other)) if level == "+" || level == other => {}
+            _ => return false,
+        }
+    }
 }
 
 fn assigned(component_type: ComponentType, id: ComponentId, with: Option<Capability>) -> Vec<String> {
@@ -468,8 +527,8 @@ mod tests {
         assert!(!joining.may_publish(&format!("/status/{A}")));
     }
 
-    /// Plain MQTT matching, the reference that `covers` is checked against.
-    fn matches(filter: &str, topic: &str) -> bool {
+    /// All of MQTT's matching, the reference that `covers` is checked against.
+    fn matches_with_hash(filter: &str, topic: &str) -> bool {
         let (mut filter, mut topic) = (filter.split('/'), topic.split('/'));
         loop {
             match (filter.next(), topic.next()) {
@@ -490,8 +549,11 @@ mod tests {
             topic in prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 1..4),
         ) {
             let (pattern, filter, topic) = (pattern.join("/"), filter.join("/"), topic.join("/"));
-            if covers(&pattern, &filter, A.parse().unwrap()) && matches(&filter, &topic) {
-                prop_assert!(matches(&pattern, &topic));
+            if covers(&pattern, &filter, A.parse().unwrap()) && matches_with_hash(&filter, &topic) {
+                prop_assert!(matches_with_hash(&pattern, &topic));
+            }
+            if !filter.contains('#') {
+                prop_assert_eq!(matches(&filter, &topic), matches_with_hash(&filter, &topic));
             }
         }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use proto::id::ComponentId;
-use proto::topic::{Principal, Topic};
+use proto::topic::{Principal, Topic, matches};
 use tokio::sync::mpsc;
 
 use crate::{Incoming, IncomingReceiver, Transport, limits};
@@ -53,11 +53,6 @@ impl MemoryBroker {
         }
         true
     }
-}
-
-fn matches(filter: &str, topic: &str) -> bool {
-    filter.split('/').count() == topic.split('/').count()
-        && filter.split('/').zip(topic.split('/')).all(|(level, other)| level == "+" || level == other)
 }
 
 struct MemoryTransport {

@@ -1,6 +1,5 @@
 //! The router, and links to it that end cleanly whatever happens to their task.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,8 +26,7 @@ pub(crate) fn spawn(connections_max: usize) -> Linker {
         max_outgoing_packet_count: 100,
         max_segment_size: common.max_segment_size,
         max_segment_count: common.max_segment_count,
-        // One filter a component: small, because it is kept for ever.
-        custom_segment: Some(HashMap::from([("/orchestrator/+".to_owned(), segments(96, 2))])),
+        custom_segment: None,
         initialized_filters: None,
         shared_subscriptions_strategy: rumqttd::Strategy::default(),
     };

@@ -1,36 +1,30 @@
-//! One connection: who is it, what may it do, and the pump between the wire and the router.
+//! A component's connection: the pump between the wire, its mailbox, and for a service the router.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use bus::certificate::Certificate;
-use bytes::BytesMut;
-use jiff::Timestamp;
+use bytes::{Bytes, BytesMut};
 use proto::capability::ComponentType;
-use proto::id::ComponentId;
-use proto::limits::{JOIN_PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MAX, SERVICE_PAYLOAD_BYTES_MAX};
 use proto::topic::{Holder, Principal, Topic};
 use rumqttd::Notification;
 use rumqttd::protocol::{
-    ConnAck, ConnAckProperties, ConnectReturnCode, DisconnectReasonCode, Filter, LastWill, Packet, PingResp, PubAck,
-    PubAckReason, Publish, PublishProperties, QoS, SubAck, Subscribe, SubscribeReasonCode, UnsubAck, UnsubAckReason,
-    Unsubscribe,
+    DisconnectReasonCode, Packet, PubAck, PubAckReason, Publish, PublishProperties, QoS, Subscribe,
+    SubscribeReasonCode, Unsubscribe,
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::sync::{Notify, mpsc};
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::Notify;
 use tokio::time::{sleep_until, timeout};
-use tokio_rustls::server::TlsStream;
 
 use super::budget::Budget;
-use super::codec::{self, CONNECT, OTHERS, invalid};
+use super::codec::{self, OTHERS, Version, invalid};
+use super::connect::{Client, Will};
+use super::mailbox::{Delivery, Mailbox, Posted};
 use super::router::Link;
-use super::{Front, Handshake, Slot, blocking, limits, network};
+use super::{Front, Slot, blocking, limits};
 
-type Stream = TlsStream<TcpStream>;
+pub(super) mod joining;
 
 /// MQTT 5 reason codes of DISCONNECT.
 const NOT_AUTHORISED: u8 = 0x87;
@@ -38,215 +32,16 @@ const SHUTTING_DOWN: u8 = 0x8b;
 const KEEP_ALIVE_TIMEOUT: u8 = 0x8d;
 const SESSION_TAKEN_OVER: u8 = 0x8e;
 const ADMINISTRATIVE_ACTION: u8 = 0x98;
-/// Room for topic, properties and packet header beside the payload.
-const PACKET_OVERHEAD_BYTES: usize = 4 * 1024;
+/// Bytes that are collected for one write.
+const WRITE_BYTES: usize = 64 * 1024;
 
-/// Registrations that one connection may ask for.
-const REGISTRATIONS_MAX: u32 = 5;
-
-/// A connection that said CONNECT.
-struct Client {
-    stream: Stream,
-    buffer: BytesMut,
-    principal: Principal,
-    packet_bytes_max: usize,
-    keep_alive: u16,
-    /// When its certificate ends.
-    ends: tokio::time::Instant,
-}
-
-/// Serves a connection to its end.
-pub(super) async fn serve(front: Arc<Front>, stream: Stream, peer: SocketAddr, handshake: Handshake) {
-    if let Err(error) = run(&front, stream, peer, handshake).await {
-        tracing::debug!(%peer, %error, "connection ended");
-    }
-}
-
-async fn run(front: &Arc<Front>, mut stream: Stream, peer: SocketAddr, handshake: Handshake) -> io::Result<()> {
-    let certificate = match stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()) {
-        None => None,
-        Some(der) => {
-            let certificate = Certificate::verify(der, &front.ca_der, Timestamp::now());
-            Some(certificate.map_err(|_| invalid("a certificate that is not a component's"))?)
-        }
-    };
-    let payload_bytes_max = match &certificate {
-        None => JOIN_PAYLOAD_BYTES_MAX,
-        Some(certificate) if certificate.component_type == ComponentType::PostureCollectionService => PAYLOAD_BYTES_MAX,
-        Some(_) => SERVICE_PAYLOAD_BYTES_MAX,
-    };
-    let packet_bytes_max = payload_bytes_max + PACKET_OVERHEAD_BYTES;
-    let mut buffer = BytesMut::with_capacity(4096);
-    let first = timeout(Duration::from_secs(limits::HANDSHAKE_SECONDS), async {
-        loop {
-            if let Some(frame) = codec::frame(&mut buffer, packet_bytes_max, CONNECT)? {
-                return Ok::<_, io::Error>(frame);
-            }
-            if stream.read_buf(&mut buffer).await? == 0 {
-                return Err(invalid("closed before CONNECT"));
-            }
-        }
-    })
-    .await??;
-    drop(handshake);
-    if codec::level(&first) != Some(5) {
-        // CONNACK of MQTT 3.1.1, "unacceptable protocol version": every client understands it.
-        let _ = stream.write_all(&[0x20, 0x02, 0x00, 0x01]).await;
-        return Err(invalid("only MQTT 5 is spoken here"));
-    }
-    let Packet::Connect(connect, _, will, _, _) = codec::decode(first, packet_bytes_max)? else {
-        return Err(invalid("the first packet is not CONNECT"));
-    };
-    let claimed: Option<ComponentId> = connect.client_id.parse().ok();
-    let (principal, is_admitted) = match (&certificate, claimed) {
-        (Some(certificate), Some(id)) if certificate.component == id => {
-            let holder = Holder::Component(certificate.component_type);
-            (Principal { id, holder }, front.admission.is_admitted(id, certificate.component_type))
-        }
-        (None, Some(id)) => (Principal { id, holder: Holder::Joining }, true),
-        _ => {
-            return refuse(
-                &mut stream,
-                ConnectReturnCode::ClientIdentifierNotValid,
-                "the client id is not the certificate's",
-            )
-            .await;
-        }
-    };
-    if !is_admitted {
-        return refuse(&mut stream, ConnectReturnCode::Banned, "the component is not on the roster, or was put out")
-            .await;
-    }
-    if connect.keep_alive == 0 || connect.keep_alive > limits::KEEP_ALIVE_SECONDS_MAX {
-        return refuse(&mut stream, ConnectReturnCode::ImplementationSpecificError, "keep-alive out of bounds").await;
-    }
-    if will.as_ref().is_some_and(|will| !is_will_allowed(principal, will)) {
-        return refuse(&mut stream, ConnectReturnCode::NotAuthorized, "a will that may not be published").await;
-    }
-    let seconds = certificate.map_or(limits::JOINING_SECONDS, |certificate| {
-        u64::try_from(certificate.not_after - Timestamp::now().as_second()).unwrap_or_default()
-    });
-    let ends = tokio::time::Instant::now() + Duration::from_secs(seconds);
-    let client = Client { stream, buffer, principal, packet_bytes_max, keep_alive: connect.keep_alive, ends };
-    match principal.holder {
-        Holder::Joining => join(front, client, network(peer.ip())).await,
-        Holder::Component(_) => member(front, client, will).await,
-    }
-}
-
-async fn refuse(stream: &mut Stream, code: ConnectReturnCode, why: &'static str) -> io::Result<()> {
-    let mut out = BytesMut::new();
-    codec::encode(Packet::ConnAck(ConnAck { session_present: false, code }, None), &mut out)?;
-    let _ = timeout(Duration::from_secs(1), stream.write_all(&out)).await;
-    let _ = stream.shutdown().await;
-    Err(invalid(why))
-}
-
-fn is_will_allowed(principal: Principal, will: &LastWill) -> bool {
-    !will.retain && std::str::from_utf8(&will.topic).is_ok_and(|topic| principal.may_publish(topic))
-}
-
-fn welcome(packet_bytes_max: usize) -> Packet {
-    let properties = ConnAckProperties {
-        max_qos: Some(1),
-        retain_available: Some(0),
-        max_packet_size: u32::try_from(packet_bytes_max).ok(),
-        // The router would invite aliases, and then mixes up topics.
-        topic_alias_max: None,
-        subscription_identifiers_available: Some(0),
-        shared_subscription_available: Some(0),
-        receive_max: Some(100),
-        ..ConnAckProperties::default()
-    };
-    Packet::ConnAck(ConnAck { session_present: false, code: ConnectReturnCode::Success }, Some(properties))
-}
-
-/// A connection without a certificate: one registration, and its answer. It never has a link to the
-/// router, so strangers leave nothing behind there.
-async fn join(front: &Front, mut client: Client, address: IpAddr) -> io::Result<()> {
-    let (answer, mut answers) = mpsc::channel(4);
+/// Serves a component with a certificate: one connection an id, the older one ends.
+pub(super) async fn serve(front: &Arc<Front>, client: Client, will: Option<Will>) -> io::Result<()> {
     let own = client.principal.id;
-    {
-        let mut joining = front.joining.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_address = joining.values().filter(|(_, other)| *other == address).count();
-        if joining.len() >= limits::JOINING_MAX
-            || of_address >= limits::JOINING_PER_ADDRESS_MAX
-            || joining.contains_key(&own)
-        {
-            return Err(invalid("too many components join at once"));
-        }
-        joining.insert(own, (answer, address));
-    }
-    let deadline = Duration::from_secs(limits::JOINING_SECONDS);
-    let result = timeout(deadline, join_pump(front, &mut client, &mut answers)).await;
-    front.joining.lock().unwrap_or_else(PoisonError::into_inner).remove(&own);
-    result.unwrap_or_else(|_| Err(invalid("joining took too long")))
-}
-
-async fn join_pump(front: &Front, client: &mut Client, answers: &mut mpsc::Receiver<Vec<u8>>) -> io::Result<()> {
-    let mut out = BytesMut::new();
-    let mut registrations_left = REGISTRATIONS_MAX;
-    // Whoever connects to register has its registration ready.
-    let first = tokio::time::Instant::now() + Duration::from_secs(limits::HANDSHAKE_SECONDS);
-    codec::encode(welcome(client.packet_bytes_max), &mut out)?;
-    loop {
-        client.stream.write_all(&out).await?;
-        out.clear();
-        tokio::select! {
-            read = client.stream.read_buf(&mut client.buffer) => {
-                if read? == 0 {
-                    return Ok(());
-                }
-                while let Some(frame) = codec::frame(&mut client.buffer, client.packet_bytes_max, OTHERS)? {
-                    match codec::decode(frame, client.packet_bytes_max)? {
-                        Packet::Subscribe(subscribe, _) => {
-                            let allowed = |filter: &Filter| if client.principal.may_subscribe(&filter.path) {
-                                SubscribeReasonCode::Success(QoS::AtLeastOnce)
-                            } else {
-                                SubscribeReasonCode::NotAuthorized
-                            };
-                            let return_codes = subscribe.filters.iter().map(allowed).collect();
-                            codec::encode(Packet::SubAck(SubAck { pkid: subscribe.pkid, return_codes }, None), &mut out)?;
-                        }
-                        Packet::Publish(publish, properties) => {
-                            let (qos, pkid) = codec::meta(&publish);
-                            let topic = authorised(client.principal, &publish, properties.as_ref(), qos);
-                            if topic.is_none() || registrations_left == 0 {
-                                return Err(invalid("a joining component may only register"));
-                            }
-                            registrations_left -= 1;
-                            let is_queued = front.injector.publish(Topic::Registration.to_string(), publish.payload.to_vec());
-                            let reason = if is_queued { PubAckReason::Success } else { PubAckReason::QuotaExceeded };
-                            if qos == 1 {
-                                codec::encode(Packet::PubAck(PubAck { pkid, reason }, None), &mut out)?;
-                            }
-                        }
-                        Packet::PingReq(_) => codec::encode(Packet::PingResp(PingResp), &mut out)?,
-                        Packet::PubAck(..) => {}
-                        Packet::Disconnect(..) => return Ok(()),
-                        _ => return Err(invalid("a packet that a joining component does not need")),
-                    }
-                }
-            }
-            () = sleep_until(first), if registrations_left == REGISTRATIONS_MAX => {
-                return Err(invalid("connected without a certificate, and did not register"));
-            }
-            answer = answers.recv() => {
-                let Some(payload) = answer else { return Ok(()) };
-                let topic = Topic::RegistrationAnswer(client.principal.id).to_string();
-                codec::encode(Packet::Publish(codec::rebuilt(topic.as_bytes(), &payload, 1, 1), None), &mut out)?;
-            }
-        }
-    }
-}
-
-/// A component with a certificate: one connection an id, the older one ends.
-async fn member(front: &Arc<Front>, client: Client, will: Option<LastWill>) -> io::Result<()> {
-    let own = client.principal.id;
+    let Holder::Component(component_type) = client.principal.holder else { return Err(invalid("not a component")) };
     let slot = {
         let mut slots = front.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = || Arc::new(Slot { kick: Notify::new(), owner: Arc::default() });
-        Arc::clone(slots.entry(own).or_insert_with(fresh))
+        Arc::clone(slots.entry(own).or_insert_with(|| Arc::new(Slot::default())))
     };
     let owner = Arc::clone(&slot.owner);
     let _owner = if let Ok(owner) = Arc::clone(&owner).try_lock_owned() {
@@ -258,36 +53,64 @@ async fn member(front: &Arc<Front>, client: Client, will: Option<LastWill>) -> i
     // A kick that nobody was there to take is not meant for this connection.
     let _ = timeout(Duration::ZERO, slot.kick.notified()).await;
     // The kick that was just taken may have been an eviction.
-    let Holder::Component(component_type) = client.principal.holder else { return Err(invalid("not a component")) };
     if !front.admission.is_admitted(own, component_type) {
         return Err(invalid("taken off the roster while it waited"));
     }
-    let budget = Budget::of(component_type, tokio::time::Instant::now());
     let Ok(_permit) = Arc::clone(&front.connections).try_acquire_owned() else {
+        front.metrics.connections_refused_total.up();
         return Err(invalid("too many connections"));
     };
-    let linker = Arc::clone(&front.linker);
-    let id = own.to_string();
-    let linked = blocking(move || linker(&id)).await.and_then(Result::ok);
-    let Some((tx, rx, _)) = linked else { return Err(invalid("the router refused the connection")) };
+    // It is back in time: nobody has to be told that it was gone.
+    slot.will(None);
+    // What collectors follow, the front hands to them. Services follow what many publish.
+    let link = if component_type == ComponentType::PostureCollectionService {
+        None
+    } else {
+        let linker = Arc::clone(&front.linker);
+        let id = own.to_string();
+        let linked = blocking(move || linker(&id)).await.and_then(Result::ok);
+        let Some((tx, rx, _)) = linked else { return Err(invalid("the router refused the connection")) };
+        Some(Link::new(tx, rx))
+    };
+    let mailbox = Arc::new(Mailbox::of(component_type));
+    front.exchange.members.enter(own, &mailbox);
+    front.metrics.connections.up();
+    front.metrics.connections_total.up();
     let mut session = Session {
         front: Arc::clone(front),
         client,
-        link: Link::new(tx, rx),
-        out: BytesMut::with_capacity(4096),
+        component_type,
+        mailbox,
+        link,
+        out: BytesMut::new(),
         subscriptions: VecDeque::new(),
-        in_flight: VecDeque::new(),
-        budget,
+        unacknowledged: BTreeMap::new(),
+        from_router: VecDeque::new(),
+        pkid: 0,
+        budget: Budget::of(component_type, tokio::time::Instant::now()),
     };
     let result = session.pump(&slot.kick).await;
-    let Session { link, .. } = session;
-    link.close().await;
+    front.exchange.members.leave(own);
+    front.metrics.connections.down();
+    if let Some(link) = session.link.take() {
+        link.close().await;
+    }
     let is_clean = matches!(result, Ok(End::Clean));
     if let Some(will) = will.filter(|_| !is_clean) {
-        let topic = String::from_utf8_lossy(&will.topic).into_owned();
-        front.injector.publish(topic, will.message.to_vec());
+        publish_will(front, &slot, will);
     }
     result.map(|_| ())
+}
+
+/// Publishes a will, after its delay; the slot keeps it until then, and forgets it when its component is back.
+fn publish_will(front: &Arc<Front>, slot: &Slot, will: Will) {
+    let front = Arc::clone(front);
+    let waiting = tokio::spawn(async move {
+        tokio::time::sleep(will.delay).await;
+        front.metrics.wills_total.up();
+        front.exchange.publish(&will.topic, will.delivery).await;
+    });
+    slot.will(Some(waiting.abort_handle()));
 }
 
 /// How a session ended without an error.
@@ -301,6 +124,7 @@ enum End {
 /// The topic of a publish that may go on: allowed by the table, QoS 0 or 1, no alias, no
 /// subscription ids, something in it.
 fn authorised(
+    front: &Front,
     principal: Principal,
     publish: &Publish,
     properties: Option<&PublishProperties>,
@@ -313,7 +137,7 @@ fn authorised(
     });
     let topic = std::str::from_utf8(&publish.topic).ok()?;
     // An empty payload would delete a retained message, whatever its retain bit says.
-    if qos > 1 || !is_plain || publish.payload.is_empty() || !principal.may_publish(topic) {
+    if qos > 1 || !is_plain || publish.payload.is_empty() || !front.may_publish(principal, topic) {
         return None;
     }
     topic.parse().ok()
@@ -322,78 +146,103 @@ fn authorised(
 struct Session {
     front: Arc<Front>,
     client: Client,
-    link: Link,
+    component_type: ComponentType,
+    /// What the front hands over.
+    mailbox: Arc<Mailbox>,
+    /// What a service subscribes to at the router.
+    link: Option<Link>,
     out: BytesMut,
     /// SUBSCRIBEs that the router has not answered: `None` takes the router's code.
     subscriptions: VecDeque<(u16, Vec<Option<SubscribeReasonCode>>)>,
-    /// What the router sent with QoS 1, in its order, and whether the client has acknowledged it.
-    in_flight: VecDeque<(u16, bool)>,
+    /// What was sent with QoS 1 and is not acknowledged: packet id, and whether it came from the router.
+    unacknowledged: BTreeMap<u16, bool>,
+    /// What the router sent with QoS 1, in its order: its packet id, ours, and whether ours is acknowledged.
+    from_router: VecDeque<(u16, u16, bool)>,
+    /// The last packet id.
+    pkid: u16,
     /// How much it may send.
     budget: Budget,
+}
+
+/// The router's next word; a connection without a link waits for ever.
+async fn next(link: &mut Option<Link>) -> io::Result<Option<Notification>> {
+    match link {
+        Some(link) => link.rx.next().await.map_err(|_| invalid("the router dropped the connection")),
+        None => std::future::pending().await,
+    }
 }
 
 impl Session {
     async fn pump(&mut self, kick: &Notify) -> io::Result<End> {
         let idle = Duration::from_millis(u64::from(self.client.keep_alive) * 1500);
         let mut deadline = tokio::time::Instant::now() + idle;
-        codec::encode(welcome(self.client.packet_bytes_max), &mut self.out)?;
+        self.client.welcome(&mut self.out)?;
         let mut closing = self.front.closing.subscribe();
+        let mailbox = Arc::clone(&self.mailbox);
+        let ends = self.client.ends;
         // It has sent more than it may: until then it is not read.
         let mut paused: Option<tokio::time::Instant> = None;
         loop {
+            self.deliver();
             self.flush(kick).await?;
             let mut is_unscheduled = false;
+            let has_room = self.has_room();
             tokio::select! {
-                read = self.client.stream.read_buf(&mut self.client.buffer), if paused.is_none() => {
+                read = self.client.read(), if paused.is_none() => {
                     let bytes = read?;
                     if bytes == 0 {
                         return Err(invalid("closed without DISCONNECT"));
                     }
                     let now = tokio::time::Instant::now();
                     deadline = now + idle;
-                    let mut packets = Vec::new();
+                    self.front.metrics.read_bytes_total.add(bytes as u64);
                     let mut count = 0;
-                    let end = self.take_frames(&mut packets, &mut count);
+                    let end = self.take_frames(&mut count).await;
                     paused = self.budget.spend(count, bytes, now);
-                    self.link.send(packets).await.map_err(|_| invalid("the router is gone"))?;
+                    if paused.is_some() {
+                        self.front.metrics.pauses_total.up();
+                    }
                     if let Some(end) = end? {
                         return Ok(end);
                     }
                 }
-                notification = self.link.rx.next() => {
-                    let mut notification = notification.map_err(|_| invalid("the router dropped the connection"))?;
+                notification = next(&mut self.link), if has_room => {
+                    let mut notification = notification?;
                     loop {
                         is_unscheduled |= self.take_notification(notification)?;
-                        if self.out.len() > 64 * 1024 {
+                        if !self.has_room() {
                             break;
                         }
-                        match self.link.rx.recv_deadline(Instant::now()) {
+                        let Some(link) = &mut self.link else { break };
+                        match link.rx.recv_deadline(Instant::now()) {
                             Ok(next) => notification = next,
                             Err(_) => break,
                         }
                     }
                 }
+                () = mailbox.filled(), if has_room => {}
                 () = sleep_until(paused.unwrap_or(deadline)), if paused.is_some() => {
                     paused = None;
                     deadline = tokio::time::Instant::now() + idle;
                 }
                 () = kick.notified() => return self.kicked().await,
-                () = sleep_until(self.client.ends) => return self.end_with(NOT_AUTHORISED, "its certificate has ended").await,
+                () = sleep_until(ends) => return self.end_with(NOT_AUTHORISED, "its certificate has ended").await,
                 _ = closing.changed() => return self.end_with(SHUTTING_DOWN, "shutting down").await,
                 () = sleep_until(deadline), if paused.is_none() => return self.end_with(KEEP_ALIVE_TIMEOUT, "nothing heard for one and a half keep-alives").await,
             }
             if is_unscheduled {
                 self.flush(kick).await?;
-                self.link.rx.wake().await.map_err(|_| invalid("the router is gone"))?;
+                if let Some(link) = &self.link {
+                    link.rx.wake().await.map_err(|_| invalid("the router is gone"))?;
+                }
             }
         }
     }
 
     /// The same component has connected again, or an operator has put it out.
     async fn kicked(&mut self) -> io::Result<End> {
-        let Principal { id, holder } = self.client.principal;
-        let is_in =
-            matches!(holder, Holder::Component(component_type) if self.front.admission.is_admitted(id, component_type));
+        self.front.metrics.kicks_total.up();
+        let is_in = self.front.admission.is_admitted(self.client.principal.id, self.component_type);
         let (reason, why) =
             if is_in { (SESSION_TAKEN_OVER, "taken over") } else { (ADMINISTRATIVE_ACTION, "put out by an operator") };
         self.end_with(reason, why).await
@@ -404,9 +253,19 @@ impl Session {
         if self.out.is_empty() {
             return Ok(());
         }
+        let patience = Duration::from_secs(limits::WRITE_SECONDS);
         tokio::select! {
-            written = timeout(Duration::from_secs(limits::WRITE_SECONDS), self.client.stream.write_all(&self.out)) => written??,
+            written = timeout(patience, self.client.stream.write_all(&self.out)) => {
+                let Ok(written) = written else {
+                    self.front.metrics.slow_consumers_total.up();
+                    return Err(invalid("it does not read what is sent to it"));
+                };
+                written?;
+            }
             () = kick.notified() => return Err(invalid("taken over while writing")),
+        }
+        if self.out.capacity() > 2 * WRITE_BYTES {
+            self.out = BytesMut::new();
         }
         self.out.clear();
         Ok(())
@@ -414,33 +273,21 @@ impl Session {
 
     async fn end_with(&mut self, reason: u8, why: &'static str) -> io::Result<End> {
         self.out.clear();
-        codec::disconnect(reason, &mut self.out);
+        codec::disconnect(self.client.version, reason, &mut self.out);
         let _ = timeout(Duration::from_secs(1), self.client.stream.write_all(&self.out)).await;
         let _ = timeout(Duration::from_secs(1), self.client.stream.shutdown()).await;
         Err(invalid(why))
     }
 
-    fn take_frames(&mut self, packets: &mut Vec<Packet>, count: &mut usize) -> io::Result<Option<End>> {
+    async fn take_frames(&mut self, count: &mut usize) -> io::Result<Option<End>> {
         while let Some(frame) = codec::frame(&mut self.client.buffer, self.client.packet_bytes_max, OTHERS)? {
             *count += 1;
-            match codec::decode(frame, self.client.packet_bytes_max)? {
-                Packet::Publish(publish, properties) => self.take_publish(&publish, properties.as_ref(), packets)?,
-                Packet::PubAck(ack, _) => self.take_ack(ack.pkid, packets),
-                Packet::Subscribe(subscribe, _) => self.take_subscribe(subscribe, packets)?,
-                Packet::Unsubscribe(unsubscribe, _) => {
-                    // The router answers once a filter or not at all: the front answers, and swallows its answer.
-                    let reasons = vec![UnsubAckReason::Success; unsubscribe.filters.len()];
-                    codec::encode(Packet::UnsubAck(UnsubAck { pkid: unsubscribe.pkid, reasons }, None), &mut self.out)?;
-                    let filters: Vec<String> = unsubscribe
-                        .filters
-                        .into_iter()
-                        .filter(|filter| self.client.principal.may_subscribe(filter))
-                        .collect();
-                    if !filters.is_empty() {
-                        packets.push(Packet::Unsubscribe(Unsubscribe { pkid: unsubscribe.pkid, filters }, None));
-                    }
-                }
-                Packet::PingReq(_) => codec::encode(Packet::PingResp(PingResp), &mut self.out)?,
+            match codec::decode(self.client.version, frame, self.client.packet_bytes_max)? {
+                Packet::Publish(publish, properties) => self.take_publish(&publish, properties.as_ref()).await?,
+                Packet::PubAck(ack, _) => self.take_ack(ack.pkid).await?,
+                Packet::Subscribe(subscribe, _) => self.take_subscribe(subscribe).await?,
+                Packet::Unsubscribe(unsubscribe, _) => self.take_unsubscribe(unsubscribe).await?,
+                Packet::PingReq(_) => codec::pingresp(&mut self.out),
                 Packet::Disconnect(disconnect, _) => {
                     let with_will = disconnect.reason_code == DisconnectReasonCode::DisconnectWithWillMessage;
                     return Ok(Some(if with_will { End::WithWill } else { End::Clean }));
@@ -451,88 +298,183 @@ impl Session {
         Ok(None)
     }
 
-    fn take_publish(
-        &mut self,
-        publish: &Publish,
-        properties: Option<&PublishProperties>,
-        packets: &mut Vec<Packet>,
-    ) -> io::Result<()> {
+    async fn hand_over(&mut self, packets: Vec<Packet>) -> io::Result<()> {
+        match &mut self.link {
+            Some(link) => link.send(packets).await.map_err(|_| invalid("the router is gone")),
+            None => Ok(()),
+        }
+    }
+
+    async fn take_publish(&mut self, publish: &Publish, properties: Option<&PublishProperties>) -> io::Result<()> {
         let (qos, pkid) = codec::meta(publish);
-        let Some(topic) = authorised(self.client.principal, publish, properties, qos) else {
-            tracing::warn!(component = %self.client.principal.id, topic = %String::from_utf8_lossy(&publish.topic).escape_debug(), "publish denied");
-            if qos == 1 {
-                let denied = PubAck { pkid, reason: PubAckReason::NotAuthorized };
-                return codec::encode(Packet::PubAck(denied, None), &mut self.out);
-            }
-            codec::disconnect(NOT_AUTHORISED, &mut self.out);
-            return Err(invalid("a publish that is not allowed"));
+        let principal = self.client.principal;
+        let posted = if let Some(topic) = authorised(&self.front, principal, publish, properties, qos) {
+            // Copied out of the read buffer, which would live as long as the message otherwise.
+            let delivery = Delivery {
+                topic: Bytes::copy_from_slice(&publish.topic),
+                payload: Bytes::copy_from_slice(&publish.payload),
+                is_acknowledged: qos == 1,
+            };
+            self.front.metrics.publishes_total.up();
+            Some(self.front.exchange.publish(&topic, delivery).await)
+        } else {
+            tracing::warn!(component = %principal.id, topic = %String::from_utf8_lossy(&publish.topic).escape_debug(), "publish denied");
+            self.front.metrics.publishes_denied_total.up();
+            None
         };
-        if let Topic::RegistrationAnswer(client) = topic {
-            // For a connection that has no link: the front hands it over itself.
-            let joining = self.front.joining.lock().unwrap_or_else(PoisonError::into_inner).get(&client).cloned();
-            if let Some((joining, _)) = joining {
-                let _ = joining.try_send(publish.payload.to_vec());
+        let reason = match posted {
+            Some(Posted::Taken) => PubAckReason::Success,
+            Some(Posted::Nobody) => PubAckReason::NoMatchingSubscribers,
+            Some(Posted::Full) => PubAckReason::QuotaExceeded,
+            None => PubAckReason::NotAuthorized,
+        };
+        let is_denied = posted.is_none();
+        let is_answered = match qos {
+            // The older version has no word for a mailbox that is full: what is lost comes again from its outbox.
+            1 if self.client.version == Version::V4 && !is_denied => {
+                codec::puback(self.client.version, pkid, PubAckReason::Success, &mut self.out)?
             }
-            if qos == 1 {
-                codec::encode(Packet::PubAck(PubAck { pkid, reason: PubAckReason::Success }, None), &mut self.out)?;
-            }
+            1 => codec::puback(self.client.version, pkid, reason, &mut self.out)?,
+            _ => !is_denied,
+        };
+        if is_answered {
             return Ok(());
         }
-        packets.push(Packet::Publish(codec::rebuilt(&publish.topic, &publish.payload, qos, pkid), None));
-        Ok(())
+        codec::disconnect(self.client.version, NOT_AUTHORISED, &mut self.out);
+        let _ = timeout(Duration::from_secs(1), self.client.stream.write_all(&self.out)).await;
+        Err(invalid("a publish that is not allowed"))
     }
 
     /// Acknowledgements reach the router in its own order, whatever order the client sends them in;
     /// those that it never asked for reach it not at all.
-    fn take_ack(&mut self, pkid: u16, packets: &mut Vec<Packet>) {
-        if let Some(entry) = self.in_flight.iter_mut().find(|entry| entry.0 == pkid) {
-            entry.1 = true;
+    async fn take_ack(&mut self, pkid: u16) -> io::Result<()> {
+        if self.unacknowledged.remove(&pkid) != Some(true) {
+            return Ok(());
         }
-        while let Some((pkid, true)) = self.in_flight.front().copied() {
-            self.in_flight.pop_front();
-            packets.push(Packet::PubAck(PubAck { pkid, reason: PubAckReason::Success }, None));
+        if let Some(entry) = self.from_router.iter_mut().find(|entry| entry.1 == pkid) {
+            entry.2 = true;
         }
+        let mut acks = Vec::new();
+        while let Some((pkid, _, true)) = self.from_router.front().copied() {
+            self.from_router.pop_front();
+            acks.push(router_ack(pkid));
+        }
+        self.hand_over(acks).await
     }
 
-    fn take_subscribe(&mut self, subscribe: Subscribe, packets: &mut Vec<Packet>) -> io::Result<()> {
+    async fn take_subscribe(&mut self, subscribe: Subscribe) -> io::Result<()> {
         if subscribe.pkid == 0 {
             return Err(invalid("SUBSCRIBE without a packet id"));
         }
+        let principal = self.client.principal;
         let mut codes = Vec::with_capacity(subscribe.filters.len());
-        let mut allowed = Vec::new();
+        let mut for_router = Vec::new();
         for mut filter in subscribe.filters {
-            if self.client.principal.may_subscribe(&filter.path) {
-                if filter.qos == QoS::ExactlyOnce {
-                    filter.qos = QoS::AtLeastOnce;
-                }
-                codes.push(None);
-                allowed.push(filter);
-            } else {
-                tracing::warn!(component = %self.client.principal.id, filter = %filter.path.escape_debug(), "subscription denied");
+            let Some(grant) = self.front.subscribe_grant(principal, &filter.path) else {
+                tracing::warn!(component = %principal.id, filter = %filter.path.escape_debug(), "subscription denied");
+                self.front.metrics.subscriptions_denied_total.up();
                 codes.push(Some(SubscribeReasonCode::NotAuthorized));
+                continue;
+            };
+            if filter.qos == QoS::ExactlyOnce {
+                filter.qos = QoS::AtLeastOnce;
+            }
+            if grant.is_for_receiver() || self.link.is_none() {
+                self.mailbox.subscribe(&filter.path, filter.qos == QoS::AtLeastOnce);
+                codes.push(Some(SubscribeReasonCode::Success(filter.qos)));
+            } else {
+                codes.push(None);
+                for_router.push(filter);
             }
         }
-        if allowed.is_empty() {
+        if for_router.is_empty() {
             let return_codes = codes.into_iter().flatten().collect();
-            return codec::encode(Packet::SubAck(SubAck { pkid: subscribe.pkid, return_codes }, None), &mut self.out);
+            return codec::suback(self.client.version, subscribe.pkid, return_codes, &mut self.out);
         }
         self.subscriptions.push_back((subscribe.pkid, codes));
-        packets.push(Packet::Subscribe(Subscribe { pkid: subscribe.pkid, filters: allowed }, None));
-        Ok(())
+        self.hand_over(vec![Packet::Subscribe(Subscribe { pkid: subscribe.pkid, filters: for_router }, None)]).await
+    }
+
+    async fn take_unsubscribe(&mut self, unsubscribe: Unsubscribe) -> io::Result<()> {
+        // The router answers once a filter or not at all: the front answers, and swallows its answer.
+        codec::unsuback(self.client.version, unsubscribe.pkid, unsubscribe.filters.len(), &mut self.out)?;
+        let mut for_router = Vec::new();
+        for filter in unsubscribe.filters {
+            match self.client.principal.subscribe_grant(&filter) {
+                Some(grant) if grant.is_for_receiver() || self.link.is_none() => self.mailbox.unsubscribe(&filter),
+                Some(_) => for_router.push(filter),
+                None => {}
+            }
+        }
+        if for_router.is_empty() {
+            return Ok(());
+        }
+        self.hand_over(vec![Packet::Unsubscribe(Unsubscribe { pkid: unsubscribe.pkid, filters: for_router }, None)])
+            .await
+    }
+
+    /// Whether one more message may be sent.
+    fn has_room(&self) -> bool {
+        self.unacknowledged.len() < usize::from(self.client.receive_max) && self.out.len() < WRITE_BYTES
+    }
+
+    /// A packet id that is free; there are far more than may be unacknowledged.
+    fn fresh_pkid(&mut self, is_from_router: bool) -> u16 {
+        loop {
+            self.pkid = self.pkid.checked_add(1).unwrap_or(1);
+            if let std::collections::btree_map::Entry::Vacant(vacant) = self.unacknowledged.entry(self.pkid) {
+                vacant.insert(is_from_router);
+                return self.pkid;
+            }
+        }
+    }
+
+    /// Whether a message is small enough for the client; what is not is not sent (MQTT 5 §3.1.2.11.4).
+    fn fits(&self, topic: &[u8], payload: &[u8]) -> bool {
+        let fits = codec::publish_bytes(topic, payload) <= self.client.delivery_bytes_max;
+        if !fits {
+            self.front.metrics.deliveries_dropped_total.up();
+        }
+        fits
+    }
+
+    /// Sends what waits in the mailbox.
+    fn deliver(&mut self) {
+        while self.has_room() {
+            let Some(Delivery { topic, payload, is_acknowledged }) = self.mailbox.take() else { return };
+            if self.fits(&topic, &payload) {
+                let pkid = is_acknowledged.then(|| self.fresh_pkid(false));
+                codec::publish(self.client.version, &topic, &payload, pkid, &mut self.out);
+            }
+        }
     }
 
     /// Whether the router waits to be woken.
     fn take_notification(&mut self, notification: Option<Notification>) -> io::Result<bool> {
         match notification {
             Some(Notification::Forward(forward)) => {
-                let (qos, pkid) = codec::meta(&forward.publish);
+                let (qos, router_pkid) = codec::meta(&forward.publish);
+                let (topic, payload) = (&forward.publish.topic, &forward.publish.payload);
+                self.front.metrics.deliveries_total.up();
+                let fits = self.fits(topic, payload);
+                let mut pkid = None;
                 if qos > 0 {
-                    self.in_flight.push_back((pkid, false));
+                    let ours = self.fresh_pkid(true);
+                    self.from_router.push_back((router_pkid, ours, false));
+                    pkid = Some(ours);
                 }
-                codec::encode(Packet::Publish(forward.publish, forward.properties), &mut self.out)?;
+                if fits {
+                    codec::publish(self.client.version, topic, payload, pkid, &mut self.out);
+                } else if let Some(ours) = pkid {
+                    // As if it had been taken: its acknowledgement goes with the next one.
+                    self.unacknowledged.remove(&ours);
+                    if let Some(entry) = self.from_router.back_mut() {
+                        entry.2 = true;
+                    }
+                }
             }
-            Some(Notification::DeviceAck(ack)) => match Packet::from(ack) {
-                Packet::SubAck(ack, _) => {
+            Some(Notification::DeviceAck(ack)) => {
+                if let Packet::SubAck(ack, _) = Packet::from(ack) {
                     let (pkid, codes) =
                         self.subscriptions.pop_front().ok_or_else(|| invalid("a SUBACK for nothing"))?;
                     let mut granted = ack.return_codes.into_iter();
@@ -540,15 +482,17 @@ impl Session {
                         .into_iter()
                         .map(|code| code.or_else(|| granted.next()).unwrap_or(SubscribeReasonCode::Failure))
                         .collect();
-                    codec::encode(Packet::SubAck(SubAck { pkid, return_codes }, None), &mut self.out)?;
+                    codec::suback(self.client.version, pkid, return_codes, &mut self.out)?;
                 }
-                Packet::UnsubAck(..) => {}
-                other => codec::encode(other, &mut self.out)?,
-            },
+            }
             Some(Notification::Unschedule) => return Ok(true),
             Some(Notification::Disconnect(..)) => return Err(invalid("the router ended the connection")),
             Some(_) | None => {}
         }
         Ok(false)
     }
+}
+
+fn router_ack(pkid: u16) -> Packet {
+    Packet::PubAck(PubAck { pkid, reason: PubAckReason::Success }, None)
 }
