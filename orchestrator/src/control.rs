@@ -63,6 +63,9 @@ pub(crate) fn listen(handle: Handle, data: &Path) -> Result<JoinHandle<()>, RunE
 /// Entries of the log of acts in one answer.
 const AUDIT_PAGE: u32 = 500;
 
+/// Sealed messages in one answer.
+const CHAIN_PAGE: usize = 16;
+
 /// The answering side of a connection.
 struct Answers {
     stream: tokio::net::unix::OwnedWriteHalf,
@@ -163,6 +166,17 @@ async fn answer(
             return changes(handle, &targets, limit, is_followed, answers).await;
         }
         Ask::Audit => return audit(handle, answers).await,
+        Ask::Chain { transaction, endpoint, rule } => {
+            match handle.chain(transaction, endpoint.as_deref(), rule.as_deref()).await {
+                Ok(links) => {
+                    for some in links.chunks(CHAIN_PAGE) {
+                        answers.send(&OperatorEvent::Chain(json_lines(some))).await?;
+                    }
+                    return Ok(Ok(()));
+                }
+                Err(fault) => Err(fault),
+            }
+        }
         Ask::Approve { component } => {
             let text = format!("{component} is approved: it gets its certificate when it asks the next time");
             admit(handle, text, Act::new(actor, "approve", component), |core| core.approve(component)).await
@@ -193,7 +207,8 @@ async fn audit(handle: &Handle, answers: &mut Answers) -> std::io::Result<Result
         let text = format!("the repository {repository} does not say what it remembers of the log");
         answers.send(&OperatorEvent::Notice(text)).await?;
     }
-    answers.send(&OperatorEvent::Audit(lines_of(witnesses.into_iter().map(Line::Witness)))).await?;
+    let witnesses: Vec<Line> = witnesses.into_iter().map(Line::Witness).collect();
+    answers.send(&OperatorEvent::Audit(json_lines(&witnesses))).await?;
     let mut last = 0;
     loop {
         let (lines, until) = match handle.inner.store.audit_lines(last, AUDIT_PAGE).await {
@@ -201,7 +216,7 @@ async fn audit(handle: &Handle, answers: &mut Answers) -> std::io::Result<Result
             Err(error) => return Ok(Err(error.into())),
         };
         let is_end = until < last + u64::from(AUDIT_PAGE);
-        answers.send(&OperatorEvent::Audit(lines_of(lines.into_iter()))).await?;
+        answers.send(&OperatorEvent::Audit(json_lines(&lines))).await?;
         if is_end {
             return Ok(Ok(()));
         }
@@ -209,8 +224,8 @@ async fn audit(handle: &Handle, answers: &mut Answers) -> std::io::Result<Result
     }
 }
 
-fn lines_of(lines: impl Iterator<Item = Line>) -> Vec<String> {
-    lines.map(|line| serde_json::to_string(&line).expect("a line always serialises")).collect()
+fn json_lines<T: serde::Serialize>(lines: &[T]) -> Vec<String> {
+    lines.iter().map(|line| serde_json::to_string(line).expect("a line always serialises")).collect()
 }
 
 /// Decides who is in, and says what came of it.
@@ -241,7 +256,7 @@ async fn results(
     ask_repository(handle, &ResultsRequest { selection, verdicts, only_summaries: false }).await
 }
 
-async fn ask_repository<Q: Message, A: Message>(handle: &Handle, request: &Q) -> Result<A, Fault> {
+pub(crate) async fn ask_repository<Q: Message, A: Message>(handle: &Handle, request: &Q) -> Result<A, Fault> {
     let repository = handle
         .repository()
         .await

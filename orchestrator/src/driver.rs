@@ -35,7 +35,7 @@ use crate::core::roster::Component;
 use crate::core::{Action, Core, HEARTBEAT_SECONDS, RandomIds};
 use crate::policies::Policies;
 use crate::registration::{self, TokenScope};
-use crate::store::{Store, StoreError};
+use crate::store::{SentTask, Store, StoreError};
 
 /// Different security statuses that are counted.
 const SECURITY_CODES_MAX: usize = 64;
@@ -141,10 +141,17 @@ impl std::fmt::Debug for Handle {
     }
 }
 
+/// Something to be done once it is stored.
+enum Pending {
+    Action(Action),
+    /// A question, sealed.
+    Ask(SentTask),
+}
+
 pub(crate) struct Inner {
     pub(crate) core: Mutex<Core>,
     /// Actions that could not be stored yet, and so were not done.
-    pending: Mutex<Vec<Action>>,
+    pending: Mutex<Vec<Pending>>,
     pub(crate) store: Store,
     pub(crate) bus: Bus,
     pub(crate) ca: Ca,
@@ -271,12 +278,46 @@ impl Handle {
         let (answer, actions) = ask(&mut core, Timestamp::now());
         // What an earlier failure left is stored first; nothing is done before it is stored.
         let mut pending = self.inner.pending.lock().await;
-        pending.extend(actions);
-        self.inner.store.apply(&pending).await?;
-        for action in pending.drain(..) {
-            self.perform(action);
+        pending.extend(actions.into_iter().map(|action| self.prepare(action)));
+        let (mut to_store, mut tasks) = (Vec::new(), Vec::new());
+        for one in pending.iter() {
+            match one {
+                Pending::Action(action) => to_store.push(action),
+                Pending::Ask(task) => tasks.push(task.clone()),
+            }
+        }
+        self.inner.store.apply(&to_store, &tasks).await?;
+        for one in pending.drain(..) {
+            match one {
+                Pending::Action(action) => self.perform(action),
+                Pending::Ask(task) => self.inner.bus.send_prepared(task.message),
+            }
         }
         Ok(answer)
+    }
+
+    /// What asks somebody for something is sealed first, and kept as it was sealed: answers refer to it.
+    fn prepare(&self, action: Action) -> Pending {
+        let bus = &self.inner.bus;
+        let (responder, id, prepared) = match &action {
+            Action::Collect { to, transaction, request } => {
+                let topic = to.map_or_else(|| Topic::Collection(COLLECTION_OVAL.to_owned()), Topic::Admin);
+                let context = Context { to: *to, expires: Some(request.deadline), ..Context::of(*transaction) };
+                (*to, request.request, bus.prepare(&topic, request, context))
+            }
+            Action::Evaluate { to, transaction, request } => {
+                let context = Context { to: Some(*to), expires: Some(request.deadline), ..Context::of(*transaction) };
+                (Some(*to), request.request, bus.prepare(&Topic::Admin(*to), &**request, context))
+            }
+            _ => return Pending::Action(action),
+        };
+        match prepared {
+            Ok(message) => Pending::Ask(SentTask { request: id, responder, message }),
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "cannot ask");
+                Pending::Action(action)
+            }
+        }
     }
 
     fn perform(&self, action: Action) {
@@ -287,15 +328,8 @@ impl Handle {
                 Ok(())
             }
             Action::StoreWorkflow(_) | Action::UseToken(_) | Action::Record(_) => Ok(()),
-            Action::Collect { to, transaction, request } => {
-                let topic = to.map_or_else(|| Topic::Collection(COLLECTION_OVAL.to_owned()), Topic::Admin);
-                let context = Context { expires: Some(request.deadline), ..Context::of(transaction) };
-                inner.bus.send(&topic, &request, context).map(|_| ())
-            }
-            Action::Evaluate { to, transaction, request } => {
-                let context = Context { expires: Some(request.deadline), ..Context::of(transaction) };
-                inner.bus.send(&Topic::Admin(to), &*request, context).map(|_| ())
-            }
+            // They were sealed before they were stored; what could not be is asked again when it is due.
+            Action::Collect { .. } | Action::Evaluate { .. } => Ok(()),
             Action::CheckHealth(id, action) => {
                 inner.bus.send(&Topic::Admin(id), &HealthCheckRequest { action }, Context::alone()).map(|_| ())
             }

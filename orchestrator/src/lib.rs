@@ -11,6 +11,7 @@ pub mod core;
 
 mod assignments;
 mod audit;
+mod chain;
 mod control;
 mod driver;
 mod policies;

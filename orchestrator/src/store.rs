@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use audit::Effect;
+use bus::Prepared;
 use proto::content::{ContentHash, ContentRef};
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, RequestId, TransactionId};
@@ -63,6 +64,17 @@ impl std::fmt::Debug for TokenRow {
     }
 }
 
+/// What a component was asked, as it was signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SentTask {
+    /// By which request.
+    pub request: RequestId,
+    /// Who; `None`: everybody, by broadcast.
+    pub responder: Option<ComponentId>,
+    /// The message.
+    pub message: Prepared,
+}
+
 /// A schedule or an observation as it is kept.
 #[derive(Debug, Clone)]
 pub struct StandingTask {
@@ -106,6 +118,23 @@ async fn put(tx: &mut Transaction<'_, Sqlite>, table: Table, key: &str, document
     Ok(Effect { before: before.as_deref().map(hash), after: Some(hash(document)) })
 }
 
+async fn put_tasks(tx: &mut Transaction<'_, Sqlite>, tasks: &[SentTask]) -> Result<(), StoreError> {
+    for task in tasks {
+        sqlx::query(
+            "INSERT INTO sent_task (hash, request, responder, sealed, sent) VALUES ($1, $2, $3, $4, $5) \
+             ON CONFLICT (hash) DO NOTHING",
+        )
+        .bind(task.message.hash.as_str())
+        .bind(task.request.to_string())
+        .bind(task.responder.map(|responder| responder.to_string()))
+        .bind(String::from_utf8_lossy(&task.message.sealed).into_owned())
+        .bind(jiff::Timestamp::now().as_microsecond())
+        .execute(&mut **tx)
+        .await?;
+    }
+    Ok(())
+}
+
 /// The orchestrator's store.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -140,6 +169,7 @@ impl Store {
             migration(1, "init", include_str!("../migrations/sqlite/0001_init.sql")),
             migration(2, "standing_task", include_str!("../migrations/both/0002_standing_task.sql")),
             migration(3, "audit", include_str!("../migrations/both/0003_audit.sql")),
+            migration(4, "sent_task", include_str!("../migrations/both/0004_sent_task.sql")),
         ];
         Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Self { pool })
@@ -189,18 +219,54 @@ impl Store {
         Ok(())
     }
 
-    /// Stores what the core wants stored, in one transaction.
-    pub async fn apply(&self, actions: &[Action]) -> Result<(), StoreError> {
-        let is_stored = |action: &Action| {
+    /// Keeps what components are going to be asked.
+    pub async fn put_tasks(&self, tasks: &[SentTask]) -> Result<(), StoreError> {
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        put_tasks(&mut tx, tasks).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Whether this component was asked this by this message.
+    pub async fn has_sent(
+        &self,
+        hash: &ContentHash,
+        request: RequestId,
+        responder: ComponentId,
+    ) -> Result<bool, StoreError> {
+        let found: Option<i64> = sqlx::query_scalar(
+            "SELECT 1 FROM sent_task WHERE hash = $1 AND request = $2 AND (responder = $3 OR responder IS NULL)",
+        )
+        .bind(hash.as_str())
+        .bind(request.to_string())
+        .bind(responder.to_string())
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(found.is_some())
+    }
+
+    /// The message that asked.
+    pub async fn sent(&self, hash: &ContentHash) -> Result<Option<String>, StoreError> {
+        let sealed = sqlx::query_scalar("SELECT sealed FROM sent_task WHERE hash = $1");
+        Ok(sealed.bind(hash.as_str()).fetch_optional(&self.pool).await?)
+    }
+
+    /// Stores what the core wants stored, and what is going to be asked, in one transaction.
+    pub async fn apply(&self, actions: &[&Action], tasks: &[SentTask]) -> Result<(), StoreError> {
+        let is_stored = |action: &&Action| {
             matches!(
                 action,
                 Action::StoreComponent(_) | Action::StoreWorkflow(_) | Action::UseToken(_) | Action::Record(_)
             )
         };
-        if !actions.iter().any(is_stored) {
+        if !actions.iter().any(is_stored) && tasks.is_empty() {
             return Ok(());
         }
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        put_tasks(&mut tx, tasks).await?;
         let mut effects: BTreeMap<String, Effect> = BTreeMap::new();
         for action in actions {
             match action {

@@ -1,9 +1,10 @@
 //! Standing tasks of collectors: periodic and event-based collection. They live at the collectors;
 //! the orchestrator asks each of those that are meant, and says what each answered.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bus::{Context, RequestError};
+use bus::{Context, Prepared, RequestError};
 use jiff::{SignedDuration, Timestamp};
 use proto::capability::Capability;
 use proto::fault::{Fault, FaultCode};
@@ -19,7 +20,7 @@ use service::audit::{Act, Actor};
 use uuid::Uuid;
 
 use crate::driver::Handle;
-use crate::store::{StandingTask, StoreError};
+use crate::store::{SentTask, StandingTask, StoreError};
 
 /// The two kinds of standing tasks, as the store spells them.
 const PERIODIC: &str = "periodic";
@@ -161,6 +162,13 @@ impl Handle {
     /// Whether a component was asked for what it reports.
     pub(crate) async fn task(&self, request: &TaskRequest) -> Result<Result<TaskResponse, Fault>, StoreError> {
         let unknown = || Err(Fault::new(FaultCode::UnknownIdentifier, "the component was not asked for this"));
+        if let Some(message) = &request.message {
+            let (Task::Workflow { request: asked, .. } | Task::Standing(asked)) = request.task;
+            if !self.inner.store.has_sent(message, asked, request.responder).await? {
+                let text = "the component was not asked by this message";
+                return Ok(Err(Fault::new(FaultCode::UnknownIdentifier, text)));
+            }
+        }
         match request.task {
             Task::Standing(standing) => {
                 let Some((plan, ended)) = self.inner.store.standing(standing, request.responder).await? else {
@@ -193,10 +201,33 @@ impl Handle {
         take: impl Fn(&mut CollectorAnswer, A) -> Option<Fault>,
     ) -> Result<Vec<CollectorAnswer>, Fault> {
         let mut asked = Vec::with_capacity(standing.collectors.len());
-        for (component, name, is_there) in standing.collectors.iter().cloned() {
-            let (handle, request) = (self.clone(), request.clone());
+        let mut questions = BTreeMap::new();
+        for (component, ..) in standing.collectors.iter().filter(|(.., is_there)| *is_there) {
+            let question = self.inner.bus.prepare(
+                &Topic::Admin(*component),
+                request,
+                Context { to: Some(*component), ..Context::alone() },
+            );
+            let question = question.map_err(|error| Fault::new(FaultCode::TooLarge, error.to_string()))?;
+            questions.insert(*component, question);
+        }
+        if let Some((request, _)) = standing.begun {
+            // What is collected because of it refers to the message that began it.
+            let of_collector = |(component, message): (&ComponentId, &Prepared)| SentTask {
+                request,
+                responder: Some(*component),
+                message: message.clone(),
+            };
+            let tasks: Vec<SentTask> = questions.iter().map(of_collector).collect();
+            self.inner.store.put_tasks(&tasks).await?;
+        }
+        for (component, name, _) in standing.collectors.iter().cloned() {
+            let (bus, question) = (self.inner.bus.clone(), questions.remove(&component));
             let answer = tokio::spawn(async move {
-                if is_there { Some(handle.ask_collector::<Q, A>(component, &request).await) } else { None }
+                match question {
+                    Some(question) => Some(bus.ask::<A>(question, PATIENCE).await),
+                    None => None,
+                }
             });
             asked.push((component, name, answer));
         }
@@ -226,9 +257,5 @@ impl Handle {
         }
         self.settle(standing, &answers, is_cancelled).await?;
         Ok(answers)
-    }
-
-    async fn ask_collector<Q: Message, A: Message>(&self, to: ComponentId, request: &Q) -> Result<A, RequestError> {
-        self.inner.bus.request(&Topic::Admin(to), request, Context::alone(), PATIENCE).await
     }
 }

@@ -12,8 +12,7 @@ use proto::content::ContentHash;
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, MessageId};
 use proto::message::{
-    CollectionRequest, ObservationEntry, ObservationMode, ObservationOperation, ObservationRequest,
-    ObservationResponse, StreamPosition,
+    ObservationEntry, ObservationMode, ObservationOperation, ObservationRequest, ObservationResponse, StreamPosition,
 };
 use proto::plan::ObjectKey;
 use serde::{Deserialize, Serialize};
@@ -22,12 +21,16 @@ use uuid::Uuid;
 use crate::kept::{self, KeptError};
 use crate::limits::{IDENTIFIER_BYTES_MAX, OBSERVATIONS_MAX, POLL_SECONDS_DEFAULT};
 use crate::report::Found;
+use crate::schedule::Run;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct Entry {
     request: ObservationRequest,
     issuer: ComponentId,
+    /// What asked for it, for its reports to name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    asked_by: Option<ContentHash>,
 }
 
 impl Entry {
@@ -69,7 +72,7 @@ impl Observations {
     pub fn apply(
         &mut self,
         request: ObservationRequest,
-        issuer: ComponentId,
+        (issuer, asked_by): (ComponentId, Option<ContentHash>),
     ) -> Result<ObservationResponse, KeptError> {
         let identifier = request.observation_identifier.clone();
         let mut response = ObservationResponse {
@@ -89,7 +92,7 @@ impl Observations {
             ObservationOperation::Start => {
                 response.fault = self.objection(&request);
                 if response.fault.is_none() {
-                    self.entries.entry(identifier.clone()).or_insert(Entry { request, issuer });
+                    self.entries.entry(identifier.clone()).or_insert(Entry { request, issuer, asked_by });
                     kept::save(&self.path, &self.entries)?;
                     response.observations = self.list();
                     response.observations.retain(|entry| entry.observation_identifier == identifier);
@@ -137,7 +140,7 @@ impl Observations {
 
     /// The observations that are to be looked at now, with what to collect. One that is still being
     /// looked at is passed over.
-    pub fn due(&mut self, now: Timestamp) -> Vec<(String, CollectionRequest)> {
+    pub fn due(&mut self, now: Timestamp) -> Vec<(String, Run)> {
         let mut due = Vec::new();
         for (identifier, entry) in &self.entries {
             let stream = self.streams.entry(identifier.clone()).or_default();
@@ -148,7 +151,8 @@ impl Observations {
             let interval = SignedDuration::from_secs(i64::try_from(entry.poll_seconds()).unwrap_or(i64::MAX));
             stream.next = Some(now.saturating_add(interval).unwrap_or(Timestamp::MAX));
             stream.is_looking = true;
-            due.push((identifier.clone(), instructions.clone()));
+            let run = Run { instructions: instructions.clone(), asked_by: entry.asked_by.clone() };
+            due.push((identifier.clone(), run));
         }
         due
     }
@@ -229,6 +233,7 @@ mod tests {
     use super::*;
     use proto::content::ContentRef;
     use proto::id::RequestId;
+    use proto::message::CollectionRequest;
     use proto::observation::{Collected, Flag};
 
     fn request(operation: ObservationOperation, poll_seconds: u64) -> ObservationRequest {
@@ -259,7 +264,8 @@ mod tests {
     fn fresh() -> (tempfile::TempDir, Observations) {
         let directory = tempfile::tempdir().unwrap();
         let mut observations = Observations::load(&directory.path().join("observations.json")).unwrap();
-        let started = observations.apply(request(ObservationOperation::Start, 10), ComponentId(Uuid::nil())).unwrap();
+        let started =
+            observations.apply(request(ObservationOperation::Start, 10), (ComponentId(Uuid::nil()), None)).unwrap();
         assert_eq!((started.fault, started.observations[0].poll_seconds), (None, 10));
         (directory, observations)
     }
@@ -327,16 +333,19 @@ mod tests {
     #[test]
     fn an_identifier_in_use_is_a_fault_unless_everything_is_the_same() {
         let (_directory, mut observations) = fresh();
-        let issuer = ComponentId(Uuid::nil());
-        assert_eq!(observations.apply(request(ObservationOperation::Start, 10), issuer).unwrap().fault, None);
-        let other = observations.apply(request(ObservationOperation::Start, 5), issuer).unwrap();
+        let issuer = (ComponentId(Uuid::nil()), None);
+        assert_eq!(observations.apply(request(ObservationOperation::Start, 10), issuer.clone()).unwrap().fault, None);
+        let other = observations.apply(request(ObservationOperation::Start, 5), issuer.clone()).unwrap();
         assert_eq!(other.fault.unwrap().code, FaultCode::DuplicateIdentifier);
-        let never = observations.apply(request(ObservationOperation::Start, 0), issuer).unwrap();
+        let never = observations.apply(request(ObservationOperation::Start, 0), issuer.clone()).unwrap();
         assert_eq!(never.fault.unwrap().code, FaultCode::Malformed);
         for _ in 0..2 {
-            assert_eq!(observations.apply(request(ObservationOperation::Cancel, 1), issuer).unwrap().fault, None);
+            assert_eq!(
+                observations.apply(request(ObservationOperation::Cancel, 1), issuer.clone()).unwrap().fault,
+                None
+            );
         }
-        let listed = observations.apply(request(ObservationOperation::List, 1), issuer).unwrap();
+        let listed = observations.apply(request(ObservationOperation::List, 1), issuer.clone()).unwrap();
         assert!(listed.observations.is_empty() && observations.due(at(1_000)).is_empty());
     }
 
@@ -344,7 +353,7 @@ mod tests {
     fn what_is_cancelled_while_it_is_looked_at_is_not_reported() {
         let (_directory, mut observations) = fresh();
         observations.due(at(0));
-        observations.apply(request(ObservationOperation::Cancel, 1), ComponentId(Uuid::nil())).unwrap();
+        observations.apply(request(ObservationOperation::Cancel, 1), (ComponentId(Uuid::nil()), None)).unwrap();
         assert!(observations.changed("files", found(&[("a", "1")]), EPOCH).0.is_empty());
         assert_eq!(observations.position("files", true), None);
     }

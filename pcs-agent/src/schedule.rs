@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
+use proto::content::ContentHash;
 use proto::fault::{Fault, FaultCode};
 use proto::id::ComponentId;
 use proto::message::{
@@ -20,7 +21,26 @@ use crate::limits::SCHEDULES_MAX;
 struct Entry {
     request: PeriodicCollection,
     issuer: ComponentId,
+    /// What asked for it, for its answers to name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    asked_by: Option<ContentHash>,
     next: Timestamp,
+}
+
+impl Entry {
+    fn run(&self) -> Option<Run> {
+        let instructions = self.request.collection_instructions.clone()?;
+        Some(Run { instructions, asked_by: self.asked_by.clone() })
+    }
+}
+
+/// What a standing task collects, and SHA-256 of the envelope that asked for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// What.
+    pub instructions: CollectionRequest,
+    /// By which message.
+    pub asked_by: Option<ContentHash>,
 }
 
 /// The schedules of one collector.
@@ -36,7 +56,7 @@ pub struct Outcome {
     /// The answer.
     pub response: PeriodicCollectionResponse,
     /// To be collected at once.
-    pub run_now: Option<CollectionRequest>,
+    pub run_now: Option<Run>,
 }
 
 impl Schedules {
@@ -53,7 +73,7 @@ impl Schedules {
     pub fn apply(
         &mut self,
         request: PeriodicCollection,
-        issuer: ComponentId,
+        (issuer, asked_by): (ComponentId, Option<ContentHash>),
         now: Timestamp,
     ) -> Result<Outcome, KeptError> {
         let response = PeriodicCollectionResponse {
@@ -84,15 +104,11 @@ impl Schedules {
                 // Ending what is not there is no fault: the operation may come twice.
                 let ended = self.entries.remove(&request.collection_identifier);
                 self.save()?;
-                let run_now = ended
-                    .filter(|_| request.collect_upon_acknowledgement)
-                    .and_then(|entry| entry.request.collection_instructions);
+                let run_now = ended.filter(|_| request.collect_upon_acknowledgement).and_then(|entry| entry.run());
                 Ok(Outcome { response, run_now })
             }
             PeriodicOperation::Schedule => {
-                let (Some(schedule), Some(instructions)) =
-                    (&request.collection_schedule, &request.collection_instructions)
-                else {
+                let (Some(schedule), Some(_)) = (&request.collection_schedule, &request.collection_instructions) else {
                     return refused(
                         FaultCode::Malformed,
                         "a schedule needs collection-schedule and collection-instructions",
@@ -115,9 +131,11 @@ impl Schedules {
                     }
                     None => {}
                 }
-                let run_now = request.collect_upon_acknowledgement.then(|| instructions.clone());
+                let is_now = request.collect_upon_acknowledgement;
                 let next = now.saturating_add(SignedDuration::from_secs(interval)).unwrap_or(Timestamp::MAX);
-                self.entries.insert(request.collection_identifier.clone(), Entry { request, issuer, next });
+                let entry = Entry { request, issuer, asked_by, next };
+                let run_now = entry.run().filter(|_| is_now);
+                self.entries.insert(entry.request.collection_identifier.clone(), entry);
                 self.save()?;
                 Ok(Outcome { response, run_now })
             }
@@ -125,16 +143,12 @@ impl Schedules {
     }
 
     /// What is due. A run that was missed while the process was down happens once, not once for each.
-    pub fn due(&mut self, now: Timestamp) -> Vec<CollectionRequest> {
+    pub fn due(&mut self, now: Timestamp) -> Vec<Run> {
         let mut due = Vec::new();
         for entry in self.entries.values_mut() {
-            let (Some(schedule), Some(instructions)) =
-                (&entry.request.collection_schedule, &entry.request.collection_instructions)
-            else {
-                continue;
-            };
+            let Some(schedule) = &entry.request.collection_schedule else { continue };
             if entry.next <= now {
-                due.push(instructions.clone());
+                due.extend(entry.run());
                 let interval = SignedDuration::from_secs(i64::try_from(schedule.every_seconds).unwrap_or(i64::MAX));
                 entry.next = now.saturating_add(interval).unwrap_or(Timestamp::MAX);
             }
@@ -176,8 +190,8 @@ mod tests {
         (directory, schedules)
     }
 
-    fn issuer() -> ComponentId {
-        ComponentId(Uuid::nil())
+    fn issuer() -> (ComponentId, Option<ContentHash>) {
+        (ComponentId(Uuid::nil()), Some(ContentHash::of(b"the message that asked")))
     }
 
     #[test]
@@ -198,7 +212,8 @@ mod tests {
         assert!(schedules.due(at(59)).is_empty());
         drop(schedules);
         let mut schedules = Schedules::load(&directory.path().join("schedules.json")).unwrap();
-        assert_eq!(schedules.due(at(100_000)).len(), 1);
+        let due = schedules.due(at(100_000));
+        assert_eq!((due.len(), &due[0].asked_by), (1, &issuer().1));
         assert!(schedules.due(at(100_001)).is_empty());
         assert_eq!(schedules.due(at(100_060)).len(), 1);
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bus::{Authentic, Bus, Context};
 use jiff::Timestamp;
 use oval::resolve::Resolver;
+use proto::content::ContentHash;
 use proto::fault::{Fault, FaultCode};
 use proto::id::{EndpointId, MessageId, RequestId, TransactionId};
 use proto::message::{
@@ -29,7 +30,7 @@ use crate::host::Host;
 use crate::observe::Observations;
 use crate::probe::Probes;
 use crate::report::Found;
-use crate::schedule::Schedules;
+use crate::schedule::{Run, Schedules};
 use crate::{RunError, SELF, Settings, facts, limits, report};
 
 /// A request with the workflow that it belongs to.
@@ -39,6 +40,8 @@ struct Task {
     transaction: TransactionId,
     /// What it is a run of.
     standing: Option<RequestId>,
+    /// SHA-256 of the envelope that asked.
+    asked_by: Option<ContentHash>,
 }
 
 /// What waits in line.
@@ -47,7 +50,7 @@ enum Job {
     /// A request.
     Task(Task),
     /// A look of an observation.
-    Look(String, CollectionRequest),
+    Look(String, Run),
 }
 
 pub(crate) struct Worker {
@@ -100,15 +103,13 @@ impl Worker {
 
     /// Takes a request on, or says why not.
     pub(crate) fn request(&self, request: CollectionRequest, message: &Authentic) {
-        let task = Task { request, transaction: message.envelope().transaction, standing: None };
-        let own_endpoint = self.endpoint();
-        let targets = &task.request.targets;
+        let transaction = message.envelope().transaction;
+        let task = Task { request, transaction, standing: None, asked_by: Some(message.hash().clone()) };
         let fault = if task.request.deadline < Timestamp::now() {
             Some(Fault::new(FaultCode::Expired, "the request's deadline has passed"))
-        } else if !targets.is_empty() && own_endpoint.is_none_or(|own| !targets.contains(&own)) {
-            Some(Fault::new(FaultCode::TargetUnknown, "none of the targets is an endpoint of this collector"))
         } else {
-            None
+            // After a start the label comes with the handshake, and is looked at then.
+            self.endpoint().and_then(|own| not_meant(&task.request, own))
         };
         if let Some(fault) = fault {
             return self.end(&task, Phase::Rejected, Some(fault));
@@ -154,14 +155,14 @@ impl Worker {
     }
 
     pub(crate) async fn periodic(&self, request: PeriodicCollection, message: &Authentic) {
-        let issuer = message.envelope().from;
-        let outcome = self.schedules.lock().await.apply(request, issuer, Timestamp::now());
+        let asked = (message.envelope().from, Some(message.hash().clone()));
+        let outcome = self.schedules.lock().await.apply(request, asked, Timestamp::now());
         match outcome {
             Ok(outcome) => {
                 let up = Topic::AdminUp(self.bus.own(), PeriodicCollectionResponse::KIND.to_owned());
                 let _ = self.bus.send(&up, &outcome.response, Context::answering(message));
-                if let Some(instructions) = outcome.run_now {
-                    self.enqueue(Self::run_of(instructions));
+                if let Some(run) = outcome.run_now {
+                    self.enqueue(Self::task_of(run));
                 }
             }
             Err(error) => {
@@ -172,7 +173,10 @@ impl Worker {
     }
 
     pub(crate) async fn observation(&self, request: ObservationRequest, message: &Authentic) {
-        let outcome = self.observations.lock().await.apply(request, message.envelope().from);
+        let outcome = {
+            let asked = (message.envelope().from, Some(message.hash().clone()));
+            self.observations.lock().await.apply(request, asked)
+        };
         match outcome {
             Ok(response) => {
                 let up = Topic::AdminUp(self.bus.own(), ObservationResponse::KIND.to_owned());
@@ -186,11 +190,11 @@ impl Worker {
     }
 
     /// A run of a schedule: a request of its own.
-    fn run_of(instructions: CollectionRequest) -> Task {
+    fn task_of(Run { instructions, asked_by }: Run) -> Task {
         let deadline = Timestamp::now() + jiff::SignedDuration::from_hours(1);
         let standing = Some(instructions.request);
         let request = CollectionRequest { request: RequestId(Uuid::now_v7()), deadline, ..instructions };
-        Task { request, transaction: TransactionId(Uuid::now_v7()), standing }
+        Task { request, transaction: TransactionId(Uuid::now_v7()), standing, asked_by }
     }
 
     async fn keep_schedules(self: Arc<Self>) {
@@ -198,12 +202,12 @@ impl Worker {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            for instructions in self.schedules.lock().await.due(Timestamp::now()) {
-                self.enqueue(Self::run_of(instructions));
+            for run in self.schedules.lock().await.due(Timestamp::now()) {
+                self.enqueue(Self::task_of(run));
             }
             let mut observations = self.observations.lock().await;
-            for (identifier, instructions) in observations.due(Timestamp::now()) {
-                if self.queue.try_send(Job::Look(identifier.clone(), instructions)).is_err() {
+            for (identifier, run) in observations.due(Timestamp::now()) {
+                if self.queue.try_send(Job::Look(identifier.clone(), run)).is_err() {
                     observations.lost(&identifier);
                 }
             }
@@ -217,8 +221,8 @@ impl Worker {
     async fn work(self: Arc<Self>, mut jobs: mpsc::Receiver<Job>) {
         while let Some(job) = jobs.recv().await {
             match job {
-                Job::Look(identifier, instructions) => {
-                    if let Err(fault) = self.look_again(&identifier, &instructions).await {
+                Job::Look(identifier, run) => {
+                    if let Err(fault) = self.look_again(&identifier, run).await {
                         self.observations.lock().await.lost(&identifier);
                         let text = format!("the observation `{}` could not look", proto::limits::shown(&identifier));
                         let status = self.status(None, None, "collect.observation-failed", &text, Some(fault));
@@ -246,6 +250,9 @@ impl Worker {
         let context = Context::of(task.transaction);
         self.tell(task, Phase::Accepted, "taken on", None);
         let endpoint = self.wait_for_label().await?;
+        if let Some(fault) = not_meant(&task.request, endpoint) {
+            return Err(fault);
+        }
         let (progress, mut steps) = mpsc::channel::<TaskProgress>(64);
         let look = tokio::spawn(Arc::clone(self).look(task.request.clone(), context, progress));
         let mut told = tokio::time::Instant::now();
@@ -276,8 +283,8 @@ impl Worker {
     }
 
     /// A look of an observation: nothing is sent unless something changed.
-    async fn look_again(self: &Arc<Self>, identifier: &str, instructions: &CollectionRequest) -> Result<(), Fault> {
-        let task = Self::run_of(instructions.clone());
+    async fn look_again(self: &Arc<Self>, identifier: &str, run: Run) -> Result<(), Fault> {
+        let task = Self::task_of(run);
         let context = Context::of(task.transaction);
         let endpoint = self.wait_for_label().await?;
         let (progress, _) = mpsc::channel(1);
@@ -404,6 +411,13 @@ impl Worker {
     }
 }
 
+/// A fault for a request that is about other endpoints.
+fn not_meant(request: &CollectionRequest, own: EndpointId) -> Option<Fault> {
+    let is_meant = request.targets.is_empty() || request.targets.contains(&own);
+    let text = "none of the targets is an endpoint of this collector";
+    (!is_meant).then(|| Fault::new(FaultCode::TargetUnknown, text))
+}
+
 /// A part as a message.
 fn results_of(
     task: &Task,
@@ -415,6 +429,7 @@ fn results_of(
     CollectionResults {
         request: task.request.request,
         standing: task.standing,
+        task: task.asked_by.clone(),
         plan: task.request.plan.sha256.clone(),
         endpoint,
         facts: facts.clone(),

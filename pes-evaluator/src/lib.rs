@@ -4,7 +4,7 @@
 //! observations. Tells: the repositories its verdicts, the orchestrator how each request ended. Never:
 //! contacts an endpoint.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,18 +13,19 @@ use std::time::Duration;
 use bus::{Authentic, Bus, Context};
 use jiff::Timestamp;
 use proto::capability::ComponentType;
+use proto::content::ContentHash;
 use proto::fault::{Fault, FaultCode};
 use proto::id::{EndpointId, MessageId, RequestId, TransactionId};
 use proto::message::{
-    ContentRequest, EvaluationRequest, EvaluationResults, Message as _, Phase, QueryRequest, QueryResponse,
+    ContentRequest, EvaluationRequest, EvaluationResults, Evidence, Message as _, Phase, QueryRequest, QueryResponse,
     StatusNotification, TaskProgress, ToEvaluator,
 };
 use proto::observation::Collected;
 use proto::plan::ObjectKey;
 use proto::topic::Topic;
-use proto::verdict::EvaluationSummary;
+use proto::verdict::{EvaluationSummary, RuleResult};
 use scap::compile::Compiled;
-use scap::evaluate::{Evaluation, Evidence, Observed};
+use scap::evaluate::{Evaluation, Observed};
 use scap::policy::Policy;
 use service::content::ContentStore;
 use service::member::{self, Member, MemberError, MemberSettings};
@@ -105,6 +106,16 @@ pub async fn serve(member: Member, content: ContentStore, mut shutdown: Shutdown
 struct Task {
     request: EvaluationRequest,
     transaction: TransactionId,
+    /// SHA-256 of the envelope that asked.
+    asked_by: ContentHash,
+}
+
+/// What was observed of an object, when, and by which report it is known.
+struct Observation {
+    object: ObjectKey,
+    collected_object: Collected,
+    collected: Timestamp,
+    report: Option<ContentHash>,
 }
 
 #[derive(Default)]
@@ -116,7 +127,7 @@ struct Open {
 
 /// The last policy and profile, compiled: most requests in a row are for the same one.
 type LastCompiled = Option<(EvaluationKey, Arc<Compiled>)>;
-type EvaluationKey = (proto::content::ContentHash, Option<String>);
+type EvaluationKey = (ContentHash, Option<String>);
 
 struct Evaluator {
     bus: Bus,
@@ -129,7 +140,8 @@ impl Evaluator {
     fn take(&self, message: &Authentic, queue: &mpsc::Sender<Task>) {
         match ToEvaluator::decode(message.envelope()) {
             Ok(ToEvaluator::EvaluationRequest(request)) => {
-                let task = Task { request: *request, transaction: message.envelope().transaction };
+                let asked_by = message.hash().clone();
+                let task = Task { request: *request, transaction: message.envelope().transaction, asked_by };
                 if !self.open_task(task.request.request) {
                     return;
                 }
@@ -187,12 +199,16 @@ impl Evaluator {
                 return Err(Fault::new(FaultCode::Cancelled, "cancelled by who asked"));
             }
             let observed = self.observations(request, *endpoint, &compiled.collection.report, context).await?;
+            let reports: BTreeMap<ObjectKey, ContentHash> = observed
+                .iter()
+                .filter_map(|observation| Some((observation.object.clone(), observation.report.clone()?)))
+                .collect();
             let since = request.collected_since;
             let plans = Arc::clone(&compiled);
             let evaluation = tokio::task::spawn_blocking(move || decide(&plans, observed, since))
                 .await
                 .map_err(|_| Fault::new(FaultCode::Internal, "the evaluation failed badly"))?;
-            sent.extend(self.publish(task, *endpoint, &compiled.profile, evaluation)?);
+            sent.extend(self.publish(task, *endpoint, &compiled.profile, evaluation, &reports)?);
             self.tell(task, Phase::Progress, TaskProgress { done: done as u64 + 1, total });
         }
         // Completed means stored.
@@ -234,14 +250,14 @@ impl Evaluator {
         endpoint: EndpointId,
         objects: &[ObjectKey],
         context: Context,
-    ) -> Result<Vec<(ObjectKey, Collected, Timestamp)>, Fault> {
+    ) -> Result<Vec<Observation>, Fault> {
         let ask =
             Topic::Directed { to: request.repository, operation: QueryRequest::KIND.to_owned(), from: self.bus.own() };
         let mut observed = Vec::with_capacity(objects.len());
         let mut at = 0;
         while at < objects.len() {
             let wanted = objects[at..objects.len().min(at + QUERY_OBJECTS)].to_vec();
-            let question = QueryRequest { endpoint, objects: wanted, as_of: None };
+            let question = QueryRequest { request: Some(request.request), endpoint, objects: wanted, as_of: None };
             let page = self.page(&ask, &question, context).await?;
             if page.answered == 0 {
                 return Err(Fault::new(FaultCode::Internal, "the repository answers nothing"));
@@ -250,7 +266,12 @@ impl Evaluator {
             for row in page.rows {
                 let items =
                     row.items.iter().filter_map(|position| page.items.get(*position as usize).cloned()).collect();
-                observed.push((row.object, Collected { flag: row.flag, items, messages: row.messages }, row.collected));
+                observed.push(Observation {
+                    object: row.object,
+                    collected_object: Collected { flag: row.flag, items, messages: row.messages },
+                    collected: row.collected,
+                    report: row.report,
+                });
             }
         }
         Ok(observed)
@@ -274,6 +295,7 @@ impl Evaluator {
         endpoint: EndpointId,
         profile: &str,
         evaluation: Evaluation,
+        reports: &BTreeMap<ObjectKey, ContentHash>,
     ) -> Result<Vec<MessageId>, Fault> {
         let summary = EvaluationSummary {
             transaction: task.transaction,
@@ -297,9 +319,11 @@ impl Evaluator {
         for (at, results) in parts.into_iter().enumerate() {
             let message = EvaluationResults {
                 request: task.request.request,
+                task: Some(task.asked_by.clone()),
                 endpoint,
                 part: u32::try_from(at).unwrap_or(u32::MAX),
                 rule_count,
+                evidence: evidence_of(&results, reports),
                 results,
                 summary: (at == last).then(|| summary.clone()),
             };
@@ -356,16 +380,26 @@ impl Evaluator {
     }
 }
 
-fn decide(
-    compiled: &Compiled,
-    observed: Vec<(ObjectKey, Collected, Timestamp)>,
-    collected_since: Option<Timestamp>,
-) -> Evaluation {
+/// The reports that these verdicts rest on.
+fn evidence_of(results: &[RuleResult], reports: &BTreeMap<ObjectKey, ContentHash>) -> Vec<Evidence> {
+    let mut objects: BTreeMap<&ContentHash, BTreeSet<&ObjectKey>> = BTreeMap::new();
+    for object in results.iter().flat_map(|result| &result.objects) {
+        if let Some(report) = reports.get(object) {
+            objects.entry(report).or_default().insert(object);
+        }
+    }
+    let evidence = objects
+        .into_iter()
+        .map(|(report, objects)| Evidence { report: report.clone(), objects: objects.into_iter().cloned().collect() });
+    evidence.collect()
+}
+
+fn decide(compiled: &Compiled, observed: Vec<Observation>, collected_since: Option<Timestamp>) -> Evaluation {
     let observations = observed
         .into_iter()
-        .map(|(object, collected_object, collected)| {
+        .map(|Observation { object, collected_object, collected, .. }| {
             (object, Observed { collected_object: Rc::new(collected_object), collected })
         })
         .collect();
-    scap::evaluate::evaluate(compiled, &Evidence { observations, collected_since }, Timestamp::now())
+    scap::evaluate::evaluate(compiled, &scap::evaluate::Evidence { observations, collected_since }, Timestamp::now())
 }

@@ -8,6 +8,7 @@ mod ack;
 mod attribute_change;
 mod audit;
 mod capability_advertisement;
+mod chain;
 mod collection_request;
 mod collection_results;
 mod content;
@@ -32,12 +33,13 @@ pub use capability_advertisement::{
     AdvertisedEndpoint, AssignedEndpoint, CapabilityAdvertisement, CapabilityAdvertisementResponse, CapabilityAnswer,
     RegistrationStatus,
 };
+pub use chain::{ChainRequest, ChainResponse, KeptMessage};
 pub use collection_request::{CancelRequest, CollectionRequest};
 pub use collection_results::{CollectedPart, CollectionResults};
 pub use content::{ContentRequest, ContentResponse};
 pub use endpoint_assignment::{Assignment, EndpointAssignment};
 pub use evaluation_request::EvaluationRequest;
-pub use evaluation_results::EvaluationResults;
+pub use evaluation_results::{EvaluationResults, Evidence};
 pub use health_check::{HealthCheckAction, HealthCheckRequest, HealthCheckResponse};
 pub use heartbeat::{HeartbeatAction, HeartbeatRequest, HeartbeatResponse, Success};
 pub use observation_request::{
@@ -110,6 +112,8 @@ kinds! {
     "query-response" => QueryResponse, "one page of them";
     "results-request" => ResultsRequest, "stored verdicts";
     "results-response" => ResultsResponse, "one page of them";
+    "chain-request" => ChainRequest, "the sealed messages that verdicts rest on";
+    "chain-response" => ChainResponse, "where they are";
     "attribute-change" => AttributeChange, "an object of an endpoint is no longer what it was";
     "changes-request" => ChangesRequest, "what changed of late";
     "changes-response" => ChangesResponse, "one page of it";
@@ -163,6 +167,6 @@ receivers! {
     /// What a repository receives besides.
     ToRepository {
         CollectionResults, EvaluationResults, PolicyPublication, PoliciesRequest, QueryRequest, ResultsRequest,
-        ChangesRequest, ContentRequest, EndpointAssignment, AuditCheckpoint,
+        ChangesRequest, ContentRequest, EndpointAssignment, AuditCheckpoint, ChainRequest,
     }
 }

@@ -123,6 +123,19 @@ pub enum Ask {
     },
     /// The log of acts.
     Audit,
+    /// The sealed messages that verdicts rest on.
+    #[serde(rename_all = "kebab-case")]
+    Chain {
+        /// Of this workflow; without, of the newest evaluation.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        transaction: Option<TransactionId>,
+        /// On this endpoint, by label or name; without, on all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        endpoint: Option<String>,
+        /// Of this rule, by its id or the end of it; without, of all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rule: Option<String>,
+    },
     /// Let a component in that waits for approval.
     #[serde(rename_all = "kebab-case")]
     Approve {
@@ -219,6 +232,8 @@ pub enum OperatorEvent {
     Token(String),
     /// Answer to `audit`: lines of the log, as it is written out.
     Audit(Vec<String>),
+    /// Answer to `chain`: sealed messages, one JSON document each.
+    Chain(Vec<String>),
     /// Answer to `token-list`.
     Tokens(Vec<TokenView>),
     /// Answer to `periodic` and `observation`: what each collector said.

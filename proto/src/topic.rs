@@ -172,7 +172,10 @@ impl Topic {
             Self::Directed { operation, .. } => match operation.as_str() {
                 "ack" => matches!(kind, "ack" | "error"),
                 "query-request" => {
-                    matches!(kind, "query-request" | "results-request" | "policies-request" | "changes-request")
+                    matches!(
+                        kind,
+                        "query-request" | "results-request" | "policies-request" | "changes-request" | "chain-request"
+                    )
                 }
                 "query-response" => {
                     matches!(
@@ -182,6 +185,7 @@ impl Topic {
                             | "policies-response"
                             | "changes-response"
                             | "audit-witness"
+                            | "chain-response"
                             | "error"
                     )
                 }

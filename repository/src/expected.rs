@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bus::{Bus, Context, RequestError};
-use proto::content::ContentRef;
+use proto::content::{ContentHash, ContentRef};
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, TransactionId};
 use proto::message::{
-    CollectionResults, ContentRequest, EvaluationResults, Message as _, Task, TaskRequest, TaskResponse,
+    CollectionResults, ContentRequest, EvaluationResults, Message as _, QueryRequest, Task, TaskRequest, TaskResponse,
 };
 use proto::plan::ObjectKey;
 use proto::topic::Topic;
@@ -36,7 +36,7 @@ pub(crate) struct Expected {
     bus: Bus,
     content: ContentStore,
     known: Mutex<BTreeMap<TaskRequest, Known>>,
-    plans: Mutex<BTreeMap<proto::content::ContentHash, Arc<BTreeSet<ObjectKey>>>>,
+    plans: Mutex<BTreeMap<ContentHash, Arc<BTreeSet<ObjectKey>>>>,
     /// It did not answer; until then it is not asked.
     silent: Mutex<Option<Instant>>,
 }
@@ -47,6 +47,14 @@ fn refused(text: &str) -> Fault {
 
 fn later(text: &str) -> Fault {
     Fault::new(FaultCode::Busy, text)
+}
+
+/// What a report says that it answers; one that does not say it cannot be followed back to what was asked.
+fn asked_by(task: Option<&ContentHash>) -> Result<Option<ContentHash>, Fault> {
+    match task {
+        Some(task) => Ok(Some(task.clone())),
+        None => Err(refused("the report does not name the message that asked for it")),
+    }
 }
 
 impl Expected {
@@ -64,7 +72,8 @@ impl Expected {
     ) -> Result<(), Fault> {
         let asked = Task::Workflow { transaction, request: results.request };
         let task = results.standing.map_or(asked, Task::Standing);
-        let request = TaskRequest { responder, endpoint: results.endpoint, task };
+        let message = asked_by(results.task.as_ref())?;
+        let request = TaskRequest { responder, endpoint: results.endpoint, task, message };
         let is_late = |task: &TaskResponse| {
             task.until.is_some_and(|until| results.objects.iter().any(|part| part.collected > until))
         };
@@ -102,11 +111,35 @@ impl Expected {
         results: &EvaluationResults,
     ) -> Result<(), Fault> {
         let task = Task::Workflow { transaction, request: results.request };
-        let task = self.task(TaskRequest { responder, endpoint: results.endpoint, task }).await?;
+        let message = asked_by(results.task.as_ref())?;
+        let task = self.task(TaskRequest { responder, endpoint: results.endpoint, task, message }).await?;
         if task.is_collection {
             return Err(refused("the task is not to evaluate"));
         }
         Ok(())
+    }
+
+    /// An error for what this evaluator was not asked to evaluate: another endpoint, or an object that the policy does
+    /// not read.
+    pub(crate) async fn query(
+        &self,
+        responder: ComponentId,
+        transaction: TransactionId,
+        query: &QueryRequest,
+    ) -> Result<(), Fault> {
+        let Some(request) = query.request else {
+            return Err(refused("a question has to name the request that it is asked for"));
+        };
+        let task = Task::Workflow { transaction, request };
+        let task = self.task(TaskRequest { responder, endpoint: query.endpoint, task, message: None }).await?;
+        let Some(plan) = task.plan.filter(|_| !task.is_collection) else {
+            return Err(refused("the task is not to evaluate"));
+        };
+        let read = self.objects(&plan).await?;
+        match query.objects.iter().find(|object| !read.contains(object)) {
+            Some(object) => Err(refused(&format!("the policy does not read the object {object}"))),
+            None => Ok(()),
+        }
     }
 
     async fn task(&self, request: TaskRequest) -> Result<TaskResponse, Fault> {

@@ -17,11 +17,11 @@ use proto::fault::{Fault, FaultCode};
 use proto::id::ComponentId;
 use proto::message::{
     Ack, AuditWitness, CollectionResults, ContentRequest, EvaluationResults, Message, PoliciesResponse,
-    PolicyPublication, StatusNotification, ToRepository,
+    PolicyPublication, QueryRequest, StatusNotification, ToRepository,
 };
 use proto::time::is_skewed;
 use proto::topic::Topic;
-use service::content::{ContentStore, chunk_of};
+use service::content::{ContentStore, chunk_of, pack};
 use service::member::{self, Member, MemberError, MemberSettings};
 use service::report::Chain;
 use service::shutdown::Shutdown;
@@ -32,7 +32,7 @@ pub mod store;
 
 use expected::Expected;
 use store::sqlite::SqliteStore;
-use store::{Received, Store, StoreError, Stored};
+use store::{Received, Report, Store, StoreError, Stored};
 
 /// What a repository needs to run.
 #[derive(Debug, Clone)]
@@ -159,7 +159,7 @@ impl Repository {
                 if let Err(fault) = self.expected.collection(sender, transaction, &results).await {
                     return self.not_expected(&message, &fault);
                 }
-                let stored = self.store.record_collection(&results, received(&message)).await;
+                let stored = self.store.record_collection(&results, received(&message), &report(&message)).await;
                 let changed = match &stored {
                     Ok(Stored::New { changed, .. }) => changed.clone(),
                     _ => Vec::new(),
@@ -184,7 +184,7 @@ impl Repository {
                 if let Err(fault) = self.expected.evaluation(sender, transaction, &results).await {
                     return self.not_expected(&message, &fault);
                 }
-                let stored = self.store.record_evaluation(&results, received(&message)).await;
+                let stored = self.store.record_evaluation(&results, received(&message), &report(&message)).await;
                 self.acknowledge(&message, stored)
             }
             ToRepository::AuditCheckpoint(told) => self
@@ -197,7 +197,13 @@ impl Repository {
                 self.store.policies().await.map(|policies| self.answer(&message, &PoliciesResponse { policies }))
             }
             ToRepository::QueryRequest(request) => {
+                if let Err(fault) = self.may_read(&message, &request).await {
+                    return self.refuse(&message, &fault);
+                }
                 self.store.query(&request).await.map(|response| self.answer(&message, &response))
+            }
+            ToRepository::ChainRequest(request) => {
+                self.store.chain(&request).await.map(|response| self.answer(&message, &response))
             }
             ToRepository::ResultsRequest(request) => {
                 self.store.results(&request).await.map(|response| self.answer(&message, &response))
@@ -220,6 +226,22 @@ impl Repository {
         }
     }
 
+    /// An error for a question that its sender has no task for: an evaluator reads what it was asked to evaluate, the
+    /// orchestrator whatever its operators want to see (RFC 8248 G-015, ARCH-008).
+    async fn may_read(&self, message: &Authentic, request: &QueryRequest) -> Result<(), Fault> {
+        if message.sender_type() == Some(ComponentType::Orchestrator) {
+            return Ok(());
+        }
+        let Received { sender, transaction, .. } = received(message);
+        let read = self.expected.query(sender, transaction, request).await;
+        if let Err(fault) = &read
+            && !fault.code.is_retryable()
+        {
+            self.tell_refused(message, "a question", fault);
+        }
+        read
+    }
+
     /// Nothing was stored: the sender keeps the message and sends it again.
     fn put_off(&self, message: &Authentic, fault: &Fault) {
         self.bus.forget(message);
@@ -232,8 +254,13 @@ impl Repository {
         if fault.code.is_retryable() {
             return self.put_off(message, fault);
         }
-        let sender = message.envelope().from;
         self.refuse(message, fault);
+        self.tell_refused(message, "a report", fault);
+    }
+
+    /// Tells whoever watches, once a while, what of whom is refused.
+    fn tell_refused(&self, message: &Authentic, what: &str, fault: &Fault) {
+        let sender = message.envelope().from;
         let now = Instant::now();
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.retain(|_, at| now.duration_since(*at) < Duration::from_secs(TOLD_AGAIN_SECONDS));
@@ -241,11 +268,11 @@ impl Repository {
             return;
         }
         told.insert(sender, now);
-        tracing::warn!(by = %sender, %fault, "a report is refused");
+        tracing::warn!(by = %sender, %fault, "{what} is refused");
         let status = StatusNotification {
             publisher: self.bus.own(),
-            message: format!("a report of {sender} is refused"),
-            code: "security.report-refused".to_owned(),
+            message: format!("{what} of {sender} is refused"),
+            code: format!("security.{}-refused", if what == "a report" { "report" } else { "question" }),
             request: None,
             phase: None,
             progress: None,
@@ -323,13 +350,14 @@ impl Repository {
         // Faults travel under the operation that they answer: the grant is for a closed list of words.
         let operation = match operation {
             "error" => match message.envelope().kind.as_str() {
-                "query-request" | "results-request" | "policies-request" | "changes-request" | "audit-checkpoint" => {
-                    "query-response"
-                }
+                "query-request" | "results-request" | "policies-request" | "changes-request" | "chain-request"
+                | "audit-checkpoint" => "query-response",
                 "content-request" => "content-response",
                 _ => "ack",
             },
-            "results-response" | "policies-response" | "changes-response" | "audit-witness" => "query-response",
+            "results-response" | "policies-response" | "changes-response" | "chain-response" | "audit-witness" => {
+                "query-response"
+            }
             other => other,
         };
         Topic::Directed { to, operation: operation.to_owned(), from: self.bus.own() }
@@ -344,4 +372,8 @@ fn received(message: &Authentic) -> Received {
         transaction: envelope.transaction,
         received: Timestamp::now(),
     }
+}
+
+fn report(message: &Authentic) -> Report {
+    Report { hash: message.hash().clone(), packed: pack(message.sealed()) }
 }

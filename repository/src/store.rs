@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use proto::content::ContentHash;
 use proto::id::{ComponentId, EndpointId, MessageId, TransactionId};
 use proto::message::{
-    Assignment, AttributeChange, AuditCheckpoint, ChangesRequest, ChangesResponse, CollectionResults,
-    EvaluationResults, PolicyDescription, QueryRequest, QueryResponse, ResultsRequest, ResultsResponse,
+    Assignment, AttributeChange, AuditCheckpoint, ChainRequest, ChainResponse, ChangesRequest, ChangesResponse,
+    CollectionResults, EvaluationResults, PolicyDescription, QueryRequest, QueryResponse, ResultsRequest,
+    ResultsResponse,
 };
 
 pub mod postgres;
@@ -26,6 +27,15 @@ pub struct Received {
     pub transaction: TransactionId,
     /// When it was received.
     pub received: Timestamp,
+}
+
+/// A sealed message, to be kept as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// SHA-256 of its envelope.
+    pub hash: ContentHash,
+    /// Its bytes, compressed.
+    pub packed: Vec<u8>,
 }
 
 /// What storing a message did.
@@ -83,13 +93,26 @@ impl From<sqlx::Error> for StoreError {
 pub trait Store: Send + Sync + 'static {
     /// Stores a part of a collection, its changes and its message id in one transaction. Only from who speaks
     /// for the endpoint.
-    async fn record_collection(&self, results: &CollectionResults, from: Received) -> Result<Stored, StoreError>;
+    async fn record_collection(
+        &self,
+        results: &CollectionResults,
+        from: Received,
+        report: &Report,
+    ) -> Result<Stored, StoreError>;
 
     /// Takes over who speaks for which endpoint.
     async fn assign(&self, assignments: &[Assignment], from: Received) -> Result<Stored, StoreError>;
 
     /// Stores a part of an evaluation in one transaction.
-    async fn record_evaluation(&self, results: &EvaluationResults, from: Received) -> Result<Stored, StoreError>;
+    async fn record_evaluation(
+        &self,
+        results: &EvaluationResults,
+        from: Received,
+        report: &Report,
+    ) -> Result<Stored, StoreError>;
+
+    /// The sealed messages that verdicts rest on.
+    async fn chain(&self, request: &ChainRequest) -> Result<ChainResponse, StoreError>;
 
     /// Stores a policy with its content.
     async fn record_policy(
@@ -102,7 +125,7 @@ pub trait Store: Send + Sync + 'static {
     /// The newest policy of each name.
     async fn policies(&self) -> Result<Vec<PolicyDescription>, StoreError>;
 
-    /// Content by its hash.
+    /// Content by its hash: a policy, or a sealed message.
     async fn content(&self, hash: &ContentHash) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Stored observations of an endpoint, as many as fit into an answer.

@@ -6,15 +6,15 @@ use jiff::Timestamp;
 use proto::content::{ContentHash, ContentRef};
 use proto::id::{ComponentId, EndpointId, MessageId, RequestId, TransactionId};
 use proto::message::{
-    Assignment, AuditCheckpoint, ChangesRequest, CollectedPart, CollectionResults, EvaluationResults, ObjectState,
-    PolicyDescription, QueryRequest, ResultsRequest, ResultsSelection, StreamPosition,
+    Assignment, AuditCheckpoint, ChainRequest, ChangesRequest, CollectedPart, CollectionResults, EvaluationResults,
+    Evidence, ObjectState, PolicyDescription, QueryRequest, ResultsRequest, ResultsSelection, StreamPosition,
 };
 use proto::observation::{EndpointFacts, Flag, Item, ItemEntity, Method};
 use proto::plan::ObjectKey;
 use proto::verdict::{EvaluationSummary, RuleResult, Sense, Severity, Verdict};
 use repository::store::postgres::PostgresStore;
 use repository::store::sqlite::SqliteStore;
-use repository::store::{Received, Store, StoreError, Stored};
+use repository::store::{Received, Report, Store, StoreError, Stored};
 use uuid::Uuid;
 
 const OBJECT: &str = "obj:one";
@@ -57,9 +57,20 @@ impl<'store> Case<'store> {
         }
     }
 
+    /// Some report.
+    fn any_report() -> Report {
+        Self::report(&Uuid::new_v4().to_string())
+    }
+
+    /// A report with this envelope.
+    fn report(envelope: &str) -> Report {
+        Report { hash: ContentHash::of(envelope.as_bytes()), packed: envelope.as_bytes().to_vec() }
+    }
+
     fn results(&self, value: &str, collected: Timestamp) -> CollectionResults {
         CollectionResults {
             standing: None,
+            task: Some(ContentHash::of(b"task")),
             request: RequestId(Uuid::new_v4()),
             plan: ContentHash::of(b"plan"),
             endpoint: self.endpoint,
@@ -80,12 +91,16 @@ impl<'store> Case<'store> {
     }
 
     async fn collect(&self, value: &str, collected: Timestamp) -> Stored {
-        self.store.record_collection(&self.results(value, collected), self.received()).await.unwrap()
+        self.store
+            .record_collection(&self.results(value, collected), self.received(), &Case::any_report())
+            .await
+            .unwrap()
     }
 
     async fn value(&self, as_of: Option<Timestamp>) -> Option<(String, Timestamp)> {
         let objects = vec![ObjectKey(OBJECT.to_owned())];
-        let page = self.store.query(&QueryRequest { endpoint: self.endpoint, objects, as_of }).await.unwrap();
+        let page =
+            self.store.query(&QueryRequest { request: None, endpoint: self.endpoint, objects, as_of }).await.unwrap();
         let row = page.rows.first()?;
         Some((page.items[row.items[0] as usize].value("value")?.to_owned(), row.collected))
     }
@@ -108,6 +123,7 @@ async fn battery(store: &dyn Store) {
     a_change_shows_both_sides_and_where_it_came_from(store).await;
     reports_that_are_missing_are_counted(store).await;
     verdicts_count_once_however_often_they_come(store).await;
+    verdicts_lead_back_to_the_reports_that_they_rest_on(store).await;
     a_policy_is_kept_with_its_content(store).await;
     pages_end_and_go_on(store).await;
     what_was_said_of_a_log_is_remembered(store).await;
@@ -132,9 +148,9 @@ async fn what_was_said_of_a_log_is_remembered(store: &dyn Store) {
 async fn a_message_has_its_effect_once(store: &dyn Store) {
     let case = Case::new(store).await;
     let (results, received) = (case.results("a", at(0)), case.received());
-    assert_eq!(store.record_collection(&results, received).await.unwrap(), added(1));
+    assert_eq!(store.record_collection(&results, received, &Case::any_report()).await.unwrap(), added(1));
     let before = store.counts().await.unwrap();
-    assert_eq!(store.record_collection(&results, received).await.unwrap(), Stored::Again);
+    assert_eq!(store.record_collection(&results, received, &Case::any_report()).await.unwrap(), Stored::Again);
     assert_eq!(store.counts().await.unwrap(), before);
 }
 
@@ -162,7 +178,9 @@ async fn what_was_seen_earlier_never_overwrites_what_was_seen_later(store: &dyn 
 
 async fn only_who_speaks_for_an_endpoint_is_believed(store: &dyn Store) {
     let case = Case::unassigned(store);
-    let record = async |case: &Case<'_>| store.record_collection(&case.results("a", at(0)), case.received()).await;
+    let record = async |case: &Case<'_>| {
+        store.record_collection(&case.results("a", at(0)), case.received(), &Case::any_report()).await
+    };
     assert!(matches!(record(&case).await, Err(StoreError::Unassigned(endpoint)) if endpoint == case.endpoint));
     let assign = async |collector, endpoints| {
         store.assign(&[Assignment { collector, endpoints }], case.received()).await.unwrap();
@@ -191,7 +209,7 @@ async fn a_change_shows_both_sides_and_where_it_came_from(store: &dyn Store) {
     case.collect("a", at(5)).await;
     let stream = position(Uuid::new_v4(), 2);
     let results = CollectionResults { stream: Some(stream.clone()), ..case.results("b", at(20)) };
-    store.record_collection(&results, case.received()).await.unwrap();
+    store.record_collection(&results, case.received(), &Case::any_report()).await.unwrap();
     // Seen once more: the change stays where it was.
     case.collect("b", at(25)).await;
     case.collect("c", at(30)).await;
@@ -221,7 +239,7 @@ async fn reports_that_are_missing_are_counted(store: &dyn Store) {
         let results = CollectionResults { stream: Some(position(epoch, sequence)), ..case.results("a", at(0)) };
         let received = case.received();
         for _ in 0..2 {
-            store.record_collection(&results, received).await.unwrap();
+            store.record_collection(&results, received, &Case::any_report()).await.unwrap();
         }
     }
     let page = store.changes(&ChangesRequest { endpoints: Vec::new(), before: None, limit: 1 }).await.unwrap();
@@ -232,8 +250,10 @@ async fn reports_that_are_missing_are_counted(store: &dyn Store) {
 async fn what_is_not_there_is_missing(store: &dyn Store) {
     let case = Case::new(store).await;
     let objects = vec![ObjectKey("obj:none".to_owned())];
-    let page =
-        store.query(&QueryRequest { endpoint: case.endpoint, objects: objects.clone(), as_of: None }).await.unwrap();
+    let page = store
+        .query(&QueryRequest { request: None, endpoint: case.endpoint, objects: objects.clone(), as_of: None })
+        .await
+        .unwrap();
     assert_eq!((page.missing, page.answered), (objects, 1));
 }
 
@@ -252,6 +272,8 @@ async fn verdicts_count_once_however_often_they_come(store: &dyn Store) {
         objects: Vec::new(),
     };
     let results = |verdict| EvaluationResults {
+        task: Some(ContentHash::of(b"task")),
+        evidence: Vec::new(),
         request: RequestId(Uuid::new_v4()),
         endpoint: case.endpoint,
         part: 0,
@@ -271,7 +293,7 @@ async fn verdicts_count_once_however_often_they_come(store: &dyn Store) {
     };
     let before = store.counts().await.unwrap().result_count;
     for verdict in [Verdict::Fail, Verdict::Pass] {
-        store.record_evaluation(&results(verdict), case.received()).await.unwrap();
+        store.record_evaluation(&results(verdict), case.received(), &Case::any_report()).await.unwrap();
     }
     assert_eq!(store.counts().await.unwrap().result_count - before, 1);
     let ask = |verdicts| ResultsRequest {
@@ -282,6 +304,61 @@ async fn verdicts_count_once_however_often_they_come(store: &dyn Store) {
     let found = store.results(&ask(Vec::new())).await.unwrap();
     assert_eq!((found.summaries.len(), found.results[0][0].verdict), (1, Verdict::Pass));
     assert!(store.results(&ask(vec![Verdict::Fail])).await.unwrap().results[0].is_empty());
+}
+
+async fn verdicts_lead_back_to_the_reports_that_they_rest_on(store: &dyn Store) {
+    let case = Case::new(store).await;
+    let object = ObjectKey(OBJECT.to_owned());
+    let [first, confirmed, later] =
+        ["first", "confirmed", "later"].map(|name| Case::report(&format!("{name} {}", case.endpoint)));
+    let collect = async |value: &str, second: i64, hour: i64, report: &Report| {
+        let received = Received { received: at(3_600 * hour), ..case.received() };
+        store.record_collection(&case.results(value, at(second)), received, report).await.unwrap();
+    };
+    let reported = async || {
+        let objects = vec![object.clone()];
+        let request = QueryRequest { request: None, endpoint: case.endpoint, objects, as_of: None };
+        store.query(&request).await.unwrap().rows[0].report.clone().unwrap()
+    };
+    let is_kept = async |report: &Report| {
+        let content = store.content(&ContentRef::to(&report.packed).sha256).await.unwrap();
+        content.is_some_and(|bytes| bytes == report.packed)
+    };
+    collect("a", 0, 0, &first).await;
+    assert_eq!(reported().await, first.hash);
+    // The evaluator has read the first report when a second one confirms what it says.
+    collect("a", 10, 0, &confirmed).await;
+    assert_eq!(reported().await, confirmed.hash);
+    let verdicts = Case::any_report();
+    let results = EvaluationResults {
+        request: RequestId(Uuid::new_v4()),
+        task: Some(ContentHash::of(b"task")),
+        endpoint: case.endpoint,
+        part: 0,
+        rule_count: 1,
+        results: vec![RuleResult::new("rule_that_rests", "t", Severity::Low, Verdict::Pass)],
+        evidence: vec![Evidence { report: first.hash.clone(), objects: vec![object.clone()] }],
+        summary: None,
+    };
+    store.record_evaluation(&results, case.received(), &verdicts).await.unwrap();
+    // Long after, what nothing refers to is gone; what the verdict rests on is there.
+    collect("a", 20, 2, &later).await;
+    collect("b", 30, 4, &Case::any_report()).await;
+    assert!(is_kept(&first).await && is_kept(&verdicts).await && is_kept(&later).await);
+    assert!(!is_kept(&confirmed).await);
+    let chain = async |rule: Option<&str>| {
+        let rule = rule.map(str::to_owned);
+        let request = ChainRequest { transaction: case.transaction, endpoint: case.endpoint, rule };
+        let mut hashes: Vec<ContentHash> =
+            store.chain(&request).await.unwrap().messages.into_iter().map(|message| message.hash).collect();
+        hashes.sort();
+        hashes
+    };
+    let mut wanted = vec![first.hash.clone(), verdicts.hash.clone()];
+    wanted.sort();
+    assert_eq!(chain(None).await, wanted);
+    assert_eq!(chain(Some("that_rests")).await, wanted);
+    assert!(chain(Some("another_rule")).await.is_empty());
 }
 
 async fn a_policy_is_kept_with_its_content(store: &dyn Store) {
@@ -325,12 +402,15 @@ async fn pages_end_and_go_on(store: &dyn Store) {
             messages: Vec::new(),
         })
         .collect();
-    store.record_collection(&results, case.received()).await.unwrap();
+    store.record_collection(&results, case.received(), &Case::any_report()).await.unwrap();
     let objects: Vec<ObjectKey> = results.objects.iter().map(|part| part.object.clone()).collect();
     let (mut seen, mut asked) = (0, 0);
     while seen < objects.len() {
         let rest = objects[seen..].to_vec();
-        let page = store.query(&QueryRequest { endpoint: case.endpoint, objects: rest, as_of: None }).await.unwrap();
+        let page = store
+            .query(&QueryRequest { request: None, endpoint: case.endpoint, objects: rest, as_of: None })
+            .await
+            .unwrap();
         assert!(page.answered > 0);
         seen += usize::try_from(page.answered).unwrap();
         asked += 1;

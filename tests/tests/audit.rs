@@ -73,7 +73,7 @@ async fn a_log_that_lost_its_end_is_found_out_by_the_repository() {
         log.iter().any(is_last).then_some(log)
     })
     .await;
-    verify(&log, &ca_der).unwrap();
+    verify(&log, std::slice::from_ref(&ca_der)).unwrap();
     // Cut off with all signatures that would tell of it.
     let count = entries(&log).len();
     let mut kept = 0;
@@ -88,7 +88,7 @@ async fn a_log_that_lost_its_end_is_found_out_by_the_repository() {
             Line::Witness(_) => true,
         })
         .collect();
-    let told = verify(&cut, &ca_der).unwrap_err().to_string();
+    let told = verify(&cut, std::slice::from_ref(&ca_der)).unwrap_err().to_string();
     assert!(told.contains("cut off") && told.contains("a repository was told"), "{told}");
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bus::Context;
 use proto::capability::{Capability, CapabilityUrn, ComponentType};
-use proto::content::ContentRef;
+use proto::content::{ContentHash, ContentRef};
 use proto::fault::FaultCode;
 use proto::id::{EndpointId, RequestId, TransactionId};
 use proto::message::{
@@ -247,7 +247,9 @@ async fn only_an_orchestrator_commands_a_collector() {
 fn forged_verdict(before: &BTreeMap<String, String>, endpoint: EndpointId) -> proto::message::EvaluationResults {
     proto::message::EvaluationResults {
         request: RequestId(Uuid::now_v7()),
+        task: Some(ContentHash::of(b"an envelope")),
         endpoint,
+        evidence: Vec::new(),
         part: 0,
         rule_count: 1,
         results: vec![proto::verdict::RuleResult {
@@ -309,10 +311,10 @@ async fn a_collector_is_believed_about_its_own_endpoint_only() {
     let asked = proto::operator::Workflow { targets: vec!["liar".to_owned()], ..baseline(60) };
     let data = installation.data.path().join("orchestrator");
     tokio::spawn(async move { system_tests::ask(&data, Ask::Collect(asked), &[]).await });
-    let (transaction, request) = loop {
+    let (transaction, request, task) = loop {
         let message = tokio::time::timeout(PATIENCE, liar.inbox.recv()).await.unwrap().unwrap();
         if let Ok(ToCollector::CollectionRequest(request)) = ToCollector::decode(message.envelope()) {
-            break (message.envelope().transaction, *request);
+            break (message.envelope().transaction, *request, message.hash().clone());
         }
     };
     let plan = scap::compile::compile(&scap::datastream::read(system_tests::BASELINE.to_vec()).unwrap(), None).unwrap();
@@ -326,6 +328,7 @@ async fn a_collector_is_believed_about_its_own_endpoint_only() {
     let honest = CollectionResults {
         request: request.request,
         standing: None,
+        task: Some(task),
         plan: request.plan.sha256.clone(),
         endpoint: own,
         facts: proto::observation::EndpointFacts::default(),
@@ -352,7 +355,10 @@ async fn a_collector_is_believed_about_its_own_endpoint_only() {
         (TransactionId(Uuid::now_v7()), honest.clone()),
         (transaction, CollectionResults { request: RequestId(Uuid::now_v7()), ..honest.clone() }),
         (transaction, CollectionResults { standing: Some(RequestId(Uuid::now_v7())), ..honest.clone() }),
-        (transaction, CollectionResults { plan: proto::content::ContentHash::of(b"plan"), ..honest.clone() }),
+        (transaction, CollectionResults { plan: ContentHash::of(b"plan"), ..honest.clone() }),
+        // By its own word, but not by a message that asked for it.
+        (transaction, CollectionResults { task: Some(ContentHash::of(b"an envelope")), ..honest.clone() }),
+        (transaction, CollectionResults { task: None, ..honest.clone() }),
         (transaction, CollectionResults { objects: vec![nothing(&invented)], ..honest.clone() }),
         // What nobody asked for, beside what was asked for.
         (transaction, CollectionResults { items: vec![stray.clone()], ..honest.clone() }),
@@ -402,6 +408,7 @@ async fn an_evaluator_is_believed_about_what_it_was_asked_only() {
         responder: liar.bus.own(),
         endpoint,
         task: Task::Workflow { transaction: evaluation, request: RequestId(Uuid::now_v7()) },
+        message: None,
     };
     let up = Topic::AdminUp(liar.bus.own(), TaskRequest::KIND.to_owned());
     let answer: Result<TaskResponse, _> = liar.bus.request(&up, &question, Context::alone(), PATIENCE).await;

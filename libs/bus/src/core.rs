@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use proto::content::ContentHash;
 use proto::envelope::{ENVELOPE_VERSION, Envelope};
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, MessageId, TransactionId};
 use proto::message::{Ack, Message};
-use proto::seal::Sealer;
+use proto::seal::{Sealed, Sealer};
 use proto::topic::Topic;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
@@ -64,6 +65,19 @@ impl Context {
         let envelope = message.envelope();
         Self { in_reply_to: Some(envelope.id), ..Self::of(envelope.transaction) }
     }
+}
+
+/// A message that is sealed and not sent yet: whoever has to prove later what it said keeps it first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// Its id.
+    pub id: MessageId,
+    /// SHA-256 of its envelope: what answers refer to.
+    pub hash: ContentHash,
+    /// The sealed message.
+    pub sealed: Vec<u8>,
+    topic: Topic,
+    kind: &'static str,
 }
 
 /// What a component gets from its bus.
@@ -233,6 +247,19 @@ impl Bus {
         self.inner.transport.close();
     }
 
+    /// Seals a message that may be lost on its way.
+    pub fn prepare<M: Message>(&self, topic: &Topic, body: &M, context: Context) -> Result<Prepared, SendError> {
+        let (id, sealed) = self.sealed(body, context)?;
+        let envelope = Sealed::split(&sealed).map(|parts| ContentHash::of(parts.envelope));
+        let hash = envelope.expect("what was just sealed comes apart");
+        Ok(Prepared { id, hash, sealed, topic: topic.clone(), kind: M::KIND })
+    }
+
+    /// Sends it.
+    pub fn send_prepared(&self, message: Prepared) {
+        self.inner.transport.publish(message.topic.to_string(), message.sealed);
+    }
+
     fn sealed<M: Message>(&self, body: &M, context: Context) -> Result<(MessageId, Vec<u8>), SendError> {
         let id = MessageId(Uuid::now_v7());
         let envelope = Envelope {
@@ -286,13 +313,18 @@ impl Bus {
         context: Context,
         deadline: Duration,
     ) -> Result<A, RequestError> {
-        let (id, sealed) = self.sealed(question, context)?;
+        self.ask(self.prepare(topic, question, context)?, deadline).await
+    }
+
+    /// Asks with a message that was sealed before, and waits for the answer.
+    pub async fn ask<A: Message>(&self, question: Prepared, deadline: Duration) -> Result<A, RequestError> {
+        let (id, kind) = (question.id, question.kind);
         let (answered, answer) = oneshot::channel();
         self.state().waiting.insert(id, answered);
-        self.inner.transport.publish(topic.to_string(), sealed);
+        self.send_prepared(question);
         let answer = tokio::time::timeout(deadline, answer).await;
         self.state().waiting.remove(&id);
-        let Ok(Ok(answer)) = answer else { return Err(RequestError::Timeout(Q::KIND)) };
+        let Ok(Ok(answer)) = answer else { return Err(RequestError::Timeout(kind)) };
         if answer.envelope().kind == Fault::KIND {
             return Err(RequestError::Fault(answer.envelope().decode::<Fault>().unwrap_or_else(|fault| fault)));
         }

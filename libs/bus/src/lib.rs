@@ -15,7 +15,7 @@ mod open;
 pub mod outbox;
 pub mod tls;
 
-pub use crate::core::{Bus, BusSettings, Context, Event, RequestError, SendError};
+pub use crate::core::{Bus, BusSettings, Context, Event, Prepared, RequestError, SendError};
 pub use crate::open::{Authentic, Sender, Trust};
 
 use tokio::sync::mpsc;

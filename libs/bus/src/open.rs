@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use jiff::{SignedDuration, Timestamp};
 use proto::capability::ComponentType;
+use proto::content::ContentHash;
 use proto::envelope::Envelope;
 use proto::fault::{Fault, FaultCode};
 use proto::id::ComponentId;
@@ -38,6 +39,8 @@ pub struct Authentic {
     topic: Topic,
     envelope: Envelope,
     sender: Sender,
+    hash: ContentHash,
+    sealed: Vec<u8>,
 }
 
 impl Authentic {
@@ -54,6 +57,16 @@ impl Authentic {
     /// Who says it.
     pub fn sender(&self) -> &Sender {
         &self.sender
+    }
+
+    /// SHA-256 of the envelope's exact bytes: what answers refer to. It stays the same when a message is sealed again.
+    pub fn hash(&self) -> &ContentHash {
+        &self.hash
+    }
+
+    /// The sealed message, exactly as it came.
+    pub fn sealed(&self) -> &[u8] {
+        &self.sealed
     }
 
     /// The type of the sender, if it is a member.
@@ -167,6 +180,7 @@ impl Trust {
         if envelope.to.is_some_and(|to| to != own) {
             return Err(denied("the message is for another component"));
         }
-        Ok(Authentic { topic, envelope, sender })
+        let hash = ContentHash::of(sealed.envelope);
+        Ok(Authentic { topic, envelope, sender, hash, sealed: payload.to_vec() })
     }
 }

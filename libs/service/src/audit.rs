@@ -107,13 +107,15 @@ impl Checkpoint {
     }
 
     /// Reads a checkpoint that an orchestrator of this CA has signed.
-    fn open(sealed: &str, ca_der: &[u8]) -> Result<Self, String> {
+    fn open(sealed: &str, cas: &[Vec<u8>]) -> Result<Self, String> {
         let parts = Sealed::split(sealed.as_bytes()).map_err(|fault| fault.message)?;
         let checkpoint: Self = serde_json::from_slice(parts.envelope).map_err(|error| error.to_string())?;
         let Signer::Certificate(der, _) = parts.signer().map_err(|fault| fault.message)? else {
             return Err("it is signed without a certificate".to_owned());
         };
-        let certificate = Certificate::verify(&der, ca_der, checkpoint.at).map_err(|error| error.to_string())?;
+        let trusted = cas.iter().map(|ca| Certificate::verify(&der, ca, checkpoint.at));
+        let certificate = trusted.reduce(Result::or).ok_or("there is no CA to check it by")?;
+        let certificate = certificate.map_err(|error| error.to_string())?;
         if certificate.component_type != ComponentType::Orchestrator {
             return Err("it is not an orchestrator that has signed it".to_owned());
         }
@@ -160,8 +162,9 @@ pub struct Verified {
 }
 
 /// Checks a log: that no entry is missing, changed, moved or invented, that what was signed and what repositories
-/// remember is in it, and that nothing was cut off after the last of those.
-pub fn verify(lines: &[Line], ca_der: &[u8]) -> Result<Verified, Broken> {
+/// remember is in it, and that nothing was cut off after the last of those. A log is older than its newest CA, which may
+/// have had others before it.
+pub fn verify(lines: &[Line], cas: &[Vec<u8>]) -> Result<Verified, Broken> {
     let mut hashes = vec![beginning()];
     for text in lines.iter().filter_map(|line| if let Line::Entry(text) = line { Some(text) } else { None }) {
         let wanted = hashes.len() as u64;
@@ -197,7 +200,7 @@ pub fn verify(lines: &[Line], ca_der: &[u8]) -> Result<Verified, Broken> {
         match line {
             Line::Entry(_) => {}
             Line::Checkpoint(sealed) => {
-                let point = match Checkpoint::open(sealed, ca_der) {
+                let point = match Checkpoint::open(sealed, cas) {
                     Ok(checkpoint) => checkpoint.audit_checkpoint,
                     Err(why) => return broken(format!("a checkpoint cannot be believed: {why}")),
                 };

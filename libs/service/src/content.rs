@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -132,17 +132,29 @@ pub fn chunk_of(bytes: &[u8], request: &ContentRequest) -> ContentResponse {
         chunk: STANDARD.encode(&bytes[start..end]),
     }
 }
+/// Bytes, compressed (RFC 1951).
+pub fn pack(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("memory takes what is written to it")
+}
+
+/// Compressed bytes as they were, if that is at most so much.
+pub fn unpack(bytes: &[u8], bytes_max: u64) -> Result<Vec<u8>, Fault> {
+    let mut plain = Vec::new();
+    flate2::read::DeflateDecoder::new(bytes)
+        .take(bytes_max + 1)
+        .read_to_end(&mut plain)
+        .map_err(|error| Fault::new(FaultCode::ContentInvalid, format!("the content is damaged: {error}")))?;
+    if plain.len() as u64 > bytes_max {
+        return Err(Fault::new(FaultCode::TooLarge, format!("the content is larger than {bytes_max} bytes")));
+    }
+    Ok(plain)
+}
+
 /// A plan from compressed bytes, within limits.
 pub fn plan_of(bytes: &[u8]) -> Result<CollectionPlan, Fault> {
     let invalid = |text: String| Fault::new(FaultCode::ContentInvalid, text);
-    let mut plain = Vec::new();
-    flate2::read::DeflateDecoder::new(bytes)
-        .take(PLAN_BYTES_MAX + 1)
-        .read_to_end(&mut plain)
-        .map_err(|error| invalid(format!("the plan is damaged: {error}")))?;
-    if plain.len() as u64 > PLAN_BYTES_MAX {
-        return Err(Fault::new(FaultCode::TooLarge, "the plan is larger than any plan"));
-    }
+    let plain = unpack(bytes, PLAN_BYTES_MAX)?;
     let plan: CollectionPlan =
         serde_json::from_slice(&plain).map_err(|error| invalid(format!("the plan cannot be read: {error}")))?;
     if plan.version != PLAN_VERSION {

@@ -79,6 +79,11 @@ pub fn certificate_der(pem: &str) -> Option<Vec<u8>> {
     CertificateDer::from_pem_slice(pem.as_bytes()).ok().map(|der| der.to_vec())
 }
 
+/// DER of every certificate in PEM text.
+pub fn certificates_der(pem: &str) -> Vec<Vec<u8>> {
+    CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(|der| der.ok().map(|der| der.to_vec())).collect()
+}
+
 /// The key of a component, made on its first start and kept: the same key asks for the same
 /// membership, so a lost answer can be asked for again.
 pub fn key(directory: &Path) -> Result<KeyPair, IdentityError> {

@@ -105,6 +105,9 @@ pub struct Responder {
     pub operation: Operation,
     /// By which request.
     pub request: RequestId,
+    /// About which endpoints of its own; an evaluator is asked about all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<EndpointId>,
     /// Where it is.
     pub state: ResponderState,
     /// Why.
@@ -144,7 +147,8 @@ impl Workflow {
     pub fn task(&self, responder: ComponentId, request: RequestId, endpoint: EndpointId) -> Option<TaskResponse> {
         let asked = self.responders.iter().find(|asked| asked.component == responder && asked.request == request)?;
         let is_collection = asked.operation == Operation::Collect;
-        let plan = is_collection.then(|| self.plan.collection_plan.clone());
+        // What a collector may report, an evaluator may read.
+        let plan = Some(self.plan.collection_plan.clone());
         // Whoever is late, or was away, may still come with what it found in time.
         let until = asked.deadline.saturating_add(SignedDuration::from_secs(LATE_SECONDS)).unwrap_or(Timestamp::MAX);
         let is_about = self.endpoints.contains(&endpoint);
@@ -198,7 +202,7 @@ impl Workflow {
             request: responder.request,
             plan: self.plan.collection_plan.clone(),
             // A broadcast reaches collectors that are not meant.
-            targets: if self.plan.is_broadcast { self.endpoints.clone() } else { Vec::new() },
+            targets: if self.plan.is_broadcast { self.endpoints.clone() } else { responder.endpoints.clone() },
             deadline: responder.deadline,
         }
     }
@@ -232,7 +236,7 @@ impl Core {
         };
         if !workflow.plan.is_stored_only {
             let shared = self.request_id();
-            for (component, _, is_there) in &collectors {
+            for (component, endpoints, is_there) in &collectors {
                 let request = if workflow.plan.is_broadcast { shared } else { self.request_id() };
                 let (state, detail) = if *is_there {
                     (ResponderState::Asked, None)
@@ -243,6 +247,7 @@ impl Core {
                     component: *component,
                     operation: Operation::Collect,
                     request,
+                    endpoints: endpoints.clone(),
                     state,
                     detail,
                     asked: now,
@@ -433,6 +438,7 @@ impl Core {
             component: evaluator,
             operation: Operation::Evaluate,
             request,
+            endpoints: Vec::new(),
             state: ResponderState::Asked,
             detail: None,
             asked: now,

@@ -129,13 +129,13 @@ mod tests {
     use crate::ca::Ca;
 
     /// A log of eight acts, signed after the fifth and after the last, and witnessed after the third.
-    fn log() -> (Vec<Line>, Vec<u8>) {
+    fn log() -> (Vec<Line>, Vec<Vec<u8>>) {
         let directory = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(build(directory.path()))
     }
 
-    async fn build(directory: &Path) -> (Vec<Line>, Vec<u8>) {
+    async fn build(directory: &Path) -> (Vec<Line>, Vec<Vec<u8>>) {
         let now = Timestamp::now();
         let ca = Ca::open(&directory.join("ca"), 3_600, now).unwrap();
         let identity = crate::driver::own_certificate(&ca, &directory.join("identity"), now).unwrap();
@@ -161,13 +161,13 @@ mod tests {
         assert_eq!((lines.len(), last), (6, 5));
         lines.extend(store.audit_lines(last, 5).await.unwrap().0);
         lines.push(Line::Witness(witness.unwrap()));
-        (lines, ca.der().to_vec())
+        (lines, vec![ca.der().to_vec()])
     }
 
     #[test]
     fn a_log_that_nobody_touched_holds() {
-        let (lines, ca_der) = log();
-        let verified = verify(&lines, &ca_der).unwrap();
+        let (lines, cas) = log();
+        let verified = verify(&lines, &cas).unwrap();
         assert_eq!((verified.entry_count, verified.checkpoint_count, verified.witness_count), (8, 2, 1));
         let (_, stranger) = log();
         assert!(verify(&lines, &stranger).unwrap_err().to_string().contains("cannot be believed"));
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_log_that_was_cut_off_is_told_by_what_was_signed_and_by_what_others_remember() {
-        let (lines, ca_der) = log();
+        let (lines, cas) = log();
         let without_end = |kept: usize, is_signed: bool| -> Vec<Line> {
             let entries = lines.iter().filter(|line| matches!(line, Line::Entry(_))).take(kept);
             let others = lines.iter().filter(|line| match line {
@@ -185,17 +185,17 @@ mod tests {
             });
             entries.chain(others).cloned().collect()
         };
-        assert!(verify(&without_end(7, true), &ca_der).unwrap_err().to_string().contains("cut off"));
+        assert!(verify(&without_end(7, true), &cas).unwrap_err().to_string().contains("cut off"));
         // Whoever deletes the signatures too is found out by the repository, or leaves entries that nobody signed.
-        assert!(verify(&without_end(2, false), &ca_der).unwrap_err().to_string().contains("cut off"));
-        assert!(verify(&without_end(7, false), &ca_der).unwrap_err().to_string().contains("not signed"));
+        assert!(verify(&without_end(2, false), &cas).unwrap_err().to_string().contains("cut off"));
+        assert!(verify(&without_end(7, false), &cas).unwrap_err().to_string().contains("not signed"));
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
         fn no_entry_is_changed_moved_removed_or_invented(at in 0_usize..8, other in 0_usize..8, kind in 0_u8..4) {
-            let (lines, ca_der) = log();
+            let (lines, cas) = log();
             let is_entry = |line: &Line| matches!(line, Line::Entry(_));
             let (mut entries, others): (Vec<Line>, Vec<Line>) = lines.into_iter().partition(is_entry);
             match kind {
@@ -210,7 +210,7 @@ mod tests {
                 _ => return Ok(()),
             }
             entries.extend(others);
-            prop_assert!(verify(&entries, &ca_der).is_err());
+            prop_assert!(verify(&entries, &cas).is_err());
         }
     }
 }

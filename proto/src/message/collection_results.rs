@@ -19,6 +19,10 @@ pub struct CollectionResults {
     /// The request that began the schedule or the observation, if this is one of its runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standing: Option<RequestId>,
+    /// SHA-256 of the envelope that asked: a `collection-request`, `periodic-collection` or `observation-request`. The
+    /// answer is signed with it, so that whoever has both can tell what was asked (absent from versions before it).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<ContentHash>,
     /// The plan that was followed.
     pub plan: ContentHash,
     /// Of which endpoint.

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::content::ContentHash;
 use crate::id::{EndpointId, RequestId};
+use crate::plan::ObjectKey;
 use crate::verdict::{EvaluationSummary, RuleResult};
 
 /// A part of the verdicts on one endpoint.
@@ -11,6 +13,9 @@ use crate::verdict::{EvaluationSummary, RuleResult};
 pub struct EvaluationResults {
     /// The request that this answers.
     pub request: RequestId,
+    /// SHA-256 of the envelope of the `evaluation-request` (absent from versions before it).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<ContentHash>,
     /// On which endpoint.
     pub endpoint: EndpointId,
     /// Parts count from 0.
@@ -19,7 +24,20 @@ pub struct EvaluationResults {
     pub rule_count: u32,
     /// Verdicts of this part.
     pub results: Vec<RuleResult>,
+    /// The reports that the observations came with on which these verdicts rest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<Evidence>,
     /// With the last part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<EvaluationSummary>,
+}
+
+/// Observations that a verdict rests on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Evidence {
+    /// SHA-256 of the envelope of the `collection-results` that brought them.
+    pub report: ContentHash,
+    /// Of which objects.
+    pub objects: Vec<ObjectKey>,
 }

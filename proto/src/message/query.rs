@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ComponentId, EndpointId};
+use crate::content::ContentHash;
+use crate::id::{ComponentId, EndpointId, RequestId};
 use crate::observation::{EndpointFacts, Flag, Item, Method};
 use crate::plan::ObjectKey;
 
@@ -11,6 +12,10 @@ use crate::plan::ObjectKey;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct QueryRequest {
+    /// The request that the answer is needed for. An evaluator reads what it was asked to evaluate, and nothing else; an
+    /// orchestrator asks for its operators.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestId>,
     /// Of which endpoint.
     pub endpoint: EndpointId,
     /// Of which objects, in the order wanted.
@@ -50,6 +55,9 @@ pub struct QueryRow {
     pub origin: ComponentId,
     /// How.
     pub method: Method,
+    /// SHA-256 of the envelope of the report that last brought it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<ContentHash>,
     /// Positions in `items`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<u32>,

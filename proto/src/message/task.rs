@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::content::ContentRef;
+use crate::content::{ContentHash, ContentRef};
 use crate::id::{ComponentId, EndpointId, RequestId, TransactionId};
 
 /// Was this component asked for this?
@@ -17,6 +17,9 @@ pub struct TaskRequest {
     pub endpoint: EndpointId,
     /// What it says that it was asked.
     pub task: Task,
+    /// SHA-256 of the envelope by which, as it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<ContentHash>,
 }
 
 /// What a report answers.
@@ -41,7 +44,7 @@ pub enum Task {
 pub struct TaskResponse {
     /// Whether it was asked to collect; otherwise to evaluate.
     pub is_collection: bool,
-    /// By which plan; absent for an evaluation.
+    /// By which plan: what is to be reported, or may be read for an evaluation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<ContentRef>,
     /// What was collected later than this does not answer it.

@@ -1,22 +1,22 @@
 //! The SQL of the store, for whichever back end includes this file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use proto::content::ContentHash;
 use proto::limits::RESULT_PART_BYTES;
 use proto::message::{
-    Assignment, AttributeChange, AuditCheckpoint, ChangesRequest, ChangesResponse, CollectedPart, CollectionResults,
-    EvaluationResults, PolicyDescription, QueryRequest, QueryResponse, QueryRow, ResultsRequest, ResultsResponse,
-    ResultsSelection,
+    Assignment, AttributeChange, AuditCheckpoint, ChainRequest, ChainResponse, ChangesRequest, ChangesResponse,
+    CollectedPart, CollectionResults, EvaluationResults, Message as _, PolicyDescription, QueryRequest, QueryResponse,
+    QueryRow, ResultsRequest, ResultsResponse, ResultsSelection,
 };
 use proto::observation::{EndpointFacts, Item};
 use proto::verdict::{EvaluationSummary, RuleResult};
 use sqlx::{Row as _, Transaction};
 
 use super::super::{
-    Counts, Received, Store, StoreError, Stored, endpoint_text, id, json, label, time, unjson, unlabel,
+    Counts, Received, Report, Store, StoreError, Stored, endpoint_text, id, json, label, time, unjson, unlabel,
 };
 use super::{BEGIN, Database, Pool};
 
@@ -28,6 +28,8 @@ pub struct SqlStore {
 
 #[path = "changes.rs"]
 mod changes;
+#[path = "reports.rs"]
+mod reports;
 
 type Tx = Transaction<'static, Database>;
 
@@ -63,8 +65,10 @@ fn added_nothing() -> Stored {
 
 /// What storing one object's observation did.
 enum Recorded {
-    /// It is as it was, or older than what is known.
+    /// It is older than what is known.
     Nothing,
+    /// It is as it was: the report that said so last, before this one.
+    Confirmed(Option<String>),
     /// Nothing was known of it.
     First,
     /// It was otherwise: the number of the change.
@@ -78,6 +82,7 @@ async fn record_object(
     hashes: &[String],
     part: &CollectedPart,
     from: Received,
+    report: &Report,
 ) -> Result<Recorded, StoreError> {
     let items: Vec<&String> = part.items.iter().filter_map(|at| hashes.get(*at as usize)).collect();
     let items = json(&items);
@@ -88,7 +93,7 @@ async fn record_object(
         (endpoint_text(results.endpoint), part.object.to_string(), from.sender.to_string());
     let collected = part.collected.as_microsecond();
     let current = sqlx::query(
-        "SELECT id, content, last_seen FROM observation WHERE endpoint = $1 AND object = $2 AND origin = $3 AND valid_to IS NULL",
+        "SELECT id, content, last_seen, report FROM observation WHERE endpoint = $1 AND object = $2 AND origin = $3 AND valid_to IS NULL",
     )
     .bind(&endpoint)
     .bind(&object)
@@ -104,12 +109,13 @@ async fn record_object(
             return Ok(Recorded::Nothing);
         }
         if known == content {
-            sqlx::query("UPDATE observation SET last_seen = $1 WHERE id = $2")
+            sqlx::query("UPDATE observation SET last_seen = $1, report = $2 WHERE id = $3")
                 .bind(collected)
+                .bind(report.hash.as_str())
                 .bind(row)
                 .execute(&mut **tx)
                 .await?;
-            return Ok(Recorded::Nothing);
+            return Ok(Recorded::Confirmed(current.try_get("report")?));
         }
         sqlx::query("UPDATE observation SET valid_to = $1 WHERE id = $2")
             .bind(collected)
@@ -119,8 +125,8 @@ async fn record_object(
         (old_content, old_observation) = (Some(known), Some(row));
     }
     let inserted = sqlx::query(
-        "INSERT INTO observation (endpoint, object, origin, method, flag, items, messages, content, valid_from, last_seen, received) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10) RETURNING id",
+        "INSERT INTO observation (endpoint, object, origin, method, flag, items, messages, content, valid_from, last_seen, received, report) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10, $11) RETURNING id",
     )
     .bind(&endpoint)
     .bind(&object)
@@ -132,6 +138,7 @@ async fn record_object(
     .bind(&content)
     .bind(collected)
     .bind(from.received.as_microsecond())
+    .bind(report.hash.as_str())
     .fetch_one(&mut **tx)
     .await?;
     let change = sqlx::query(
@@ -155,7 +162,12 @@ async fn record_object(
 
 #[async_trait]
 impl Store for SqlStore {
-    async fn record_collection(&self, results: &CollectionResults, from: Received) -> Result<Stored, StoreError> {
+    async fn record_collection(
+        &self,
+        results: &CollectionResults,
+        from: Received,
+        report: &Report,
+    ) -> Result<Stored, StoreError> {
         let mut tx = self.begin().await?;
         if !is_first(&mut tx, from).await? {
             return Ok(Stored::Again);
@@ -171,6 +183,7 @@ impl Store for SqlStore {
             }
             Some(_) => {}
         }
+        reports::keep(&mut tx, report, CollectionResults::KIND, from).await?;
         let mut hashes = Vec::with_capacity(results.items.len());
         for item in &results.items {
             let content = json(item);
@@ -183,10 +196,11 @@ impl Store for SqlStore {
                 .await?;
             hashes.push(hash);
         }
-        let (mut change_count, mut changed) = (0, Vec::new());
+        let (mut change_count, mut changed, mut replaced) = (0, Vec::new(), BTreeSet::new());
         for part in &results.objects {
-            match record_object(&mut tx, results, &hashes, part, from).await? {
+            match record_object(&mut tx, results, &hashes, part, from, report).await? {
                 Recorded::Nothing => {}
+                Recorded::Confirmed(before) => replaced.extend(before),
                 Recorded::First => change_count += 1,
                 Recorded::Changed(number) => {
                     change_count += 1;
@@ -194,6 +208,7 @@ impl Store for SqlStore {
                 }
             }
         }
+        reports::release(&mut tx, &replaced, from).await?;
         if let Some(position) = &results.stream {
             changes::count_report(&mut tx, position, from).await?;
         }
@@ -280,19 +295,33 @@ impl Store for SqlStore {
         Ok(added_nothing())
     }
 
-    async fn record_evaluation(&self, results: &EvaluationResults, from: Received) -> Result<Stored, StoreError> {
+    async fn record_evaluation(
+        &self,
+        results: &EvaluationResults,
+        from: Received,
+        report: &Report,
+    ) -> Result<Stored, StoreError> {
         let mut tx = self.begin().await?;
         if !is_first(&mut tx, from).await? {
             return Ok(Stored::Again);
+        }
+        reports::keep(&mut tx, report, EvaluationResults::KIND, from).await?;
+        for evidence in &results.evidence {
+            sqlx::query("INSERT INTO evidence (verdicts, report) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+                .bind(report.hash.as_str())
+                .bind(evidence.report.as_str())
+                .execute(&mut *tx)
+                .await?;
         }
         let (transaction, endpoint) = (from.transaction.to_string(), endpoint_text(results.endpoint));
         for (at, result) in results.results.iter().enumerate() {
             let position = i64::from(results.part) * 100_000 + i64::try_from(at).unwrap_or(i64::MAX);
             // The same evaluation done twice, by an evaluator that was killed, counts once.
             sqlx::query(
-                "INSERT INTO result (transaction_id, endpoint, rule, position, verdict, result) VALUES ($1, $2, $3, $4, $5, $6) \
-                 ON CONFLICT (transaction_id, endpoint, rule) DO UPDATE SET \
-                 position = excluded.position, verdict = excluded.verdict, result = excluded.result",
+                "INSERT INTO result (transaction_id, endpoint, rule, position, verdict, result, report) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7) \
+                 ON CONFLICT (transaction_id, endpoint, rule) DO UPDATE SET position = excluded.position, \
+                 verdict = excluded.verdict, result = excluded.result, report = excluded.report",
             )
             .bind(&transaction)
             .bind(&endpoint)
@@ -300,6 +329,7 @@ impl Store for SqlStore {
             .bind(position)
             .bind(result.verdict.as_str())
             .bind(json(result))
+            .bind(report.hash.as_str())
             .execute(&mut *tx)
             .await?;
         }
@@ -361,10 +391,12 @@ impl Store for SqlStore {
     }
 
     async fn content(&self, hash: &ContentHash) -> Result<Option<Vec<u8>>, StoreError> {
-        let row = sqlx::query("SELECT bytes FROM content WHERE hash = $1")
-            .bind(hash.as_str())
-            .fetch_optional(&self.pool)
-            .await?;
+        let row = sqlx::query(
+            "SELECT bytes FROM content WHERE hash = $1 UNION ALL SELECT bytes FROM report WHERE content = $1 LIMIT 1",
+        )
+        .bind(hash.as_str())
+        .fetch_optional(&self.pool)
+        .await?;
         Ok(row.map(|row| row.try_get("bytes")).transpose()?)
     }
 
@@ -390,7 +422,7 @@ impl Store for SqlStore {
             response.answered += 1;
             // Of several origins, the one that looked last.
             let row = sqlx::query(
-                "SELECT origin, method, flag, items, messages, last_seen, valid_to FROM observation \
+                "SELECT origin, method, flag, items, messages, last_seen, valid_to, report FROM observation \
                  WHERE endpoint = $1 AND object = $2 AND valid_from <= $3 AND (valid_to IS NULL OR valid_to > $3) \
                  ORDER BY last_seen DESC, id DESC LIMIT 1",
             )
@@ -426,11 +458,16 @@ impl Store for SqlStore {
                 collected: time(row.try_get::<i64, _>("last_seen")?.min(as_of))?,
                 origin: id(&row.try_get::<String, _>("origin")?)?,
                 method: unlabel(&row.try_get::<String, _>("method")?)?,
+                report: row.try_get::<Option<String>, _>("report")?.and_then(|hash| hash.parse().ok()),
                 items,
                 messages: unjson(&row.try_get::<String, _>("messages")?)?,
             });
         }
         Ok(response)
+    }
+
+    async fn chain(&self, request: &ChainRequest) -> Result<ChainResponse, StoreError> {
+        self.chain_of(request).await
     }
 
     async fn change(&self, number: u64) -> Result<Option<AttributeChange>, StoreError> {
@@ -463,7 +500,7 @@ impl Store for SqlStore {
             }
         };
         let mut response = ResultsResponse { summaries: Vec::new(), results: Vec::new(), is_cut: false };
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         let mut bytes = 0;
         for row in rows {
             let (endpoint, policy, profile): (String, String, String) =

@@ -44,6 +44,7 @@ impl SqliteStore {
             2 "changes" "../../migrations/both/0002_changes.sql",
             3 "assignments" "../../migrations/both/0003_assignments.sql",
             4 "audit_witness" "../../migrations/both/0004_audit_witness.sql",
+            5 "reports" "../../migrations/sqlite/0005_reports.sql",
         ];
         Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Self::over(pool))

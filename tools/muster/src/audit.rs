@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use proto::operator::{Ask, OperatorEvent};
 use service::audit::{Actor, Entry, Line, Verified, hash_of, verify};
-use service::identity::certificate_der;
+use service::identity::certificates_der;
 
 use crate::cli::{AuditCommand, Output};
 use crate::commands::one;
@@ -24,10 +24,10 @@ pub(crate) async fn run(data: &Path, command: AuditCommand, output: Output) -> a
         }
         AuditCommand::Verify { file, ca, has } => {
             let lines = match &file {
-                Some(file) => read(file)?,
+                Some(file) => json_lines(file, "a line of a log")?,
                 None => ask(data).await?,
             };
-            check(&lines, &ca_of(data, ca)?, has.as_deref(), output)
+            check(&lines, &cas_of(data, ca)?, has.as_deref(), output)
         }
     }
 }
@@ -49,25 +49,29 @@ async fn ask(data: &Path) -> anyhow::Result<Vec<Line>> {
     Ok(lines)
 }
 
-fn read(file: &Path) -> anyhow::Result<Vec<Line>> {
+/// A file with one document a line.
+pub(crate) fn json_lines<T: serde::de::DeserializeOwned>(file: &Path, what: &str) -> anyhow::Result<Vec<T>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
     text.lines()
         .enumerate()
         .map(|(number, line)| {
-            serde_json::from_str(line)
-                .with_context(|| format!("{} line {}: not a line of a log", file.display(), number + 1))
+            serde_json::from_str(line).with_context(|| format!("{} line {}: not {what}", file.display(), number + 1))
         })
         .collect()
 }
 
-/// The CA of an orchestrator that runs here, or the one that was given.
-fn ca_of(data: &Path, given: Option<PathBuf>) -> anyhow::Result<Vec<u8>> {
+/// The CAs of an orchestrator that runs here, or those that were given.
+pub(crate) fn cas_of(data: &Path, given: Option<PathBuf>) -> anyhow::Result<Vec<Vec<u8>>> {
     let known = || [data.join("orchestrator/ca/ca.pem"), data.join("ca/ca.pem")].into_iter().find(|path| path.exists());
     let Some(path) = given.or_else(known) else {
         bail!("there is no CA below {}: give its certificate with --ca FILE", data.display());
     };
     let pem = std::fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
-    certificate_der(&pem).with_context(|| format!("{} holds no certificate", path.display()))
+    let cas = certificates_der(&pem);
+    if cas.is_empty() {
+        bail!("{} holds no certificate", path.display());
+    }
+    Ok(cas)
 }
 
 /// What components are called.
@@ -109,9 +113,9 @@ fn log(lines: &[Line], names: &BTreeMap<String, String>, limit: usize, output: O
     Ok(exit::DONE)
 }
 
-fn check(lines: &[Line], ca_der: &[u8], has: Option<&str>, output: Output) -> anyhow::Result<u8> {
+fn check(lines: &[Line], cas: &[Vec<u8>], has: Option<&str>, output: Output) -> anyhow::Result<u8> {
     let Verified { entry_count, checkpoint_count, witness_count, hash, .. } =
-        verify(lines, ca_der).context("the log is not as it was written")?;
+        verify(lines, cas).context("the log is not as it was written")?;
     if let Some(has) = has {
         let is_in = lines.iter().any(|line| matches!(line, Line::Entry(text) if hash_of(text).as_str() == has));
         if !is_in {

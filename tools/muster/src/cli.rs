@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use proto::capability::ComponentType;
-use proto::id::ComponentId;
+use proto::id::{ComponentId, TransactionId};
 use proto::verdict::Verdict;
 use service::config::Seconds;
 
@@ -67,6 +67,8 @@ pub(crate) enum Command {
     Token(TokenCommand),
     /// What `oscap` does, with its words, options and exit codes.
     Scap(Box<crate::drop_in::ScapArgs>),
+    /// Follow verdicts back to the evidence and to what was asked, by signatures alone.
+    Verify(VerifyArgs),
     /// Who did what: the log of acts.
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -257,6 +259,28 @@ pub(crate) enum PolicyCommand {
     },
     /// The policies with their profiles.
     List,
+}
+
+/// `muster verify`
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// A workflow, from `muster transactions`; without, the newest evaluation.
+    pub(crate) transaction: Option<TransactionId>,
+    /// Only verdicts on this endpoint, by label or name.
+    #[arg(long, value_name = "ENDPOINT")]
+    pub(crate) target: Option<String>,
+    /// Only this rule, by its id or the end of it; shows each step.
+    #[arg(long)]
+    pub(crate) rule: Option<String>,
+    /// Write the messages to a new file as well, to check them elsewhere.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) export: Option<PathBuf>,
+    /// Check what `--export` wrote; asks no orchestrator.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["transaction", "target", "export"])]
+    pub(crate) file: Option<PathBuf>,
+    /// The CA's certificate, PEM; without, that of the data directory.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
 }
 
 /// `muster audit`

@@ -18,6 +18,7 @@ mod exit;
 mod show;
 mod tasks;
 mod up;
+mod verify;
 
 fn main() -> ExitCode {
     let cli = match cli::Cli::try_parse() {

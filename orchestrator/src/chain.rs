@@ -1,0 +1,98 @@
+//! Gathers the sealed messages that verdicts rest on: a repository keeps what was answered, the orchestrator what it has
+//! asked.
+
+use std::collections::BTreeSet;
+
+use bus::Context;
+use proto::content::ContentHash;
+use proto::fault::{Fault, FaultCode};
+use proto::id::{EndpointId, TransactionId};
+use proto::limits::SERVICE_PAYLOAD_BYTES_MAX;
+use proto::message::{
+    ChainRequest, ChainResponse, ContentRequest, Message as _, ResultsRequest, ResultsResponse, ResultsSelection,
+};
+use proto::topic::Topic;
+use service::chain::Link;
+use service::content::{ContentStore, unpack};
+
+use crate::control::ask_repository;
+use crate::driver::Handle;
+
+impl Handle {
+    /// The chain of a workflow's verdicts, or of the newest evaluation's.
+    pub(crate) async fn chain(
+        &self,
+        transaction: Option<TransactionId>,
+        endpoint: Option<&str>,
+        rule: Option<&str>,
+    ) -> Result<Vec<Link>, Fault> {
+        let selection = transaction.map_or(ResultsSelection::Latest, ResultsSelection::Transaction);
+        let request = ResultsRequest { selection, verdicts: Vec::new(), only_summaries: true };
+        let known: ResultsResponse = ask_repository(self, &request).await?;
+        let wanted = match endpoint {
+            Some(endpoint) => Some(self.inner.core.lock().await.endpoints_of(&[endpoint.to_owned()])?),
+            None => None,
+        };
+        let is_wanted = |endpoint: EndpointId| wanted.as_ref().is_none_or(|wanted| wanted.contains(&endpoint));
+        let mut evaluations: Vec<(TransactionId, EndpointId)> = known
+            .summaries
+            .iter()
+            .filter(|summary| is_wanted(summary.endpoint))
+            .map(|summary| (summary.transaction, summary.endpoint))
+            .collect();
+        if transaction.is_none() {
+            // Of everything that is there, the newest.
+            let newest = evaluations.first().map(|(transaction, _)| *transaction);
+            evaluations.retain(|(transaction, _)| Some(*transaction) == newest);
+        }
+        if evaluations.is_empty() {
+            let text = "there are no such verdicts; `muster transactions` and `muster results` show what there is";
+            return Err(Fault::new(FaultCode::UnknownIdentifier, text));
+        }
+        let mut links = Vec::new();
+        let mut seen = BTreeSet::new();
+        for (transaction, endpoint) in evaluations {
+            for link in self.answers(transaction, endpoint, rule).await? {
+                let Some((hash, task)) = link.references() else { continue };
+                if !seen.insert(hash) {
+                    continue;
+                }
+                links.push(link);
+                if let Some(task) = task.filter(|task| !seen.contains(task)) {
+                    links.extend(self.sent(&task).await?);
+                    seen.insert(task);
+                }
+            }
+        }
+        Ok(links)
+    }
+
+    /// What a repository keeps of it.
+    async fn answers(
+        &self,
+        transaction: TransactionId,
+        endpoint: EndpointId,
+        rule: Option<&str>,
+    ) -> Result<Vec<Link>, Fault> {
+        let repository =
+            self.repository().await.ok_or_else(|| Fault::new(FaultCode::Busy, "no repository is active"))?;
+        let bus = &self.inner.bus;
+        let rule = rule.map(str::to_owned);
+        let kept: ChainResponse = ask_repository(self, &ChainRequest { transaction, endpoint, rule }).await?;
+        let ask = Topic::Directed { to: repository, operation: ContentRequest::KIND.to_owned(), from: bus.own() };
+        let content = ContentStore::new(None);
+        let mut links = Vec::with_capacity(kept.messages.len());
+        for message in kept.messages {
+            let packed = content.fetch(bus, &ask, &message.content, Context::of(transaction)).await?;
+            let bytes = unpack(&packed, SERVICE_PAYLOAD_BYTES_MAX as u64)?;
+            let sealed = String::from_utf8(bytes);
+            let sealed = sealed.map_err(|_| Fault::new(FaultCode::ContentInvalid, "a kept message is not text"))?;
+            links.push(Link { sealed, received: Some(message.received) });
+        }
+        Ok(links)
+    }
+
+    async fn sent(&self, task: &ContentHash) -> Result<Option<Link>, Fault> {
+        Ok(self.inner.store.sent(task).await?.map(|sealed| Link { sealed, received: None }))
+    }
+}

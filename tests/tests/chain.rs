@@ -1,0 +1,201 @@
+//! From verdicts back to what was asked: what `muster verify` believes, and what it does not.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use bus::Context;
+use proto::capability::ComponentType;
+use proto::content::ContentHash;
+use proto::envelope::Envelope;
+use proto::fault::FaultCode;
+use proto::id::{EndpointId, RequestId, TransactionId};
+use proto::message::{EvaluationRequest, Message as _, QueryRequest, QueryResponse, ToEvaluator};
+use proto::operator::{Ask, OperatorEvent};
+use proto::seal::{Sealed, Sealer};
+use proto::topic::Topic;
+use service::chain::{Link, counts, verify};
+use service::identity::Identity;
+use system_tests::{Installation, PATIENCE, baseline, eventually, verdicts};
+use uuid::Uuid;
+
+const RULE: &str = "rule_passwd_file_permissions";
+
+async fn chain(installation: &Installation, rule: Option<&str>) -> Vec<Link> {
+    let ask = Ask::Chain { transaction: None, endpoint: None, rule: rule.map(str::to_owned) };
+    let mut links = Vec::new();
+    for event in installation.ask(ask).await {
+        match event {
+            OperatorEvent::Chain(lines) => {
+                links.extend(lines.iter().map(|line| serde_json::from_str::<Link>(line).unwrap()));
+            }
+            OperatorEvent::Done => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    links
+}
+
+fn identity_of(installation: &Installation, name: &str) -> Identity {
+    Identity::load(&installation.data.path().join(name).join("identity")).unwrap().unwrap()
+}
+
+fn cas(installation: &Installation) -> Vec<Vec<u8>> {
+    vec![identity_of(installation, "orchestrator").ca_der]
+}
+
+fn kind(link: &Link) -> String {
+    let sealed = Sealed::split(link.sealed.as_bytes()).unwrap();
+    serde_json::from_slice::<Envelope>(sealed.envelope).unwrap().kind
+}
+
+/// The message with another envelope, sealed by somebody.
+fn resealed(link: &Link, sealer: &Sealer, change: impl FnOnce(&mut serde_json::Value)) -> Link {
+    let sealed = Sealed::split(link.sealed.as_bytes()).unwrap();
+    let mut envelope = serde_json::from_slice(sealed.envelope).unwrap();
+    change(&mut envelope);
+    let sealed = sealer.seal(&serde_json::to_vec(&envelope).unwrap());
+    Link { sealed: String::from_utf8(sealed).unwrap(), received: link.received }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verdicts_are_followed_back_to_what_was_asked_and_nothing_in_between_can_be_changed() {
+    let installation = Installation::complete().await;
+    let before = verdicts(&installation.ask(Ask::Evaluate(baseline(60))).await);
+    let cas = cas(&installation);
+    let links = chain(&installation, None).await;
+    let proven = verify(&links, &cas, None).unwrap();
+    assert_eq!(proven.len(), before.len());
+    for verdict in &proven {
+        assert_eq!(before.get(&verdict.result.rule), Some(&verdict.result.verdict.to_string()));
+        assert!(!verdict.evidence.is_empty() || verdict.result.objects.is_empty(), "{verdict:?}");
+    }
+    let (reports, tasks) = counts(&proven);
+    assert!(reports >= 1 && tasks == 2, "{reports} reports, {tasks} requests");
+
+    // A part of it holds by itself, and without any one of its messages it does not.
+    let part = chain(&installation, Some(RULE)).await;
+    assert!(part.len() < links.len());
+    assert_eq!(verify(&part, &cas, Some(RULE)).unwrap().len(), 1);
+    for missing in 0..part.len() {
+        let without: Vec<Link> =
+            part.iter().enumerate().filter(|(at, _)| *at != missing).map(|(_, link)| link.clone()).collect();
+        assert!(verify(&without, &cas, Some(RULE)).is_err(), "{}", kind(&part[missing]));
+    }
+    // Nobody's word is changed without its signature.
+    for at in 0..part.len() {
+        let mut changed = part.clone();
+        changed[at].sealed = changed[at].sealed.replacen("\"seq\":", "\"seq\":1", 1);
+        let told = verify(&changed, &cas, Some(RULE)).unwrap_err().to_string();
+        assert!(told.contains("cannot be believed"), "{told}");
+    }
+    // Another installation's CA knows none of it.
+    let other = Installation::orchestrator().await;
+    assert!(verify(&part, &self::cas(&other), Some(RULE)).is_err());
+
+    // And with a signature: the evaluator that lies about its evidence, the collector that says that it was asked
+    // something else, somebody who answers for another.
+    let evaluator = identity_of(&installation, "pes-evaluator").sealer().unwrap();
+    let collector = identity_of(&installation, "pcs-agent").sealer().unwrap();
+    let liar = |at: &str, sealer: &Sealer, change: &dyn Fn(&mut serde_json::Value)| {
+        let lie = |link: &Link| if kind(link) == at { resealed(link, sealer, change) } else { link.clone() };
+        let lied: Vec<Link> = part.iter().map(lie).collect();
+        verify(&lied, &cas, Some(RULE)).unwrap_err().to_string()
+    };
+    let nobody = ContentHash::of(b"nothing that there is").to_string();
+    let told = liar("evaluation-results", &evaluator, &|envelope| envelope["body"]["evidence"] = serde_json::json!([]));
+    assert!(told.contains("without any evidence"), "{told}");
+    let told = liar("evaluation-results", &evaluator, &|envelope| envelope["body"]["task"] = nobody.clone().into());
+    assert!(told.contains("is missing"), "{told}");
+    let somewhere = Uuid::new_v4().to_string();
+    let told =
+        liar("evaluation-results", &evaluator, &|envelope| envelope["body"]["endpoint"] = somewhere.clone().into());
+    assert!(told.contains("another endpoint"), "{told}");
+    let told = liar("evaluation-results", &collector, &|_| {});
+    assert!(told.contains("not the component that has signed"), "{told}");
+    let own = identity_of(&installation, "pcs-agent").component.to_string();
+    let told = liar("evaluation-results", &collector, &|envelope| envelope["from"] = own.clone().into());
+    assert!(told.contains("is not of a posture-evaluation-service"), "{told}");
+    // A report that is sealed anew is another one: what rests on it is gone.
+    let told = liar("collection-results", &collector, &|envelope| envelope["body"]["items"] = serde_json::json!([]));
+    assert!(told.contains("is missing"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_schedule_collected_is_followed_back_to_the_schedule() {
+    use proto::message::PeriodicOperation;
+    let installation = Installation::complete().await;
+    let periodic = |operation, at_once| Ask::Periodic {
+        operation,
+        identifier: "daily".to_owned(),
+        every_seconds: 86_400,
+        at_once,
+        workflow: baseline(60),
+    };
+    installation.ask(periodic(PeriodicOperation::Schedule, true)).await;
+    let stored = || proto::operator::Workflow { is_stored_only: true, ..baseline(60) };
+    let proven = eventually("what the schedule collected is evaluated", async || {
+        let events = installation.ask(Ask::Evaluate(stored())).await;
+        let is_known = verdicts(&events).values().any(|verdict| verdict == "pass");
+        if !is_known {
+            return None;
+        }
+        verify(&chain(&installation, None).await, &cas(&installation), None).ok()
+    })
+    .await;
+    let kinds: Vec<&str> =
+        proven.iter().flat_map(|verdict| &verdict.evidence).map(|report| report.asked.kind.as_str()).collect();
+    assert!(!kinds.is_empty() && kinds.iter().all(|kind| *kind == "periodic-collection"), "{kinds:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_evaluator_reads_what_it_was_asked_to_evaluate_and_nothing_else() {
+    let installation = Installation::orchestrator().await;
+    installation.add_repository().await;
+    installation.add_collector("pcs-agent", std::path::Path::new("/")).await;
+    let mut curious = installation.scripted(ComponentType::PostureEvaluationService, "curious").await;
+    installation.wait_for_active(3).await;
+    installation.ask(Ask::Collect(baseline(60))).await;
+    let repository = identity_of(&installation, "repository").component;
+    let ask = Topic::Directed { to: repository, operation: QueryRequest::KIND.to_owned(), from: curious.bus.own() };
+    let bus = curious.bus.clone();
+    let read = async |transaction: TransactionId, question: QueryRequest| {
+        let answer: Result<QueryResponse, _> = bus.request(&ask, &question, Context::of(transaction), PATIENCE).await;
+        match answer {
+            Ok(answer) => Ok(answer.rows.len()),
+            Err(bus::RequestError::Fault(fault)) => Err(fault.code),
+            Err(other) => panic!("{other}"),
+        }
+    };
+    // It is asked to evaluate, like any other.
+    let data = installation.data.path().join("orchestrator");
+    let workflow = proto::operator::Workflow { is_stored_only: true, ..baseline(60) };
+    tokio::spawn(async move { system_tests::ask(&data, Ask::Evaluate(workflow), &[]).await });
+    let (transaction, request): (TransactionId, EvaluationRequest) = loop {
+        let message = tokio::time::timeout(PATIENCE, curious.inbox.recv()).await.unwrap().unwrap();
+        if let Ok(ToEvaluator::EvaluationRequest(request)) = ToEvaluator::decode(message.envelope()) {
+            break (message.envelope().transaction, *request);
+        }
+    };
+    let policy = scap::datastream::read(system_tests::BASELINE.to_vec()).unwrap();
+    let objects = scap::compile::compile(&policy, None).unwrap().collection.report;
+    let asked = QueryRequest {
+        request: Some(request.request),
+        endpoint: request.targets[0],
+        objects: objects[..2].to_vec(),
+        as_of: None,
+    };
+    assert_eq!(read(transaction, asked.clone()).await, Ok(2));
+    let denied = Err(FaultCode::NotAuthorized);
+    let another: proto::plan::ObjectKey = serde_json::from_str("\"obj-00000000000000000000000000000000\"").unwrap();
+    assert_eq!(read(transaction, QueryRequest { request: None, ..asked.clone() }).await, denied);
+    let invented = Some(RequestId(Uuid::now_v7()));
+    assert_eq!(read(transaction, QueryRequest { request: invented, ..asked.clone() }).await, denied);
+    assert_eq!(read(TransactionId(Uuid::now_v7()), asked.clone()).await, denied);
+    let elsewhere = EndpointId(Uuid::new_v4());
+    assert_eq!(read(transaction, QueryRequest { endpoint: elsewhere, ..asked.clone() }).await, denied);
+    assert_eq!(read(transaction, QueryRequest { objects: vec![another], ..asked }).await, denied);
+    eventually("it is told of", async || {
+        let counts = installation.handle.status().await.security_counts;
+        counts.iter().any(|(code, _)| code == "security.question-refused").then_some(())
+    })
+    .await;
+}
