@@ -2,7 +2,8 @@
 """A collector for Muster that shares no code with it.
 
 It joins with a token, speaks for the machine that it runs on, takes collection requests, and reports what it
-found until that is stored. Needs Python 3.9, paho-mqtt (1.6 or 2.x) and cryptography (38 or later).
+found until that is stored. wire.py is what every component does, probes.py what this one can find out.
+Needs Python 3.9, paho-mqtt (1.6 or 2.x) and cryptography (38 or later).
 """
 
 import argparse
@@ -19,8 +20,9 @@ import time
 import zlib
 from pathlib import Path
 
+from probes import facts, parts_of
 from wire import (ADVICE, ANSWER_SECONDS, KIB, MIB, RETRYABLE, UNREADABLE, Fault, Identity, Lost, Problem, Refused,
-                  Stop, log, now, open_message, pause, time_of, time_text, token_of, write_private)
+                  Stop, log, now, open_message, pause, time_of, token_of, write_private)
 
 COMPONENT_TYPE, LOCAL_NAME, VERSION = "posture-collection-service", "self", "python-example-1"
 CAPABILITIES = [
@@ -31,116 +33,8 @@ CAPABILITIES = [
     "tag:muster.dev,2026:cap:subscribe:collection-request:oval",
     "tag:muster.dev,2026:cap:publish:collection-results",
 ]
-PART_BYTES, VALUE_BYTES_MAX, CONTENT_BYTES_MAX, CHUNK_BYTES_MAX = 256 * KIB, 64 * KIB, 64 * MIB, 32 * KIB
+CONTENT_BYTES_MAX, CHUNK_BYTES_MAX = 64 * MIB, 32 * KIB
 RESEND_SECONDS, RETURN_SECONDS, SEEN_MAX = 10, 60, 65_536
-
-# --- What there is to see ----------------------------------------------------------------------------
-
-
-def text_of(path):
-    try:
-        return Path(path).read_text(errors="replace")
-    except OSError:
-        return ""
-
-
-def facts():
-    """What the endpoint says of itself."""
-    system = os.uname()
-    names = [line.partition("=")[2].strip("\"'") for line in text_of("/etc/os-release").splitlines()
-             if line.startswith("PRETTY_NAME=")]
-    known = {"host-name": system.nodename or "unnamed", "os-name": (names or [system.sysname])[0],
-             "os-version": system.release, "architecture": system.machine, "is-privileged": os.geteuid() == 0}
-    machine_id = text_of("/etc/machine-id").strip()
-    return {**known, "machine-id": machine_id} if machine_id else known
-
-
-def item(kind, *entities):
-    """An item: entities in the order of the OVAL schema, as name, value and, where it is not `string`, datatype."""
-    return {"kind": kind, "entities": [dict(zip(("n", "v", "t"), entity)) for entity in entities]}
-
-
-def family(_asked):
-    return [item("independent:family", ("family", "unix"))]
-
-
-def uname(_asked):
-    system = os.uname()
-    return [item("unix:uname", ("machine_class", system.machine), ("node_name", system.nodename),
-                 ("os_name", system.sysname), ("os_release", system.release), ("os_version", system.version),
-                 ("processor_type", system.machine))]
-
-
-def environment_variable(asked):
-    if asked.get("pid") is not None:
-        raise Fault("unsupported-data-model", "this collector looks at its own environment only")
-    value = os.environb.get(asked["name"].encode())
-    if value is None:
-        return []
-    return [item("independent:environmentvariable58", ("pid", str(os.getpid()), "int"), ("name", asked["name"]),
-                 ("value", value.decode(errors="replace")))]
-
-
-def sysctl(asked):
-    try:
-        # Dots become slashes, so no name leads out of /proc/sys.
-        text = Path("/proc/sys", asked["name"].replace(".", "/").lstrip("/")).read_text(errors="replace")
-    except FileNotFoundError:
-        return []
-    lines = (text[:-1] if text.endswith("\n") else text).split("\n")
-    return [item("unix:sysctl", ("name", asked["name"]), *(("value", line) for line in lines))]
-
-
-PROBES = {"independent:family": family, "unix:uname": uname, "unix:sysctl": sysctl,
-          "independent:environmentvariable58": environment_variable}
-
-
-def look(wanted):
-    """What one object of a plan finds: flag, items, messages. An object that is not understood in every part is
-    not collected: the answer to another question would pass for the answer to this one."""
-    try:
-        probe, asked = PROBES.get(wanted["kind"]), {}
-        if probe is None:
-            raise Fault("unsupported-data-model", f"this collector has no probe for {wanted['kind']}")
-        if set(wanted) - {"kind", "entities"}:
-            raise Fault("unsupported-data-model", "this collector covers no sets, filters or behaviors")
-        for entity in wanted.get("entities", []):
-            name, value = entity["name"], entity["value"]
-            is_literal = isinstance(value, dict) and list(value) == ["literal"]
-            is_plain = not set(entity) - {"name", "value", "datatype"}  # `equals`, and nothing to mask
-            if not is_plain or not (is_literal or value == "nil"):
-                raise Fault("unsupported-data-model", f"this collector does not cover what is asked of `{name}`")
-            asked[name] = value["literal"] if is_literal else None
-        items = probe(asked)
-        if any(len(entity["v"].encode()) > VALUE_BYTES_MAX for each in items for entity in each["entities"]):
-            raise Fault("too-large", "a value is longer than the wire carries")
-        return ("complete" if items else "does-not-exist"), items, []
-    except Fault as fault:
-        return "not-collected", [], [fault.body["message"]]
-    except PermissionError as error:
-        return "not-collected", [], [f"no rights to read {error.filename}"]
-    except (OSError, *UNREADABLE) as error:
-        return "error", [], [f"{type(error).__name__}: {error}"]
-
-
-def parts_of(plan):
-    """All that a plan wants reported, in parts that travel; `objects` refer to `items` by position."""
-    parts, size = [{"items": [], "objects": []}], 0
-    for key in plan["report"]:
-        flag, items, messages = look(plan["objects"].get(key, {}))
-        found = {"object": key, "flag": flag, "collected": time_text(now()), "messages": messages}
-        more = len(json.dumps([found, items]))
-        if size and size + more > PART_BYTES:
-            parts.append({"items": [], "objects": []})
-            size = 0
-        size += more
-        first = len(parts[-1]["items"])
-        parts[-1]["items"] += items
-        parts[-1]["objects"].append({**found, "items": list(range(first, first + len(items)))})
-    return parts
-
-
-# --- The collector -----------------------------------------------------------------------------------
 
 
 class Outbox:
@@ -191,7 +85,7 @@ class Collector:
             self.step()
             # After a restart, a request may come before the handshake's answer, which brings the label.
             if self.tasks and self.endpoint:
-                self.do(self.tasks.popleft())
+                self.do(*self.tasks.popleft())
 
     def step(self):
         """A moment of all that goes on beside a task: connecting, receiving, heartbeats, sending again."""
@@ -266,18 +160,19 @@ class Collector:
 
     def take(self, topic, payload):
         try:
-            envelope = open_message(topic, payload, self.identity.own, self.identity.trust)
+            envelope, sha256 = open_message(topic, payload, self.identity.own, self.identity.trust)
             key = envelope["from"], envelope["id"]
             if key in self.seen:
                 return
             self.seen[key] = None
             if len(self.seen) > SEEN_MAX:
                 del self.seen[next(iter(self.seen))]
-            self.handle(envelope, envelope["type"], envelope["body"], envelope.get("in-reply-to"))
+            self.handle(envelope, sha256)
         except UNREADABLE as error:
-            log(f"a message on {topic} is refused: {error or 'its signature does not match'}")
+            log(f"a message on {topic} is refused: {error}")
 
-    def handle(self, envelope, kind, body, question):
+    def handle(self, envelope, sha256):
+        kind, body, question = envelope["type"], envelope["body"], envelope.get("in-reply-to")
         if kind == "ack":
             self.outbox.settle(body["message"])
         elif kind == "error":
@@ -294,7 +189,7 @@ class Collector:
             # Asked again while it is open, or while its end is on its way: nothing to do.
             if body["request"] not in self.open and not self.outbox.is_ending(body["request"]):
                 self.open.add(body["request"])
-                self.tasks.append(envelope)
+                self.tasks.append((envelope, sha256))
         elif kind == "cancel-request":
             self.cancelled |= {body["request"]} & self.open
         elif kind not in ("heartbeat-response", "content-response"):
@@ -332,11 +227,11 @@ class Collector:
         topic = f"/status/{self.identity.own}"
         self.send(topic, "status-notification", self.status(word, **more), transaction, in_reply_to)
 
-    def do(self, envelope):
+    def do(self, envelope, sha256):
         """A task, from the request to its one terminal status, which is durable too."""
         request, transaction, phase, fault = envelope["body"]["request"], envelope["transaction"], "completed", None
         try:
-            self.collect(envelope["body"], transaction)
+            self.collect(envelope["body"], transaction, sha256)
         except Fault as why:
             phases = {"cancelled": "cancelled", "expired": "rejected", "target-unknown": "rejected"}
             fault, phase = why, phases.get(why.code, "failed")
@@ -350,7 +245,7 @@ class Collector:
         self.is_done = True
         log(f"request {request}: {phase}{f' ({fault})' if fault else ''}")
 
-    def collect(self, asked, transaction):
+    def collect(self, asked, transaction, sha256):
         request, plan = asked["request"], asked["plan"]
         if time_of(asked["deadline"]) < now():
             raise Fault("expired", "the request's deadline has passed")
@@ -362,8 +257,10 @@ class Collector:
         self.tell("progress", transaction, request=request, phase="progress", progress={"done": total, "total": total})
         reports = []
         for at, part in enumerate(parts):
-            results = {"request": request, "plan": plan["sha256"], "endpoint": self.endpoint, "facts": facts(),
-                       "method": "self-reported", "part": at, "is-final": at == len(parts) - 1, **part}
+            # With `task` the report is signed together with what asked for it.
+            results = {"request": request, "task": sha256, "plan": plan["sha256"], "endpoint": self.endpoint,
+                       "facts": facts(), "method": "self-reported",
+                       "part": at, "is-final": at == len(parts) - 1, **part}
             report = self.identity.sealer.envelope("collection-results", results, transaction)
             reports.append(self.outbox.keep(f"/collection/results/{self.identity.own}", report))
         # `completed` means stored: a repository has acknowledged every part.
@@ -464,7 +361,7 @@ def main():
             run(settings, Path(settings.data))
     except Stop:
         log("stopped")
-    except Problem as problem:
+    except (Problem, OSError) as problem:  # such as a disk that is full
         log(str(problem))
         return 1
     return 0

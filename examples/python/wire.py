@@ -37,7 +37,7 @@ LINE_BYTES_MAX, PACKET_BYTES_MAX = 8 * KIB, MIB + 64 * KIB
 SKEW, AGE_MAX = timedelta(minutes=5), timedelta(days=30)
 ANSWER_SECONDS, KEEP_ALIVE_SECONDS, UNSUPPORTED_VERSION = 5, 20, 0x84
 # What bytes from the network can make the code below raise; each means: refuse this message.
-UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, InvalidSignature,
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError,
               UnsupportedAlgorithm, x509.InvalidVersion)
 
 
@@ -139,6 +139,13 @@ def validity(certificate):
     return tuple(end.replace(tzinfo=timezone.utc) for end in ends)
 
 
+def verify(key, signature, data, what):
+    try:
+        key.verify(signature, data)
+    except InvalidSignature as error:
+        raise ValueError(f"the signature of the {what} does not match") from error
+
+
 def raw(public_key):
     return public_key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
 
@@ -149,25 +156,18 @@ class Trust:
     def __init__(self, fingerprint, ca_der=None):
         self.fingerprint, self.ca_der = fingerprint, ca_der
 
-    def pin(self, ca_der):
-        if hashlib.sha256(ca_der).hexdigest() != self.fingerprint:
-            raise ValueError("the CA is not the one that is trusted")
-        self.ca_der = ca_der
-
-    def find_ca(self, chain):
+    def pin(self, chain):
         known = [der for der in chain if hashlib.sha256(der).hexdigest() == self.fingerprint]
         if not known:
-            raise Lost("the server is not of the installation that the token is for")
+            raise ValueError("the server is not of the installation that the token is for")
         self.ca_der = known[0]
 
     def read(self, der):
         """Whom a certificate of this CA is for: id, type, key."""
-        if self.ca_der is None:
-            raise ValueError("the CA's certificate did not come with it")
         certificate, ca = x509.load_der_x509_certificate(der), x509.load_der_x509_certificate(self.ca_der)
         if certificate.issuer != ca.subject:
             raise ValueError("the certificate is not of this installation's CA")
-        ca.public_key().verify(certificate.signature, certificate.tbs_certificate_bytes)
+        verify(ca.public_key(), certificate.signature, certificate.tbs_certificate_bytes, "certificate")
         begin, end = validity(certificate)
         if not begin - SKEW <= now() <= end:
             raise ValueError("the certificate has run out, or is not valid yet: check both clocks")
@@ -177,12 +177,8 @@ class Trust:
 
     def check_server(self, der):
         """Every component has a certificate of this CA: only an orchestrator may be the server."""
-        try:
-            component_type = self.read(der)[1]
-        except UNREADABLE as error:
-            raise Lost(f"the server's certificate is refused: {error or 'it is not of the trusted CA'}") from error
-        if component_type != "orchestrator":
-            raise Lost("the server is a component of this installation, and not its orchestrator")
+        if self.read(der)[1] != "orchestrator":
+            raise ValueError("the server is a component of this installation, and not its orchestrator")
 
     def tls(self, own_certificate=None):
         """TLS 1.3. The server is known by the CA and its type; it has no name that would hold everywhere."""
@@ -233,8 +229,8 @@ def rule_of(topic, own):
 
 
 def open_message(topic, payload, own, trust):
-    """The envelope of a message that may be believed; any other raises one of `UNREADABLE`. Whether its id was
-    seen before is for the caller to know."""
+    """The envelope of a message that may be believed, and the SHA-256 of its exact bytes, by which answers refer to
+    it; any other message raises one of `UNREADABLE`. Whether its id was seen before is for the caller to know."""
     types, kinds, named = rule_of(topic, own)
     line, _, text = payload.partition(b"\n")
     if len(line) >= LINE_BYTES_MAX:
@@ -244,10 +240,10 @@ def open_message(topic, payload, own, trust):
     if header["alg"] != "EdDSA" or header["b64"] is not False or header["crit"] != ["b64"] or "jwk" in header:
         raise ValueError("the seal is not EdDSA over unencoded content, by a certificate")
     chain = [base64.b64decode(certificate, validate=True) for certificate in header["x5c"]]
-    if trust.ca_der is None and len(chain) == 2:
-        trust.pin(chain[1])
+    if trust.ca_der is None:
+        trust.pin(chain[1:])
     component, component_type, key = trust.read(chain[0])
-    key.verify(unb64url(signature), protected.encode() + b"." + text)
+    verify(key, unb64url(signature), protected.encode() + b"." + text, "message")
     envelope = json.loads(text)
     sent, expires = time_of(envelope["sent"]), envelope.get("expires")
     if envelope["v"] != 1:
@@ -262,7 +258,7 @@ def open_message(topic, payload, own, trust):
         raise ValueError(f"`{envelope['type']}` does not travel here")
     if not now() - AGE_MAX <= sent <= now() + SKEW or (expires and time_of(expires) < now()):
         raise ValueError("it has expired, or a clock is wrong")
-    return envelope
+    return envelope, hashlib.sha256(text).hexdigest()
 
 
 # --- One MQTT connection -----------------------------------------------------------------------------
@@ -272,7 +268,7 @@ class Session:
     """One connection. The next one gets a new client, so that nothing of an earlier session is left."""
 
     def __init__(self, address, own, protocol, trust, own_certificate=None):
-        self.inbox, self.leaf, self.is_connected, self.refusal = collections.deque(), None, False, None
+        self.inbox, self.leaf, self.is_connected, self.refusal, self.end = collections.deque(), None, False, None, None
         self.is_5 = protocol == "5"
         # paho 2 asks which version of the callbacks it is to call; paho 1.6 does not know the question.
         versions = getattr(mqtt, "CallbackAPIVersion", None)
@@ -288,7 +284,7 @@ class Session:
             # After the TLS handshake, before the first byte of MQTT.
             self.leaf = sock.getpeercert(True)
             if trust.ca_der is None and hasattr(sock, "get_unverified_chain"):
-                trust.find_ca(sock.get_unverified_chain())  # Python 3.13: known before anything is said
+                trust.pin(sock.get_unverified_chain())  # Python 3.13: known before anything is said
             if trust.ca_der is not None:
                 trust.check_server(self.leaf)
 
@@ -303,8 +299,8 @@ class Session:
         try:
             self.client.connect(host.strip("[]"), int(port), keepalive=KEEP_ALIVE_SECONDS, **options)
         except ssl.SSLCertVerificationError as error:
-            raise Lost(f"{address} is not of the installation that this component joined: {error}") from error
-        except (OSError, ValueError) as error:
+            raise Lost(f"{address} is not of the installation that was joined, or a clock is wrong: {error}") from error
+        except (OSError, *UNREADABLE) as error:
             raise Lost(f"cannot connect to {address}: {error}") from error
         end = time.monotonic() + 2 * ANSWER_SECONDS
         while not self.is_connected:
@@ -324,7 +320,9 @@ class Session:
     def pump(self, seconds=0.1):
         """Reads and writes what there is, and waits for it as long."""
         Stop.check()
-        outcome = self.client.loop(timeout=seconds)
+        outcome = self.attempt(self.client.loop, timeout=seconds)
+        if self.end:
+            raise Lost(self.end)
         if self.refusal is not None and getattr(self.refusal, "value", self.refusal) != UNSUPPORTED_VERSION:
             raise Refused(f"the broker refuses the connection: {self.refusal}")
         # Of 3.1.1, paho keeps that answer to itself.
@@ -333,15 +331,22 @@ class Session:
         if outcome != mqtt.MQTT_ERR_SUCCESS:
             raise Lost(mqtt.error_string(outcome))
 
+    def attempt(self, act, *arguments, **options):
+        """paho returns some errors of a connection and raises others; the latter end it at the next `pump`."""
+        try:
+            return act(*arguments, **options)
+        except OSError as error:
+            self.end = f"the connection ended: {error}"
+
     def subscribe(self, filters):
-        self.client.subscribe([(each, 1) for each in filters])
+        self.attempt(self.client.subscribe, [(each, 1) for each in filters])
 
     def publish(self, topic, payload):
-        self.client.publish(topic, payload, qos=1)
+        self.attempt(self.client.publish, topic, payload, qos=1)
 
     def close(self):
-        self.client.disconnect()
-        self.client.loop(timeout=0.1)
+        self.attempt(self.client.disconnect)
+        self.attempt(self.client.loop, timeout=0.1)
 
 
 # --- Joining -----------------------------------------------------------------------------------------
@@ -419,7 +424,7 @@ class Identity:
         finally:
             session.close()
         try:
-            answer = open_message(*session.inbox[0], client, trust)
+            answer, _ = open_message(*session.inbox[0], client, trust)
             trust.check_server(session.leaf)
             if answer["in-reply-to"] != question["id"]:
                 raise ValueError("it answers another message")
@@ -427,8 +432,7 @@ class Identity:
                 raise Fault(answer["body"]["code"], answer["body"]["message"])
             self.keep(answer["body"], address, trust)
         except UNREADABLE as error:
-            why = str(error) or "its signature does not match"
-            raise Lost(f"the answer to the registration is refused: {why}") from error
+            raise Lost(f"the answer to the registration is refused: {error}") from error
 
     def keep(self, answer, address, trust):
         own, certificate = answer["component-unique-identifier"], answer["certificate"]
@@ -452,7 +456,7 @@ class Identity:
             except Fault as fault:
                 if fault.code not in RETRYABLE:
                     advice = ADVICE.get(fault.code, "the orchestrator's log says more")
-                    raise Problem(f"the orchestrator at {address} refuses the registration: {fault}; {advice}") from fault
+                    raise Problem(f"{address} refuses the registration: {fault}; {advice}") from fault
                 if not is_told:
                     log(f"waiting: {fault}")
                 is_told = True

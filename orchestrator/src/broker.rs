@@ -82,8 +82,8 @@ pub trait Admission: Send + Sync + 'static {
 pub struct BrokerSettings {
     /// Where.
     pub listen: String,
-    /// The CA, DER.
-    pub ca_der: Vec<u8>,
+    /// The CAs that are trusted, DER; the first has signed the server's certificate.
+    pub cas: Vec<Vec<u8>>,
     /// The server's certificate, DER.
     pub certificate_der: Vec<u8>,
     /// Its key, PKCS #8.
@@ -147,14 +147,17 @@ pub(crate) struct Front {
     handshakes: Handshakes,
     connections: Arc<Semaphore>,
     closing: watch::Sender<bool>,
-    ca_der: Vec<u8>,
+    cas: RwLock<Vec<Vec<u8>>>,
+    /// The certificate and key that are shown.
+    shown: Mutex<(Vec<u8>, Vec<u8>)>,
     metrics: Arc<Metrics>,
 }
 
 impl Front {
     /// A client certificate that counts.
     fn trusted(&self, der: &[u8], now: Timestamp) -> Option<Certificate> {
-        Certificate::verify(der, &self.ca_der, now).ok()
+        let cas = self.cas.read().unwrap_or_else(PoisonError::into_inner);
+        cas.iter().find_map(|ca| Certificate::verify(der, ca, now).ok())
     }
 
     /// Whether a grant's capability is held; those without one come with registration.
@@ -232,7 +235,7 @@ impl std::fmt::Debug for Broker {
 impl Broker {
     /// Listens and serves until [`Broker::stop`].
     pub async fn start(settings: BrokerSettings) -> Result<Self, BrokerError> {
-        let acceptor = acceptor(&settings.ca_der, &settings.certificate_der, &settings.key_pkcs8)?;
+        let acceptor = acceptor(&settings.cas, &settings.certificate_der, &settings.key_pkcs8)?;
         let listener = TcpListener::bind(&settings.listen)
             .await
             .map_err(|source| BrokerError::Listen { listen: settings.listen.clone(), source })?;
@@ -252,7 +255,8 @@ impl Broker {
             handshakes: Handshakes::default(),
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS_MAX)),
             closing: watch::Sender::new(false),
-            ca_der: settings.ca_der,
+            cas: RwLock::new(settings.cas),
+            shown: Mutex::new((settings.certificate_der, settings.key_pkcs8)),
             metrics,
         });
         let stop = Arc::new(Notify::new());
@@ -268,7 +272,21 @@ impl Broker {
 
     /// Shows this certificate to those who connect from now on.
     pub fn renew(&self, certificate_der: &[u8], key_pkcs8: &[u8]) -> Result<(), BrokerError> {
-        let acceptor = acceptor(&self.front.ca_der, certificate_der, key_pkcs8)?;
+        *self.front.shown.lock().unwrap_or_else(PoisonError::into_inner) =
+            (certificate_der.to_vec(), key_pkcs8.to_vec());
+        Ok(self.rebuild()?)
+    }
+
+    /// Lets in from now on whom one of these CAs (DER) has certified.
+    pub fn trust(&self, cas: Vec<Vec<u8>>) -> Result<(), rustls::Error> {
+        *self.front.cas.write().unwrap_or_else(PoisonError::into_inner) = cas;
+        self.rebuild()
+    }
+
+    fn rebuild(&self) -> Result<(), rustls::Error> {
+        let cas = self.front.cas.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let (certificate_der, key_pkcs8) = self.front.shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let acceptor = acceptor(&cas, &certificate_der, &key_pkcs8)?;
         *self.front.acceptor.write().unwrap_or_else(PoisonError::into_inner) = acceptor;
         Ok(())
     }
@@ -309,15 +327,19 @@ fn raise_descriptor_limit() {
     }
 }
 
-fn acceptor(ca_der: &[u8], certificate_der: &[u8], key_pkcs8: &[u8]) -> Result<TlsAcceptor, rustls::Error> {
+fn acceptor(cas: &[Vec<u8>], certificate_der: &[u8], key_pkcs8: &[u8]) -> Result<TlsAcceptor, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from(ca_der.to_vec()))?;
+    for ca in cas {
+        roots.add(CertificateDer::from(ca.clone()))?;
+    }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .allow_unauthenticated()
         .build()
         .map_err(|error| rustls::Error::General(error.to_string()))?;
-    let chain = vec![CertificateDer::from(certificate_der.to_vec()), CertificateDer::from(ca_der.to_vec())];
+    // Clients know a CA by its fingerprint, and look for it in the chain.
+    let chain = std::iter::once(certificate_der.to_vec()).chain(cas.iter().take(1).cloned());
+    let chain = chain.map(CertificateDer::from).collect();
     let key: PrivateKeyDer<'static> = PrivatePkcs8KeyDer::from(key_pkcs8.to_vec()).into();
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?

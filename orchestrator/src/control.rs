@@ -165,6 +165,9 @@ async fn answer(
         Ask::Changes { targets, limit, is_followed } => {
             return changes(handle, &targets, limit, is_followed, answers).await;
         }
+        Ask::CaShow => Ok(OperatorEvent::Cas(handle.cas().await)),
+        Ask::CaRotate => handle.rotate_ca(actor, &content).await.map(OperatorEvent::Cas),
+        Ask::CaRetire { is_forced } => handle.retire_ca(actor, is_forced).await.map(OperatorEvent::Cas),
         Ask::Audit => return audit(handle, answers).await,
         Ask::Chain { transaction, endpoint, rule } => {
             match handle.chain(transaction, endpoint.as_deref(), rule.as_deref()).await {

@@ -96,6 +96,8 @@ pub struct Core {
     pub(crate) ids: Box<dyn Ids>,
     pub(crate) components: BTreeMap<ComponentId, Component>,
     pub(crate) workflows: BTreeMap<TransactionId, Workflow>,
+    /// The fingerprints of the CAs that everybody is to trust.
+    pub(crate) trusted_cas: Vec<String>,
 }
 
 impl std::fmt::Debug for Core {
@@ -115,12 +117,13 @@ impl Core {
             })
             .collect();
         let workflows = workflows.into_iter().map(|workflow| (workflow.id, workflow)).collect();
-        Self { ids, components, workflows }
+        Self { ids, components, workflows, trusted_cas: Vec::new() }
     }
 
     /// Time has passed.
     pub fn tick(&mut self, now: Timestamp) -> Vec<Action> {
         let mut actions = self.watch_components(now);
+        actions.extend(self.tell_cas(now));
         actions.extend(self.watch_workflows(now));
         actions
     }

@@ -29,7 +29,7 @@ use uuid::Uuid;
 
 use crate::assignments::Told;
 use crate::broker::{Admission, Broker, BrokerError, BrokerSettings};
-use crate::ca::Ca;
+use crate::ca::{Ca, CaSettings};
 use crate::control;
 use crate::core::roster::Component;
 use crate::core::{Action, Core, HEARTBEAT_SECONDS, RandomIds};
@@ -51,6 +51,17 @@ pub struct Settings {
     pub advertise: Option<String>,
     /// Seconds that a certificate holds; it is renewed at half of that.
     pub certificate_seconds: i64,
+    /// Encrypts the CA's key at rest.
+    pub ca_passphrase: Option<String>,
+    /// A CA that the operator brings: files with its certificate and key, PEM.
+    pub ca: Option<(PathBuf, PathBuf)>,
+}
+
+impl Settings {
+    /// With everything that may be left out left out.
+    pub fn new(data: PathBuf, listen: String) -> Self {
+        Self { data, listen, advertise: None, certificate_seconds: CERTIFICATE_SECONDS, ca_passphrase: None, ca: None }
+    }
 }
 
 /// Seconds that a certificate holds, unless the configuration says otherwise: 30 days.
@@ -161,11 +172,15 @@ pub(crate) struct Inner {
     pub(crate) watchers: broadcast::Sender<(TransactionId, OperatorEvent)>,
     /// The own certificate.
     pub(crate) certificate: std::sync::Mutex<Certificate>,
+    /// What the own connection shows.
+    tls: watch::Sender<Arc<rustls::ClientConfig>>,
+    /// When it was last said that the CA comes to its end.
+    pub(crate) ca_ending_told: std::sync::Mutex<Option<Timestamp>>,
     /// Held while the log of acts is signed.
     pub(crate) signing: Mutex<()>,
     /// Security statuses, by code.
     security: std::sync::Mutex<BTreeMap<String, u64>>,
-    broker: Broker,
+    pub(crate) broker: Broker,
     admitted: Arc<Admitted>,
     started: Timestamp,
     data: PathBuf,
@@ -180,9 +195,16 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let data = service::data::DataDirectory::open(&settings.data)?;
     let now = Timestamp::now();
-    let ca = Ca::open(&data.path().join("ca"), settings.certificate_seconds, now)?;
+    let ca_settings = CaSettings {
+        directory: data.path().join("ca"),
+        component_seconds: settings.certificate_seconds,
+        passphrase: settings.ca_passphrase.clone(),
+        brought: settings.ca.clone(),
+    };
+    let ca = Ca::open_with(ca_settings, now)?;
     let store = Store::open(&data.path().join("orchestrator.db")).await?;
-    let core = Core::new(Box::new(RandomIds), store.components().await?, store.workflows().await?, now);
+    let mut core = Core::new(Box::new(RandomIds), store.components().await?, store.workflows().await?, now);
+    core.set_trusted(ca.fingerprints());
     let identity_directory = data.path().join("identity");
     let own = own_certificate(&ca, &identity_directory, now)?;
     let admitted = Arc::new(Admitted::default());
@@ -192,7 +214,7 @@ pub async fn run(
     admitted.set_own(own.component);
     let broker = Broker::start(BrokerSettings {
         listen: settings.listen.clone(),
-        ca_der: ca.der().to_vec(),
+        cas: ca.ders(),
         certificate_der: own.certificate_der.clone(),
         key_pkcs8: own.key_pkcs8.clone(),
         admission: Arc::clone(&admitted) as Arc<dyn Admission>,
@@ -220,6 +242,8 @@ pub async fn run(
             told: Mutex::default(),
             watchers,
             certificate: std::sync::Mutex::new(own.certificate.clone()),
+            tls,
+            ca_ending_told: std::sync::Mutex::default(),
             signing: Mutex::default(),
             security: std::sync::Mutex::default(),
             broker,
@@ -233,7 +257,7 @@ pub async fn run(
     let socket = control::listen(handle.clone(), data.path())?;
     let (connected, mut connection) = mpsc::channel(1);
     let follow = tokio::spawn(handle.clone().follow(events, connected));
-    let renewal = tokio::spawn(handle.clone().renew_own(own, identity_directory, tls));
+    let renewal = tokio::spawn(handle.clone().renew_own());
     let _ = tokio::time::timeout(Duration::from_secs(10), connection.recv()).await;
     if let Some(ready) = ready {
         let _ = ready.send(handle.clone());
@@ -263,8 +287,8 @@ pub(crate) fn own_certificate(ca: &Ca, directory: &Path, now: Timestamp) -> Resu
     let key = identity::key(directory)?;
     let damaged = |what: String| identity::IdentityError::Damaged { path: directory.to_owned(), what };
     let request = identity::signing_request(&key).map_err(|error| damaged(error.to_string()))?;
-    let (certificate, _) = ca.issue(&request, component, ComponentType::Orchestrator, now)?;
-    Identity::store(directory, &certificate, ca.pem(), ("127.0.0.1", 0), HEARTBEAT_SECONDS)?;
+    let (certificate, _) = ca.issue_own(&request, component, now)?;
+    Identity::store(directory, &certificate, &ca.pems().concat(), ("127.0.0.1", 0), HEARTBEAT_SECONDS)?;
     Ok(Identity::load(directory)?.ok_or_else(|| damaged("membership.json".to_owned()))?)
 }
 
@@ -376,6 +400,9 @@ impl Handle {
                 },
                 _ = tick.tick() => {
                     if let Err(error) = self.act(|core, now| ((), core.tick(now))).await {
+                        tracing::error!(error = %Chain(&error), "the store failed");
+                    }
+                    if let Err(error) = self.mind_cas().await {
                         tracing::error!(error = %Chain(&error), "the store failed");
                     }
                     if let Err(error) = self.sign_acts().await {
@@ -499,10 +526,11 @@ impl Handle {
                 Err(fault) => (Err(fault), Vec::new()),
             })
             .await?;
-        let response = match answered {
+        let mut response = match answered {
             Ok(response) => response,
             Err(fault) => return Ok(Err(fault)),
         };
+        self.add_cas(&advertisement.trusted_cas, &mut response);
         // Before the answer: what a collector reports after it is expected.
         self.tell_assignments(sender).await;
         self.answer(sender, message, &response);
@@ -615,34 +643,35 @@ impl Handle {
         registration::create_token(self, Actor::Orchestrator, scope).await
     }
 
-    /// Renews the orchestrator's own certificate when it is due: the broker shows it to new connections, and new
-    /// messages carry it.
-    async fn renew_own(self, mut own: Identity, directory: PathBuf, tls: watch::Sender<Arc<rustls::ClientConfig>>) {
-        let mut due = renewal::due(&own.certificate, mqtt::rand_fraction());
+    /// Renews the orchestrator's own certificate whenever it is due.
+    async fn renew_own(self) {
         loop {
-            let now = Timestamp::now();
-            // A clock that was set back makes it one of the future.
-            if now < due && own.certificate.valid_at(now).is_ok() {
-                tokio::time::sleep(renewal::wait(due, now)).await;
-                continue;
-            }
-            let inner = &self.inner;
-            let renewed = own_certificate(&inner.ca, &directory, now).and_then(|fresh| {
-                inner.broker.renew(&fresh.certificate_der, &fresh.key_pkcs8)?;
-                inner.bus.renew(fresh.sealer()?);
-                tls.send_replace(fresh.tls()?);
-                Ok(fresh)
-            });
-            match renewed {
-                Ok(fresh) => {
-                    *inner.certificate.lock().unwrap_or_else(PoisonError::into_inner) = fresh.certificate.clone();
-                    own = fresh;
+            let certificate = self.inner.certificate.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let due = renewal::due(&certificate, mqtt::rand_fraction());
+            loop {
+                let now = Timestamp::now();
+                // A clock that was set back makes it one of the future.
+                if now >= due || certificate.valid_at(now).is_err() {
+                    break;
                 }
-                Err(error) => tracing::error!(error = %Chain(&error), "the own certificate could not be renewed"),
+                tokio::time::sleep(renewal::wait(due, now)).await;
             }
-            due = renewal::due(&own.certificate, mqtt::rand_fraction());
+            if let Err(error) = self.renew_own_now() {
+                tracing::error!(error = %Chain(&error), "the own certificate could not be renewed");
+            }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
+    }
+
+    /// A fresh certificate for the orchestrator itself: the broker shows it to new connections, and new messages carry it.
+    pub(crate) fn renew_own_now(&self) -> Result<(), RunError> {
+        let inner = &self.inner;
+        let fresh = own_certificate(&inner.ca, &inner.data.join("identity"), Timestamp::now())?;
+        inner.broker.renew(&fresh.certificate_der, &fresh.key_pkcs8)?;
+        inner.bus.renew(fresh.sealer()?);
+        inner.tls.send_replace(fresh.tls()?);
+        *inner.certificate.lock().unwrap_or_else(PoisonError::into_inner) = fresh.certificate;
+        Ok(())
     }
 
     /// Where components connect.
@@ -651,7 +680,7 @@ impl Handle {
     }
 
     pub(crate) fn ca_fingerprint(&self) -> String {
-        tls::fingerprint(self.inner.ca.der())
+        tls::fingerprint(&self.inner.ca.der())
     }
 
     /// The first repository that is active.

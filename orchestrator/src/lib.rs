@@ -18,6 +18,7 @@ mod policies;
 mod registration;
 pub mod store;
 mod tasks;
+mod trust;
 
 pub use driver::{CERTIFICATE_SECONDS, Handle, RunError, Settings, run};
 pub use registration::TokenScope;

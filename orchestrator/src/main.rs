@@ -24,6 +24,15 @@ struct Cli {
     /// How long a component's certificate holds, such as 12h or 30d; it renews itself at half of that.
     #[arg(long, env = "MUSTER_CERTIFICATE_LIFETIME")]
     certificate_lifetime: Option<Seconds>,
+    /// File with a passphrase that encrypts the CA's key at rest.
+    #[arg(long, env = "MUSTER_CA_PASSPHRASE_FILE", value_name = "FILE")]
+    ca_passphrase_file: Option<PathBuf>,
+    /// Certificate (PEM) of a CA of your own, such as an intermediate, for the first start.
+    #[arg(long, env = "MUSTER_CA_CERTIFICATE", value_name = "FILE", requires = "ca_key")]
+    ca_certificate: Option<PathBuf>,
+    /// Its key (PEM, PKCS #8; encrypted with the passphrase, or in the clear).
+    #[arg(long, env = "MUSTER_CA_KEY", value_name = "FILE", requires = "ca_certificate")]
+    ca_key: Option<PathBuf>,
 }
 
 #[tokio::main]
@@ -39,6 +48,8 @@ async fn main() -> anyhow::Result<()> {
             .certificate_lifetime
             .or(config.certificate_lifetime)
             .map_or(orchestrator::CERTIFICATE_SECONDS, |Seconds(seconds)| seconds.cast_signed()),
+        ca_passphrase: service::config::secret(cli.ca_passphrase_file.or(config.ca_passphrase_file).as_ref())?,
+        ca: cli.ca_certificate.zip(cli.ca_key).or(config.ca_certificate.zip(config.ca_key)),
     };
     Ok(orchestrator::run(settings, service::shutdown::on_signal(), None).await?)
 }

@@ -156,7 +156,8 @@ async fn certify(
             Ok(issued) => issued,
             Err(error) => return Ok(Err(Fault::new(FaultCode::Malformed, error.to_string()))),
         };
-    let act = Act::new(Actor::Orchestrator, "issue-certificate", id).because(format!("until {:.0}", validity.until));
+    let detail = format!("until {:.0}", validity.until);
+    let act = Act::new(Actor::Orchestrator, "issue-certificate", id).because(detail);
     handle
         .act(|core, _| {
             let mut actions = core.certified(id, validity);
@@ -167,7 +168,7 @@ async fn certify(
     Ok(Ok(ComponentRegistrationResponse {
         component_unique_identifier: id,
         certificate,
-        ca_certificate: handle.inner.ca.pem().to_owned(),
+        ca_certificate: handle.inner.ca.pem(),
         orchestrator: handle.inner.bus.own(),
         heartbeat_interval_seconds: HEARTBEAT_SECONDS,
         server_time: now,

@@ -127,6 +127,7 @@ impl World {
                 Vec::new()
             },
             software_version: "sim".to_owned(),
+            ..CapabilityAdvertisement::default()
         };
         let (_, actions) = self.core.advertise(id, &advertisement, at(self.now)).unwrap();
         self.perform(actions);

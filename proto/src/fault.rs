@@ -51,6 +51,8 @@ fault_codes! {
     PendingApproval = "pending-approval",
     /// The identifier is in use with another content.
     DuplicateIdentifier = "duplicate-identifier",
+    /// It does not go together with what there is.
+    Conflict = "conflict",
     /// Nothing has that identifier.
     UnknownIdentifier = "unknown-identifier",
     /// The target is not an endpoint that is known here.

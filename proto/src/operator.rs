@@ -15,6 +15,26 @@ use crate::message::{
 use crate::observation::EndpointFacts;
 use crate::verdict::{EvaluationSummary, RuleResult, Verdict};
 
+/// A CA of the installation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CaView {
+    /// SHA-256 of its certificate.
+    pub fingerprint: String,
+    /// Its name.
+    pub subject: String,
+    /// From when its certificate holds.
+    pub not_before: Timestamp,
+    /// And until when.
+    pub not_after: Timestamp,
+    /// Whether it signs now.
+    pub is_issuer: bool,
+    /// How many components say that they trust it.
+    pub known_by: u64,
+    /// How many components have a certificate of it.
+    pub certificate_count: u64,
+}
+
 /// A request line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -123,6 +143,16 @@ pub enum Ask {
     },
     /// The log of acts.
     Audit,
+    /// The CAs that are trusted.
+    CaShow,
+    /// Make a successor of the CA; with content, the PEM of its certificate, a zero byte, and the PEM of its key.
+    CaRotate,
+    /// Trust the old CA no more.
+    #[serde(rename_all = "kebab-case")]
+    CaRetire {
+        /// Even if components are cut off by it.
+        is_forced: bool,
+    },
     /// The sealed messages that verdicts rest on.
     #[serde(rename_all = "kebab-case")]
     Chain {
@@ -232,6 +262,8 @@ pub enum OperatorEvent {
     Token(String),
     /// Answer to `audit`: lines of the log, as it is written out.
     Audit(Vec<String>),
+    /// Answer to `ca-show` and what changes the CA.
+    Cas(Vec<CaView>),
     /// Answer to `chain`: sealed messages, one JSON document each.
     Chain(Vec<String>),
     /// Answer to `token-list`.

@@ -47,7 +47,7 @@ fn messages() {
     let (pem, _) = ca.issue(&request, own, PCS, Timestamp::now()).unwrap();
     let certificate = identity::certificate_der(&pem).unwrap();
     let sealer = Sealer::with_certificate(key.serialized_der(), &[&certificate]).unwrap();
-    let trust = Trust::new(ca.der().to_vec());
+    let trust = Trust::new(ca.ders());
     let topic = Topic::AdminUp(own, HeartbeatRequest::KIND.to_owned()).to_string();
     let body = HeartbeatRequest { action: HeartbeatAction::Pulse, unacknowledged_count: 0 };
     let envelope = Envelope {

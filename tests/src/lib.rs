@@ -89,13 +89,14 @@ impl Installation {
 
     /// The same, with certificates that hold so many seconds.
     pub async fn with_certificates_of(certificate_seconds: i64, data: TempDir, listen: &str) -> Self {
+        Self::with(data, listen, |settings| settings.certificate_seconds = certificate_seconds).await
+    }
+
+    /// The same, with other settings.
+    pub async fn with(data: TempDir, listen: &str, change: impl FnOnce(&mut orchestrator::Settings)) -> Self {
         let (stopper, stop) = shutdown::channel();
-        let settings = orchestrator::Settings {
-            data: data.path().join("orchestrator"),
-            listen: listen.to_owned(),
-            advertise: None,
-            certificate_seconds,
-        };
+        let mut settings = orchestrator::Settings::new(data.path().join("orchestrator"), listen.to_owned());
+        change(&mut settings);
         let (ready, is_ready) = oneshot::channel();
         let run = tokio::spawn(orchestrator::run(settings, stop, Some(ready)));
         let Ok(handle) = is_ready.await else { panic!("the orchestrator did not start: {:?}", run.await) };

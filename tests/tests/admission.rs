@@ -110,6 +110,7 @@ async fn a_component_cannot_fill_the_log_with_certificates_and_endpoints() {
             capabilities: vec![],
             endpoints: (0..250).map(named).collect(),
             software_version: "test".to_owned(),
+            ..CapabilityAdvertisement::default()
         };
         let answer: Result<CapabilityAdvertisementResponse, _> =
             member.bus.request(&up, &advertisement, Context::alone(), PATIENCE).await;
@@ -335,7 +336,12 @@ async fn a_banned_component_stays_out_with_another_token_and_with_another_key() 
     let other = member::start(installation.settings(PCS, "machine", fresh().await)).await.unwrap();
     let advertised = || {
         let endpoints = installation.settings(PCS, "machine", None).endpoints;
-        CapabilityAdvertisement { capabilities: vec![], endpoints, software_version: "test".to_owned() }
+        CapabilityAdvertisement {
+            capabilities: vec![],
+            endpoints,
+            software_version: "test".to_owned(),
+            ..CapabilityAdvertisement::default()
+        }
     };
     let up = Topic::AdminUp(other.bus.own(), CapabilityAdvertisement::KIND.to_owned());
     let answer: Result<CapabilityAdvertisementResponse, _> =
@@ -401,6 +407,7 @@ async fn what_was_on_its_way_when_its_sender_was_put_out_comes_too_late() {
         capabilities: proto::capability::Capability::all_of(PCS),
         endpoints: vec![],
         software_version: "test".to_owned(),
+        ..CapabilityAdvertisement::default()
     };
     for _ in 0..300 {
         member.bus.send(&up, &advertisement, Context::alone()).unwrap();

@@ -44,7 +44,7 @@ fn settings(ca: &Ca, own: ComponentId, component_type: ComponentType) -> BusSett
     BusSettings {
         own,
         sealer: Sealer::with_certificate(key.serialized_der(), &[&der]).unwrap(),
-        trust: Trust::new(ca.der().to_vec()),
+        trust: Trust::new(ca.ders()),
         outbox: Outbox::in_memory(),
         payload_bytes_max: proto::limits::PAYLOAD_BYTES_MAX,
     }
@@ -124,6 +124,7 @@ impl Script {
                                 endpoint: EndpointId(Uuid::new_v4()),
                             }],
                             repositories: vec![],
+                            ca_certificates: Vec::new(),
                         },
                         Context::answering(&message),
                     ),

@@ -234,7 +234,7 @@ async fn an_allowed_will_is_published_when_the_connection_breaks() {
 async fn a_stranger_reaches_the_registration_topics_and_nothing_else() {
     let installation = Installation::orchestrator().await;
     let a = enrolled(&installation, ComponentType::PostureCollectionService, "a").await;
-    let tls = bus::tls::joining(&bus::tls::fingerprint(&a.ca_der)).unwrap();
+    let tls = bus::tls::joining(&[bus::tls::fingerprint(&a.ca_der)]).unwrap();
     let stranger = || {
         let id = ComponentId(Uuid::new_v4());
         let mut options = options(&a, &id.to_string());
@@ -269,7 +269,7 @@ async fn a_certificate_of_another_ca_is_refused() {
     let a = enrolled(&installation, ComponentType::PostureCollectionService, "a").await;
     let foreign = enrolled(&other, ComponentType::PostureCollectionService, "foreign").await;
     // Right address and CA to check the server by, wrong certificate to show.
-    let tls = bus::tls::member(&a.ca_der, foreign.certificate_der.clone(), foreign.key_pkcs8.clone()).unwrap();
+    let tls = bus::tls::member(&a.cas, foreign.certificate_der.clone(), foreign.key_pkcs8.clone()).unwrap();
     let mut options = options(&a, &foreign.component.to_string());
     options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));
     assert!(Client::connect(options).await.is_err());
@@ -293,7 +293,7 @@ async fn a_silent_peer_keeps_nobody_out() {
 async fn strangers_that_do_not_register_do_not_keep_others_from_joining() {
     let installation = Installation::orchestrator().await;
     let a = enrolled(&installation, ComponentType::PostureCollectionService, "a").await;
-    let tls = bus::tls::joining(&bus::tls::fingerprint(&a.ca_der)).unwrap();
+    let tls = bus::tls::joining(&[bus::tls::fingerprint(&a.ca_der)]).unwrap();
     let mut connecting = tokio::task::JoinSet::new();
     for _ in 0..280 {
         let mut options = options(&a, &Uuid::new_v4().to_string());

@@ -86,6 +86,7 @@ async fn each_capability_is_answered_by_itself() {
         ],
         endpoints: Vec::new(),
         software_version: "test".to_owned(),
+        ..CapabilityAdvertisement::default()
     };
     let up = Topic::AdminUp(member.bus.own(), CapabilityAdvertisement::KIND.to_owned());
     let answer: CapabilityAdvertisementResponse =
@@ -115,6 +116,7 @@ async fn the_roster_survives_a_restart_and_nobody_registers_again() {
         capabilities: vec![Capability::Heartbeat.urn()],
         endpoints: Vec::new(),
         software_version: "test".to_owned(),
+        ..CapabilityAdvertisement::default()
     };
     let up = Topic::AdminUp(own, CapabilityAdvertisement::KIND.to_owned());
     eventually("the interface answers", async || {

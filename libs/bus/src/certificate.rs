@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use proto::capability::ComponentType;
 use proto::id::ComponentId;
+use x509_parser::oid_registry::{OID_KEY_TYPE_EC_PUBLIC_KEY, OID_SIG_ED25519};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// A certificate as far as we use it.
@@ -77,11 +78,17 @@ impl Certificate {
         let certificate = Self::read(der)?;
         let (_, parsed) = X509Certificate::from_der(der).map_err(|_| malformed("it cannot be parsed"))?;
         let (_, ca) = X509Certificate::from_der(ca_der).map_err(|_| malformed("the CA cannot be parsed"))?;
-        let ca_key = ca.public_key().subject_public_key.data.as_ref();
+        let ca_key = ca.public_key();
+        // A CA of our own has an Ed25519 key (RFC 8410), one that was brought may have one on P-256 (RFC 5480).
+        let algorithm: &dyn ring::signature::VerificationAlgorithm = match &ca_key.algorithm.algorithm {
+            oid if *oid == OID_SIG_ED25519 => &ring::signature::ED25519,
+            oid if *oid == OID_KEY_TYPE_EC_PUBLIC_KEY => &ring::signature::ECDSA_P256_SHA256_ASN1,
+            _ => return Err(malformed("the CA's key is neither Ed25519 nor P-256")),
+        };
         if parsed.issuer().as_raw() != ca.subject().as_raw() || parsed.is_ca() {
             return Err(CertificateError::Untrusted);
         }
-        ring::signature::UnparsedPublicKey::new(&ring::signature::ED25519, ca_key)
+        ring::signature::UnparsedPublicKey::new(algorithm, ca_key.subject_public_key.data.as_ref())
             .verify(parsed.tbs_certificate.as_ref(), &parsed.signature_value.data)
             .map_err(|_| CertificateError::Untrusted)?;
         Ok(certificate)

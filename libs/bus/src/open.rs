@@ -2,7 +2,7 @@
 //! [`Authentic`] made.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use jiff::{SignedDuration, Timestamp};
 use proto::capability::ComponentType;
@@ -13,7 +13,7 @@ use proto::id::ComponentId;
 use proto::seal::{Sealed, Signer};
 use proto::topic::{Holder, Principal, Topic};
 
-use crate::certificate::Certificate;
+use crate::certificate::{Certificate, CertificateError};
 use crate::limits;
 
 /// Who has signed.
@@ -78,30 +78,36 @@ impl Authentic {
     }
 }
 
-/// What a component trusts: its installation's CA.
+/// What a component trusts: its installation's CA, or both of them while it is replaced.
 #[derive(Debug)]
 pub struct Trust {
-    anchor: Anchor,
+    anchor: RwLock<Anchor>,
     /// Signers whose certificates have been checked, by header.
     known: Mutex<BTreeMap<String, Certificate>>,
 }
 
 #[derive(Debug)]
 enum Anchor {
-    Ca(Vec<u8>),
-    /// Known only by its SHA-256, from a join token; the sender sends the certificate along.
-    Fingerprint(String),
+    Cas(Vec<Vec<u8>>),
+    /// Known only by their SHA-256, from a join token; the sender sends the certificate along.
+    Fingerprints(Vec<String>),
 }
 
 impl Trust {
-    /// Trust in this CA.
-    pub fn new(ca_der: Vec<u8>) -> Self {
-        Self { anchor: Anchor::Ca(ca_der), known: Mutex::new(BTreeMap::new()) }
+    /// Trust in these CAs, DER.
+    pub fn new(cas: Vec<Vec<u8>>) -> Self {
+        Self { anchor: RwLock::new(Anchor::Cas(cas)), known: Mutex::new(BTreeMap::new()) }
     }
 
-    /// Trust in the CA with this fingerprint.
-    pub fn pinned(fingerprint: String) -> Self {
-        Self { anchor: Anchor::Fingerprint(fingerprint), known: Mutex::new(BTreeMap::new()) }
+    /// Trust in the CAs with these fingerprints.
+    pub fn pinned(fingerprints: Vec<String>) -> Self {
+        Self { anchor: RwLock::new(Anchor::Fingerprints(fingerprints)), known: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// Trust in these CAs from now on, and in no others.
+    pub(crate) fn replace(&self, cas: Vec<Vec<u8>>) {
+        *self.anchor.write().unwrap_or_else(PoisonError::into_inner) = Anchor::Cas(cas);
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn certificate(
@@ -111,20 +117,29 @@ impl Trust {
         sent_ca: Option<&[u8]>,
         now: Timestamp,
     ) -> Result<Certificate, Fault> {
-        let refused =
-            |error: crate::certificate::CertificateError| Fault::new(FaultCode::NotAuthorized, error.to_string());
-        let known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(header).cloned();
+        let refused = |error: CertificateError| Fault::new(FaultCode::NotAuthorized, error.to_string());
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(header).cloned();
         if let Some(known) = known {
             known.valid_at(now).map_err(refused)?;
             return Ok(known);
         }
-        let ca_der = match (&self.anchor, sent_ca) {
-            (Anchor::Ca(ca_der), _) => ca_der.as_slice(),
-            (Anchor::Fingerprint(wanted), Some(sent)) if crate::tls::fingerprint(sent) == *wanted => sent,
-            (Anchor::Fingerprint(_), _) => return Err(refused(crate::certificate::CertificateError::Untrusted)),
+        let anchor = self.anchor.read().unwrap_or_else(PoisonError::into_inner);
+        let certificate = match (&*anchor, sent_ca) {
+            (Anchor::Cas(cas), _) => {
+                let by_each = cas.iter().map(|ca| Certificate::verify(der, ca, now));
+                // Of several that did not sign it, what the one says that did, is what counts.
+                by_each.reduce(|one, other| match (&one, &other) {
+                    (Err(CertificateError::Untrusted), _) => other,
+                    _ => one,
+                })
+            }
+            (Anchor::Fingerprints(wanted), Some(sent)) if wanted.contains(&crate::tls::fingerprint(sent)) => {
+                Some(Certificate::verify(der, sent, now))
+            }
+            (Anchor::Fingerprints(_), _) => None,
         };
-        let certificate = Certificate::verify(der, ca_der, now).map_err(refused)?;
-        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let certificate = certificate.unwrap_or(Err(CertificateError::Untrusted)).map_err(refused)?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= limits::SIGNERS_MAX {
             known.clear();
         }

@@ -21,8 +21,8 @@ pub fn fingerprint(ca_der: &[u8]) -> String {
 /// What the server must show.
 #[derive(Debug)]
 struct Expected {
-    /// The CA's fingerprint.
-    ca: String,
+    /// The fingerprints of the CAs, one of which must have signed it.
+    cas: Vec<String>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -37,7 +37,7 @@ impl ServerCertVerifier for Expected {
     ) -> Result<ServerCertVerified, Error> {
         let ca = intermediates
             .iter()
-            .find(|certificate| fingerprint(certificate) == self.ca)
+            .find(|certificate| self.cas.contains(&fingerprint(certificate)))
             .ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
         let mut roots = RootCertStore::empty();
         roots.add(ca.clone())?;
@@ -86,10 +86,11 @@ impl ServerCertVerifier for Expected {
     }
 }
 
-/// For a component that has no certificate yet: it knows the CA's fingerprint from its token.
-pub fn joining(ca_fingerprint: &str) -> Result<Arc<ClientConfig>, Error> {
+/// For a component that has no certificate, or none that holds: it knows the CA by its fingerprint, from its token or from
+/// before.
+pub fn joining(ca_fingerprints: &[String]) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Expected { ca: ca_fingerprint.to_owned(), provider: Arc::clone(&provider) };
+    let verifier = Expected { cas: ca_fingerprints.to_vec(), provider: Arc::clone(&provider) };
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
@@ -99,9 +100,9 @@ pub fn joining(ca_fingerprint: &str) -> Result<Arc<ClientConfig>, Error> {
 }
 
 /// For a component with a certificate: mutual TLS.
-pub fn member(ca_der: &[u8], certificate_der: Vec<u8>, pkcs8: Vec<u8>) -> Result<Arc<ClientConfig>, Error> {
+pub fn member(cas: &[Vec<u8>], certificate_der: Vec<u8>, pkcs8: Vec<u8>) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Expected { ca: fingerprint(ca_der), provider: Arc::clone(&provider) };
+    let verifier = Expected { cas: cas.iter().map(|ca| fingerprint(ca)).collect(), provider: Arc::clone(&provider) };
     let key: PrivateKeyDer<'static> = PrivatePkcs8KeyDer::from(pkcs8).into();
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?

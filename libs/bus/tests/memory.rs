@@ -47,7 +47,7 @@ impl Ca {
         BusSettings {
             own,
             sealer: Sealer::with_certificate(key.serialized_der(), &[certificate.der()]).unwrap(),
-            trust: Trust::new(trust.der.clone()),
+            trust: Trust::new(vec![trust.der.clone()]),
             outbox: Outbox::in_memory(),
             payload_bytes_max: proto::limits::PAYLOAD_BYTES_MAX,
         }

@@ -32,6 +32,12 @@ pub struct OrchestratorConfig {
     pub advertise: Option<String>,
     /// How long a component's certificate holds.
     pub certificate_lifetime: Option<Seconds>,
+    /// File with a passphrase that encrypts the CA's key at rest.
+    pub ca_passphrase_file: Option<PathBuf>,
+    /// Certificate of a CA that the operator brings, for the first start.
+    pub ca_certificate: Option<PathBuf>,
+    /// Its key.
+    pub ca_key: Option<PathBuf>,
 }
 
 /// A duration with its unit, such as `30m`, `1h` or `7d`.
@@ -109,6 +115,9 @@ const KEYS: &[&str] = &[
     "listen",
     "advertise",
     "certificate-lifetime",
+    "ca-passphrase-file",
+    "ca-certificate",
+    "ca-key",
     "join-token",
     "join-token-file",
     "name",
@@ -178,6 +187,16 @@ impl Config {
             }
         }
     }
+}
+
+/// What a file with a secret holds, without the end of its line.
+pub fn secret(file: Option<&PathBuf>) -> Result<Option<String>, ConfigError> {
+    let read = |path: &PathBuf| {
+        std::fs::read_to_string(path)
+            .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
+            .map_err(|source| ConfigError::Io { path: path.clone(), source })
+    };
+    file.map(read).transpose()
 }
 
 /// The join token from wherever it was given.

@@ -54,8 +54,10 @@ pub struct Identity {
     pub certificate_der: Vec<u8>,
     /// What the certificate says.
     pub certificate: Certificate,
-    /// The CA, DER.
+    /// The CA that the server's certificate is from, DER: the oldest of those that are trusted.
     pub ca_der: Vec<u8>,
+    /// All CAs that are trusted, DER; two while one is being replaced.
+    pub cas: Vec<Vec<u8>>,
     /// Its key, PKCS #8.
     pub key_pkcs8: Vec<u8>,
     /// Where the broker is.
@@ -123,6 +125,8 @@ impl Identity {
         };
         let certificate_der = pem("certificate.pem")?;
         let certificate = Certificate::read(&certificate_der).map_err(|error| damaged(&error.to_string()))?;
+        let ca_text = fs::read_to_string(directory.join("ca.pem")).map_err(failed)?;
+        let cas = certificates_der(&ca_text);
         let key = key(directory)?;
         if key.public_key_raw() != certificate.public_key {
             return Err(damaged("key.pem does not belong to certificate.pem"));
@@ -131,7 +135,8 @@ impl Identity {
             component: certificate.component,
             certificate_der,
             certificate,
-            ca_der: pem("ca.pem")?,
+            ca_der: cas.first().cloned().ok_or_else(|| damaged("ca.pem"))?,
+            cas,
             key_pkcs8: key.serialized_der().to_vec(),
             host: membership.host,
             port: membership.port,
@@ -162,6 +167,17 @@ impl Identity {
             .map_err(|source| IdentityError::Io { path: directory.to_owned(), source })
     }
 
+    /// Keeps which CAs are trusted from now on, PEM.
+    pub fn trust(directory: &Path, ca_pems: &[String]) -> Result<(), IdentityError> {
+        data::write_private(&directory.join("ca.pem"), ca_pems.concat().as_bytes())
+            .map_err(|source| IdentityError::Io { path: directory.to_owned(), source })
+    }
+
+    /// The fingerprints of the CAs that are trusted.
+    pub fn ca_fingerprints(&self) -> Vec<String> {
+        self.cas.iter().map(|ca| tls::fingerprint(ca)).collect()
+    }
+
     /// What seals this component's messages. An orchestrator sends the CA along, for receivers that know only its
     /// fingerprint.
     pub fn sealer(&self) -> Result<Sealer, IdentityError> {
@@ -176,7 +192,7 @@ impl Identity {
         Ok(BusSettings {
             own: self.component,
             sealer: self.sealer()?,
-            trust: Trust::new(self.ca_der.clone()),
+            trust: Trust::new(self.cas.clone()),
             outbox,
             payload_bytes_max: proto::limits::PAYLOAD_BYTES_MAX,
         })
@@ -184,7 +200,7 @@ impl Identity {
 
     /// What a connection needs to show who this component is.
     pub fn tls(&self) -> Result<Arc<ClientConfig>, IdentityError> {
-        tls::member(&self.ca_der, self.certificate_der.clone(), self.key_pkcs8.clone())
+        tls::member(&self.cas, self.certificate_der.clone(), self.key_pkcs8.clone())
             .map_err(|error| self.unusable(error.to_string()))
     }
 

@@ -39,7 +39,7 @@ pub(crate) enum Failure {
 pub(crate) struct Stranger<'member> {
     pub(crate) host: &'member str,
     pub(crate) port: u16,
-    pub(crate) ca_fingerprint: &'member str,
+    pub(crate) ca_fingerprints: &'member [String],
     pub(crate) key: &'member KeyPair,
 }
 
@@ -52,11 +52,11 @@ impl Stranger<'_> {
         let unusable = |error: &dyn std::fmt::Display| Failure::Unreachable(format!("keys cannot be used: {error}"));
         // A client id of its own for each try: it means nothing beyond this connection.
         let client = ComponentId(Uuid::new_v4());
-        let (_keep, tls) = watch::channel(tls::joining(self.ca_fingerprint).map_err(|error| unusable(&error))?);
+        let (_keep, tls) = watch::channel(tls::joining(self.ca_fingerprints).map_err(|error| unusable(&error))?);
         let bus_settings = BusSettings {
             own: client,
             sealer: Sealer::with_bare_key(self.key.serialized_der()).map_err(|error| unusable(&error))?,
-            trust: Trust::pinned(self.ca_fingerprint.to_owned()),
+            trust: Trust::pinned(self.ca_fingerprints.to_vec()),
             outbox: Outbox::in_memory(),
             payload_bytes_max: proto::limits::JOIN_PAYLOAD_BYTES_MAX,
         };
@@ -73,7 +73,7 @@ impl Stranger<'_> {
         bus.close();
         let answer = answer?;
         match identity::certificate_der(&answer.ca_certificate) {
-            Some(der) if tls::fingerprint(&der) == self.ca_fingerprint => Ok(answer),
+            Some(der) if self.ca_fingerprints.contains(&tls::fingerprint(&der)) => Ok(answer),
             _ => Err(Failure::Unreachable("the answer's CA is not the one that is trusted".to_owned())),
         }
     }
@@ -118,7 +118,8 @@ pub(crate) async fn join(settings: &MemberSettings, directory: &Path, token: &Jo
         join_proof: Some(token.proof(&signing_request)),
         certificate_signing_request: signing_request,
     };
-    let stranger = Stranger { host: &host, port, ca_fingerprint: &token.ca_fingerprint, key: &key };
+    let ca_fingerprints = std::slice::from_ref(&token.ca_fingerprint);
+    let stranger = Stranger { host: &host, port, ca_fingerprints, key: &key };
     let mut failures = 0_u32;
     let mut is_told = false;
     loop {

@@ -168,9 +168,13 @@ pub async fn start(settings: MemberSettings) -> Result<Member, MemberError> {
     let interval = identity.heartbeat_interval_seconds;
     let (dismiss, dismissal) = watch::channel(None);
     let dismissal = Dismissal(dismissal);
-    let member = begin(bus_settings, transport, incoming, settings, interval, (Arc::clone(&refused), dismissal));
+    let (cas_sender, cas) = watch::channel(Vec::new());
+    let (trusted, trusted_now) = watch::channel(identity.ca_fingerprints());
+    let standing = Standing { refused: Arc::clone(&refused), dismissal, cas: cas_sender, trusted: trusted_now };
+    let member = begin(bus_settings, transport, incoming, settings, interval, standing);
     let (bus, closed) = (member.bus.clone(), tls.clone());
-    let renewal = Renewal { bus: bus.clone(), directory: directory.clone(), name, identity, tls, refused };
+    let renewal =
+        Renewal { bus: bus.clone(), directory: directory.clone(), name, identity, tls, refused, cas, trusted };
     tokio::spawn(async move {
         let fault = tokio::select! {
             // The transport has ended: nobody shows a certificate any more.
@@ -255,8 +259,21 @@ pub fn run(
 ) -> Member {
     // Over another transport nobody is refused or dismissed.
     let (_, never) = watch::channel(None);
-    let standing = (Arc::default(), Dismissal(never));
+    let (cas, _) = watch::channel(Vec::new());
+    let (_, trusted) = watch::channel(Vec::new());
+    let standing = Standing { refused: Arc::default(), dismissal: Dismissal(never), cas, trusted };
     begin(bus_settings, transport, incoming, settings, heartbeat_interval_seconds, standing)
+}
+
+/// What goes between a membership and the certificate that it rests on.
+struct Standing {
+    /// The broker refused the connection.
+    refused: Arc<Notify>,
+    dismissal: Dismissal,
+    /// The CAs that the orchestrator says are to be trusted.
+    cas: watch::Sender<Vec<String>>,
+    /// And those that are.
+    trusted: watch::Receiver<Vec<String>>,
 }
 
 fn begin(
@@ -265,14 +282,22 @@ fn begin(
     incoming: bus::IncomingReceiver,
     settings: MemberSettings,
     heartbeat_interval_seconds: u64,
-    (refused, dismissal): (Arc<Notify>, Dismissal),
+    standing: Standing,
 ) -> Member {
+    let Standing { refused, dismissal, cas, trusted } = standing;
     let (bus, events) = Bus::start(bus_settings, transport, incoming);
     bus.subscribe(topic::filters_of(settings.component_type, bus.own()));
     let (inbox_sender, inbox) = mpsc::channel(256);
     let (assigned_sender, assigned) = watch::channel(Assigned::default());
-    let membership =
-        Membership { bus: bus.clone(), settings, assigned: assigned_sender, heartbeat_interval_seconds, refused };
+    let membership = Membership {
+        bus: bus.clone(),
+        settings,
+        assigned: assigned_sender,
+        heartbeat_interval_seconds,
+        refused,
+        cas,
+        trusted,
+    };
     tokio::spawn(membership.follow(events, inbox_sender));
     Member { bus, inbox, assigned, dismissal }
 }
@@ -283,6 +308,8 @@ struct Membership {
     assigned: watch::Sender<Assigned>,
     heartbeat_interval_seconds: u64,
     refused: Arc<Notify>,
+    cas: watch::Sender<Vec<String>>,
+    trusted: watch::Receiver<Vec<String>>,
 }
 
 impl Membership {
@@ -295,9 +322,14 @@ impl Membership {
                 self.shake_hands().await;
             }
         };
+        let mut trusted = self.trusted.clone();
         let follow = async {
             loop {
                 tokio::select! {
+                    // The orchestrator waits for it.
+                    Ok(()) = trusted.changed() => {
+                        let _ = advertise.try_send(());
+                    }
                     event = events.recv() => match event {
                         None => return,
                         Some(Event::Connected) => {
@@ -362,6 +394,7 @@ impl Membership {
             capabilities: Capability::all_of(self.settings.component_type),
             endpoints: self.settings.endpoints.clone(),
             software_version: crate::VERSION.to_owned(),
+            trusted_cas: self.trusted.borrow().clone(),
         };
         let up = Topic::AdminUp(self.bus.own(), CapabilityAdvertisement::KIND.to_owned());
         for attempt in 0_u32.. {
@@ -387,6 +420,9 @@ impl Membership {
         let filters: Vec<String> = granted.iter().flat_map(|answer| answer.capability_topics.clone()).collect();
         if !filters.is_empty() {
             self.bus.subscribe(filters);
+        }
+        if !answer.ca_certificates.is_empty() {
+            self.cas.send_replace(answer.ca_certificates.clone());
         }
         self.assigned.send_replace(Assigned {
             is_active: !granted.is_empty(),

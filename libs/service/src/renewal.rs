@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus::certificate::Certificate;
-use bus::{Bus, Context, RequestError, mqtt, tls};
+use bus::{Bus, Context, RequestError, mqtt};
 use jiff::{SignedDuration, Timestamp};
 use proto::fault::{Fault, FaultCode};
 use proto::message::{ComponentRegistrationRequest, ComponentRegistrationResponse};
@@ -37,6 +37,9 @@ pub(crate) struct Renewal {
     pub(crate) tls: watch::Sender<Arc<ClientConfig>>,
     /// The broker refused the connection.
     pub(crate) refused: Arc<Notify>,
+    /// The CAs that the orchestrator says are to be trusted (PEM), and those that are (fingerprints).
+    pub(crate) cas: watch::Receiver<Vec<String>>,
+    pub(crate) trusted: watch::Sender<Vec<String>>,
 }
 
 /// When a certificate is to be renewed: at half its life, a tenth of it earlier or later. `chance` is from 0 to 1.
@@ -68,6 +71,7 @@ impl Renewal {
                     () = self.refused.notified() => {
                         is_refused = renewed.is_none_or(|at| at.elapsed() > Duration::from_secs(REFUSED_SECONDS));
                     }
+                    Ok(()) = self.cas.changed() => self.trust(),
                 }
                 continue;
             }
@@ -109,9 +113,9 @@ impl Renewal {
             join_proof: None,
         };
         let answer = if is_refused || self.identity.certificate.valid_at(now).is_err() {
-            let ca_fingerprint = tls::fingerprint(&self.identity.ca_der);
+            let ca_fingerprints = self.identity.ca_fingerprints();
             let (host, port) = (&*self.identity.host, self.identity.port);
-            Stranger { host, port, ca_fingerprint: &ca_fingerprint, key: &key }.ask(&request).await?
+            Stranger { host, port, ca_fingerprints: &ca_fingerprints, key: &key }.ask(&request).await?
         } else {
             self.ask(&request).await?
         };
@@ -120,6 +124,30 @@ impl Renewal {
             tracing::warn!(seconds = skew.as_secs(), "the orchestrator's clock is far ahead of (or behind) this one's");
         }
         self.take(&answer).map_err(|error| unusable(&error))
+    }
+
+    /// Trusts the CAs that the orchestrator names, which it did under a seal that one of the present ones vouches for.
+    fn trust(&mut self) {
+        let pems = self.cas.borrow_and_update().clone();
+        let is_whole = !pems.is_empty() && pems.iter().all(|pem| identity::certificate_der(pem).is_some());
+        let kept = if is_whole { Identity::trust(&self.directory, &pems) } else { Ok(()) };
+        let reloaded = kept.and_then(|()| self.reload());
+        match reloaded {
+            Ok(()) => tracing::info!(count = pems.len(), "the CAs that are trusted are others now"),
+            Err(error) => tracing::error!(error = %Chain(&error), "the CAs cannot be kept"),
+        }
+    }
+
+    /// Goes on with what is on the disk.
+    fn reload(&mut self) -> Result<(), IdentityError> {
+        let Some(mut identity) = Identity::load(&self.directory)? else { return Ok(()) };
+        (identity.host, identity.port) = (self.identity.host.clone(), self.identity.port);
+        self.bus.trust(identity.cas.clone());
+        self.bus.renew(identity.sealer()?);
+        self.tls.send_replace(identity.tls()?);
+        self.trusted.send_replace(identity.ca_fingerprints());
+        self.identity = identity;
+        Ok(())
     }
 
     /// Asks over the connection that there is.
@@ -134,12 +162,7 @@ impl Renewal {
     /// Keeps the new certificate, and goes on with it: new messages carry it, and the next connection shows it.
     fn take(&mut self, answer: &ComponentRegistrationResponse) -> Result<(), IdentityError> {
         Identity::renew(&self.directory, &answer.certificate)?;
-        let Some(mut identity) = Identity::load(&self.directory)? else { return Ok(()) };
-        (identity.host, identity.port) = (self.identity.host.clone(), self.identity.port);
-        self.bus.renew(identity.sealer()?);
-        self.tls.send_replace(identity.tls()?);
-        self.identity = identity;
-        Ok(())
+        self.reload()
     }
 }
 

@@ -7,7 +7,7 @@ use proto::capability::ComponentType;
 use proto::fault::{Fault, FaultCode};
 use proto::id::ComponentId;
 use proto::limits::shown;
-use proto::message::AdvertisedEndpoint;
+use proto::message::{AdvertisedEndpoint, HealthCheckAction};
 use proto::operator::ComponentState;
 
 use super::roster::{Component, Validity};
@@ -18,6 +18,11 @@ pub const RETURN_DAYS_MAX: i64 = 90;
 
 /// Certificates that a component gets within half of the life of one: an answer may be lost, more than once.
 pub const CERTIFICATES_MAX: usize = 5;
+
+/// Components that are told of a new CA at a time, twice a second: ten thousand learn it within some minutes.
+const TOLD_AT_ONCE: usize = 25;
+/// Seconds after which one that still does not know it is told again.
+const TOLD_AGAIN_SECONDS: i64 = 60;
 
 /// A component that wants to join, after its token was checked.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +74,7 @@ impl Component {
 
     /// Says once that the certificate is near its end: it should have been renewed at half its life.
     pub(super) fn watch_certificate(&mut self, now: Timestamp) -> Option<Action> {
-        let Validity { from, until } = self.certificate.filter(|_| self.is_member())?;
+        let Validity { from, until, .. } = self.certificate.clone().filter(|_| self.is_member())?;
         let is_ending = now < until && until.duration_since(now) < until.duration_since(from) / 4;
         if !is_ending || std::mem::replace(&mut self.is_ending_told, is_ending) {
             return None;
@@ -100,6 +105,8 @@ impl Core {
             labels: joining.labels.to_vec(),
             token: Some(joining.token.to_owned()),
             certificate: None,
+            trusted_cas: Vec::new(),
+            trust_told: None,
             dismissal: None,
             heard: Some(now),
             bound_count: 0,
@@ -148,7 +155,8 @@ impl Core {
             })?;
         component.not_out()?;
         let patience = SignedDuration::from_hours(24 * RETURN_DAYS_MAX);
-        if component.certificate.is_some_and(|certificate| now.duration_since(certificate.until) > patience) {
+        let ended = component.certificate.as_ref().map(|certificate| certificate.until);
+        if ended.is_some_and(|ended| now.duration_since(ended) > patience) {
             return Err(Fault::new(
                 FaultCode::Revoked,
                 format!("the certificate ended more than {RETURN_DAYS_MAX} days ago; join again with a new token"),
@@ -161,11 +169,11 @@ impl Core {
     /// written down, and one at half of its life is enough.
     pub fn may_have_certificate(&self, id: ComponentId, now: Timestamp) -> Result<(), Fault> {
         let Some(component) = self.components.get(&id) else { return Ok(()) };
-        let (Some(Validity { from, until }), CERTIFICATES_MAX..) = (component.certificate, component.issued.len())
+        let (Some(Validity { from, until, .. }), CERTIFICATES_MAX..) = (&component.certificate, component.issued.len())
         else {
             return Ok(());
         };
-        let is_of_late = |at: &Timestamp| now.duration_since(*at) < until.duration_since(from) / 2;
+        let is_of_late = |at: &Timestamp| now.duration_since(*at) < until.duration_since(*from) / 2;
         if component.issued.front().is_some_and(is_of_late) {
             let text = format!("the component got {CERTIFICATES_MAX} certificates within half of their life");
             return Err(Fault::new(FaultCode::Busy, text));
@@ -176,9 +184,9 @@ impl Core {
     /// A certificate was made for a component.
     pub fn certified(&mut self, id: ComponentId, certificate: Validity) -> Vec<Action> {
         let Some(component) = self.components.get_mut(&id) else { return Vec::new() };
+        component.issued.push_back(certificate.from);
         component.certificate = Some(certificate);
         component.is_ending_told = false;
-        component.issued.push_back(certificate.from);
         if component.issued.len() > CERTIFICATES_MAX {
             component.issued.pop_front();
         }
@@ -258,6 +266,44 @@ impl Core {
     }
 }
 
+impl Core {
+    /// These CAs are to be trusted from now on, by their fingerprints.
+    pub fn set_trusted(&mut self, cas: Vec<String>) {
+        self.trusted_cas = cas;
+        for component in self.components.values_mut() {
+            component.trust_told = None;
+        }
+    }
+
+    /// Whether every component that is there, and says which CAs it knows, knows this one.
+    pub fn is_known_to_all(&self, ca: &str) -> bool {
+        let is_there = |component: &&Component| component.is_member() && component.state == ComponentState::Active;
+        self.components
+            .values()
+            .filter(is_there)
+            .all(|component| component.trusted_cas.is_empty() || component.trusted_cas.iter().any(|known| known == ca))
+    }
+
+    /// Asks components that know other CAs to shake hands again, some at a time: the answer names those that there are.
+    pub(super) fn tell_cas(&mut self, now: Timestamp) -> Vec<Action> {
+        let is_due = |component: &Component| {
+            component.state == ComponentState::Active
+                && !component.trusted_cas.is_empty()
+                && component.trust_told.is_none_or(|told| now.duration_since(told).as_secs() >= TOLD_AGAIN_SECONDS)
+        };
+        let trusted = &self.trusted_cas;
+        let behind = self
+            .components
+            .values_mut()
+            .filter(|component| !trusted.is_empty() && component.trusted_cas != *trusted && is_due(component));
+        let tell = |component: &mut Component| {
+            component.trust_told = Some(now);
+            Action::CheckHealth(component.id, HealthCheckAction::PingWithCapabilities)
+        };
+        behind.take(TOLD_AT_ONCE).map(tell).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proto::capability::Capability;
@@ -278,6 +324,7 @@ mod tests {
             capabilities: Capability::all_of(component_type),
             endpoints: Vec::new(),
             software_version: "test".to_owned(),
+            ..CapabilityAdvertisement::default()
         };
         core.advertise(id, &advertisement, now).unwrap();
         assert!(core.is_admitted(id, component_type));

@@ -21,6 +21,9 @@ use super::{Action, Core, HEALTH_CHECK_SECONDS, HEARTBEAT_SECONDS, HEARTBEATS_MI
 /// Endpoints that one collector may speak for, at a time and in its life.
 const ENDPOINTS_MAX: usize = 1_000;
 
+/// CAs that a component may say that it trusts.
+const TRUSTED_CAS_MAX: usize = 8;
+
 /// A component on the roster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -50,6 +53,12 @@ pub struct Component {
     /// How long its latest certificate holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Validity>,
+    /// The CAs that it trusts, as it says itself; empty for one that does not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trusted_cas: Vec<String>,
+    /// When it was last asked to learn which CAs there are; not stored.
+    #[serde(skip)]
+    pub trust_told: Option<Timestamp>,
     /// Why it was evicted or banned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dismissal: Option<String>,
@@ -68,13 +77,16 @@ pub struct Component {
 }
 
 /// From when until when a certificate holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Validity {
     /// From.
     pub from: Timestamp,
     /// Until.
     pub until: Timestamp,
+    /// The fingerprint of the CA that has signed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
 }
 
 impl Component {
@@ -99,7 +111,7 @@ impl Component {
             software_version: self.software_version.clone(),
             capability_count: self.capabilities.len() as u64,
             labels: self.labels.clone(),
-            certificate_ends: self.certificate.map(|certificate| certificate.until),
+            certificate_ends: self.certificate.as_ref().map(|certificate| certificate.until),
             dismissal: self.dismissal.clone(),
             endpoints: self.endpoints.iter().map(|(_, entry)| entry.clone()).collect(),
         }
@@ -171,6 +183,7 @@ impl Core {
             .collect();
         component.endpoints = labels;
         component.software_version = Some(shown(&advertisement.software_version));
+        component.trusted_cas = advertisement.trusted_cas.iter().take(TRUSTED_CAS_MAX).map(|one| shown(one)).collect();
         component.heard = Some(now);
         component.state =
             if component.capabilities.is_empty() { ComponentState::Registered } else { ComponentState::Active };
@@ -184,7 +197,15 @@ impl Core {
         }
         // What it was asked before it went away, it is asked again.
         actions.extend(self.ask_again(sender, now));
-        Ok((CapabilityAdvertisementResponse { capabilities: answers, endpoints, repositories }, actions))
+        Ok((
+            CapabilityAdvertisementResponse {
+                capabilities: answers,
+                endpoints,
+                repositories,
+                ca_certificates: Vec::new(),
+            },
+            actions,
+        ))
     }
 
     /// A message came from a component: it is alive.

@@ -161,7 +161,7 @@ mod tests {
         assert_eq!((lines.len(), last), (6, 5));
         lines.extend(store.audit_lines(last, 5).await.unwrap().0);
         lines.push(Line::Witness(witness.unwrap()));
-        (lines, vec![ca.der().to_vec()])
+        (lines, ca.ders())
     }
 
     #[test]

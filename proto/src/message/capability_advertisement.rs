@@ -9,7 +9,7 @@ use crate::id::{ComponentId, EndpointId};
 use crate::observation::EndpointFacts;
 
 /// What the component can do, and for which endpoints.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct CapabilityAdvertisement {
     /// Every capability, each answered by itself.
@@ -19,10 +19,14 @@ pub struct CapabilityAdvertisement {
     pub endpoints: Vec<AdvertisedEndpoint>,
     /// The component's software version.
     pub software_version: String,
+    /// SHA-256 of the CA certificates that it trusts, DER; a component that does not say is not waited for when the CA is
+    /// rotated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trusted_cas: Vec<String>,
 }
 
 /// An endpoint that a collector speaks for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct AdvertisedEndpoint {
     /// The collector's own name for it, such as `self`.
@@ -43,6 +47,9 @@ pub struct CapabilityAdvertisementResponse {
     /// Repositories that are there, so that services know whom to ask.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub repositories: Vec<ComponentId>,
+    /// All CAs that are to be trusted from now on (PEM), where they are others than the component has said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ca_certificates: Vec<String>,
 }
 
 /// Success or failure of one capability.

@@ -62,7 +62,9 @@ pub(crate) fn json_lines<T: serde::de::DeserializeOwned>(file: &Path, what: &str
 
 /// The CAs of an orchestrator that runs here, or those that were given.
 pub(crate) fn cas_of(data: &Path, given: Option<PathBuf>) -> anyhow::Result<Vec<Vec<u8>>> {
-    let known = || [data.join("orchestrator/ca/ca.pem"), data.join("ca/ca.pem")].into_iter().find(|path| path.exists());
+    // With those that were there before: what an old one has signed stays signed.
+    let files = ["orchestrator/ca/history.pem", "ca/history.pem"];
+    let known = || files.into_iter().map(|file| data.join(file)).find(|path| path.exists());
     let Some(path) = given.or_else(known) else {
         bail!("there is no CA below {}: give its certificate with --ca FILE", data.display());
     };

@@ -72,6 +72,9 @@ pub(crate) enum Command {
     /// Who did what: the log of acts.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// The certificate authorities: which are trusted, and how one is replaced while everything runs.
+    #[command(subcommand)]
+    Ca(CaCommand),
     /// Let a component in that waits for approval.
     Approve {
         /// The component's id, from `muster roster`.
@@ -259,6 +262,28 @@ pub(crate) enum PolicyCommand {
     },
     /// The policies with their profiles.
     List,
+}
+
+/// `muster ca`
+#[derive(Debug, Subcommand)]
+pub(crate) enum CaCommand {
+    /// Which CAs are trusted, which one signs, and how many components know each.
+    Show,
+    /// Make the successor of the CA: it is trusted beside the old one at once, and signs once everybody knows it.
+    Rotate {
+        /// The certificate of a CA of your own, PEM; without, a new root is made.
+        #[arg(long, value_name = "FILE", requires = "key")]
+        certificate: Option<PathBuf>,
+        /// Its key, PEM in PKCS #8, Ed25519 or P-256.
+        #[arg(long, value_name = "FILE", requires = "certificate")]
+        key: Option<PathBuf>,
+    },
+    /// Trust the old CA no more, once no certificate of it is left.
+    Retire {
+        /// Even if components are cut off by it, and have to join again.
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 /// `muster verify`

@@ -79,12 +79,7 @@ async fn start_orchestrator(
     service::data::make(data).with_context(|| {
         format!("the data directory {} cannot be used; give another one with --data", data.display())
     })?;
-    let settings = orchestrator::Settings {
-        data: data.join("orchestrator"),
-        listen: args.listen.clone(),
-        advertise: None,
-        certificate_seconds: orchestrator::CERTIFICATE_SECONDS,
-    };
+    let settings = orchestrator::Settings::new(data.join("orchestrator"), args.listen.clone());
     let (ready, is_ready) = oneshot::channel();
     let (stop, ended) = (stop.clone(), ended.clone());
     tokio::spawn(async move {
