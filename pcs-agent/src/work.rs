@@ -233,6 +233,7 @@ impl Worker {
                     let (phase, fault) = match self.collect(&task).await {
                         Ok(()) => (Phase::Completed, None),
                         Err(fault) if fault.code == FaultCode::Cancelled => (Phase::Cancelled, Some(fault)),
+                        Err(fault) if fault.code == FaultCode::TargetUnknown => (Phase::Rejected, Some(fault)),
                         Err(fault) => (Phase::Failed, Some(fault)),
                     };
                     self.end(&task, phase, fault);
@@ -248,11 +249,11 @@ impl Worker {
     async fn collect(self: &Arc<Self>, task: &Task) -> Result<(), Fault> {
         let request = task.request.request;
         let context = Context::of(task.transaction);
-        self.tell(task, Phase::Accepted, "taken on", None);
         let endpoint = self.wait_for_label().await?;
         if let Some(fault) = not_meant(&task.request, endpoint) {
             return Err(fault);
         }
+        self.tell(task, Phase::Accepted, "taken on", None);
         let (progress, mut steps) = mpsc::channel::<TaskProgress>(64);
         let look = tokio::spawn(Arc::clone(self).look(task.request.clone(), context, progress));
         let mut told = tokio::time::Instant::now();
@@ -278,6 +279,11 @@ impl Worker {
                 return Err(Fault::new(FaultCode::Cancelled, "cancelled by who asked"));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let refused = sent.iter().filter(|id| self.bus.was_given_up(**id)).count();
+        if refused > 0 {
+            let text = format!("a repository refused {refused} of {} parts of the report", sent.len());
+            return Err(Fault::new(FaultCode::NotAuthorized, text));
         }
         Ok(())
     }

@@ -215,6 +215,11 @@ impl Evaluator {
         while sent.iter().any(|id| self.bus.is_unacknowledged(*id)) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        let refused = sent.iter().filter(|id| self.bus.was_given_up(**id)).count();
+        if refused > 0 {
+            let text = format!("a repository refused {refused} of {} messages with verdicts", sent.len());
+            return Err(Fault::new(FaultCode::NotAuthorized, text));
+        }
         Ok(())
     }
 

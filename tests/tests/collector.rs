@@ -9,12 +9,12 @@ use jiff::Timestamp;
 use orchestrator::ca::Ca;
 use proto::capability::{Capability, ComponentType};
 use proto::content::ContentRef;
-use proto::fault::FaultCode;
+use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, EndpointId, RequestId};
 use proto::message::{
     AssignedEndpoint, CapabilityAdvertisement, CapabilityAdvertisementResponse, CapabilityAnswer, CollectionRequest,
-    ContentRequest, ContentResponse, HealthCheckAction, HealthCheckRequest, HealthCheckResponse, Message,
-    PeriodicCollection, PeriodicCollectionResponse, PeriodicOperation, Phase, RegistrationStatus, Schedule,
+    CollectionResults, ContentRequest, ContentResponse, HealthCheckAction, HealthCheckRequest, HealthCheckResponse,
+    Message, PeriodicCollection, PeriodicCollectionResponse, PeriodicOperation, Phase, RegistrationStatus, Schedule,
     StatusNotification, Success,
 };
 use proto::plan::CollectionPlan;
@@ -32,6 +32,8 @@ struct Script {
     events: mpsc::Receiver<Event>,
     collector: ComponentId,
     plan: Vec<u8>,
+    /// What the collector reports comes here; nobody answers unless the test does.
+    repository: Option<(Bus, mpsc::Receiver<Event>)>,
     _directory: tempfile::TempDir,
 }
 
@@ -73,6 +75,9 @@ impl Script {
         let (own, transport, incoming) = connect(ComponentType::Orchestrator);
         let (bus, events) = Bus::start(settings(&ca, own, ComponentType::Orchestrator), transport, incoming);
         bus.subscribe(filters(ComponentType::Orchestrator, own));
+        let (own, transport, incoming) = connect(ComponentType::RepositoryInterface);
+        let repository = Bus::start(settings(&ca, own, ComponentType::RepositoryInterface), transport, incoming);
+        repository.0.subscribe(filters(ComponentType::RepositoryInterface, own));
         let (collector, transport, incoming) = connect(ComponentType::PostureCollectionService);
         let root = directory.path().join("root");
         std::fs::create_dir(&root).unwrap();
@@ -96,7 +101,7 @@ impl Script {
             pcs_agent::serve(member, &agent, stop).await.unwrap();
         });
         let plan = scap::policy::deflate(&CollectionPlan { version: 1, ..CollectionPlan::default() }.to_bytes());
-        let mut script = Self { bus, events, collector, plan, _directory: directory };
+        let mut script = Self { bus, events, collector, plan, repository: Some(repository), _directory: directory };
         script.until(|message| message.envelope().kind == CapabilityAdvertisement::KIND).await;
         script
     }
@@ -190,6 +195,40 @@ async fn an_expired_or_misdirected_request_is_rejected_with_its_reason() {
         script.tell(&request, Context::alone());
         let status = script.status(|status| status.request == Some(request.request)).await;
         assert_eq!((status.phase, status.fault.unwrap().code), (Some(Phase::Rejected), code));
+    }
+}
+
+#[tokio::test]
+async fn a_report_that_is_refused_for_good_is_no_completed_task() {
+    let mut script = Script::start().await;
+    let (repository, mut reports) = script.repository.take().unwrap();
+    for is_refused in [true, false] {
+        let request = script.request();
+        script.tell(&request, Context::alone());
+        let reported = async {
+            loop {
+                match reports.recv().await.unwrap() {
+                    Event::Message(message) if message.envelope().kind == CollectionResults::KIND => return message,
+                    _ => {}
+                }
+            }
+        };
+        // The orchestrator goes on answering what the collector asks of it.
+        let report = tokio::select! {
+            report = reported => report,
+            _ = script.until(|_| false) => panic!("no report came"),
+        };
+        let topic = Topic::Directed { to: script.collector, operation: "ack".to_owned(), from: repository.own() };
+        if is_refused {
+            let fault = Fault::new(FaultCode::NotAuthorized, "not for this one");
+            repository.send(&topic, &fault, Context::answering(&report)).unwrap();
+        } else {
+            repository.acknowledge(&report, topic);
+        }
+        let is_end = |status: &StatusNotification| status.phase.is_some_and(Phase::is_terminal);
+        let status = script.status(|status| status.request == Some(request.request) && is_end(status)).await;
+        let wanted = if is_refused { Phase::Failed } else { Phase::Completed };
+        assert_eq!(status.phase, Some(wanted), "{status:?}");
     }
 }
 

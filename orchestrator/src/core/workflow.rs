@@ -238,8 +238,14 @@ impl Core {
             let shared = self.request_id();
             for (component, endpoints, is_there) in &collectors {
                 let request = if workflow.plan.is_broadcast { shared } else { self.request_id() };
-                let (state, detail) = if *is_there {
+                let wanted =
+                    if workflow.plan.is_broadcast { Capability::CollectOvalBroadcast } else { Capability::CollectOval };
+                let offers = self.components.get(component).is_some_and(|component| component.has(wanted));
+                let (state, detail) = if *is_there && offers {
                     (ResponderState::Asked, None)
+                } else if *is_there {
+                    // Nobody is asked for what it has not said that it can.
+                    (ResponderState::Rejected, Some(format!("the collector does not offer {}", wanted.as_str())))
                 } else {
                     (ResponderState::Offline, Some("the collector was not there when it was to be asked".to_owned()))
                 };
