@@ -10,6 +10,7 @@
 //!
 //! Model: draft-ietf-sacm-arch-06 to -13. Where the drafts are silent, `docs/adr` says what we chose.
 
+pub mod acl;
 pub mod capability;
 pub mod content;
 pub mod envelope;

@@ -6,6 +6,8 @@ pub const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
 pub const SERVICE_PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
 /// Largest payload that a connection without a certificate may publish: one registration.
 pub const JOIN_PAYLOAD_BYTES_MAX: usize = 16 * 1024;
+/// Room for topic, properties and packet header beside the payload: what a broker takes is at most that much larger.
+pub const PACKET_OVERHEAD_BYTES: usize = 4 * 1024;
 /// Largest JWS header line before the envelope.
 pub const SEAL_HEADER_BYTES_MAX: usize = 8 * 1024;
 /// One chunk of content in a `content-response`.
