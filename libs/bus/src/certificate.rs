@@ -6,6 +6,10 @@ use proto::id::ComponentId;
 use x509_parser::oid_registry::{OID_KEY_TYPE_EC_PUBLIC_KEY, OID_SIG_ED25519};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+/// The OU of a broker that is no orchestrator: the draft's name of what carries messages (draft-ietf-sacm-arch-13
+/// §4.1.4). It is no component type: such a certificate shows who the server is, and neither seals nor registers.
+pub const BROKER_UNIT: &str = "integration-service";
+
 /// A certificate as far as we use it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
@@ -35,9 +39,17 @@ pub enum CertificateError {
     OutOfTime,
 }
 
-impl Certificate {
-    /// Reads a certificate; nothing is checked but its shape.
-    pub fn read(der: &[u8]) -> Result<Self, CertificateError> {
+/// What every certificate of the CA has, whatever its OU is.
+struct Shape {
+    id: ComponentId,
+    unit: String,
+    public_key: [u8; 32],
+    not_before: i64,
+    not_after: i64,
+}
+
+impl Shape {
+    fn read(der: &[u8]) -> Result<Self, CertificateError> {
         let malformed = CertificateError::Malformed;
         let (rest, parsed) = X509Certificate::from_der(der).map_err(|_| malformed("it cannot be parsed"))?;
         if !rest.is_empty() {
@@ -47,22 +59,34 @@ impl Certificate {
         let (Some(name), None) = (names.next(), names.next()) else {
             return Err(malformed("it has not exactly one CN"));
         };
-        let component =
-            name.as_str().ok().and_then(|text| text.parse().ok()).ok_or(malformed("its CN is not an id"))?;
+        let id = name.as_str().ok().and_then(|text| text.parse().ok()).ok_or(malformed("its CN is not an id"))?;
         let mut units = parsed.subject().iter_organizational_unit();
         let (Some(unit), None) = (units.next(), units.next()) else {
             return Err(malformed("it has not exactly one OU"));
         };
-        let component_type =
-            unit.as_str().ok().and_then(|text| text.parse().ok()).ok_or(malformed("its OU is not a component type"))?;
+        let unit = unit.as_str().map_err(|_| malformed("its OU is not text"))?.to_owned();
         let public_key = parsed.public_key().subject_public_key.data.as_ref();
         Ok(Self {
-            component,
-            component_type,
+            id,
+            unit,
             public_key: public_key.try_into().map_err(|_| malformed("its key is not Ed25519"))?,
             not_before: parsed.validity().not_before.timestamp(),
             not_after: parsed.validity().not_after.timestamp(),
         })
+    }
+}
+
+/// Whether this is the certificate of a broker that is no orchestrator; nothing is checked but its shape.
+pub fn is_broker(der: &[u8]) -> bool {
+    Shape::read(der).is_ok_and(|shape| shape.unit == BROKER_UNIT)
+}
+
+impl Certificate {
+    /// Reads a certificate; nothing is checked but its shape.
+    pub fn read(der: &[u8]) -> Result<Self, CertificateError> {
+        let Shape { id, unit, public_key, not_before, not_after } = Shape::read(der)?;
+        let component_type = unit.parse().map_err(|_| CertificateError::Malformed("its OU is not a component type"))?;
+        Ok(Self { component: id, component_type, public_key, not_before, not_after })
     }
 
     /// Reads a certificate and checks that this CA signed it and that it is valid now.

@@ -1,5 +1,5 @@
-//! TLS of the client side. The server is known by the installation's CA and by being an
-//! orchestrator, not by its name: names and addresses differ behind NAT and in containers.
+//! TLS of the client side. The server is known by the installation's CA and by being an orchestrator (or, for
+//! members, a broker), not by its name: names and addresses differ behind NAT and in containers.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, Serve
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use crate::certificate::Certificate;
+use crate::certificate::{Certificate, is_broker};
 
 /// SHA-256 of a CA certificate, as 64 hexadecimal digits.
 pub fn fingerprint(ca_der: &[u8]) -> String {
@@ -23,6 +23,8 @@ pub fn fingerprint(ca_der: &[u8]) -> String {
 struct Expected {
     /// The fingerprints of the CAs, one of which must have signed it.
     cas: Vec<String>,
+    /// Whether a broker that is no orchestrator will do. Not for who joins: only an orchestrator lets anybody in.
+    takes_broker: bool,
     provider: Arc<CryptoProvider>,
 }
 
@@ -44,11 +46,12 @@ impl ServerCertVerifier for Expected {
         let parsed = ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
         verify_server_cert_signed_by_trust_anchor(&parsed, &roots, intermediates, now, algorithms)?;
-        // Every component has a certificate of this CA; only an orchestrator may be the server.
+        // Every component has a certificate of this CA; only an orchestrator or a broker may be the server.
         match Certificate::read(end_entity) {
             Ok(certificate) if certificate.component_type == ComponentType::Orchestrator => {
                 Ok(ServerCertVerified::assertion())
             }
+            Err(_) if self.takes_broker && is_broker(end_entity) => Ok(ServerCertVerified::assertion()),
             _ => Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)),
         }
     }
@@ -90,7 +93,8 @@ impl ServerCertVerifier for Expected {
 /// before.
 pub fn joining(ca_fingerprints: &[String]) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Expected { cas: ca_fingerprints.to_vec(), provider: Arc::clone(&provider) };
+    let verifier =
+        Expected { cas: ca_fingerprints.to_vec(), takes_broker: false, provider: Arc::clone(&provider) };
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
@@ -102,7 +106,8 @@ pub fn joining(ca_fingerprints: &[String]) -> Result<Arc<ClientConfig>, Error> {
 /// For a component with a certificate: mutual TLS.
 pub fn member(cas: &[Vec<u8>], certificate_der: Vec<u8>, pkcs8: Vec<u8>) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Expected { cas: cas.iter().map(|ca| fingerprint(ca)).collect(), provider: Arc::clone(&provider) };
+    let cas_known = cas.iter().map(|ca| fingerprint(ca)).collect();
+    let verifier = Expected { cas: cas_known, takes_broker: true, provider: Arc::clone(&provider) };
     let key: PrivateKeyDer<'static> = PrivatePkcs8KeyDer::from(pkcs8).into();
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
