@@ -6,6 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bus::certificate::Certificate;
 use bus::{BusSettings, Trust, mqtt, outbox::Outbox, tls};
 use proto::capability::ComponentType;
@@ -102,6 +104,17 @@ pub fn key(directory: &Path) -> Result<KeyPair, IdentityError> {
         }
         Err(source) => Err(failed(source)),
     }
+}
+
+/// An Ed25519 key in the form that every program reads, PEM: PKCS #8 without the public key (RFC 8410, section 7). What
+/// `ring` makes has the public key with a tag that OpenSSL refuses. `None` for another kind of key.
+pub fn portable_pem(key: &KeyPair) -> Option<String> {
+    /// Everything of such a key but its 32 bytes: version 0, the algorithm, an octet string in an octet string.
+    const HEAD: [u8; 16] = [0x30, 46, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 34, 4, 32];
+    let der = key.serialized_der();
+    let (head, seed) = (der.get(5..16)?, der.get(16..48)?);
+    let text = STANDARD.encode([&HEAD[..], seed].concat());
+    (head == &HEAD[5..]).then(|| format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n"))
 }
 
 /// A signing request for the key, PEM. What is asked for in it does not matter: the CA decides.
@@ -217,5 +230,20 @@ impl Identity {
 
     fn unusable(&self, what: String) -> IdentityError {
         IdentityError::Damaged { path: PathBuf::from(format!("identity of {}", self.component)), what }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_in_its_portable_form_is_the_same_key() {
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let pem = portable_pem(&key).unwrap();
+        let again = KeyPair::from_pem(&pem).unwrap();
+        assert_eq!(again.public_key_raw(), key.public_key_raw());
+        assert_eq!(portable_pem(&again).unwrap(), pem);
+        assert!(portable_pem(&KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap()).is_none());
     }
 }
