@@ -7,9 +7,11 @@
 //! is trusted, which everybody knows.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use bus::certificate::BROKER_UNIT;
 use jiff::Timestamp;
 use proto::capability::ComponentType;
 use proto::id::ComponentId;
@@ -38,6 +40,10 @@ const FIRST: &str = ".";
 /// Seconds by which a certificate begins earlier: a component whose clock is a little behind must not find it in the
 /// future.
 const EARLIER_SECONDS: i64 = 300;
+/// Days that the certificate of a broker that is not embedded holds: an operator renews it.
+const BROKER_DAYS: i64 = 365;
+/// Names in such a certificate.
+const BROKER_NAMES_MAX: usize = 32;
 /// The name that the server's certificate carries; clients go by CA and type, not by name.
 const SERVER_NAME: &str = "orchestrator.muster.internal";
 
@@ -122,6 +128,15 @@ impl State {
         let at = self.kept.trusted.iter().position(|name| *name == self.kept.issuer).unwrap_or_default();
         &self.trusted[at]
     }
+}
+
+/// What the CA says of a key.
+struct Subject {
+    id: ComponentId,
+    unit: &'static str,
+    uses: Vec<ExtendedKeyUsagePurpose>,
+    names: Vec<SanType>,
+    seconds: i64,
 }
 
 /// The installation's CAs.
@@ -306,7 +321,7 @@ impl Ca {
         now: Timestamp,
     ) -> Result<(String, Validity), RequestError> {
         let state = self.state();
-        self.sign(&state.trusted[0], request_pem, component, ComponentType::Orchestrator, now)
+        self.sign_for_component(&state.trusted[0], request_pem, component, ComponentType::Orchestrator, now)
     }
 
     /// Signs a component's certificate.
@@ -318,12 +333,10 @@ impl Ca {
         now: Timestamp,
     ) -> Result<(String, Validity), RequestError> {
         let state = self.state();
-        self.sign(state.issuer(), request_pem, component, component_type, now)
+        self.sign_for_component(state.issuer(), request_pem, component, component_type, now)
     }
 
-    /// Signs a certificate for the key of a request. Nothing else of the request is taken over: name,
-    /// role and uses are the CA's word.
-    fn sign(
+    fn sign_for_component(
         &self,
         authority: &Authority,
         request_pem: &str,
@@ -331,36 +344,89 @@ impl Ca {
         component_type: ComponentType,
         now: Timestamp,
     ) -> Result<(String, Validity), RequestError> {
-        let refused = |error: rcgen::Error| RequestError(error.to_string());
-        let mut request = CertificateSigningRequestParams::from_pem(request_pem).map_err(refused)?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, component.to_string());
-        params.distinguished_name.push(DnType::OrganizationalUnitName, component_type.as_str());
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let mut uses = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let mut name = component.to_string();
         if component_type == ComponentType::Orchestrator {
-            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+            uses.push(ExtendedKeyUsagePurpose::ServerAuth);
             SERVER_NAME.clone_into(&mut name);
         }
-        let name = name.try_into().map_err(refused)?;
-        params.subject_alt_names = vec![SanType::DnsName(name)];
-        // Nothing that it signs outlives a CA.
-        let seconds = self.settings.component_seconds.min(authority.not_after.as_second() - now.as_second());
-        if seconds <= 0 {
-            return Err(RequestError(format!("the CA's own certificate ended {:.0}", authority.not_after)));
-        }
-        let (from, until) = validity(&mut params, now, seconds).map_err(RequestError)?;
-        request.params = params;
-        let pem = request.signed_by(&authority.issuer).map_err(refused)?.pem();
-        Ok((pem, Validity { from, until, issuer: Some(authority.fingerprint.clone()) }))
+        let (names, seconds) = (vec![subject_name(&name)?], self.settings.component_seconds);
+        let subject = Subject { id: component, unit: component_type.as_str(), uses, names, seconds };
+        sign(authority, request_pem, subject, now)
     }
+
+    /// Signs a certificate for a broker that is not embedded, known by these host names and addresses (without any, by
+    /// its id). It shows who the server is and makes nobody a component.
+    pub fn issue_for_broker(
+        &self,
+        request_pem: &str,
+        broker: ComponentId,
+        hosts: &[String],
+        now: Timestamp,
+    ) -> Result<(String, Validity), RequestError> {
+        if hosts.len() > BROKER_NAMES_MAX {
+            return Err(RequestError(format!("{} names; at most {BROKER_NAMES_MAX} are signed", hosts.len())));
+        }
+        // Components refuse a server with another kind of key.
+        key_of(request_pem)?;
+        let own = [broker.to_string()];
+        let hosts = if hosts.is_empty() { &own } else { hosts };
+        let names = hosts.iter().map(|host| subject_name(host)).collect::<Result<_, _>>()?;
+        let (uses, seconds) = (vec![ExtendedKeyUsagePurpose::ServerAuth], BROKER_DAYS * 86_400);
+        // Like the orchestrator's own: components look for a CA that they know in the chain that a server shows.
+        let subject = Subject { id: broker, unit: BROKER_UNIT, uses, names, seconds };
+        sign(&self.state().trusted[0], request_pem, subject, now)
+    }
+}
+
+/// Signs a certificate for the key of a request. Nothing else of the request is taken over: name,
+/// role and uses are the CA's word.
+fn sign(
+    authority: &Authority,
+    request_pem: &str,
+    subject: Subject,
+    now: Timestamp,
+) -> Result<(String, Validity), RequestError> {
+    let refused = |error: rcgen::Error| RequestError(error.to_string());
+    let mut request = CertificateSigningRequestParams::from_pem(request_pem).map_err(refused)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, subject.id.to_string());
+    params.distinguished_name.push(DnType::OrganizationalUnitName, subject.unit);
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = subject.uses;
+    params.subject_alt_names = subject.names;
+    // Nothing that it signs outlives a CA.
+    let seconds = subject.seconds.min(authority.not_after.as_second() - now.as_second());
+    if seconds <= 0 {
+        return Err(RequestError(format!("the CA's own certificate ended {:.0}", authority.not_after)));
+    }
+    let (from, until) = validity(&mut params, now, seconds).map_err(RequestError)?;
+    request.params = params;
+    let pem = request.signed_by(&authority.issuer).map_err(refused)?.pem();
+    Ok((pem, Validity { from, until, issuer: Some(authority.fingerprint.clone()) }))
 }
 
 fn read(path: &Path) -> Result<String, CaError> {
     fs::read_to_string(path).map_err(|source| CaError::Io { path: path.to_owned(), source })
+}
+
+/// A host name or an address, as a certificate has it.
+fn subject_name(host: &str) -> Result<SanType, RequestError> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(SanType::IpAddress(address));
+    }
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    if host.len() > 253 || !host.split('.').all(is_label) {
+        return Err(RequestError(format!("`{}` is neither a host name nor an address", proto::limits::shown(host))));
+    }
+    host.try_into().map(SanType::DnsName).map_err(|error: rcgen::Error| RequestError(error.to_string()))
 }
 
 fn validity(params: &mut CertificateParams, now: Timestamp, seconds: i64) -> Result<(Timestamp, Timestamp), String> {
@@ -543,6 +609,48 @@ mod tests {
         assert!(matches!(open().retire(), Err(CaError::Rotation(_))));
         open().introduce(None, now).unwrap();
         assert_eq!(open().fingerprints().len(), 2);
+    }
+
+    #[test]
+    fn a_broker_gets_a_certificate_that_names_it_and_makes_it_no_component() {
+        let directory = tempfile::tempdir().unwrap();
+        let now = Timestamp::now();
+        let ca = Ca::open(directory.path(), 3_600, now).unwrap();
+        let request = identity::signing_request(&KeyPair::generate_for(&PKCS_ED25519).unwrap()).unwrap();
+        let broker = ComponentId(Uuid::new_v4());
+        let hosts = ["mqtt.example", "192.0.2.7", "2001:db8::7"].map(str::to_owned);
+        let (pem, validity) = ca.issue_for_broker(&request, broker, &hosts, now).unwrap();
+        assert_eq!(validity.until.as_second() - validity.from.as_second(), BROKER_DAYS * 86_400);
+        let der = identity::certificate_der(&pem).unwrap();
+        assert!(bus::certificate::is_broker(&der) && Certificate::read(&der).is_err());
+        let (_, parsed) = x509_parser::parse_x509_certificate(&der).unwrap();
+        let uses = parsed.extended_key_usage().unwrap().unwrap().value;
+        assert!(uses.server_auth && !uses.client_auth && !parsed.is_ca());
+        let names = format!("{:?}", parsed.subject_alternative_name().unwrap().unwrap().value.general_names);
+        assert!(names.contains("mqtt.example") && names.contains("IPAddress([192, 0, 2, 7])"), "{names}");
+        // Without a name it has its id.
+        let (pem, _) = ca.issue_for_broker(&request, broker, &[], now).unwrap();
+        let der = identity::certificate_der(&pem).unwrap();
+        let (_, parsed) = x509_parser::parse_x509_certificate(&der).unwrap();
+        let names = format!("{:?}", parsed.subject_alternative_name().unwrap().unwrap().value.general_names);
+        assert!(names.contains(&broker.to_string()), "{names}");
+    }
+
+    #[test]
+    fn names_that_are_no_hosts_and_keys_that_components_do_not_take_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let now = Timestamp::now();
+        let ca = Ca::open(directory.path(), 3_600, now).unwrap();
+        let request = identity::signing_request(&KeyPair::generate_for(&PKCS_ED25519).unwrap()).unwrap();
+        let broker = ComponentId(Uuid::new_v4());
+        let ask = |request: &str, hosts: &[String]| ca.issue_for_broker(request, broker, hosts, now).map(|_| ());
+        for host in ["", "a b", "a..b", "-a", "mqtt.example:8883", "*", "é", &"a".repeat(64)] {
+            let error = ask(&request, &[host.to_owned()]).unwrap_err().to_string();
+            assert!(error.contains("neither a host name nor an address"), "{host}: {error}");
+        }
+        assert!(ask(&request, &vec!["a".to_owned(); BROKER_NAMES_MAX + 1]).is_err());
+        let other = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        assert!(ask(&identity::signing_request(&other).unwrap(), &[]).is_err());
     }
 
     #[test]

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use bus::Context;
 use proto::fault::{Fault, FaultCode};
-use proto::id::TransactionId;
+use proto::id::{ComponentId, TransactionId};
 use proto::limits::{CONTENT_BYTES_MAX, shown};
 use proto::message::{
     ChangesRequest, ChangesResponse, Message, QueryRequest, ResultsRequest, ResultsResponse, ResultsSelection,
 };
-use proto::operator::{Ask, OperatorEvent, OperatorRequest, Workflow};
+use proto::operator::{Ask, BrokerCertificate, OperatorEvent, OperatorRequest, Workflow};
 use proto::topic::Topic;
 use proto::verdict::Verdict;
 use service::audit::{Act, Actor, Line};
@@ -21,6 +21,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
 use crate::core::{Action, Core};
 use crate::driver::{Handle, RunError};
@@ -180,6 +181,9 @@ async fn answer(
                 Err(fault) => Err(fault),
             }
         }
+        Ask::BrokerCertificate { certificate_signing_request, hosts } => {
+            broker_certificate(handle, actor, &certificate_signing_request, &hosts).await
+        }
         Ask::Approve { component } => {
             let text = format!("{component} is approved: it gets its certificate when it asks the next time");
             admit(handle, text, Act::new(actor, "approve", component), |core| core.approve(component)).await
@@ -249,6 +253,36 @@ async fn admit(
         .await
         .map_err(Fault::from)?;
     decided.map(|()| OperatorEvent::Notice(text))
+}
+
+/// A certificate for a broker that is not embedded; that it was signed is in the log before it is told.
+async fn broker_certificate(
+    handle: &Handle,
+    actor: Actor,
+    request: &str,
+    hosts: &[String],
+) -> Result<OperatorEvent, Fault> {
+    let ca = &handle.inner.ca;
+    let broker = ComponentId(Uuid::new_v4());
+    let signed = handle
+        .act(|_, now| match ca.issue_for_broker(request, broker, hosts, now) {
+            Ok(signed) => {
+                let act = Act::new(actor, "sign-broker-certificate", broker).because(hosts.join(", "));
+                (Ok(signed), vec![Action::Record(Box::new(act))])
+            }
+            Err(error) => (Err(Fault::new(FaultCode::Malformed, error.to_string())), Vec::new()),
+        })
+        .await
+        .map_err(Fault::from)?;
+    signed.map(|(certificate, validity)| {
+        // All that are trusted: during a rotation components have certificates of either.
+        let ca_certificate = ca.pems().concat();
+        OperatorEvent::BrokerCertificate(Box::new(BrokerCertificate {
+            certificate,
+            ca_certificate,
+            ends: validity.until,
+        }))
+    })
 }
 
 async fn results(

@@ -166,6 +166,15 @@ pub enum Ask {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rule: Option<String>,
     },
+    /// Sign a certificate for a broker that is not embedded.
+    #[serde(rename_all = "kebab-case")]
+    BrokerCertificate {
+        /// A PKCS #10 request for its key, PEM. Nothing else of it is taken over.
+        certificate_signing_request: String,
+        /// Host names and addresses that the certificate is for.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        hosts: Vec<String>,
+    },
     /// Let a component in that waits for approval.
     #[serde(rename_all = "kebab-case")]
     Approve {
@@ -266,6 +275,8 @@ pub enum OperatorEvent {
     Cas(Vec<CaView>),
     /// Answer to `chain`: sealed messages, one JSON document each.
     Chain(Vec<String>),
+    /// Answer to `broker-certificate`.
+    BrokerCertificate(Box<BrokerCertificate>),
     /// Answer to `token-list`.
     Tokens(Vec<TokenView>),
     /// Answer to `periodic` and `observation`: what each collector said.
@@ -280,6 +291,18 @@ pub enum OperatorEvent {
     Done,
     /// It did not work; nothing follows.
     Fault(Fault),
+}
+
+/// A certificate for a broker that is not embedded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct BrokerCertificate {
+    /// It, PEM.
+    pub certificate: String,
+    /// The CA's, PEM.
+    pub ca_certificate: String,
+    /// When it ends: nobody renews it but an operator.
+    pub ends: Timestamp,
 }
 
 /// What one collector said to `periodic` or `observation`.

@@ -93,8 +93,7 @@ impl ServerCertVerifier for Expected {
 /// before.
 pub fn joining(ca_fingerprints: &[String]) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier =
-        Expected { cas: ca_fingerprints.to_vec(), takes_broker: false, provider: Arc::clone(&provider) };
+    let verifier = Expected { cas: ca_fingerprints.to_vec(), takes_broker: false, provider: Arc::clone(&provider) };
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()

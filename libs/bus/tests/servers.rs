@@ -112,8 +112,12 @@ fn a_broker_is_no_component_and_its_seal_is_refused() {
             "transaction": TransactionId(Uuid::now_v7()), "seq": 1, "body": {},
         });
         let sealed = Sealer::with_certificate(&key, &[&der]).unwrap().seal(envelope.to_string().as_bytes());
-        let opened =
-            Trust::new(vec![ca.der.clone()]).open(&Topic::Status(id).to_string(), &sealed, ComponentId(Uuid::new_v4()), now);
+        let opened = Trust::new(vec![ca.der.clone()]).open(
+            &Topic::Status(id).to_string(),
+            &sealed,
+            ComponentId(Uuid::new_v4()),
+            now,
+        );
         (is_component, opened.map(|_| ()).map_err(|fault| fault.code))
     };
     let id = ComponentId(Uuid::new_v4());
