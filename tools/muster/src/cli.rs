@@ -1,5 +1,6 @@
 //! The words of the command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -75,6 +76,9 @@ pub(crate) enum Command {
     /// The certificate authorities: which are trusted, and how one is replaced while everything runs.
     #[command(subcommand)]
     Ca(CaCommand),
+    /// Brokers other than the embedded one.
+    #[command(subcommand)]
+    Broker(BrokerCommand),
     /// Let a component in that waits for approval.
     Approve {
         /// The component's id, from `muster roster`.
@@ -330,6 +334,40 @@ pub(crate) enum AuditCommand {
         #[arg(long, value_name = "HASH")]
         has: Option<String>,
     },
+}
+
+/// `muster broker`
+#[derive(Debug, Subcommand)]
+pub(crate) enum BrokerCommand {
+    /// Write what such a broker needs: settings, an access list, a key, and a certificate that the orchestrator signs.
+    Config(BrokerConfigArgs),
+}
+
+/// `muster broker config`
+#[derive(Debug, Args)]
+pub(crate) struct BrokerConfigArgs {
+    /// Which broker.
+    #[arg(long = "for", value_enum, value_name = "BROKER")]
+    pub(crate) broker: BrokerKind,
+    /// Where to write it: a directory of its own. What an earlier run wrote there is written anew; the key stays.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Host name or address that the certificate is for; may be given several times. Components go by the CA and do not
+    /// look at it, other clients do.
+    #[arg(long = "host", value_name = "NAME")]
+    pub(crate) hosts: Vec<String>,
+    /// Address and port that the broker is to listen on.
+    #[arg(long, default_value = "0.0.0.0:8883", value_name = "ADDRESS:PORT")]
+    pub(crate) listen: SocketAddr,
+}
+
+/// A broker that configuration can be written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BrokerKind {
+    /// Eclipse Mosquitto 2.
+    Mosquitto,
+    /// EMQX 5.
+    Emqx,
 }
 
 /// `muster token`

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::cli::{self, Cli, Command, Output, PolicyCommand, TaskArgs, WorkflowArgs};
 use crate::show::{self, Progress};
-use crate::{admission, audit, ca, client, drop_in, exit, tasks, up, verify};
+use crate::{admission, audit, broker, ca, client, drop_in, exit, tasks, up, verify};
 
 /// Carries out a command; the exit code.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
@@ -47,6 +47,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Ca(command) => ca::run(&data, command, output).await,
         Command::Verify(args) => verify::run(&data, args, output).await,
         Command::Audit(command) => audit::run(&data, command, output).await,
+        Command::Broker(command) => broker::run(&data, command, output).await,
         Command::Token(command) => admission::token(&data, command, output).await,
         Command::Approve { component } => admission::told(&data, Ask::Approve { component }).await,
         Command::Evict { component, reason } => {
