@@ -24,6 +24,9 @@ use tokio::sync::oneshot;
 
 pub mod generate;
 pub mod generate_xccdf;
+pub mod isolation;
+pub mod mosquitto;
+pub mod mqtt;
 pub mod processes;
 pub mod reference;
 

@@ -4,7 +4,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::OnceLock;
 
 use proto::capability::ComponentType;
@@ -31,6 +31,16 @@ pub fn binaries() -> &'static Path {
     })
 }
 
+/// Shows what a process says, under its name.
+pub(crate) fn echo(name: &str, stderr: ChildStderr) {
+    let name = name.to_owned();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            eprintln!("[{name}] {line}");
+        }
+    });
+}
+
 /// A process that ends with the test.
 #[derive(Debug)]
 pub struct Process {
@@ -50,13 +60,8 @@ impl Process {
             .spawn()
             .expect("the binary starts");
         let mut process = Self { child, command };
-        let name = process.command[0].clone();
         if let Some(stderr) = process.child.stderr.take() {
-            std::thread::spawn(move || {
-                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                    eprintln!("[{name}] {line}");
-                }
-            });
+            echo(&process.command[0], stderr);
         }
         process
     }
