@@ -649,7 +649,7 @@ mod tests {
             assert!(error.contains("neither a host name nor an address"), "{host}: {error}");
         }
         assert!(ask(&request, &vec!["a".to_owned(); BROKER_NAMES_MAX + 1]).is_err());
-        let other = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let other = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
         assert!(ask(&identity::signing_request(&other).unwrap(), &[]).is_err());
     }
 

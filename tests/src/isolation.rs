@@ -419,7 +419,7 @@ pub async fn a_certificate_of_another_ca_is_refused(site: &Site) {
     let other = Installation::orchestrator().await;
     let foreign = enrolled(&other, ComponentType::PostureCollectionService, "foreign").await;
     // Right address and CA to check the server by, wrong certificate to show.
-    let tls = bus::tls::member(&site.a.ca_der, foreign.certificate_der.clone(), foreign.key_pkcs8.clone())
+    let tls = bus::tls::member(&site.a.cas, foreign.certificate_der.clone(), foreign.key_pkcs8.clone())
         .expect("keys that fit");
     for claimed in [foreign.component, site.a.component] {
         let mut options = options(&site.a, &claimed.to_string());

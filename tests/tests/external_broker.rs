@@ -82,7 +82,7 @@ async fn nobody_comes_in_without_a_certificate_or_with_the_brokers_own() {
     let directory = &site.mosquitto.as_ref().unwrap().directory;
     assert!(connect(any_client(&site.a.ca_der, Some(shown_by(directory)))).await.is_err());
     // Who joins does not even try: this is no orchestrator.
-    let joining = bus::tls::joining(&bus::tls::fingerprint(&site.a.ca_der)).unwrap();
+    let joining = bus::tls::joining(&[bus::tls::fingerprint(&site.a.ca_der)]).unwrap();
     let told = connect(Transport::tls_with_config(TlsConfiguration::Rustls(joining))).await.unwrap_err();
     assert!(told.contains("certificate"), "{told}");
 }
