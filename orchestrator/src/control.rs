@@ -13,7 +13,7 @@ use proto::limits::{CONTENT_BYTES_MAX, shown};
 use proto::message::{
     ChangesRequest, ChangesResponse, Message, QueryRequest, ResultsRequest, ResultsResponse, ResultsSelection,
 };
-use proto::operator::{Ask, BrokerCertificate, OperatorEvent, OperatorRequest, Workflow};
+use proto::operator::{Ask, BrokerCertificate, IdentityDecision, OperatorEvent, OperatorRequest, Workflow};
 use proto::topic::Topic;
 use proto::verdict::Verdict;
 use service::audit::{Act, Actor, Line};
@@ -169,6 +169,7 @@ async fn answer(
         Ask::CaShow => Ok(OperatorEvent::Cas(handle.cas().await)),
         Ask::CaRotate => handle.rotate_ca(actor, &content).await.map(OperatorEvent::Cas),
         Ask::CaRetire { is_forced } => handle.retire_ca(actor, is_forced).await.map(OperatorEvent::Cas),
+        Ask::Identity(decision) => identify(handle, actor, decision).await,
         Ask::Audit => return audit(handle, answers).await,
         Ask::Chain { transaction, endpoint, rule } => {
             match handle.chain(transaction, endpoint.as_deref(), rule.as_deref()).await {
@@ -235,6 +236,33 @@ fn json_lines<T: serde::Serialize>(lines: &[T]) -> Vec<String> {
     lines.iter().map(|line| serde_json::to_string(line).expect("a line always serialises")).collect()
 }
 
+/// Decides which endpoint is which, and says what came of it.
+async fn identify(handle: &Handle, actor: Actor, decision: IdentityDecision) -> Result<OperatorEvent, Fault> {
+    let decided = match decision {
+        IdentityDecision::Same(id) => {
+            let text = format!("{id} speaks for the endpoint that it seemed to be, with all that is known of it");
+            admit(handle, text, Act::new(actor, "same-endpoint", id), |core| core.same_endpoint(id)).await
+        }
+        IdentityDecision::Distinct(id) => {
+            let text = format!("{id} speaks for an endpoint of its own");
+            admit(handle, text, Act::new(actor, "distinct-endpoint", id), |core| core.distinct_endpoint(id)).await
+        }
+        IdentityDecision::Merge(from, into) => {
+            let text = format!("what is known of {from} is known of {into} from now on");
+            let act = Act::new(actor, "merge-endpoint", from).because(format!("into {into}"));
+            admit(handle, text, act, |core| core.merge_endpoints(from, into)).await
+        }
+        IdentityDecision::Split(label) => {
+            let text = format!("{label} has a history of its own again");
+            admit(handle, text, Act::new(actor, "split-endpoint", label), |core| core.split_endpoint(label)).await
+        }
+    };
+    if decided.is_ok() {
+        handle.tell_aliases().await;
+    }
+    decided
+}
+
 /// Decides who is in, and says what came of it.
 async fn admit(
     handle: &Handle,
@@ -245,14 +273,23 @@ async fn admit(
     let decided = handle
         .act(|core, _| match decide(core) {
             Ok(mut actions) => {
+                let put_out = actions.iter().filter_map(|action| match action {
+                    Action::Kick(component) => Some(*component),
+                    _ => None,
+                });
+                let put_out: Vec<ComponentId> = put_out.collect();
                 actions.push(Action::Record(Box::new(act)));
-                (Ok(()), actions)
+                (Ok(put_out), actions)
             }
             Err(fault) => (Err(fault), Vec::new()),
         })
         .await
         .map_err(Fault::from)?;
-    decided.map(|()| OperatorEvent::Notice(text))
+    for component in decided? {
+        // A repository that has not heard of it yet would go on to believe it.
+        handle.tell_dismissal(component).await;
+    }
+    Ok(OperatorEvent::Notice(text))
 }
 
 /// A certificate for a broker that is not embedded; that it was signed is in the log before it is told.

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use proto::fault::Fault;
-use proto::id::{ComponentId, RequestId, TransactionId};
+use proto::id::{ComponentId, EndpointId, RequestId, TransactionId};
 use proto::message::{CollectionRequest, EvaluationRequest, HealthCheckAction};
 use proto::operator::OperatorEvent;
 use service::audit::Act;
 use uuid::Uuid;
 
 pub mod admission;
+pub mod identity;
 pub mod roster;
 pub mod workflow;
 
@@ -36,6 +37,8 @@ pub const ENDED_WORKFLOWS_MAX: usize = 200;
 pub enum Action {
     /// Store a component.
     StoreComponent(Box<Component>),
+    /// Store that an endpoint was merged into another, or that it was not.
+    StoreAlias(EndpointId, Option<EndpointId>),
     /// Write this into the log of acts.
     Record(Box<Act>),
     /// One more component has joined with this token.
@@ -98,6 +101,12 @@ pub struct Core {
     pub(crate) workflows: BTreeMap<TransactionId, Workflow>,
     /// The fingerprints of the CAs that everybody is to trust.
     pub(crate) trusted_cas: Vec<String>,
+    /// Endpoints that were merged into others.
+    pub(crate) aliases: BTreeMap<EndpointId, EndpointId>,
+    /// Whether a machine whose component was put out has its label again when it joins anew.
+    pub(crate) takes_back: bool,
+    /// What was noticed on the way and is to be done with the answer.
+    pub(crate) noted: Vec<Action>,
 }
 
 impl std::fmt::Debug for Core {
@@ -117,7 +126,15 @@ impl Core {
             })
             .collect();
         let workflows = workflows.into_iter().map(|workflow| (workflow.id, workflow)).collect();
-        Self { ids, components, workflows, trusted_cas: Vec::new() }
+        Self {
+            ids,
+            components,
+            workflows,
+            trusted_cas: Vec::new(),
+            aliases: BTreeMap::new(),
+            takes_back: false,
+            noted: Vec::new(),
+        }
     }
 
     /// Time has passed.

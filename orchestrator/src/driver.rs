@@ -55,12 +55,22 @@ pub struct Settings {
     pub ca_passphrase: Option<String>,
     /// A CA that the operator brings: files with its certificate and key, PEM.
     pub ca: Option<(PathBuf, PathBuf)>,
+    /// Whether a machine whose component was put out has its label again when it joins anew, without being asked for.
+    pub takes_back_endpoints: bool,
 }
 
 impl Settings {
     /// With everything that may be left out left out.
     pub fn new(data: PathBuf, listen: String) -> Self {
-        Self { data, listen, advertise: None, certificate_seconds: CERTIFICATE_SECONDS, ca_passphrase: None, ca: None }
+        Self {
+            data,
+            listen,
+            advertise: None,
+            certificate_seconds: CERTIFICATE_SECONDS,
+            ca_passphrase: None,
+            ca: None,
+            takes_back_endpoints: false,
+        }
     }
 }
 
@@ -205,6 +215,8 @@ pub async fn run(
     let store = Store::open(&data.path().join("orchestrator.db")).await?;
     let mut core = Core::new(Box::new(RandomIds), store.components().await?, store.workflows().await?, now);
     core.set_trusted(ca.fingerprints());
+    core.set_aliases(store.aliases().await?);
+    core.take_back(settings.takes_back_endpoints);
     let identity_directory = data.path().join("identity");
     let own = own_certificate(&ca, &identity_directory, now)?;
     let admitted = Arc::new(Admitted::default());
@@ -351,7 +363,7 @@ impl Handle {
                 inner.admitted.set(&component);
                 Ok(())
             }
-            Action::StoreWorkflow(_) | Action::UseToken(_) | Action::Record(_) => Ok(()),
+            Action::StoreWorkflow(_) | Action::StoreAlias(..) | Action::UseToken(_) | Action::Record(_) => Ok(()),
             // They were sealed before they were stored; what could not be is asked again when it is due.
             Action::Collect { .. } | Action::Evaluate { .. } => Ok(()),
             Action::CheckHealth(id, action) => {
@@ -522,7 +534,7 @@ impl Handle {
     ) -> Result<Result<(), Fault>, StoreError> {
         let answered = self
             .act(|core, now| match core.advertise(sender, advertisement, now) {
-                Ok((response, actions)) => (Ok(response), actions),
+                Ok(answered) => answered,
                 Err(fault) => (Err(fault), Vec::new()),
             })
             .await?;

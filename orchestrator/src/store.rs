@@ -8,7 +8,7 @@ use audit::Effect;
 use bus::Prepared;
 use proto::content::{ContentHash, ContentRef};
 use proto::fault::{Fault, FaultCode};
-use proto::id::{ComponentId, RequestId, TransactionId};
+use proto::id::{ComponentId, EndpointId, RequestId, TransactionId};
 use proto::message::PolicyDescription;
 use proto::operator::TokenView;
 use serde::{Deserialize, Serialize};
@@ -170,6 +170,7 @@ impl Store {
             migration(2, "standing_task", include_str!("../migrations/both/0002_standing_task.sql")),
             migration(3, "audit", include_str!("../migrations/both/0003_audit.sql")),
             migration(4, "sent_task", include_str!("../migrations/both/0004_sent_task.sql")),
+            migration(5, "endpoint_alias", include_str!("../migrations/both/0005_endpoint_alias.sql")),
         ];
         Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Self { pool })
@@ -199,6 +200,16 @@ impl Store {
     /// Workflows that are open, and the latest of the others.
     pub async fn workflows(&self) -> Result<Vec<Workflow>, StoreError> {
         self.documents("SELECT document FROM workflow ORDER BY is_open DESC, begun DESC LIMIT 500").await
+    }
+
+    /// Endpoints that were merged into others.
+    pub async fn aliases(&self) -> Result<Vec<(EndpointId, EndpointId)>, StoreError> {
+        let rows = sqlx::query("SELECT endpoint, alias_of FROM endpoint_alias").fetch_all(&self.pool).await?;
+        let id = |row: &sqlx::sqlite::SqliteRow, column: &str| -> Result<EndpointId, StoreError> {
+            let text: String = row.try_get(column)?;
+            serde_json::from_value(text.into()).map_err(StoreError::Damaged)
+        };
+        rows.iter().map(|row| Ok((id(row, "endpoint")?, id(row, "alias_of")?))).collect()
     }
 
     /// Policies that were imported here.
@@ -259,7 +270,11 @@ impl Store {
         let is_stored = |action: &&Action| {
             matches!(
                 action,
-                Action::StoreComponent(_) | Action::StoreWorkflow(_) | Action::UseToken(_) | Action::Record(_)
+                Action::StoreComponent(_)
+                    | Action::StoreWorkflow(_)
+                    | Action::StoreAlias(..)
+                    | Action::UseToken(_)
+                    | Action::Record(_)
             )
         };
         if !actions.iter().any(is_stored) && tasks.is_empty() {
@@ -290,6 +305,19 @@ impl Store {
                     .bind(json(workflow))
                     .execute(&mut *tx)
                     .await?;
+                }
+                Action::StoreAlias(endpoint, of) => {
+                    sqlx::query("DELETE FROM endpoint_alias WHERE endpoint = $1")
+                        .bind(endpoint.to_string())
+                        .execute(&mut *tx)
+                        .await?;
+                    if let Some(of) = of {
+                        sqlx::query("INSERT INTO endpoint_alias (endpoint, alias_of) VALUES ($1, $2)")
+                            .bind(endpoint.to_string())
+                            .bind(of.to_string())
+                            .execute(&mut *tx)
+                            .await?;
+                    }
                 }
                 Action::UseToken(id) => {
                     sqlx::query(

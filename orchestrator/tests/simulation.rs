@@ -18,7 +18,6 @@ use proto::capability::{Capability, ComponentType};
 use proto::content::ContentRef;
 use proto::id::{ComponentId, RequestId, TransactionId};
 use proto::message::{AdvertisedEndpoint, CapabilityAdvertisement, Phase, StatusNotification};
-use proto::observation::EndpointFacts;
 use uuid::Uuid;
 
 /// xorshift64*: the same numbers for the same seed.
@@ -122,7 +121,7 @@ impl World {
         let advertisement = CapabilityAdvertisement {
             capabilities: Capability::all_of(component_type),
             endpoints: if is_collector {
-                vec![AdvertisedEndpoint { local_name: "self".to_owned(), facts: EndpointFacts::default() }]
+                vec![AdvertisedEndpoint { local_name: "self".to_owned(), ..AdvertisedEndpoint::default() }]
             } else {
                 Vec::new()
             },

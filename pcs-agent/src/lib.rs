@@ -13,6 +13,7 @@ use proto::message::{AdvertisedEndpoint, ToCollector};
 use service::member::{self, Member, MemberError, MemberSettings};
 use service::shutdown::Shutdown;
 
+pub mod evidence;
 pub mod facts;
 pub mod host;
 pub mod kept;
@@ -67,7 +68,11 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> Result<(), RunEr
         data: settings.data.clone(),
         join_token: settings.join_token.clone(),
         broker: settings.broker.clone(),
-        endpoints: vec![AdvertisedEndpoint { local_name: SELF.to_owned(), facts }],
+        endpoints: vec![AdvertisedEndpoint {
+            local_name: SELF.to_owned(),
+            facts,
+            evidence: evidence::gather(&settings.root),
+        }],
         tied: &["schedules.json", "observations.json"],
     };
     match member::start_unless(&mut shutdown, member_settings).await? {

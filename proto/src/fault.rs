@@ -53,6 +53,8 @@ fault_codes! {
     DuplicateIdentifier = "duplicate-identifier",
     /// It does not go together with what there is.
     Conflict = "conflict",
+    /// Another process is this component already: its key was copied.
+    Duplicate = "duplicate-component",
     /// Nothing has that identifier.
     UnknownIdentifier = "unknown-identifier",
     /// The target is not an endpoint that is known here.

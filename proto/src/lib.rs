@@ -16,6 +16,7 @@ pub mod content;
 pub mod envelope;
 pub mod fault;
 pub mod id;
+pub mod identity;
 pub mod limits;
 pub mod message;
 pub mod observation;

@@ -37,7 +37,7 @@ pub use chain::{ChainRequest, ChainResponse, KeptMessage};
 pub use collection_request::{CancelRequest, CollectionRequest};
 pub use collection_results::{CollectedPart, CollectionResults};
 pub use content::{ContentRequest, ContentResponse};
-pub use endpoint_assignment::{Assignment, EndpointAssignment};
+pub use endpoint_assignment::{Assignment, EndpointAlias, EndpointAssignment};
 pub use evaluation_request::EvaluationRequest;
 pub use evaluation_results::{EvaluationResults, Evidence};
 pub use health_check::{HealthCheckAction, HealthCheckRequest, HealthCheckResponse};

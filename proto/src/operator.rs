@@ -8,12 +8,27 @@ use serde::{Deserialize, Serialize};
 use crate::capability::ComponentType;
 use crate::fault::Fault;
 use crate::id::{ComponentId, EndpointId, TransactionId};
+use crate::identity::IdentityEvidence;
 use crate::message::{
     AttributeChange, ObservationEntry, ObservationOperation, PeriodicOperation, PolicyDescription, ResultsResponse,
     ResultsSelection, ScheduleEntry, StreamState,
 };
 use crate::observation::EndpointFacts;
 use crate::verdict::{EvaluationSummary, RuleResult, Verdict};
+
+/// What an operator decides of endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IdentityDecision {
+    /// The component's endpoint is the one that it seems to be.
+    Same(ComponentId),
+    /// It is not.
+    Distinct(ComponentId),
+    /// The first endpoint is the second.
+    Merge(EndpointId, EndpointId),
+    /// It is not, after all.
+    Split(EndpointId),
+}
 
 /// A CA of the installation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,6 +158,8 @@ pub enum Ask {
     },
     /// The log of acts.
     Audit,
+    /// Which endpoint is which: say so.
+    Identity(IdentityDecision),
     /// The CAs that are trusted.
     CaShow,
     /// Make a successor of the CA; with content, the PEM of its certificate, a zero byte, and the PEM of its key.
@@ -395,6 +412,8 @@ pub struct SystemStatus {
 pub enum ComponentState {
     /// Waits for an operator's approval.
     Pending,
+    /// Seems to be the machine of another component that is in: an operator has to decide.
+    Quarantined,
     /// Has its id, has not shaken hands.
     Registered,
     /// Has shaken hands and is heard from.
@@ -415,6 +434,7 @@ impl ComponentState {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
+            Self::Quarantined => "quarantined",
             Self::Registered => "registered",
             Self::Active => "active",
             Self::Suspect => "suspect",
@@ -426,8 +446,8 @@ impl ComponentState {
 
     /// The state that this text spells.
     pub fn parse(text: &str) -> Option<Self> {
-        use ComponentState::{Active, Banned, Evicted, Pending, Registered, Suspect, Unavailable};
-        [Pending, Registered, Active, Suspect, Unavailable, Evicted, Banned]
+        use ComponentState::{Active, Banned, Evicted, Pending, Quarantined, Registered, Suspect, Unavailable};
+        [Pending, Quarantined, Registered, Active, Suspect, Unavailable, Evicted, Banned]
             .into_iter()
             .find(|state| state.as_str() == text)
     }
@@ -462,6 +482,9 @@ pub struct RosterEntry {
     /// Why it was evicted or banned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dismissal: Option<String>,
+    /// Why it is in quarantine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collision: Option<String>,
     /// The endpoints that it speaks for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<EndpointEntry>,
@@ -511,8 +534,14 @@ impl TokenView {
 pub struct EndpointEntry {
     /// Its label.
     pub endpoint: EndpointId,
-    /// What identifies and describes it.
+    /// What describes it.
     pub facts: EndpointFacts,
+    /// What tells it from others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<IdentityEvidence>,
+    /// An endpoint that it is likely to be: an operator has not said yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub likely: Option<EndpointId>,
 }
 
 /// A workflow as an operator sees it. `asked` is the sum of all counts.

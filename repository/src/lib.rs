@@ -176,7 +176,7 @@ impl Repository {
                 self.store.changes(&request).await.map(|response| self.answer(&message, &response))
             }
             ToRepository::EndpointAssignment(told) => {
-                let stored = self.store.assign(&told.assignments, received(&message)).await;
+                let stored = self.store.assign(&told, received(&message)).await;
                 self.acknowledge(&message, stored)
             }
             ToRepository::EvaluationResults(results) => {

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use proto::content::ContentHash;
 use proto::id::{ComponentId, EndpointId, MessageId, TransactionId};
 use proto::message::{
-    Assignment, AttributeChange, AuditCheckpoint, ChainRequest, ChainResponse, ChangesRequest, ChangesResponse,
-    CollectionResults, EvaluationResults, PolicyDescription, QueryRequest, QueryResponse, ResultsRequest,
+    AttributeChange, AuditCheckpoint, ChainRequest, ChainResponse, ChangesRequest, ChangesResponse, CollectionResults,
+    EndpointAssignment, EvaluationResults, PolicyDescription, QueryRequest, QueryResponse, ResultsRequest,
     ResultsResponse,
 };
 
@@ -100,8 +100,8 @@ pub trait Store: Send + Sync + 'static {
         report: &Report,
     ) -> Result<Stored, StoreError>;
 
-    /// Takes over who speaks for which endpoint.
-    async fn assign(&self, assignments: &[Assignment], from: Received) -> Result<Stored, StoreError>;
+    /// Takes over who speaks for which endpoint, and which endpoints turned out to be others.
+    async fn assign(&self, told: &EndpointAssignment, from: Received) -> Result<Stored, StoreError>;
 
     /// Stores a part of an evaluation in one transaction.
     async fn record_evaluation(

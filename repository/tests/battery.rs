@@ -6,8 +6,9 @@ use jiff::Timestamp;
 use proto::content::{ContentHash, ContentRef};
 use proto::id::{ComponentId, EndpointId, MessageId, RequestId, TransactionId};
 use proto::message::{
-    Assignment, AuditCheckpoint, ChainRequest, ChangesRequest, CollectedPart, CollectionResults, EvaluationResults,
-    Evidence, ObjectState, PolicyDescription, QueryRequest, ResultsRequest, ResultsSelection, StreamPosition,
+    Assignment, AuditCheckpoint, ChainRequest, ChangesRequest, CollectedPart, CollectionResults, EndpointAlias,
+    EndpointAssignment, EvaluationResults, Evidence, ObjectState, PolicyDescription, QueryRequest, ResultsRequest,
+    ResultsSelection, StreamPosition,
 };
 use proto::observation::{EndpointFacts, Flag, Item, ItemEntity, Method};
 use proto::plan::ObjectKey;
@@ -26,6 +27,10 @@ struct Case<'store> {
     transaction: TransactionId,
 }
 
+fn told(assignment: Assignment) -> EndpointAssignment {
+    EndpointAssignment { assignments: vec![assignment], aliases: None }
+}
+
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + second).unwrap()
 }
@@ -35,7 +40,7 @@ impl<'store> Case<'store> {
     async fn new(store: &'store dyn Store) -> Self {
         let case = Self::unassigned(store);
         let assignment = Assignment { collector: case.sender, endpoints: vec![case.endpoint] };
-        store.assign(&[assignment], case.received()).await.unwrap();
+        store.assign(&told(assignment), case.received()).await.unwrap();
         case
     }
 
@@ -124,6 +129,7 @@ async fn battery(store: &dyn Store) {
     reports_that_are_missing_are_counted(store).await;
     verdicts_count_once_however_often_they_come(store).await;
     verdicts_lead_back_to_the_reports_that_they_rest_on(store).await;
+    an_endpoint_that_was_another_is_known_with_it_until_they_are_taken_apart(store).await;
     a_policy_is_kept_with_its_content(store).await;
     pages_end_and_go_on(store).await;
     what_was_said_of_a_log_is_remembered(store).await;
@@ -183,7 +189,7 @@ async fn only_who_speaks_for_an_endpoint_is_believed(store: &dyn Store) {
     };
     assert!(matches!(record(&case).await, Err(StoreError::Unassigned(endpoint)) if endpoint == case.endpoint));
     let assign = async |collector, endpoints| {
-        store.assign(&[Assignment { collector, endpoints }], case.received()).await.unwrap();
+        store.assign(&told(Assignment { collector, endpoints }), case.received()).await.unwrap();
     };
     assign(case.sender, vec![case.endpoint]).await;
     assert!(record(&case).await.is_ok());
@@ -193,7 +199,7 @@ async fn only_who_speaks_for_an_endpoint_is_believed(store: &dyn Store) {
     // What was said earlier and comes late changes nothing.
     let earlier = Received { message: MessageId(Uuid::nil()), ..case.received() };
     let nothing = Assignment { collector: case.sender, endpoints: Vec::new() };
-    store.assign(&[nothing], earlier).await.unwrap();
+    store.assign(&told(nothing), earlier).await.unwrap();
     assert!(record(&case).await.is_ok());
     // Another collector takes the endpoint over, because the orchestrator says so.
     assign(liar.sender, vec![case.endpoint]).await;
@@ -304,6 +310,29 @@ async fn verdicts_count_once_however_often_they_come(store: &dyn Store) {
     let found = store.results(&ask(Vec::new())).await.unwrap();
     assert_eq!((found.summaries.len(), found.results[0][0].verdict), (1, Verdict::Pass));
     assert!(store.results(&ask(vec![Verdict::Fail])).await.unwrap().results[0].is_empty());
+}
+
+async fn an_endpoint_that_was_another_is_known_with_it_until_they_are_taken_apart(store: &dyn Store) {
+    let (before, after) = (Case::new(store).await, Case::new(store).await);
+    before.collect("as it was", at(0)).await;
+    let say = async |aliases: Vec<EndpointAlias>, from: Received| {
+        store.assign(&EndpointAssignment { assignments: Vec::new(), aliases: Some(aliases) }, from).await.unwrap();
+    };
+    let (early, late) = (after.received(), after.received());
+    let alias = EndpointAlias { endpoint: before.endpoint, of: after.endpoint };
+    assert_eq!(after.value(None).await, None);
+    say(vec![alias.clone()], late).await;
+    assert_eq!(after.value(None).await, Some(("as it was".to_owned(), at(0))));
+    // What it has been since is newer; what it was is still its past.
+    after.collect("as it is", at(100)).await;
+    assert_eq!(after.value(None).await, Some(("as it is".to_owned(), at(100))));
+    assert_eq!(after.value(Some(at(50))).await, Some(("as it was".to_owned(), at(0))));
+    // A message that was overtaken takes nothing back.
+    say(Vec::new(), early).await;
+    assert_eq!(after.value(Some(at(50))).await.unwrap().0, "as it was");
+    say(Vec::new(), after.received()).await;
+    assert_eq!(after.value(Some(at(50))).await, None);
+    assert_eq!(before.value(None).await, Some(("as it was".to_owned(), at(0))));
 }
 
 async fn verdicts_lead_back_to_the_reports_that_they_rest_on(store: &dyn Store) {

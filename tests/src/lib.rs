@@ -178,7 +178,8 @@ impl Installation {
         let is_collector = component_type == ComponentType::PostureCollectionService;
         let machine_id = Some(name.to_owned());
         let facts = EndpointFacts { host_name: name.to_owned(), machine_id, ..EndpointFacts::default() };
-        let endpoint = AdvertisedEndpoint { local_name: pcs_agent::SELF.to_owned(), facts };
+        let endpoint =
+            AdvertisedEndpoint { local_name: pcs_agent::SELF.to_owned(), facts, ..AdvertisedEndpoint::default() };
         MemberSettings {
             component_type,
             name: name.to_owned(),

@@ -252,6 +252,7 @@ async fn a_component_that_slept_longer_than_its_certificate_comes_back_with_its_
     // What it has to say waits on its disk, sealed with the certificate that runs out.
     let message = EndpointAssignment {
         assignments: vec![Assignment { collector: own, endpoints: vec![EndpointId(Uuid::nil())] }],
+        aliases: None,
     };
     drop(before);
     let identity = identity_of(&installation, "laptop");

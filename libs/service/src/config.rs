@@ -38,6 +38,8 @@ pub struct OrchestratorConfig {
     pub ca_certificate: Option<PathBuf>,
     /// Its key.
     pub ca_key: Option<PathBuf>,
+    /// Whether a machine whose component was evicted has its old label at once when it joins anew.
+    pub take_back_endpoints: bool,
 }
 
 /// A duration with its unit, such as `30m`, `1h` or `7d`.
@@ -118,6 +120,7 @@ const KEYS: &[&str] = &[
     "ca-passphrase-file",
     "ca-certificate",
     "ca-key",
+    "take-back-endpoints",
     "join-token",
     "join-token-file",
     "name",

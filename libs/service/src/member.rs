@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bus::{Authentic, Bus, BusSettings, Context, Event, mqtt, outbox::Outbox};
+use bus::{Authentic, Bus, BusSettings, Context, Event, RequestError, mqtt, outbox::Outbox};
 use jiff::Timestamp;
 use proto::capability::{Capability, ComponentType};
 use proto::fault::{Fault, FaultCode};
@@ -19,6 +19,7 @@ use proto::message::{
 };
 use proto::topic::{self, Topic};
 use tokio::sync::{Notify, mpsc, watch};
+use uuid::Uuid;
 
 use crate::identity::{self, Identity, IdentityError};
 use crate::renewal::Renewal;
@@ -126,6 +127,8 @@ impl Dismissal {
 
 /// What is kept of a dismissal, so that the next start does not have to ask.
 const DISMISSAL_FILE: &str = "dismissal.json";
+/// Seconds between two handshakes of a component in quarantine; the orchestrator asks for one when that is over.
+const QUARANTINE_SECONDS: u64 = 30;
 /// Where an evicted component keeps who it is next, until that has joined.
 const FRESH_IDENTITY: &str = "identity.new";
 
@@ -170,7 +173,14 @@ pub async fn start(settings: MemberSettings) -> Result<Member, MemberError> {
     let dismissal = Dismissal(dismissal);
     let (cas_sender, cas) = watch::channel(Vec::new());
     let (trusted, trusted_now) = watch::channel(identity.ca_fingerprints());
-    let standing = Standing { refused: Arc::clone(&refused), dismissal, cas: cas_sender, trusted: trusted_now };
+    let (copied_sender, mut copied) = watch::channel(None);
+    let standing = Standing {
+        refused: Arc::clone(&refused),
+        dismissal,
+        cas: cas_sender,
+        trusted: trusted_now,
+        copied: copied_sender,
+    };
     let member = begin(bus_settings, transport, incoming, settings, interval, standing);
     let (bus, closed) = (member.bus.clone(), tls.clone());
     let renewal =
@@ -180,6 +190,10 @@ pub async fn start(settings: MemberSettings) -> Result<Member, MemberError> {
             // The transport has ended: nobody shows a certificate any more.
             () = closed.closed() => return,
             fault = renewal.run() => fault,
+            Ok(fault) = async { copied.wait_for(Option::is_some).await.map(|fault| fault.clone()) } => match fault {
+                Some(fault) => fault,
+                None => return,
+            },
         };
         tracing::error!(%fault, "this component is no member any more");
         let json = serde_json::to_vec(&fault).expect("a fault always serialises");
@@ -210,16 +224,24 @@ async fn enter(settings: &MemberSettings, directory: &Path, dismissal: Option<Fa
         (None, Some(fault)) => return Err(MemberError::Dismissed(fault)),
         (None, None) => return Err(MemberError::NoToken(settings.component_type)),
     };
+    let is_copy = dismissal.as_ref().is_some_and(|fault| fault.code == FaultCode::Duplicate);
     // With the key that it has: its answer may have been lost, or its ban lifted.
-    let outcome = match joining::join(settings, directory, &token).await {
-        Err(MemberError::Refused { fault, .. }) if fault.code == FaultCode::Revoked => {
+    let with_own_key = async {
+        match joining::join(settings, directory, &token).await {
+            Err(MemberError::Refused { fault, .. }) if fault.code == FaultCode::Revoked => None,
+            outcome => Some(outcome),
+        }
+    };
+    // A copy of another component has no key of its own yet.
+    let outcome = match if is_copy { None } else { with_own_key.await } {
+        None => {
             // As somebody new, with a new key. What was before is moved away once that has worked.
             match joining::join(settings, &settings.data.join(FRESH_IDENTITY), &token).await {
                 Ok(()) => return Ok(replace(settings, directory)?),
                 refused => refused,
             }
         }
-        outcome => outcome,
+        Some(outcome) => outcome,
     };
     match (outcome, dismissal) {
         (Ok(()), None) => Ok(()),
@@ -261,7 +283,8 @@ pub fn run(
     let (_, never) = watch::channel(None);
     let (cas, _) = watch::channel(Vec::new());
     let (_, trusted) = watch::channel(Vec::new());
-    let standing = Standing { refused: Arc::default(), dismissal: Dismissal(never), cas, trusted };
+    let (copied, _) = watch::channel(None);
+    let standing = Standing { refused: Arc::default(), dismissal: Dismissal(never), cas, trusted, copied };
     begin(bus_settings, transport, incoming, settings, heartbeat_interval_seconds, standing)
 }
 
@@ -274,6 +297,8 @@ struct Standing {
     cas: watch::Sender<Vec<String>>,
     /// And those that are.
     trusted: watch::Receiver<Vec<String>>,
+    /// Why this process has to stop: another one is this component already.
+    copied: watch::Sender<Option<Fault>>,
 }
 
 fn begin(
@@ -284,7 +309,7 @@ fn begin(
     heartbeat_interval_seconds: u64,
     standing: Standing,
 ) -> Member {
-    let Standing { refused, dismissal, cas, trusted } = standing;
+    let Standing { refused, dismissal, cas, trusted, copied } = standing;
     let (bus, events) = Bus::start(bus_settings, transport, incoming);
     bus.subscribe(topic::filters_of(settings.component_type, bus.own()));
     let (inbox_sender, inbox) = mpsc::channel(256);
@@ -297,6 +322,8 @@ fn begin(
         refused,
         cas,
         trusted,
+        instance: Uuid::new_v4(),
+        copied,
     };
     tokio::spawn(membership.follow(events, inbox_sender));
     Member { bus, inbox, assigned, dismissal }
@@ -310,6 +337,10 @@ struct Membership {
     refused: Arc<Notify>,
     cas: watch::Sender<Vec<String>>,
     trusted: watch::Receiver<Vec<String>>,
+    /// This process.
+    instance: Uuid,
+    /// Another process is this component already.
+    copied: watch::Sender<Option<Fault>>,
 }
 
 impl Membership {
@@ -318,8 +349,14 @@ impl Membership {
         let mut heartbeat = tokio::time::interval(Duration::from_secs(self.heartbeat_interval_seconds.max(1)));
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let handshake = async {
-            while advertise_wanted.recv().await.is_some() {
-                self.shake_hands().await;
+            let mut is_in_quarantine = false;
+            loop {
+                let patience = Duration::from_secs(QUARANTINE_SECONDS);
+                tokio::select! {
+                    wanted = advertise_wanted.recv() => if wanted.is_none() { return },
+                    () = tokio::time::sleep(patience), if is_in_quarantine => {}
+                }
+                is_in_quarantine = self.shake_hands().await;
             }
         };
         let mut trusted = self.trusted.clone();
@@ -389,25 +426,40 @@ impl Membership {
     }
 
     /// Advertises until the orchestrator answers, and subscribes to what it assigns.
-    async fn shake_hands(&self) {
+    /// Says whether it was put into quarantine instead.
+    async fn shake_hands(&self) -> bool {
         let advertisement = CapabilityAdvertisement {
             capabilities: Capability::all_of(self.settings.component_type),
             endpoints: self.settings.endpoints.clone(),
             software_version: crate::VERSION.to_owned(),
             trusted_cas: self.trusted.borrow().clone(),
+            instance: Some(self.instance),
         };
         let up = Topic::AdminUp(self.bus.own(), CapabilityAdvertisement::KIND.to_owned());
         for attempt in 0_u32.. {
             let answer: Result<CapabilityAdvertisementResponse, _> =
                 self.bus.request(&up, &advertisement, Context::alone(), Duration::from_secs(5)).await;
             match answer {
-                Ok(answer) => return self.assign(&answer),
+                Ok(answer) => {
+                    self.assign(&answer);
+                    return false;
+                }
+                Err(RequestError::Fault(fault)) if fault.code == FaultCode::Duplicate => {
+                    self.copied.send_replace(Some(fault));
+                    return false;
+                }
+                Err(RequestError::Fault(fault)) if fault.code == FaultCode::Conflict => {
+                    // An operator has to decide, and may take a while.
+                    tracing::error!("in quarantine: {}", fault.message);
+                    return true;
+                }
                 Err(error) => {
                     tracing::debug!(%error, "the handshake has no answer yet");
                     tokio::time::sleep(Duration::from_millis(200 * u64::from((attempt + 1).min(25)))).await;
                 }
             }
         }
+        false
     }
 
     fn assign(&self, answer: &CapabilityAdvertisementResponse) {

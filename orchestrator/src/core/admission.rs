@@ -107,6 +107,10 @@ impl Core {
             certificate: None,
             trusted_cas: Vec::new(),
             trust_told: None,
+            collision: None,
+            distinct_from: Vec::new(),
+            instances: VecDeque::new(),
+            refused_instances: VecDeque::new(),
             dismissal: None,
             heard: Some(now),
             bound_count: 0,
@@ -326,7 +330,7 @@ mod tests {
             software_version: "test".to_owned(),
             ..CapabilityAdvertisement::default()
         };
-        core.advertise(id, &advertisement, now).unwrap();
+        core.advertise(id, &advertisement, now).unwrap().0.unwrap();
         assert!(core.is_admitted(id, component_type));
         core.dismiss(id, false, "sold").unwrap();
         assert_eq!(core.advertise(id, &advertisement, now).unwrap_err().code, FaultCode::Revoked);

@@ -15,7 +15,9 @@ use proto::operator::{ComponentState, EndpointEntry, RosterEntry};
 use proto::topic;
 use serde::{Deserialize, Serialize};
 use service::audit::{Act, Actor};
+use uuid::Uuid;
 
+use super::identity::{Collision, evidence_of};
 use super::{Action, Core, HEALTH_CHECK_SECONDS, HEARTBEAT_SECONDS, HEARTBEATS_MISSED_MAX};
 
 /// Endpoints that one collector may speak for, at a time and in its life.
@@ -59,6 +61,18 @@ pub struct Component {
     /// When it was last asked to learn which CAs there are; not stored.
     #[serde(skip)]
     pub trust_told: Option<Timestamp>,
+    /// Why it is in quarantine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collision: Option<Collision>,
+    /// Endpoints that it seemed to be and is not, by an operator's word.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub distinct_from: Vec<EndpointId>,
+    /// Its processes, the latest last, and those that use a copy of its key; not stored.
+    #[serde(skip)]
+    pub instances: VecDeque<Uuid>,
+    /// See there.
+    #[serde(skip)]
+    pub refused_instances: VecDeque<Uuid>,
     /// Why it was evicted or banned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dismissal: Option<String>,
@@ -113,25 +127,31 @@ impl Component {
             labels: self.labels.clone(),
             certificate_ends: self.certificate.as_ref().map(|certificate| certificate.until),
             dismissal: self.dismissal.clone(),
+            collision: self.collision.as_ref().map(|collision| collision.shared.clone()),
             endpoints: self.endpoints.iter().map(|(_, entry)| entry.clone()).collect(),
         }
     }
 }
 
 impl Core {
-    /// The handshake: each URN is answered by itself.
+    /// The handshake: each URN is answered by itself. An error in the answer comes with something to be done; an error
+    /// around it changes nothing.
     pub fn advertise(
         &mut self,
         sender: ComponentId,
         advertisement: &CapabilityAdvertisement,
         now: Timestamp,
-    ) -> Result<(CapabilityAdvertisementResponse, Vec<Action>), Fault> {
+    ) -> Result<(Result<CapabilityAdvertisementResponse, Fault>, Vec<Action>), Fault> {
         if advertisement.capabilities.len() > CAPABILITIES_MAX || advertisement.endpoints.len() > ENDPOINTS_MAX {
             return Err(Fault::new(FaultCode::TooLarge, "too many capabilities or endpoints in one advertisement"));
         }
         for endpoint in &advertisement.endpoints {
             self.not_banned(endpoint)?;
         }
+        if let Some(known) = self.components.get(&sender) {
+            known.not_out()?;
+        }
+        self.instance(sender, advertisement.instance)?;
         let (mut labels, mut bound) = (Vec::new(), 0);
         for endpoint in &advertisement.endpoints {
             let known = self.components.get(&sender).and_then(|component| {
@@ -139,14 +159,24 @@ impl Core {
                     .endpoints
                     .iter()
                     .find(|(name, _)| *name == endpoint.local_name)
-                    .map(|(_, entry)| entry.endpoint)
+                    .map(|(_, entry)| entry.clone())
             });
-            let label = known.unwrap_or_else(|| {
+            let evidence = evidence_of(endpoint);
+            let (label, likely) = if let Some(known) = known {
+                self.note_changed_evidence(sender, &known.evidence, &evidence);
+                (known.endpoint, known.likely)
+            } else {
                 bound += 1;
-                EndpointId(self.ids.next())
-            });
-            labels
-                .push((endpoint.local_name.clone(), EndpointEntry { endpoint: label, facts: endpoint.facts.clone() }));
+                match self.label_of(sender, endpoint) {
+                    Ok(label) => label,
+                    Err(collision) => {
+                        let (fault, actions) = self.quarantine(sender, collision);
+                        return Ok((Err(fault), actions));
+                    }
+                }
+            };
+            let entry = EndpointEntry { endpoint: label, facts: endpoint.facts.clone(), evidence, likely };
+            labels.push((endpoint.local_name.clone(), entry));
         }
         let repositories = self
             .components
@@ -194,18 +224,25 @@ impl Core {
             let detail = format!("{bound} new: {}", names.join(", "));
             let act = Act::new(Actor::Component(sender.to_string()), "bind-endpoints", sender).because(detail);
             actions.push(Action::Record(Box::new(act)));
+            if let Some(likely) = component.endpoints.iter().find_map(|(_, entry)| entry.likely) {
+                let text = format!(
+                    "{} seems to be on the machine of the endpoint {likely}: `muster endpoint same {sender}` joins what is \
+                     known of both, `muster endpoint distinct {sender}` tells them apart",
+                    component.name
+                );
+                actions.push(Action::Announce { code: "security.identity-known", text });
+            }
         }
+        actions.append(&mut self.noted);
         // What it was asked before it went away, it is asked again.
         actions.extend(self.ask_again(sender, now));
-        Ok((
-            CapabilityAdvertisementResponse {
-                capabilities: answers,
-                endpoints,
-                repositories,
-                ca_certificates: Vec::new(),
-            },
-            actions,
-        ))
+        let response = CapabilityAdvertisementResponse {
+            capabilities: answers,
+            endpoints,
+            repositories,
+            ca_certificates: Vec::new(),
+        };
+        Ok((Ok(response), actions))
     }
 
     /// A message came from a component: it is alive.

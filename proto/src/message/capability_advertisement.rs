@@ -2,10 +2,12 @@
 //! endpoint list is that of draft -06, which draft -13 §5.1 still demands.
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::capability::CapabilityUrn;
 use crate::fault::Fault;
 use crate::id::{ComponentId, EndpointId};
+use crate::identity::IdentityEvidence;
 use crate::observation::EndpointFacts;
 
 /// What the component can do, and for which endpoints.
@@ -19,6 +21,9 @@ pub struct CapabilityAdvertisement {
     pub endpoints: Vec<AdvertisedEndpoint>,
     /// The component's software version.
     pub software_version: String,
+    /// Which process of the component says it: made by chance at every start. Two that take turns use one key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<Uuid>,
     /// SHA-256 of the CA certificates that it trusts, DER; a component that does not say is not waited for when the CA is
     /// rotated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -31,8 +36,11 @@ pub struct CapabilityAdvertisement {
 pub struct AdvertisedEndpoint {
     /// The collector's own name for it, such as `self`.
     pub local_name: String,
-    /// What identifies and describes it.
+    /// What describes it.
     pub facts: EndpointFacts,
+    /// What tells it from others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<IdentityEvidence>,
 }
 
 /// The orchestrator's answer. Zero successes leave the component registered but not active.

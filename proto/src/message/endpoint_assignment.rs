@@ -11,6 +11,19 @@ use crate::id::{ComponentId, EndpointId};
 pub struct EndpointAssignment {
     /// Each stands for all that was assigned to its collector before.
     pub assignments: Vec<Assignment>,
+    /// All endpoints that were merged into others; absent where that is not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aliases: Option<Vec<EndpointAlias>>,
+}
+
+/// An endpoint that turned out to be another: what is known of it is known of that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct EndpointAlias {
+    /// Its own label.
+    pub endpoint: EndpointId,
+    /// The label of the other.
+    pub of: EndpointId,
 }
 
 /// The endpoints of one collector.

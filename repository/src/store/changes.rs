@@ -61,7 +61,10 @@ impl SqlStore {
     pub(super) async fn changes_page(&self, request: &ChangesRequest) -> Result<ChangesResponse, StoreError> {
         let before = request.before.map_or(i64::MAX, |before| i64::try_from(before).unwrap_or(i64::MAX));
         let limit = request.limit.clamp(1, PAGE_CHANGES_MAX);
-        let wanted: BTreeSet<String> = request.endpoints.iter().map(|endpoint| endpoint_text(*endpoint)).collect();
+        let mut wanted: BTreeSet<String> = request.endpoints.iter().map(|endpoint| endpoint_text(*endpoint)).collect();
+        let merged = self.aliases().await?.into_iter().filter(|(_, of)| wanted.contains(of));
+        let merged: Vec<String> = merged.map(|(endpoint, _)| endpoint).collect();
+        wanted.extend(merged);
         let places: Vec<String> = (0..wanted.len()).map(|at| format!("${}", at + 3)).collect();
         let of_endpoints =
             if wanted.is_empty() { String::new() } else { format!(" AND endpoint IN ({})", places.join(", ")) };

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use proto::content::ContentHash;
 use proto::limits::RESULT_PART_BYTES;
 use proto::message::{
-    Assignment, AttributeChange, AuditCheckpoint, ChainRequest, ChainResponse, ChangesRequest, ChangesResponse,
-    CollectedPart, CollectionResults, EvaluationResults, Message as _, PolicyDescription, QueryRequest, QueryResponse,
-    QueryRow, ResultsRequest, ResultsResponse, ResultsSelection,
+    AttributeChange, AuditCheckpoint, ChainRequest, ChainResponse, ChangesRequest, ChangesResponse, CollectedPart,
+    CollectionResults, EndpointAssignment, EvaluationResults, Message as _, PolicyDescription, QueryRequest,
+    QueryResponse, QueryRow, ResultsRequest, ResultsResponse, ResultsSelection,
 };
 use proto::observation::{EndpointFacts, Item};
 use proto::verdict::{EvaluationSummary, RuleResult};
@@ -28,6 +28,8 @@ pub struct SqlStore {
 
 #[path = "changes.rs"]
 mod changes;
+#[path = "identity.rs"]
+mod identity;
 #[path = "reports.rs"]
 mod reports;
 
@@ -259,12 +261,15 @@ impl Store for SqlStore {
         Ok(known.into_values().collect())
     }
 
-    async fn assign(&self, assignments: &[Assignment], from: Received) -> Result<Stored, StoreError> {
+    async fn assign(&self, told: &EndpointAssignment, from: Received) -> Result<Stored, StoreError> {
         let mut tx = self.begin().await?;
         if !is_first(&mut tx, from).await? {
             return Ok(Stored::Again);
         }
-        for assignment in assignments {
+        if let Some(aliases) = &told.aliases {
+            identity::take_aliases(&mut tx, aliases, from).await?;
+        }
+        for assignment in &told.assignments {
             let collector = assignment.collector.to_string();
             // Message ids are in the order of their making (UUIDv7); messages may overtake each other.
             let told = sqlx::query(
@@ -402,7 +407,7 @@ impl Store for SqlStore {
 
     async fn query(&self, request: &QueryRequest) -> Result<QueryResponse, StoreError> {
         let endpoint = endpoint_text(request.endpoint);
-        let facts = sqlx::query("SELECT facts FROM endpoint WHERE endpoint = $1")
+        let facts = sqlx::query("SELECT facts FROM endpoint WHERE endpoint = $1 OR endpoint IN (SELECT endpoint FROM endpoint_alias WHERE alias_of = $1) ORDER BY collected DESC LIMIT 1")
             .bind(&endpoint)
             .fetch_optional(&self.pool)
             .await?;
@@ -423,7 +428,8 @@ impl Store for SqlStore {
             // Of several origins, the one that looked last.
             let row = sqlx::query(
                 "SELECT origin, method, flag, items, messages, last_seen, valid_to, report FROM observation \
-                 WHERE endpoint = $1 AND object = $2 AND valid_from <= $3 AND (valid_to IS NULL OR valid_to > $3) \
+                 WHERE (endpoint = $1 OR endpoint IN (SELECT endpoint FROM endpoint_alias WHERE alias_of = $1)) \
+                 AND object = $2 AND valid_from <= $3 AND (valid_to IS NULL OR valid_to > $3) \
                  ORDER BY last_seen DESC, id DESC LIMIT 1",
             )
             .bind(&endpoint)
@@ -484,7 +490,9 @@ impl Store for SqlStore {
             ResultsSelection::Latest => sqlx::query(all).fetch_all(&self.pool).await?,
             ResultsSelection::Endpoint(endpoint) => {
                 sqlx::query(
-                    "SELECT transaction_id, endpoint, policy, profile, summary FROM evaluation WHERE endpoint = $1 ORDER BY evaluated DESC LIMIT 10000",
+                    "SELECT transaction_id, endpoint, policy, profile, summary FROM evaluation \
+                     WHERE endpoint = $1 OR endpoint IN (SELECT endpoint FROM endpoint_alias WHERE alias_of = $1) \
+                     ORDER BY evaluated DESC LIMIT 10000",
                 )
                 .bind(endpoint_text(*endpoint))
                 .fetch_all(&self.pool)
@@ -499,13 +507,15 @@ impl Store for SqlStore {
                 .await?
             }
         };
+        let aliases = self.aliases().await?;
         let mut response = ResultsResponse { summaries: Vec::new(), results: Vec::new(), is_cut: false };
         let mut seen = BTreeSet::new();
         let mut bytes = 0;
         for row in rows {
             let (endpoint, policy, profile): (String, String, String) =
                 (row.try_get("endpoint")?, row.try_get("policy")?, row.try_get("profile")?);
-            let is_newest = seen.insert((endpoint.clone(), policy, profile));
+            // What was merged into another counts as that.
+            let is_newest = seen.insert((aliases.get(&endpoint).unwrap_or(&endpoint).clone(), policy, profile));
             if !is_newest && !matches!(request.selection, ResultsSelection::Transaction(_)) {
                 continue;
             }

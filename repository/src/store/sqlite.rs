@@ -45,6 +45,7 @@ impl SqliteStore {
             3 "assignments" "../../migrations/both/0003_assignments.sql",
             4 "audit_witness" "../../migrations/both/0004_audit_witness.sql",
             5 "reports" "../../migrations/sqlite/0005_reports.sql",
+            6 "endpoint_alias" "../../migrations/both/0006_endpoint_alias.sql",
         ];
         Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Self::over(pool))

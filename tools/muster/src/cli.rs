@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use proto::capability::ComponentType;
-use proto::id::{ComponentId, TransactionId};
+use proto::id::{ComponentId, EndpointId, TransactionId};
 use proto::verdict::Verdict;
 use service::config::Seconds;
 
@@ -79,6 +79,9 @@ pub(crate) enum Command {
     /// Brokers other than the embedded one.
     #[command(subcommand)]
     Broker(BrokerCommand),
+    /// The endpoints: what tells one from another, and which is which.
+    #[command(subcommand)]
+    Endpoint(EndpointCommand),
     /// Let a component in that waits for approval.
     Approve {
         /// The component's id, from `muster roster`.
@@ -266,6 +269,35 @@ pub(crate) enum PolicyCommand {
     },
     /// The policies with their profiles.
     List,
+}
+
+/// `muster endpoint`
+#[derive(Debug, Subcommand)]
+pub(crate) enum EndpointCommand {
+    /// The endpoints with their evidence, and which of them seem to be one.
+    List,
+    /// The collector's endpoint is the one that it seems to be: it takes over its label and its history.
+    Same {
+        /// The collector's id.
+        component: ComponentId,
+    },
+    /// The collector's endpoint is another one than it seems to be.
+    Distinct {
+        /// The collector's id.
+        component: ComponentId,
+    },
+    /// Two endpoints are one: what is known of the first is known of the second.
+    Merge {
+        /// The first, by its label.
+        endpoint: EndpointId,
+        /// The second.
+        into: EndpointId,
+    },
+    /// Take apart again what was merged; each has its own history.
+    Split {
+        /// The endpoint that was merged into another.
+        endpoint: EndpointId,
+    },
 }
 
 /// `muster ca`

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::cli::{self, Cli, Command, Output, PolicyCommand, TaskArgs, WorkflowArgs};
 use crate::show::{self, Progress};
-use crate::{admission, audit, broker, ca, client, drop_in, exit, tasks, up, verify};
+use crate::{admission, audit, broker, ca, client, drop_in, endpoint, exit, tasks, up, verify};
 
 /// Carries out a command; the exit code.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
@@ -44,6 +44,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Changes(args) => tasks::changes(&data, args, output).await,
         Command::Policy(PolicyCommand::Import { file, name }) => import(&data, &file, name, output).await,
         Command::Policy(PolicyCommand::List) => policies(&data, output).await,
+        Command::Endpoint(command) => endpoint::run(&data, command, output).await,
         Command::Ca(command) => ca::run(&data, command, output).await,
         Command::Verify(args) => verify::run(&data, args, output).await,
         Command::Audit(command) => audit::run(&data, command, output).await,

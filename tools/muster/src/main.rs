@@ -16,6 +16,7 @@ mod cli;
 mod client;
 mod commands;
 mod drop_in;
+mod endpoint;
 mod exit;
 mod show;
 mod tasks;
