@@ -35,6 +35,9 @@ mod reports;
 
 type Tx = Transaction<'static, Database>;
 
+/// Objects that one page of a query answers, whether anything is stored for them or not: each is looked up.
+const PAGE_OBJECTS_MAX: u64 = 1_000;
+
 impl SqlStore {
     pub(super) fn over(pool: Pool) -> Self {
         Self { pool }
@@ -421,7 +424,7 @@ impl Store for SqlStore {
         let mut bytes = 0;
         let as_of = request.as_of.unwrap_or(Timestamp::MAX).as_microsecond();
         for object in &request.objects {
-            if bytes > RESULT_PART_BYTES {
+            if bytes > RESULT_PART_BYTES || response.answered == PAGE_OBJECTS_MAX {
                 break;
             }
             response.answered += 1;
