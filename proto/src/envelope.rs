@@ -26,7 +26,8 @@ pub struct Envelope {
     /// Who sends. Must be the signer, and the sender's level of the topic where it has one. A
     /// joining component puts its client id.
     pub from: ComponentId,
-    /// Who is meant, on topics that do not say so.
+    /// Who is meant. On a topic that is for one component it says so once more, because the seal covers
+    /// this and not the topic: a broker cannot hand the message to somebody else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<ComponentId>,
     /// When it was made (RFC 8248 OP-001).

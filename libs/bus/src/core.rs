@@ -43,7 +43,7 @@ pub struct Context {
     pub transaction: TransactionId,
     /// The message that is answered.
     pub in_reply_to: Option<MessageId>,
-    /// Who is meant, on topics that do not say so.
+    /// Who is meant, where the topic does not say so.
     pub to: Option<ComponentId>,
     /// When it loses its meaning.
     pub expires: Option<Timestamp>,
@@ -254,7 +254,7 @@ impl Bus {
 
     /// Seals a message that may be lost on its way.
     pub fn prepare<M: Message>(&self, topic: &Topic, body: &M, context: Context) -> Result<Prepared, SendError> {
-        let (id, sealed) = self.sealed(body, context)?;
+        let (id, sealed) = self.sealed(topic, body, context)?;
         let envelope = Sealed::split(&sealed).map(|parts| ContentHash::of(parts.envelope));
         let hash = envelope.expect("what was just sealed comes apart");
         Ok(Prepared { id, hash, sealed, topic: topic.clone(), kind: M::KIND })
@@ -265,14 +265,15 @@ impl Bus {
         self.inner.transport.publish(message.topic.to_string(), message.sealed);
     }
 
-    fn sealed<M: Message>(&self, body: &M, context: Context) -> Result<(MessageId, Vec<u8>), SendError> {
+    fn sealed<M: Message>(&self, topic: &Topic, body: &M, context: Context) -> Result<(MessageId, Vec<u8>), SendError> {
         let id = MessageId(Uuid::now_v7());
         let envelope = Envelope {
             v: ENVELOPE_VERSION,
             id,
             kind: M::KIND.to_owned(),
             from: self.inner.own,
-            to: context.to,
+            // The seal covers this, and not the topic.
+            to: context.to.or_else(|| topic.receiver()),
             sent: Timestamp::now(),
             expires: context.expires,
             in_reply_to: context.in_reply_to,
@@ -291,7 +292,7 @@ impl Bus {
 
     /// Sends a message that may be lost: an answer, a heartbeat, a progress report.
     pub fn send<M: Message>(&self, topic: &Topic, body: &M, context: Context) -> Result<MessageId, SendError> {
-        let (id, sealed) = self.sealed(body, context)?;
+        let (id, sealed) = self.sealed(topic, body, context)?;
         self.inner.transport.publish(topic.to_string(), sealed);
         Ok(id)
     }
@@ -302,7 +303,7 @@ impl Bus {
         let id = {
             // Sealed while nobody renews: what is kept has the latest certificate, or is sealed again.
             let mut state = self.state();
-            let (id, sealed) = self.sealed(body, context)?;
+            let (id, sealed) = self.sealed(topic, body, context)?;
             state.outbox.keep(id, &topic.to_string(), &sealed)?;
             id
         };
