@@ -1,5 +1,5 @@
 //! Helpers of the system tests: an installation in one process, scripted components, the shipped
-//! binaries as separate processes, and waiting without sleeping.
+//! binaries as separate processes, attackers, and waiting without sleeping.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,13 +22,16 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
+pub mod attack;
 pub mod generate;
 pub mod generate_xccdf;
 pub mod isolation;
 pub mod mosquitto;
 pub mod mqtt;
 pub mod processes;
+pub mod raw;
 pub mod reference;
+pub mod relay;
 
 /// The shipped baseline.
 pub const BASELINE: &[u8] = include_bytes!("../../orchestrator/policies/muster-baseline-linux-ds.xml");
@@ -97,6 +100,7 @@ impl Installation {
 
     /// The same, with other settings.
     pub async fn with(data: TempDir, listen: &str, change: impl FnOnce(&mut orchestrator::Settings)) -> Self {
+        attack::count_panics();
         let (stopper, stop) = shutdown::channel();
         let mut settings = orchestrator::Settings::new(data.path().join("orchestrator"), listen.to_owned());
         change(&mut settings);
