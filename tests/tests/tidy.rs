@@ -191,3 +191,23 @@ fn migrations_pair_up() {
         assert_eq!(names("sqlite"), names("postgres"), "{member}");
     }
 }
+
+#[test]
+fn a_table_of_threats_names_tests_that_there_are() {
+    let sources = all_sources();
+    let is_there = |name: &str| {
+        let definition = format!("fn {name}(");
+        sources.values().any(|text| text.contains(&definition))
+    };
+    let mut count = 0;
+    for (path, text) in &sources {
+        for row in text.lines().filter(|line| line.starts_with("//! |")) {
+            // Tests are the words between backticks that are sentences.
+            for name in row.split('`').skip(1).step_by(2).filter(|word| word.matches('_').count() > 2) {
+                assert!(is_there(name), "{}: there is no test `{name}`", path.display());
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 30, "only {count} tests are named");
+}
