@@ -540,7 +540,7 @@ impl Client {
 
     /// Without a certificate; nothing is sent yet.
     pub async fn stranger(address: &str, ca_fingerprint: &str, version: Version) -> io::Result<Self> {
-        let config = bus::tls::joining(ca_fingerprint).map_err(io::Error::other)?;
+        let config = bus::tls::joining(&[ca_fingerprint.to_owned()]).map_err(io::Error::other)?;
         Self::over_tls(tcp(address, None).await?, config, version).await
     }
 

@@ -2,7 +2,7 @@
 //! [`Authentic`] made.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use jiff::{SignedDuration, Timestamp};
 use proto::capability::ComponentType;
@@ -82,8 +82,9 @@ impl Authentic {
 #[derive(Debug)]
 pub struct Trust {
     anchor: RwLock<Anchor>,
-    /// Signers whose certificates have been checked, by header.
-    known: Mutex<BTreeMap<String, Certificate>>,
+    /// Certificates that have been checked, and that have sealed something. By hash: what a message says around its
+    /// certificate is its sender's choice, and as long as a header may be.
+    known: Mutex<BTreeMap<ContentHash, Certificate>>,
 }
 
 #[derive(Debug)]
@@ -107,20 +108,27 @@ impl Trust {
     /// Trust in these CAs from now on, and in no others.
     pub(crate) fn replace(&self, cas: Vec<Vec<u8>>) {
         *self.anchor.write().unwrap_or_else(PoisonError::into_inner) = Anchor::Cas(cas);
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.known().clear();
     }
 
-    fn certificate(
+    fn known(&self) -> MutexGuard<'_, BTreeMap<ContentHash, Certificate>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The certificate of whoever has sealed this.
+    fn signer(
         &self,
-        header: &str,
+        sealed: &Sealed<'_>,
         der: &[u8],
         sent_ca: Option<&[u8]>,
         now: Timestamp,
     ) -> Result<Certificate, Fault> {
         let refused = |error: CertificateError| Fault::new(FaultCode::NotAuthorized, error.to_string());
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(header).cloned();
+        let hash = ContentHash::of(der);
+        let known = self.known().get(&hash).cloned();
         if let Some(known) = known {
             known.valid_at(now).map_err(refused)?;
+            sealed.verify(&known.public_key)?;
             return Ok(known);
         }
         let anchor = self.anchor.read().unwrap_or_else(PoisonError::into_inner);
@@ -139,11 +147,13 @@ impl Trust {
             (Anchor::Fingerprints(_), _) => None,
         };
         let certificate = certificate.unwrap_or(Err(CertificateError::Untrusted)).map_err(refused)?;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        // Certificates are public: only its owner makes one known.
+        sealed.verify(&certificate.public_key)?;
+        let mut known = self.known();
         if known.len() >= limits::SIGNERS_MAX {
             known.clear();
         }
-        known.insert(header.to_owned(), certificate.clone());
+        known.insert(hash, certificate.clone());
         Ok(certificate)
     }
 
@@ -156,8 +166,7 @@ impl Trust {
         let sealed = Sealed::split(payload)?;
         let sender = match sealed.signer()? {
             Signer::Certificate(der, sent_ca) => {
-                let certificate = self.certificate(sealed.header, &der, sent_ca.as_deref(), now)?;
-                sealed.verify(&certificate.public_key)?;
+                let certificate = self.signer(&sealed, &der, sent_ca.as_deref(), now)?;
                 Sender::Member { component: certificate.component, component_type: certificate.component_type }
             }
             Signer::BareKey(public_key) if topic == Topic::Registration => {
