@@ -121,12 +121,43 @@ pub enum BrokerError {
 /// A component's place: who holds it, how to end that, and what is left of who held it before.
 #[derive(Default)]
 struct Slot {
-    kick: Notify,
+    /// Grows with each connection that wants the place, and when an operator puts its component out: a connection whose
+    /// turn is over ends, whether it has the place or waits for it.
+    turn: watch::Sender<u64>,
     owner: Arc<tokio::sync::Mutex<()>>,
     will: Mutex<Option<AbortHandle>>,
 }
 
+/// A connection's turn at a place.
+struct Turn {
+    own: u64,
+    latest: watch::Receiver<u64>,
+}
+
+impl Turn {
+    /// Returns when the turn is another one's.
+    async fn over(&mut self) {
+        let own = self.own;
+        // Without its place there is no turn, either.
+        let _ = self.latest.wait_for(|latest| *latest != own).await;
+    }
+}
+
 impl Slot {
+    /// Ends every turn before, and begins one.
+    fn begin_turn(&self) -> Turn {
+        let mut own = 0;
+        self.turn.send_modify(|latest| {
+            *latest += 1;
+            own = *latest;
+        });
+        Turn { own, latest: self.turn.subscribe() }
+    }
+
+    fn end_turn(&self) {
+        self.turn.send_modify(|latest| *latest += 1);
+    }
+
     /// A will that waits takes the place of the one before, which is not published any more.
     fn will(&self, waiting: Option<AbortHandle>) {
         if let Some(before) = std::mem::replace(&mut *self.will.lock().unwrap_or_else(PoisonError::into_inner), waiting)
@@ -300,7 +331,7 @@ impl Broker {
     pub fn kick(&self, component: ComponentId) {
         let slot = self.front.slots.lock().unwrap_or_else(PoisonError::into_inner).get(&component).cloned();
         if let Some(slot) = slot {
-            slot.kick.notify_one();
+            slot.end_turn();
         }
     }
 

@@ -15,7 +15,7 @@
 //! | another's session | `isolation`: `nobody_takes_a_client_id_that_is_not_its_certificates`; `kills`: `a_client_id_with_characters_of_topics_is_refused_however_often_it_comes` |
 //! | exploit data | `what_a_component_says_of_itself_is_text_and_nothing_else` |
 //! | false data, omitting | `workflows`: `a_collector_is_believed_about_its_own_endpoint_only`, `an_evaluator_is_believed_about_what_it_was_asked_only`, `another_collectors_status_does_not_end_a_task`, `a_broadcast_with_a_silent_collector_ends_partial_at_the_deadline` |
-//! | abuse of confidential results | `isolation`: `a_collector_subscribes_to_its_own_topics_and_to_nothing_wider` |
+//! | abuse of confidential results | `isolation`: `what_is_said_reaches_whom_the_table_names_and_nobody_else` |
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -56,6 +56,7 @@ fn advertisement(software_version: &str) -> CapabilityAdvertisement {
         capabilities: Capability::all_of(PCS),
         endpoints: Vec::new(),
         software_version: software_version.to_owned(),
+        ..CapabilityAdvertisement::default()
     }
 }
 
@@ -496,6 +497,7 @@ async fn an_observation_from_the_future_is_refused() {
     let report = |by: &Member, collected| CollectionResults {
         request: RequestId(Uuid::now_v7()),
         standing: None,
+        task: Some(ContentHash::of(b"task")),
         plan: ContentHash::of(b"plan"),
         endpoint: by.assigned.borrow().endpoints[0].1,
         facts: EndpointFacts::default(),

@@ -91,7 +91,7 @@ impl Stranger {
 
     async fn answer(&mut self, to: MessageId) -> Result<ComponentRegistrationResponse, Fault> {
         let delivered = self.client.delivery().await.expect("an answer");
-        let trust = Trust::pinned(self.fingerprint.clone());
+        let trust = Trust::pinned(vec![self.fingerprint.clone()]);
         let answer = trust.open(&delivered.topic, &delivered.payload, self.own, Timestamp::now()).unwrap();
         assert_eq!(answer.envelope().in_reply_to, Some(to));
         if answer.envelope().kind == Fault::KIND {

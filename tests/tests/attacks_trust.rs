@@ -118,7 +118,7 @@ async fn a_broker_that_lies_is_not_believed() {
     let installation = Installation::orchestrator().await;
     let [a, b] = [installation.enrolled(PCS, "a").await, installation.enrolled(PCS, "b").await];
     let orchestrator = installation.identity("orchestrator");
-    let trust = Trust::new(installation.ca_der());
+    let trust = Trust::new(vec![installation.ca_der()]);
     let now = Timestamp::now();
     let delivers = |topic: &Topic, payload: &[u8], to: &Identity| {
         trust.open(&topic.to_string(), payload, to.component, now).map(|message| message.envelope().id)

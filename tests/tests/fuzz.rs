@@ -469,7 +469,7 @@ async fn whatever_is_changed_in_a_sealed_message_it_is_not_opened() {
     let installation = Installation::orchestrator().await;
     let identity = installation.enrolled(PCS, "member").await;
     let orchestrator = installation.handle.status().await.orchestrator;
-    let trust = Trust::new(installation.ca_der());
+    let trust = Trust::new(vec![installation.ca_der()]);
     let topic = heartbeats_of(identity.component);
     let message = sealed(&identity, &heartbeat(identity.component));
     let now = Timestamp::now();
@@ -604,17 +604,17 @@ async fn whatever_is_changed_in_a_certificate_or_a_request_it_says_nothing_else(
     let own = ComponentId(Uuid::new_v4());
     let (issued, _) = ca.issue(&request, own, PCS, now).unwrap();
     let der = certificate_der(&issued).unwrap();
-    let certificate = Certificate::verify(&der, ca.der(), now).unwrap();
+    let certificate = Certificate::verify(&der, &ca.der(), now).unwrap();
     let requested = request_der(&request);
     let mut random = Random::of(8, 0);
     part("certificates and signing requests", packets() / 4, None, async |count| {
         for _ in 0..count {
             let changed = random.mutated(&der);
             // Some bytes say nothing; with those, the certificate is the same.
-            if let Ok(read) = Certificate::verify(&changed, ca.der(), now) {
+            if let Ok(read) = Certificate::verify(&changed, &ca.der(), now) {
                 assert_eq!(read, certificate);
             }
-            let _ = Certificate::verify(&der, &random.mutated(ca.der()), now);
+            let _ = Certificate::verify(&der, &random.mutated(&ca.der()), now);
             let text = if random.is_one_in(4) {
                 String::from_utf8_lossy(&random.mutated(request.as_bytes())).into_owned()
             } else {
@@ -624,7 +624,7 @@ async fn whatever_is_changed_in_a_certificate_or_a_request_it_says_nothing_else(
                 assert_eq!(of, certificate.public_key);
             }
             if let Ok((issued, _)) = ca.issue(&text, own, PCS, now) {
-                let issued = Certificate::verify(&certificate_der(&issued).unwrap(), ca.der(), now).unwrap();
+                let issued = Certificate::verify(&certificate_der(&issued).unwrap(), &ca.der(), now).unwrap();
                 let expected = (own, PCS, certificate.public_key);
                 assert_eq!((issued.component, issued.component_type, issued.public_key), expected);
             }

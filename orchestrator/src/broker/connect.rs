@@ -20,6 +20,8 @@ use super::codec::{self, CONNECT, Version, invalid};
 use super::mailbox::Delivery;
 use super::{Front, Handshake, Stream, limits, network, session};
 
+/// The longest CONNECT: an id, properties, and a will.
+const CONNECT_BYTES_MAX: usize = 32 * 1024;
 /// Room for topic, properties and packet header beside the payload.
 const PACKET_OVERHEAD_BYTES: usize = 4 * 1024;
 /// Bytes that an idle connection keeps for reading.
@@ -76,7 +78,8 @@ async fn run(front: &Arc<Front>, mut stream: Stream, peer: SocketAddr, handshake
     let packet_bytes_max = payload_bytes_max + PACKET_OVERHEAD_BYTES;
     let mut buffer = BytesMut::with_capacity(READ_BYTES);
     let deadline = Duration::from_secs(limits::HANDSHAKE_SECONDS);
-    let first = timeout(deadline, first_frame(&mut stream, &mut buffer, packet_bytes_max)).await??;
+    // Whoever it is may have been put out: until that is looked up, it gets no room to speak of.
+    let first = timeout(deadline, first_frame(&mut stream, &mut buffer, CONNECT_BYTES_MAX)).await??;
     drop(handshake);
     let Some(version) = codec::version(&first) else {
         // CONNACK of MQTT 3.1.1, "unacceptable protocol version": every client understands it.
@@ -84,7 +87,7 @@ async fn run(front: &Arc<Front>, mut stream: Stream, peer: SocketAddr, handshake
         return Err(invalid("only MQTT 5 and MQTT 3.1.1 are spoken here"));
     };
     let Packet::Connect(connect, properties, will, will_properties, _) =
-        codec::decode(version, first, packet_bytes_max)?
+        codec::decode(version, first, CONNECT_BYTES_MAX)?
     else {
         return Err(invalid("the first packet is not CONNECT"));
     };

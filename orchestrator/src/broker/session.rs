@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use proto::capability::ComponentType;
+use proto::id::ComponentId;
 use proto::topic::{Holder, Principal, Topic};
 use rumqttd::Notification;
 use rumqttd::protocol::{
@@ -14,7 +15,6 @@ use rumqttd::protocol::{
     SubscribeReasonCode, Unsubscribe,
 };
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::Notify;
 use tokio::time::{sleep_until, timeout};
 
 use super::budget::Budget;
@@ -22,7 +22,7 @@ use super::codec::{self, OTHERS, Version, invalid};
 use super::connect::{Client, Will};
 use super::mailbox::{Delivery, Mailbox, Posted};
 use super::router::Link;
-use super::{Front, Slot, blocking, limits};
+use super::{Front, Slot, Turn, blocking, limits};
 
 pub(super) mod joining;
 
@@ -32,6 +32,8 @@ const SHUTTING_DOWN: u8 = 0x8b;
 const KEEP_ALIVE_TIMEOUT: u8 = 0x8d;
 const SESSION_TAKEN_OVER: u8 = 0x8e;
 const ADMINISTRATIVE_ACTION: u8 = 0x98;
+/// Filters in one packet: the contract gives nobody half as many.
+const FILTERS_MAX: usize = 64;
 /// Bytes that are collected for one write.
 const WRITE_BYTES: usize = 64 * 1024;
 
@@ -43,16 +45,13 @@ pub(super) async fn serve(front: &Arc<Front>, client: Client, will: Option<Will>
         let mut slots = front.slots.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(slots.entry(own).or_insert_with(|| Arc::new(Slot::default())))
     };
-    let owner = Arc::clone(&slot.owner);
-    let _owner = if let Ok(owner) = Arc::clone(&owner).try_lock_owned() {
-        owner
-    } else {
-        slot.kick.notify_one();
-        timeout(Duration::from_secs(2 * limits::ROUTER_ECHO_SECONDS), owner.lock_owned()).await?
+    let mut turn = slot.begin_turn();
+    let wait = Duration::from_secs(2 * limits::ROUTER_ECHO_SECONDS);
+    let _owner = tokio::select! {
+        owner = timeout(wait, Arc::clone(&slot.owner).lock_owned()) => owner?,
+        () = turn.over() => return Err(invalid("the same component has connected once more")),
     };
-    // A kick that nobody was there to take is not meant for this connection.
-    let _ = timeout(Duration::ZERO, slot.kick.notified()).await;
-    // The kick that was just taken may have been an eviction.
+    // It may have been put out before its turn began.
     if !front.admission.is_admitted(own, component_type) {
         return Err(invalid("taken off the roster while it waited"));
     }
@@ -89,7 +88,7 @@ pub(super) async fn serve(front: &Arc<Front>, client: Client, will: Option<Will>
         pkid: 0,
         budget: Budget::of(component_type, tokio::time::Instant::now()),
     };
-    let result = session.pump(&slot.kick).await;
+    let result = session.pump(&mut turn).await;
     front.exchange.members.leave(own);
     front.metrics.connections.down();
     if let Some(link) = session.link.take() {
@@ -97,18 +96,21 @@ pub(super) async fn serve(front: &Arc<Front>, client: Client, will: Option<Will>
     }
     let is_clean = matches!(result, Ok(End::Clean));
     if let Some(will) = will.filter(|_| !is_clean) {
-        publish_will(front, &slot, will);
+        publish_will(front, &slot, (own, component_type), will);
     }
     result.map(|_| ())
 }
 
 /// Publishes a will, after its delay; the slot keeps it until then, and forgets it when its component is back.
-fn publish_will(front: &Arc<Front>, slot: &Slot, will: Will) {
+fn publish_will(front: &Arc<Front>, slot: &Slot, (own, component_type): (ComponentId, ComponentType), will: Will) {
     let front = Arc::clone(front);
     let waiting = tokio::spawn(async move {
         tokio::time::sleep(will.delay).await;
-        front.metrics.wills_total.up();
-        front.exchange.publish(&will.topic, will.delivery).await;
+        // Who was put out has no say any more.
+        if front.admission.is_admitted(own, component_type) {
+            front.metrics.wills_total.up();
+            front.exchange.publish(&will.topic, will.delivery).await;
+        }
     });
     slot.will(Some(waiting.abort_handle()));
 }
@@ -173,7 +175,7 @@ async fn next(link: &mut Option<Link>) -> io::Result<Option<Notification>> {
 }
 
 impl Session {
-    async fn pump(&mut self, kick: &Notify) -> io::Result<End> {
+    async fn pump(&mut self, turn: &mut Turn) -> io::Result<End> {
         let idle = Duration::from_millis(u64::from(self.client.keep_alive) * 1500);
         let mut deadline = tokio::time::Instant::now() + idle;
         self.client.welcome(&mut self.out)?;
@@ -184,7 +186,7 @@ impl Session {
         let mut paused: Option<tokio::time::Instant> = None;
         loop {
             self.deliver();
-            self.flush(kick).await?;
+            self.flush(turn).await?;
             let mut is_unscheduled = false;
             let has_room = self.has_room();
             tokio::select! {
@@ -225,13 +227,13 @@ impl Session {
                     paused = None;
                     deadline = tokio::time::Instant::now() + idle;
                 }
-                () = kick.notified() => return self.kicked().await,
+                () = turn.over() => return self.put_out().await,
                 () = sleep_until(ends) => return self.end_with(NOT_AUTHORISED, "its certificate has ended").await,
                 _ = closing.changed() => return self.end_with(SHUTTING_DOWN, "shutting down").await,
                 () = sleep_until(deadline), if paused.is_none() => return self.end_with(KEEP_ALIVE_TIMEOUT, "nothing heard for one and a half keep-alives").await,
             }
             if is_unscheduled {
-                self.flush(kick).await?;
+                self.flush(turn).await?;
                 if let Some(link) = &self.link {
                     link.rx.wake().await.map_err(|_| invalid("the router is gone"))?;
                 }
@@ -240,7 +242,7 @@ impl Session {
     }
 
     /// The same component has connected again, or an operator has put it out.
-    async fn kicked(&mut self) -> io::Result<End> {
+    async fn put_out(&mut self) -> io::Result<End> {
         self.front.metrics.kicks_total.up();
         let is_in = self.front.admission.is_admitted(self.client.principal.id, self.component_type);
         let (reason, why) =
@@ -249,7 +251,7 @@ impl Session {
     }
 
     /// Writes what is due; a consumer that does not read is given up.
-    async fn flush(&mut self, kick: &Notify) -> io::Result<()> {
+    async fn flush(&mut self, turn: &mut Turn) -> io::Result<()> {
         if self.out.is_empty() {
             return Ok(());
         }
@@ -262,7 +264,7 @@ impl Session {
                 };
                 written?;
             }
-            () = kick.notified() => return Err(invalid("taken over while writing")),
+            () = turn.over() => return Err(invalid("taken over while writing")),
         }
         if self.out.capacity() > 2 * WRITE_BYTES {
             self.out = BytesMut::new();
@@ -363,8 +365,8 @@ impl Session {
     }
 
     async fn take_subscribe(&mut self, subscribe: Subscribe) -> io::Result<()> {
-        if subscribe.pkid == 0 {
-            return Err(invalid("SUBSCRIBE without a packet id"));
+        if subscribe.pkid == 0 || subscribe.filters.len() > FILTERS_MAX {
+            return Err(invalid("SUBSCRIBE without a packet id, or with more filters than there are"));
         }
         let principal = self.client.principal;
         let mut codes = Vec::with_capacity(subscribe.filters.len());
@@ -396,6 +398,9 @@ impl Session {
     }
 
     async fn take_unsubscribe(&mut self, unsubscribe: Unsubscribe) -> io::Result<()> {
+        if unsubscribe.filters.len() > FILTERS_MAX {
+            return Err(invalid("UNSUBSCRIBE with more filters than there are"));
+        }
         // The router answers once a filter or not at all: the front answers, and swallows its answer.
         codec::unsuback(self.client.version, unsubscribe.pkid, unsubscribe.filters.len(), &mut self.out)?;
         let mut for_router = Vec::new();

@@ -92,7 +92,7 @@ fn take(
     out: &mut BytesMut,
 ) -> io::Result<bool> {
     match packet {
-        Packet::Subscribe(subscribe, _) => {
+        Packet::Subscribe(subscribe, _) if subscribe.filters.len() <= super::FILTERS_MAX => {
             let allowed = |filter: &Filter| {
                 if client.principal.may_subscribe(&filter.path) {
                     SubscribeReasonCode::Success(QoS::AtLeastOnce)
