@@ -3,10 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The types of draft -13 §6.1; the short names of earlier drafts are accepted as input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum ComponentType {
     /// Registers components, shakes hands, starts every workflow.
     #[serde(rename = "orchestrator")]
@@ -60,7 +61,7 @@ impl FromStr for ComponentType {
 
 /// One capability URN. Unknown URNs are carried, not refused: the handshake answers `failure` for
 /// each of them by itself.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct CapabilityUrn(pub String);
 

@@ -1,6 +1,7 @@
 //! The envelope: who says what to whom, when, in answer to what, as part of which workflow.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -13,10 +14,11 @@ pub const ENVELOPE_VERSION: u32 = 1;
 
 /// Everything around a message's body. Unknown members are ignored, so that later versions may add
 /// some; `v` changes when a member changes its meaning.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Envelope {
-    /// [`ENVELOPE_VERSION`].
+    /// The version of the envelope, [`ENVELOPE_VERSION`].
+    #[schemars(extend("const" = ENVELOPE_VERSION))]
     pub v: u32,
     /// This message's id.
     pub id: MessageId,

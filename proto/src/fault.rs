@@ -1,6 +1,7 @@
 //! A fault is an error on the wire: a bounded code, whether to try again, and text that is safe to
 //! show. Nothing of the receiver's inside (paths, SQL, keys) belongs in it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
@@ -8,7 +9,7 @@ use crate::limits;
 macro_rules! fault_codes {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)*) => {
         /// What went wrong, from a closed list (spec proposal P-7).
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         pub enum FaultCode {
             $($(#[doc = $doc])+ #[serde(rename = $text)] $name,)*
         }
@@ -89,7 +90,7 @@ impl FaultCode {
 }
 
 /// An error as it travels.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[serde(rename_all = "kebab-case")]
 #[error("{}: {message}", .code.as_str())]
 pub struct Fault {

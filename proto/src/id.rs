@@ -1,10 +1,15 @@
 //! Typed identifiers. A component id can never be passed where a transaction id is wanted.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+/// The one spelling of an id, as a regular expression.
+pub const ID_PATTERN: &str = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$";
 
 macro_rules! typed_id {
     ($($(#[doc = $doc:literal])+ $name:ident)*) => {$(
@@ -35,6 +40,21 @@ macro_rules! typed_id {
                     Ok(uuid) if uuid.as_hyphenated().to_string() == text => Ok(Self(uuid)),
                     _ => Err(IdError { expected: stringify!($name), found: text.chars().take(64).collect() }),
                 }
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({
+                    "description": concat!($($doc, "\n"),+),
+                    "type": "string",
+                    "format": "uuid",
+                    "pattern": ID_PATTERN,
+                })
             }
         }
     )*};

@@ -6,7 +6,7 @@
 //! - [`message`] is the only registry of messages; one file a message. A receiver's `match` over
 //!   its enum does not compile until every message has an arm.
 //! - Everything here that derives `serde` is a promise to other versions and other vendors: the
-//!   golden vectors in `proto/vectors` are only ever added to.
+//!   golden vectors in `proto/vectors` are only ever added to. It derives `JsonSchema`, too: `docs/schema` follows.
 //!
 //! Model: draft-ietf-sacm-arch-06 to -13. Where the drafts are silent, `docs/adr` says what we chose.
 
@@ -22,6 +22,7 @@ pub mod message;
 pub mod observation;
 pub mod operator;
 pub mod plan;
+pub mod schema;
 pub mod seal;
 pub mod time;
 pub mod topic;

@@ -3,6 +3,7 @@
 
 use crate::envelope::{Envelope, decode_body};
 use crate::fault::{Fault, FaultCode};
+use crate::schema;
 
 mod ack;
 mod attribute_change;
@@ -56,7 +57,9 @@ pub use status_notification::{Phase, StatusNotification, TaskProgress};
 pub use task::{Task, TaskRequest, TaskResponse};
 
 /// A message's body.
-pub trait Message: serde::Serialize + serde::de::DeserializeOwned + Send + Sync + 'static {
+pub trait Message:
+    serde::Serialize + serde::de::DeserializeOwned + schemars::JsonSchema + Send + Sync + 'static
+{
     /// Its kind: the envelope's `type`.
     const KIND: &'static str;
 }
@@ -77,6 +80,11 @@ macro_rules! kinds {
                 })),)*
                 _ => None,
             }
+        }
+
+        /// The JSON Schema of every kind's body.
+        pub(crate) fn schemas() -> Vec<(&'static str, serde_json::Value)> {
+            vec![$(($kind, schema::of::<$message>($kind))),*]
         }
     };
 }

@@ -4,13 +4,14 @@
 //! OVAL can be evaluated on it and exported from it without loss. Absence is explicit.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ComponentId, EndpointId};
 use crate::plan::{Datatype, ObjectKey};
 
 /// `FlagEnumeration`: how completely an object was collected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Flag {
     /// Something went wrong.
@@ -28,7 +29,7 @@ pub enum Flag {
 }
 
 /// `StatusEnumeration` of an item or an entity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
     /// It could not be read.
@@ -51,7 +52,7 @@ fn is_string(datatype: &Datatype) -> bool {
 }
 
 /// One entity of an item, such as a file's `user_id`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ItemEntity {
     /// The element's name in the OVAL schema.
@@ -99,7 +100,7 @@ impl ItemEntity {
 }
 
 /// What was found: an `item` of OVAL system characteristics.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Item {
     /// The kind, such as `unix:file`.
@@ -132,7 +133,7 @@ impl Item {
 }
 
 /// What asking one object gave: a `collected_object` with its items.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Collected {
     /// How completely.
@@ -159,7 +160,7 @@ impl Collected {
 }
 
 /// How a value came to be known (information model `collectionTaskType`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
     /// The endpoint's own agent looked.
@@ -171,7 +172,7 @@ pub enum Method {
 }
 
 /// One observation with all that says where it comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Observation {
     /// Of which endpoint.
@@ -189,7 +190,7 @@ pub struct Observation {
 }
 
 /// Attributes that identify and describe an endpoint (`oval-sc:system_info` and more).
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct EndpointFacts {
     /// Its name.

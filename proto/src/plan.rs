@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::content::ContentHash;
@@ -21,8 +22,9 @@ pub const PLAN_VERSION: u32 = 1;
 macro_rules! key {
     ($(#[doc = $doc:literal])+ $name:ident, $content:ty, $prefix:literal) => {
         $(#[doc = $doc])+
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(transparent)]
+        #[schemars(extend("pattern" = concat!("^", $prefix)))]
         pub struct $name(pub String);
 
         impl $name {
@@ -82,10 +84,11 @@ pub const PROBED_KINDS: &[&str] = &[
 ];
 
 /// What to collect.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct CollectionPlan {
-    /// [`PLAN_VERSION`].
+    /// The version of the format, [`PLAN_VERSION`].
+    #[schemars(extend("const" = PLAN_VERSION))]
     pub version: u32,
     /// The objects whose findings are to be reported.
     pub report: Vec<ObjectKey>,
@@ -100,7 +103,7 @@ pub struct CollectionPlan {
 }
 
 /// `oval-def:object` of some kind, such as `unix:file`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Object {
     /// The kind of the items: OVAL schema prefix and test name without `_object`.
@@ -120,7 +123,7 @@ pub struct Object {
 }
 
 /// `oval-def:set`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ObjectSet {
     /// How the operands combine.
@@ -133,7 +136,7 @@ pub struct ObjectSet {
 }
 
 /// An operand of a set.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SetOperand {
     /// The items of an object.
@@ -143,7 +146,7 @@ pub enum SetOperand {
 }
 
 /// `SetOperatorEnumeration`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SetOperator {
     /// Items of the first that are not in the second.
@@ -155,7 +158,7 @@ pub enum SetOperator {
 }
 
 /// `oval-def:filter`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Filter {
     /// Keep or drop what the state matches.
@@ -165,7 +168,7 @@ pub struct Filter {
 }
 
 /// `FilterActionEnumeration`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum FilterAction {
     /// Drop the items that match.
@@ -175,7 +178,7 @@ pub enum FilterAction {
 }
 
 /// `oval-def:state`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct State {
     /// The kind of item that it describes.
@@ -193,7 +196,7 @@ fn is_and(operator: &Operator) -> bool {
 }
 
 /// `OperatorEnumeration`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Operator {
     /// All true.
@@ -208,7 +211,7 @@ pub enum Operator {
 }
 
 /// An entity of an object or a state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Entity {
     /// The element's name.
@@ -263,7 +266,7 @@ fn is_all(check: &Check) -> bool {
 }
 
 /// Where an entity's value comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum EntityValue {
     /// Text as written.
@@ -279,7 +282,7 @@ pub enum EntityValue {
 macro_rules! words {
     ($(#[doc = $doc:literal])+ $name:ident $(default $default:ident)? { $($(#[doc = $vdoc:literal])+ $variant:ident = $text:literal,)* }) => {
         $(#[doc = $doc])+
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         pub enum $name { $($(#[doc = $vdoc])+ #[serde(rename = $text)] $variant,)* }
 
         impl $name {
@@ -408,7 +411,7 @@ words! {
 }
 
 /// A variable, already bound: external variables have become constants.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Variable {
     /// The datatype of its values.
@@ -418,7 +421,7 @@ pub struct Variable {
 }
 
 /// Where a variable's values come from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum VariableSource {
     /// `constant_variable`, or an `external_variable` with its values.
@@ -431,7 +434,7 @@ pub enum VariableSource {
 }
 
 /// `ComponentGroup`: a value, or a function of others.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Component {
     /// `literal_component`.

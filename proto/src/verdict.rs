@@ -1,13 +1,14 @@
 //! Verdicts and what they are based on.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ComponentId, EndpointId, TransactionId};
 use crate::plan::ObjectKey;
 
 /// XCCDF 1.2 `resultEnumType`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// The endpoint meets the rule.
@@ -72,7 +73,7 @@ impl std::fmt::Display for Verdict {
 }
 
 /// XCCDF `severityEnumType`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Not a security matter.
@@ -109,7 +110,7 @@ impl std::fmt::Display for Severity {
 
 /// What a met expectation means: good for a compliance rule, bad for a vulnerability's description
 /// (draft-ietf-sacm-arch-13 §4.1.3, "context").
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sense {
     /// True is satisfactory.
@@ -120,7 +121,7 @@ pub enum Sense {
 }
 
 /// One rule's verdict on one endpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct RuleResult {
     /// The XCCDF rule's id.
@@ -170,7 +171,7 @@ impl RuleResult {
 }
 
 /// The outcome of one policy and profile on one endpoint.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct EvaluationSummary {
     /// The workflow that asked.

@@ -22,6 +22,24 @@ fn the_wire_document_is_what_the_registries_say() {
     check("docs/wire.md", &proto::wire_doc::wire_md());
 }
 
+/// A document as it stands in a file.
+fn pretty(document: &serde_json::Value) -> String {
+    format!("{document:#}\n")
+}
+
+#[test]
+fn the_schemas_are_what_the_types_say_and_there_are_no_others() {
+    let schemas = proto::schema::schemas();
+    for (name, schema) in &schemas {
+        check(&format!("docs/schema/{name}.json"), &pretty(schema));
+    }
+    for file in std::fs::read_dir(workspace().join("docs/schema")).unwrap() {
+        let file = file.unwrap().file_name().into_string().unwrap();
+        let is_known = schemas.iter().any(|(name, _)| file == format!("{name}.json"));
+        assert!(is_known, "docs/schema/{file} is of no message any more");
+    }
+}
+
 #[test]
 fn the_baseline_document_is_what_the_policy_says() {
     use std::fmt::Write as _;

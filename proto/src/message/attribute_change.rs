@@ -2,6 +2,7 @@
 //! is a nudge and may be lost; the rows that are asked for are the truth.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -12,7 +13,7 @@ use crate::plan::ObjectKey;
 
 /// One object of one endpoint is no longer what it was (information model: an event with past and
 /// current state).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct AttributeChange {
     /// Grows with every change in this repository.
@@ -36,7 +37,7 @@ pub struct AttributeChange {
 }
 
 /// One side of a change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ObjectState {
     /// When it was last seen so, of the past; first, of the current state.
@@ -54,7 +55,7 @@ pub struct ObjectState {
 }
 
 /// Ask a repository for changes, the newest first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ChangesRequest {
     /// Of these endpoints; empty: of all.
@@ -68,7 +69,7 @@ pub struct ChangesRequest {
 }
 
 /// One page of changes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ChangesResponse {
     /// The newest first. Objects that were seen for the first time are not among them.
@@ -82,7 +83,7 @@ pub struct ChangesResponse {
 }
 
 /// What a repository has of an observation's newest epoch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct StreamState {
     /// Who reports.

@@ -11,7 +11,7 @@ use crate::identity::IdentityEvidence;
 use crate::observation::EndpointFacts;
 
 /// What the component can do, and for which endpoints.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct CapabilityAdvertisement {
     /// Every capability, each answered by itself.
@@ -31,7 +31,7 @@ pub struct CapabilityAdvertisement {
 }
 
 /// An endpoint that a collector speaks for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct AdvertisedEndpoint {
     /// The collector's own name for it, such as `self`.
@@ -44,7 +44,7 @@ pub struct AdvertisedEndpoint {
 }
 
 /// The orchestrator's answer. Zero successes leave the component registered but not active.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct CapabilityAdvertisementResponse {
     /// One answer a capability, in the order asked.
@@ -61,7 +61,7 @@ pub struct CapabilityAdvertisementResponse {
 }
 
 /// Success or failure of one capability.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct CapabilityAnswer {
     /// Which.
@@ -77,7 +77,7 @@ pub struct CapabilityAnswer {
 }
 
 /// `registration-status`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RegistrationStatus {
     /// Registered.
@@ -87,7 +87,7 @@ pub enum RegistrationStatus {
 }
 
 /// The label of an advertised endpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct AssignedEndpoint {
     /// The collector's own name for it.

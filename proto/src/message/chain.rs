@@ -2,13 +2,14 @@
 //! check them without believing a repository (RFC 8248 G-006, DM-008).
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::content::{ContentHash, ContentRef};
 use crate::id::{EndpointId, TransactionId};
 
 /// What verdicts rest on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ChainRequest {
     /// Verdicts of this workflow.
@@ -21,7 +22,7 @@ pub struct ChainRequest {
 }
 
 /// The verdicts' messages and those of their evidence; each is pulled by its hash as other content is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ChainResponse {
     /// In no particular order.
@@ -29,7 +30,7 @@ pub struct ChainResponse {
 }
 
 /// A sealed message that a repository keeps.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct KeptMessage {
     /// SHA-256 of its envelope, by which others refer to it.

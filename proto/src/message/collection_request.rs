@@ -1,13 +1,14 @@
 //! `collection-request` and `cancel-request` (draft-ietf-sacm-arch-13 §6.4.2, proposals P-8 and P-9).
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::content::ContentRef;
 use crate::id::{EndpointId, RequestId};
 
 /// Collect a plan now. Results go to the repositories; the requester gets status notifications.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct CollectionRequest {
     /// Names this request; a collector that has it already does not start it again.
@@ -23,7 +24,7 @@ pub struct CollectionRequest {
 }
 
 /// Stop a request, if it is still running. Who asked for it may stop it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct CancelRequest {
     /// Which.

@@ -1,6 +1,7 @@
 //! `collection-results` (draft-ietf-sacm-arch-13 §6.4.3, proposal P-10).
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::StreamPosition;
@@ -11,7 +12,7 @@ use crate::plan::ObjectKey;
 
 /// A part of what one request found on one endpoint. A repository stores a part in one transaction
 /// and acknowledges it after the commit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct CollectionResults {
     /// The request that this answers.
@@ -45,7 +46,7 @@ pub struct CollectionResults {
 }
 
 /// What one object found, with its items by position in the message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct CollectedPart {
     /// Which object.

@@ -1,11 +1,12 @@
 //! `content-request` and its response: a chunk of content by hash.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::content::ContentHash;
 
 /// A chunk, please.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ContentRequest {
     /// Of which content.
@@ -15,7 +16,7 @@ pub struct ContentRequest {
 }
 
 /// The chunk. The requester checks the hash of the whole when it has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ContentResponse {
     /// Of which content.

@@ -1,12 +1,13 @@
 //! `endpoint-assignment`: which collector speaks for which endpoint. Nobody else's word about an endpoint is
 //! stored: who owns one collector can lie about that one machine, and nothing else.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ComponentId, EndpointId};
 
 /// From the orchestrator to a repository, at every handshake of either side.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct EndpointAssignment {
     /// Each stands for all that was assigned to its collector before.
@@ -27,7 +28,7 @@ pub struct EndpointAlias {
 }
 
 /// The endpoints of one collector.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Assignment {
     /// Who speaks for them.

@@ -1,13 +1,14 @@
 //! `evaluation-request` (the empty headings of draft-ietf-sacm-arch-13 §6.5, proposal P-14).
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::content::ContentRef;
 use crate::id::{ComponentId, EndpointId, RequestId};
 
 /// Evaluate a policy on stored observations.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct EvaluationRequest {
     /// Names this request.

@@ -1,5 +1,6 @@
 //! `evaluation-results`: verdicts for the repositories, and for whoever watches.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::content::ContentHash;
@@ -8,7 +9,7 @@ use crate::plan::ObjectKey;
 use crate::verdict::{EvaluationSummary, RuleResult};
 
 /// A part of the verdicts on one endpoint.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct EvaluationResults {
     /// The request that this answers.
@@ -33,7 +34,7 @@ pub struct EvaluationResults {
 }
 
 /// Observations that a verdict rests on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Evidence {
     /// SHA-256 of the envelope of the `collection-results` that brought them.

@@ -1,11 +1,12 @@
 //! `health-check-request` and its response (draft-ietf-sacm-arch-13 §6.2.2): the orchestrator asks.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::heartbeat::Success;
 
 /// Is the component alive.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct HealthCheckRequest {
     /// What is asked.
@@ -13,7 +14,7 @@ pub struct HealthCheckRequest {
 }
 
 /// The actions of draft -13 and, for capability refresh, of draft -07.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum HealthCheckAction {
     /// Answer.
@@ -23,7 +24,7 @@ pub enum HealthCheckAction {
 }
 
 /// The component is alive.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct HealthCheckResponse {
     /// Always `success`.

@@ -1,10 +1,11 @@
 //! `heartbeat-request` and its response (draft-ietf-sacm-arch-13 §6.2.3): the component says that it
 //! is alive. §5.3.3 needs no answer and §6.2.3 defines one: we always answer.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The component is alive.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct HeartbeatRequest {
     /// Always `pulse`.
@@ -15,7 +16,7 @@ pub struct HeartbeatRequest {
 }
 
 /// `action` of a heartbeat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum HeartbeatAction {
     /// Alive.
@@ -23,7 +24,7 @@ pub enum HeartbeatAction {
 }
 
 /// The orchestrator heard it; the component resets its timer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct HeartbeatResponse {
     /// Always `success`.
@@ -31,7 +32,7 @@ pub struct HeartbeatResponse {
 }
 
 /// `response: success`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Success {
     /// It worked.

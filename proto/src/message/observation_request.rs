@@ -1,6 +1,7 @@
 //! `observation-request` (draft-ietf-sacm-arch-13 §6.4.1.3 and §6.4.1.4, proposal P-13): watch what a
 //! plan reads, report all of it once, and then what changes.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -8,7 +9,7 @@ use super::CollectionRequest;
 use crate::fault::Fault;
 
 /// Start, cancel or list event-based collection at a collector.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ObservationRequest {
     /// Unique at the collector. A second observation with it is a fault unless it is identical.
@@ -24,7 +25,7 @@ pub struct ObservationRequest {
 }
 
 /// `operation`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ObservationOperation {
     /// Begin.
@@ -36,7 +37,7 @@ pub enum ObservationOperation {
 }
 
 /// How a collector watches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ObservationMode {
     /// It looks again and again.
@@ -44,7 +45,7 @@ pub enum ObservationMode {
 }
 
 /// What is watched, or why it is not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ObservationResponse {
     /// Which operation this answers.
@@ -60,7 +61,7 @@ pub struct ObservationResponse {
 }
 
 /// One observation at a collector.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ObservationEntry {
     /// Its identifier.
@@ -79,7 +80,7 @@ pub struct ObservationEntry {
 
 /// Where a report stands in the reports of an observation. An epoch begins with a full report, and its
 /// numbers have no gap; whenever the collector cannot promise that, it begins a new epoch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct StreamPosition {
     /// Which observation.

@@ -1,12 +1,13 @@
 //! `periodic-collection` (draft-ietf-sacm-arch-07 §5.4.2, proposal P-12).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::CollectionRequest;
 use crate::fault::Fault;
 
 /// Schedule, cancel or list periodic collection at a collector.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct PeriodicCollection {
     /// Unique at the orchestrator. A second schedule with it is a fault unless it is identical.
@@ -25,7 +26,7 @@ pub struct PeriodicCollection {
 }
 
 /// `operation`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PeriodicOperation {
     /// Begin.
@@ -37,7 +38,7 @@ pub enum PeriodicOperation {
 }
 
 /// When a periodic task runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Schedule {
     /// Seconds from one run to the next, at least 1.
@@ -45,7 +46,7 @@ pub struct Schedule {
 }
 
 /// What is scheduled, or why it is not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct PeriodicCollectionResponse {
     /// Which operation this answers.
@@ -61,7 +62,7 @@ pub struct PeriodicCollectionResponse {
 }
 
 /// One schedule at a collector.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ScheduleEntry {
     /// Its identifier.

@@ -1,12 +1,13 @@
 //! `policy-publication`, `policies-request` and its response (proposal P-22).
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::content::ContentRef;
 
 /// A policy: the repositories fetch its content and keep it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct PolicyPublication {
     /// The policy.
@@ -14,7 +15,7 @@ pub struct PolicyPublication {
 }
 
 /// What is known of a policy without reading it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct PolicyDescription {
     /// What operators call it; a later import of the same name supersedes it.
@@ -38,7 +39,7 @@ pub struct PolicyDescription {
 }
 
 /// A profile of a policy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ProfileDescription {
     /// Its id.
@@ -50,12 +51,12 @@ pub struct ProfileDescription {
 }
 
 /// Which policies are there.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct PoliciesRequest {}
 
 /// These.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct PoliciesResponse {
     /// The newest of each name, by name.

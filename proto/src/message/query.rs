@@ -1,6 +1,7 @@
 //! `query-request` and its response: stored observations (draft-ietf-sacm-arch-13 §5.5.9, P-15).
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::content::ContentHash;
@@ -9,7 +10,7 @@ use crate::observation::{EndpointFacts, Flag, Item, Method};
 use crate::plan::ObjectKey;
 
 /// Observations of one endpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct QueryRequest {
     /// The request that the answer is needed for. An evaluator reads what it was asked to evaluate, and nothing else; an
@@ -26,7 +27,7 @@ pub struct QueryRequest {
 }
 
 /// One page: it ends where the limit on the payload does, and `next` is where to go on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct QueryResponse {
     /// What the endpoint last said of itself.
@@ -42,7 +43,7 @@ pub struct QueryResponse {
 }
 
 /// One stored observation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct QueryRow {
     /// Which object.

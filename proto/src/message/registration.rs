@@ -1,6 +1,7 @@
 //! `component-registration-request` and its response (draft-ietf-sacm-arch-13 §6.1).
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::capability::ComponentType;
@@ -8,7 +9,7 @@ use crate::id::ComponentId;
 
 /// A component asks to be registered. With `component-unique-identifier` it comes back and asks for
 /// its place again (and for a fresh certificate); without, it joins, and brings a token's proof.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ComponentRegistrationRequest {
     /// The id that was minted for it; only from the holder of that id's certificate.
@@ -30,7 +31,7 @@ pub struct ComponentRegistrationRequest {
 }
 
 /// Shows that the component holds a token's secret without sending it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct JoinProof {
     /// Which token.
@@ -40,7 +41,7 @@ pub struct JoinProof {
 }
 
 /// The component is registered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ComponentRegistrationResponse {
     /// Its id, to be kept.

@@ -1,12 +1,13 @@
 //! `results-request` and its response: stored verdicts.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{EndpointId, TransactionId};
 use crate::verdict::{EvaluationSummary, RuleResult, Verdict};
 
 /// Which verdicts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ResultsRequest {
     /// Which evaluations.
@@ -20,7 +21,7 @@ pub struct ResultsRequest {
 }
 
 /// Which evaluations.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ResultsSelection {
     /// The newest of each endpoint, policy and profile.
@@ -32,7 +33,7 @@ pub enum ResultsSelection {
 }
 
 /// Verdicts.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ResultsResponse {
     /// One summary an evaluation.

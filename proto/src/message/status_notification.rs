@@ -1,5 +1,6 @@
 //! `status-notification` (draft-ietf-sacm-arch-13 §6.3), with the fields that close a task.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
@@ -7,7 +8,7 @@ use crate::id::{ComponentId, RequestId};
 
 /// What happened. With `request`, how far a task is; the last phase is sent exactly once, and is
 /// durable: it is sent again until the orchestrator acknowledges it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct StatusNotification {
     /// Who says it.
@@ -31,7 +32,7 @@ pub struct StatusNotification {
 }
 
 /// The life of a task at its responder (spec proposal P-9).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// It was taken on. A responder that dies is asked again when it comes back.
@@ -58,7 +59,7 @@ impl Phase {
 }
 
 /// How much of a task is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct TaskProgress {
     /// Units done.

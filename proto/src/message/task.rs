@@ -2,13 +2,14 @@
 //! ARCH-008; the drafts leave it open).
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::content::{ContentHash, ContentRef};
 use crate::id::{ComponentId, EndpointId, RequestId, TransactionId};
 
 /// Was this component asked for this?
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct TaskRequest {
     /// Who reports.
@@ -23,7 +24,7 @@ pub struct TaskRequest {
 }
 
 /// What a report answers.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Task {
     /// A request of a workflow.
@@ -39,7 +40,7 @@ pub enum Task {
 }
 
 /// It was; a fault says that it was not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct TaskResponse {
     /// Whether it was asked to collect; otherwise to evaluate.
