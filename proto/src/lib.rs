@@ -11,7 +11,9 @@
 //! Model: draft-ietf-sacm-arch-06 to -13. Where the drafts are silent, `docs/adr` says what we chose.
 
 pub mod acl;
+pub mod asyncapi;
 pub mod capability;
+pub mod channel;
 pub mod content;
 pub mod envelope;
 pub mod fault;

@@ -41,6 +41,11 @@ fn the_schemas_are_what_the_types_say_and_there_are_no_others() {
 }
 
 #[test]
+fn the_asyncapi_document_is_what_the_access_table_says() {
+    check("docs/asyncapi.json", &pretty(&proto::asyncapi::asyncapi()));
+}
+
+#[test]
 fn the_baseline_document_is_what_the_policy_says() {
     use std::fmt::Write as _;
     let policy = scap::datastream::read(system_tests::BASELINE.to_vec()).unwrap();
