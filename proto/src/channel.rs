@@ -7,8 +7,8 @@
 use crate::capability::ComponentType;
 use crate::id::ComponentId;
 use crate::message::{
-    Ack, AuditCheckpoint, AuditWitness, KINDS, Message as _, ToCollector, ToEvaluator, ToMember, ToOrchestrator,
-    ToRepository,
+    Ack, AuditCheckpoint, AuditWitness, KINDS, Message as _, TaskRequest, ToCollector, ToEvaluator, ToMember,
+    ToOrchestrator, ToRepository,
 };
 use crate::topic::{Act, GRANTS, Grant, Holder, Topic};
 
@@ -178,8 +178,11 @@ fn takes(holder: Holder, kind: &str) -> bool {
     own.contains(&kind) || ToMember::KINDS.contains(&kind)
 }
 
-/// Whoever answers takes the question.
+/// Whoever answers takes the question; what others were asked, a repository alone may ask.
 fn says(holder: Holder, kind: &str) -> bool {
+    if kind == TaskRequest::KIND {
+        return holder == Holder::Component(ComponentType::RepositoryInterface);
+    }
     let mut questions = kinds().filter(|question| answer_to(question) == Some(kind)).peekable();
     questions.peek().is_none() || questions.any(|question| takes(holder, question))
 }
@@ -216,7 +219,7 @@ mod tests {
             [
                 "administration: component-registration-response capability-advertisement-response \
                  health-check-request heartbeat-response collection-request cancel-request periodic-collection \
-                 observation-request task-response content-response ack error",
+                 observation-request content-response ack error",
                 "directed-ack: ack error",
                 "collection: collection-request",
             ]

@@ -22,6 +22,18 @@ fn the_wire_document_is_what_the_registries_say() {
     check("docs/wire.md", &proto::wire_doc::wire_md());
 }
 
+#[test]
+fn the_wire_document_names_the_limits_of_the_bus() {
+    let text = proto::wire_doc::wire_md();
+    for said in [
+        format!("sends it again every {} seconds", bus::limits::RESEND_SECONDS),
+        format!("older than {} days is refused", bus::limits::AGE_DAYS_MAX),
+        format!("`sent` is more than {} days ago", bus::limits::AGE_DAYS_MAX),
+    ] {
+        assert!(text.contains(&said), "docs/wire.md does not say: {said}");
+    }
+}
+
 /// A document as it stands in a file.
 fn pretty(document: &serde_json::Value) -> String {
     format!("{document:#}\n")
