@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 /// One attribute that identifies an endpoint, as a collector found it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct IdentityEvidence {
     /// Which: one of [`IDENTIFYING`] or [`CORROBORATING`]; others are kept and compare with nothing.

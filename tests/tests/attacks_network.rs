@@ -326,7 +326,7 @@ async fn a_server_that_is_no_orchestrator_of_the_installation_hears_nothing() {
         ("a CA of its own, and the right one behind it", (vec![leaf.clone(), own_ca, ca.clone()], leaf_key.clone())),
         ("a certificate of nobody, with the right CA", (vec![leaf, ca.clone()], leaf_key)),
     ];
-    let clients = || [bus::tls::joining(&[fingerprint.clone()]).unwrap(), collector.tls().unwrap()];
+    let clients = || [bus::tls::joining(std::slice::from_ref(&fingerprint)).unwrap(), collector.tls().unwrap()];
     for (what, shown) in servers {
         for config in clients() {
             let shown = (shown.0.clone(), shown.1.clone());

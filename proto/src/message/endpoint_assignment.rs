@@ -18,7 +18,7 @@ pub struct EndpointAssignment {
 }
 
 /// An endpoint that turned out to be another: what is known of it is known of that.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct EndpointAlias {
     /// Its own label.
