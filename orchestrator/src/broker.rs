@@ -16,6 +16,7 @@ use bus::certificate::Certificate;
 use jiff::Timestamp;
 use proto::capability::{Capability, ComponentType};
 use proto::id::ComponentId;
+use proto::operator::BrokerCount;
 use proto::topic::{Grant, Principal};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -323,7 +324,7 @@ impl Broker {
     }
 
     /// What the front has counted: name, what it is, whether it only grows, how much.
-    pub fn metrics(&self) -> Vec<(&'static str, &'static str, bool, u64)> {
+    pub fn metrics(&self) -> Vec<BrokerCount> {
         self.front.metrics.all()
     }
 

@@ -640,6 +640,7 @@ impl Handle {
                 .iter()
                 .map(|(code, count)| (code.clone(), *count))
                 .collect(),
+            broker_counts: self.inner.broker.metrics(),
             refused_counts: self
                 .inner
                 .bus

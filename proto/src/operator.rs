@@ -404,6 +404,28 @@ pub struct SystemStatus {
     /// Security statuses since the start, by code.
     #[serde(default)]
     pub security_counts: Vec<(String, u64)>,
+    /// What the broker counts.
+    #[serde(default)]
+    pub broker_counts: Vec<BrokerCount>,
+}
+
+/// Something that the broker counts, over all connections.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct BrokerCount {
+    /// Its name; `_total` at the end says that it only grows, from zero at the start.
+    pub name: String,
+    /// What it is, in a sentence.
+    pub help: String,
+    /// How much it is now.
+    pub value: u64,
+}
+
+impl BrokerCount {
+    /// Whether it only grows.
+    pub fn is_total(&self) -> bool {
+        self.name.ends_with("_total")
+    }
 }
 
 /// Where a component is in its life.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bus::Trust;
@@ -14,7 +15,8 @@ use proto::seal::Sealer;
 use proto::topic::Topic;
 use service::identity::{self, Identity};
 use service::token::JoinToken;
-use system_tests::attack::{PROMPT, connected, connected_as, envelope, is_answered, is_served};
+use system_tests::attack::{PROMPT, connected, connected_as, envelope, heartbeat, is_answered, is_served, sealed};
+use system_tests::processes::binaries;
 use system_tests::raw::{
     Client, Connect, DISCONNECT, Packet, Publish, Version, Will, kind, packet, puback, reason, subscribe, unsubscribe,
 };
@@ -435,4 +437,36 @@ async fn who_was_put_out_leaves_no_will() {
     client.end().await;
     // What it may say ends when it is put out, and not one message later.
     heirs.inherits_nothing_for(Duration::from_millis(500)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happens_at_the_front_is_counted() {
+    let installation = Installation::orchestrator().await;
+    let collector = installation.enrolled(PCS, "collector").await;
+    let count = async |name: &str| {
+        let status = installation.handle.status().await;
+        status.broker_counts.iter().find(|count| count.name == name).unwrap().value
+    };
+    // The orchestrator alone: enrolling has let go of its connection.
+    eventually("nobody else is connected", async || (count("connected").await == 1).then_some(())).await;
+    let (before, denied) = (count("connections_total").await, count("publishes_denied_total").await);
+    let mut client = Client::member(&collector, Version::V5).await.unwrap();
+    assert_eq!(client.connect(&Connect::of(collector.component)).await, Some(0));
+    assert_eq!((count("connections_total").await, count("connected").await), (before + 1, 2));
+    let forged = sealed(&collector, &heartbeat(collector.component));
+    client.publish(Publish::of(Topic::Status(ComponentId(Uuid::new_v4())), forged)).await;
+    assert_eq!(count("publishes_denied_total").await, denied + 1);
+    let output = Command::new(binaries().join("muster"))
+        .args(["metrics", "--data"])
+        .arg(installation.data.path().join("orchestrator"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let is_there = |line: String| assert!(text.lines().any(|have| have == line), "{line} in {text}");
+    is_there(format!("muster_broker_connections_total {}", before + 1));
+    is_there(format!("muster_broker_publishes_denied_total {}", denied + 1));
+    is_there("# TYPE muster_broker_connections counter".to_owned());
+    assert!(text.ends_with("\n# EOF\n"), "{text}");
+    drop(client);
+    eventually("its end is counted", async || (count("connected").await == 1).then_some(())).await;
 }

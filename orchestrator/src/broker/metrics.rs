@@ -1,23 +1,24 @@
 //! What the front counts. Each count says something about all connections: none names a component or an address, of
-//! which there is no end.
+//! which there is no end. What only grows ends in `_total`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use proto::operator::BrokerCount;
+
 macro_rules! counts {
-    ($($(#[doc = $doc:literal])+ $name:ident $kind:ident;)*) => {
+    ($($(#[doc = $doc:literal])+ $name:ident;)*) => {
         /// The counts of the front.
         #[derive(Debug, Default)]
         pub(crate) struct Metrics { $($(#[doc = $doc])+ pub(crate) $name: Count,)* }
 
         impl Metrics {
-            /// Each with its name, what it is, whether it only grows, and how much it is now.
-            pub(crate) fn all(&self) -> Vec<(&'static str, &'static str, bool, u64)> {
-                vec![$((
-                    concat!("muster_broker_", stringify!($name)),
-                    concat!($($doc),+).trim_ascii(),
-                    stringify!($kind).len() == "counter".len(),
-                    self.$name.now(),
-                ),)*]
+            /// All, as they are now.
+            pub(crate) fn all(&self) -> Vec<BrokerCount> {
+                vec![$(BrokerCount {
+                    name: stringify!($name).to_owned(),
+                    help: concat!($($doc),+).trim_ascii().to_owned(),
+                    value: self.$name.now(),
+                },)*]
             }
         }
     };
@@ -25,37 +26,37 @@ macro_rules! counts {
 
 counts! {
     /// Components that are connected.
-    connections gauge;
+    connected;
     /// Components that have connected.
-    connections_total counter;
+    connections_total;
     /// Strangers, who have no certificate, that have connected.
-    strangers_total counter;
+    strangers_total;
     /// Connections that did not get through the TLS handshake.
-    handshakes_failed_total counter;
+    handshakes_failed_total;
     /// Connections that were turned away: too many, or not on the roster.
-    connections_refused_total counter;
+    connections_refused_total;
     /// Messages that were taken from components.
-    publishes_total counter;
+    publishes_total;
     /// Bytes that were read from components.
-    read_bytes_total counter;
+    read_bytes_total;
     /// Messages that their senders may not send.
-    publishes_denied_total counter;
+    publishes_denied_total;
     /// Subscriptions that were denied.
-    subscriptions_denied_total counter;
+    subscriptions_denied_total;
     /// Messages that were handed to components.
-    deliveries_total counter;
+    deliveries_total;
     /// Messages for components that do not read what waits for them.
-    deliveries_dropped_total counter;
+    deliveries_dropped_total;
     /// Messages for components that are not connected.
-    deliveries_to_nobody_total counter;
+    deliveries_to_nobody_total;
     /// Times that a component was not read for a while because it had sent more than it may.
-    pauses_total counter;
+    pauses_total;
     /// Connections that were ended because their component connected again or was put out.
-    kicks_total counter;
+    kicks_total;
     /// Connections that were given up because nothing could be written to them.
-    slow_consumers_total counter;
+    slow_consumers_total;
     /// Wills that were published.
-    wills_total counter;
+    wills_total;
 }
 
 /// A number that threads count together.
@@ -88,10 +89,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_only_grows_says_so_in_its_name() {
-        for (name, doc, only_grows, _) in Metrics::default().all() {
-            assert_eq!(only_grows, name.ends_with("_total"), "{name}");
-            assert!(doc.ends_with('.') && !doc.starts_with(' '), "{name}: {doc}");
+    fn every_count_says_what_it_is() {
+        for count in Metrics::default().all() {
+            assert!(count.help.ends_with('.') && !count.help.starts_with(' '), "{count:?}");
+            assert!(count.is_total() || count.name == "connected", "{count:?}");
         }
     }
 }

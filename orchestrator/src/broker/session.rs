@@ -73,7 +73,7 @@ pub(super) async fn serve(front: &Arc<Front>, client: Client, will: Option<Will>
     };
     let mailbox = Arc::new(Mailbox::of(component_type));
     front.exchange.members.enter(own, &mailbox);
-    front.metrics.connections.up();
+    front.metrics.connected.up();
     front.metrics.connections_total.up();
     let mut session = Session {
         front: Arc::clone(front),
@@ -90,7 +90,7 @@ pub(super) async fn serve(front: &Arc<Front>, client: Client, will: Option<Will>
     };
     let result = session.pump(&mut turn).await;
     front.exchange.members.leave(own);
-    front.metrics.connections.down();
+    front.metrics.connected.down();
     if let Some(link) = session.link.take() {
         link.close().await;
     }

@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Up(UpArgs),
     /// How is the system.
     Status,
+    /// What the orchestrator and its broker count, in the OpenMetrics text format, for Prometheus and its like.
+    Metrics,
     /// Who is registered, and is it alive.
     Roster,
     /// Collect what a policy needs, without evaluating it.

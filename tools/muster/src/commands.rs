@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::cli::{self, Cli, Command, Output, PolicyCommand, TaskArgs, WorkflowArgs};
 use crate::show::{self, Progress};
-use crate::{admission, audit, broker, ca, client, drop_in, endpoint, exit, tasks, up, verify};
+use crate::{admission, audit, broker, ca, client, drop_in, endpoint, exit, metrics, tasks, up, verify};
 
 /// Carries out a command; the exit code.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
@@ -31,6 +31,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Scap(_) => Ok(exit::DONE),
         Command::Up(args) => up::run(&data, args, output).await,
         Command::Status => status(&data, output).await,
+        Command::Metrics => metrics::print(&data).await,
         Command::Roster => roster(&data, output).await,
         Command::Collect(args) => collect(&data, &args, output).await,
         Command::Evaluate(args) => {
@@ -101,6 +102,15 @@ async fn status(data: &Path, output: Output) -> anyhow::Result<u8> {
         status.component_counts.iter().map(|(state, count)| format!("{count} {}", state.as_str())).collect();
     let refused = status.refused_counts.iter().map(|(code, count)| format!("{count} {code}")).collect();
     let security = status.security_counts.iter().map(|(code, count)| format!("{count} {code}")).collect();
+    let broker =
+        |name: &str| status.broker_counts.iter().find(|count| count.name == name).map_or(0, |count| count.value);
+    let connections = format!(
+        "{} of {} are connected, {} were refused, {} did not read",
+        broker("connected"),
+        broker("connections_total"),
+        broker("connections_refused_total"),
+        broker("slow_consumers_total")
+    );
     for (name, value) in [
         ("orchestrator", status.orchestrator.to_string()),
         ("version", status.version),
@@ -109,6 +119,7 @@ async fn status(data: &Path, output: Output) -> anyhow::Result<u8> {
         ("data", status.data_directory),
         ("components", counts(components)),
         ("endpoints", status.endpoint_count.to_string()),
+        ("connections", connections),
         ("open workflows", status.open_transaction_count.to_string()),
         ("refused messages", counts(refused)),
         ("security events", counts(security)),

@@ -18,6 +18,7 @@ mod commands;
 mod drop_in;
 mod endpoint;
 mod exit;
+mod metrics;
 mod show;
 mod tasks;
 mod up;

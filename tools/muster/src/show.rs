@@ -13,6 +13,11 @@ pub(crate) fn line(text: impl AsRef<str>) {
     let _ = writeln!(std::io::stdout(), "{}", text.as_ref());
 }
 
+/// Prints data that has its line ends.
+pub(crate) fn text(text: &str) {
+    let _ = write!(std::io::stdout(), "{text}");
+}
+
 /// Prints a line that is not data.
 pub(crate) fn note(text: impl AsRef<str>) {
     let _ = writeln!(std::io::stderr(), "{}", text.as_ref());
