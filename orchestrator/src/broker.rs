@@ -168,6 +168,15 @@ impl Slot {
     }
 }
 
+/// What every connection has to hear of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum News {
+    /// Other CAs are trusted than before.
+    Trust,
+    /// The front stops.
+    Closing,
+}
+
 pub(crate) struct Front {
     acceptor: RwLock<TlsAcceptor>,
     linker: Linker,
@@ -178,7 +187,7 @@ pub(crate) struct Front {
     joining: Mutex<BTreeMap<ComponentId, IpAddr>>,
     handshakes: Handshakes,
     connections: Arc<Semaphore>,
-    closing: watch::Sender<bool>,
+    news: watch::Sender<News>,
     cas: RwLock<Vec<Vec<u8>>>,
     /// The certificate and key that are shown.
     shown: Mutex<(Vec<u8>, Vec<u8>)>,
@@ -286,7 +295,7 @@ impl Broker {
             joining: Mutex::default(),
             handshakes: Handshakes::default(),
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS_MAX)),
-            closing: watch::Sender::new(false),
+            news: watch::Sender::new(News::Trust),
             cas: RwLock::new(settings.cas),
             shown: Mutex::new((settings.certificate_der, settings.key_pkcs8)),
             metrics,
@@ -309,10 +318,12 @@ impl Broker {
         Ok(self.rebuild()?)
     }
 
-    /// Lets in from now on whom one of these CAs (DER) has certified.
+    /// Lets in from now on whom one of these CAs (DER) has certified, and ends the connections of all others.
     pub fn trust(&self, cas: Vec<Vec<u8>>) -> Result<(), rustls::Error> {
         *self.front.cas.write().unwrap_or_else(PoisonError::into_inner) = cas;
-        self.rebuild()
+        let rebuilt = self.rebuild();
+        self.front.news.send_replace(News::Trust);
+        rebuilt
     }
 
     fn rebuild(&self) -> Result<(), rustls::Error> {
@@ -339,7 +350,7 @@ impl Broker {
     /// Stops accepting, and says goodbye to every connection.
     pub fn stop(&self) {
         self.stop.notify_one();
-        self.front.closing.send_replace(true);
+        self.front.news.send_replace(News::Closing);
     }
 }
 

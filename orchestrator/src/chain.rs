@@ -26,29 +26,14 @@ impl Handle {
         endpoint: Option<&str>,
         rule: Option<&str>,
     ) -> Result<Vec<Link>, Fault> {
-        let selection = transaction.map_or(ResultsSelection::Latest, ResultsSelection::Transaction);
-        let request = ResultsRequest { selection, verdicts: Vec::new(), only_summaries: true };
-        let known: ResultsResponse = ask_repository(self, &request).await?;
         let wanted = match endpoint {
             Some(endpoint) => Some(self.inner.core.lock().await.endpoints_of(&[endpoint.to_owned()])?),
             None => None,
         };
-        let is_wanted = |endpoint: EndpointId| wanted.as_ref().is_none_or(|wanted| wanted.contains(&endpoint));
-        let mut evaluations: Vec<(TransactionId, EndpointId)> = known
-            .summaries
-            .iter()
-            .filter(|summary| is_wanted(summary.endpoint))
-            .map(|summary| (summary.transaction, summary.endpoint))
-            .collect();
-        if transaction.is_none() {
-            // Of everything that is there, the newest.
-            let newest = evaluations.first().map(|(transaction, _)| *transaction);
-            evaluations.retain(|(transaction, _)| Some(*transaction) == newest);
-        }
-        if evaluations.is_empty() {
-            let text = "there are no such verdicts; `muster transactions` and `muster results` show what there is";
-            return Err(Fault::new(FaultCode::UnknownIdentifier, text));
-        }
+        let evaluations = match (transaction, &wanted) {
+            (Some(transaction), Some(wanted)) => wanted.iter().map(|endpoint| (transaction, *endpoint)).collect(),
+            _ => self.evaluations(transaction, wanted.as_deref()).await?,
+        };
         let mut links = Vec::new();
         let mut seen = BTreeSet::new();
         for (transaction, endpoint) in evaluations {
@@ -65,6 +50,39 @@ impl Handle {
             }
         }
         Ok(links)
+    }
+
+    /// The endpoints that a workflow, or the newest evaluation, has verdicts on.
+    async fn evaluations(
+        &self,
+        transaction: Option<TransactionId>,
+        wanted: Option<&[EndpointId]>,
+    ) -> Result<Vec<(TransactionId, EndpointId)>, Fault> {
+        let selection = transaction.map_or(ResultsSelection::Latest, ResultsSelection::Transaction);
+        let request = ResultsRequest { selection, verdicts: Vec::new(), only_summaries: true };
+        let known: ResultsResponse = ask_repository(self, &request).await?;
+        if known.is_cut {
+            let text = "there are verdicts on more endpoints than are followed at once: name the workflow and, with \
+                        --target, an endpoint";
+            return Err(Fault::new(FaultCode::TooLarge, text));
+        }
+        let is_wanted = |endpoint: EndpointId| wanted.is_none_or(|wanted| wanted.contains(&endpoint));
+        let mut evaluations: Vec<(TransactionId, EndpointId)> = known
+            .summaries
+            .iter()
+            .filter(|summary| is_wanted(summary.endpoint))
+            .map(|summary| (summary.transaction, summary.endpoint))
+            .collect();
+        if transaction.is_none() {
+            // Of everything that is there, the newest.
+            let newest = evaluations.first().map(|(transaction, _)| *transaction);
+            evaluations.retain(|(transaction, _)| Some(*transaction) == newest);
+        }
+        if evaluations.is_empty() {
+            let text = "there are no such verdicts; `muster transactions` and `muster results` show what there is";
+            return Err(Fault::new(FaultCode::UnknownIdentifier, text));
+        }
+        Ok(evaluations)
     }
 
     /// What a repository keeps of it.

@@ -60,16 +60,25 @@ impl Handle {
 
     /// Ends a rotation: whoever knows only the old CA is cut off, who has a certificate of it has to get another.
     pub(crate) async fn retire_ca(&self, actor: Actor, is_forced: bool) -> Result<Vec<CaView>, Fault> {
+        if let Some(next) = self.inner.ca.introduced() {
+            if !is_forced {
+                let core = self.inner.core.lock().await;
+                let unaware: Vec<&str> = core.unaware_of(&next).take(NAMED_MAX).collect();
+                let text = format!(
+                    "the new CA does not sign yet: not every component that is there knows it ({}); `muster ca show`. With \
+                     --force it signs at once, and they have to join again",
+                    unaware.join(", ")
+                );
+                return Err(Fault::new(FaultCode::Conflict, text));
+            }
+            self.inner.ca.switch()?;
+        }
         let views = self.inner.ca.views();
         let Some(stays) = views.iter().find(|view| view.is_issuer).map(|view| view.fingerprint.clone()) else {
             return Err(Fault::new(FaultCode::Internal, "no CA signs"));
         };
         let goes: Vec<&str> =
             views.iter().filter(|view| !view.is_issuer).map(|view| view.fingerprint.as_str()).collect();
-        if self.inner.ca.introduced().is_some() {
-            let text = "the new CA does not sign yet: not every component that is there knows it; `muster ca show`";
-            return Err(Fault::new(FaultCode::Conflict, text));
-        }
         let (behind, unaware) = {
             let core = self.inner.core.lock().await;
             let (mut behind, mut unaware) = (Vec::new(), Vec::new());

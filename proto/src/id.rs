@@ -76,7 +76,7 @@ typed_id! {
 
 /// Text that is not an id in its one accepted spelling.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{found}` is not a {expected}: a lower-case hyphenated UUID is wanted")]
+#[error("`{found}` is no {expected}: a lower-case hyphenated UUID is wanted")]
 pub struct IdError {
     expected: &'static str,
     found: String,

@@ -146,6 +146,14 @@ impl Repository {
             Err(fault) => return self.refuse(&message, &fault),
         };
         let outcome = match request {
+            ToRepository::ResultsRequest(_) | ToRepository::ChangesRequest(_) | ToRepository::ChainRequest(_)
+                if message.sender_type() != Some(ComponentType::Orchestrator) =>
+            {
+                let text = "what is kept of all endpoints is read by an orchestrator, for its operators";
+                let fault = Fault::new(FaultCode::NotAuthorized, text);
+                self.refuse(&message, &fault);
+                return self.tell_refused(&message, "a question", &fault);
+            }
             ToRepository::CollectionResults(results)
                 if results.objects.iter().any(|part| {
                     part.collected > message.envelope().sent && is_skewed(part.collected, message.envelope().sent)

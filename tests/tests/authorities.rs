@@ -8,6 +8,8 @@ use proto::capability::ComponentType;
 use proto::operator::{Ask, CaView, ComponentState, OperatorEvent, RosterEntry, Workflow};
 use service::identity::Identity;
 use service::member;
+use system_tests::attack::{connected, is_ended_at_once};
+use system_tests::raw::{Client, Version, reason};
 use system_tests::{Installation, baseline, eventually, verdicts};
 
 const PCS: ComponentType = ComponentType::PostureCollectionService;
@@ -130,4 +132,21 @@ async fn a_rotation_goes_on_after_a_restart_and_whoever_was_away_is_named_before
     })
     .await;
     assert_eq!(back.bus.own(), own);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_never_learns_of_the_new_ca_holds_nobody_up_and_is_cut_off_with_the_old_one() {
+    let installation = Installation::orchestrator().await;
+    let stubborn = installation.enrolled(PCS, "stubborn").await;
+    let mut client = connected(&stubborn, Version::V5).await;
+    cas(&installation, Ask::CaRotate).await.unwrap();
+    let refused = cas(&installation, Ask::CaRetire { is_forced: false }).await.unwrap_err();
+    assert!(refused.contains("stubborn") && refused.contains("--force"), "{refused}");
+    assert!(client.is_alive().await, "both are trusted");
+    let left = cas(&installation, Ask::CaRetire { is_forced: true }).await.unwrap();
+    assert_eq!(left.len(), 1);
+    // Its connection was made under the old one, and ends with it.
+    assert_eq!(is_ended_at_once(&mut client).await, Some(reason::NOT_AUTHORISED));
+    // Nor is there a way back: it does not even know whom it speaks with.
+    assert!(Client::member(&stubborn, Version::V5).await.is_err());
 }

@@ -2,13 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use bus::Context;
+use bus::{Context, RequestError};
 use proto::capability::ComponentType;
 use proto::content::ContentHash;
 use proto::envelope::Envelope;
 use proto::fault::FaultCode;
 use proto::id::{EndpointId, RequestId, TransactionId};
-use proto::message::{EvaluationRequest, Message as _, QueryRequest, QueryResponse, ToEvaluator};
+use proto::message::{
+    ChainRequest, ChainResponse, ChangesRequest, ChangesResponse, EvaluationRequest, Message as _, QueryRequest,
+    QueryResponse, ResultsRequest, ResultsResponse, ResultsSelection, ToEvaluator,
+};
 use proto::operator::{Ask, OperatorEvent};
 use proto::seal::{Sealed, Sealer};
 use proto::topic::Topic;
@@ -114,6 +117,19 @@ async fn verdicts_are_followed_back_to_what_was_asked_and_nothing_in_between_can
     let own = identity_of(&installation, "pcs-agent").component.to_string();
     let told = liar("evaluation-results", &collector, &|envelope| envelope["from"] = own.clone().into());
     assert!(told.contains("is not of a posture-evaluation-service"), "{told}");
+    // Nor are verdicts left out: each part says how many there are.
+    let longer = |link: &Link| {
+        if kind(link) != "evaluation-results" {
+            return link.clone();
+        }
+        resealed(link, &evaluator, |envelope| {
+            let count = envelope["body"]["rule-count"].as_u64().unwrap();
+            envelope["body"]["rule-count"] = (count + 1).into();
+        })
+    };
+    let longer: Vec<Link> = links.iter().map(longer).collect();
+    let told = verify(&longer, &cas, None).unwrap_err().to_string();
+    assert!(told.contains("of 63 verdicts"), "{told}");
     // A report that is sealed anew is another one: what rests on it is gone.
     let told = liar("collection-results", &collector, &|envelope| envelope["body"]["items"] = serde_json::json!([]));
     assert!(told.contains("is missing"), "{told}");
@@ -161,7 +177,7 @@ async fn an_evaluator_reads_what_it_was_asked_to_evaluate_and_nothing_else() {
         let answer: Result<QueryResponse, _> = bus.request(&ask, &question, Context::of(transaction), PATIENCE).await;
         match answer {
             Ok(answer) => Ok(answer.rows.len()),
-            Err(bus::RequestError::Fault(fault)) => Err(fault.code),
+            Err(RequestError::Fault(fault)) => Err(fault.code),
             Err(other) => panic!("{other}"),
         }
     };
@@ -193,6 +209,21 @@ async fn an_evaluator_reads_what_it_was_asked_to_evaluate_and_nothing_else() {
     let elsewhere = EndpointId(Uuid::new_v4());
     assert_eq!(read(transaction, QueryRequest { endpoint: elsewhere, ..asked.clone() }).await, denied);
     assert_eq!(read(transaction, QueryRequest { objects: vec![another], ..asked }).await, denied);
+    // Nor what is kept of all: that is for operators.
+    let endpoint = request.targets[0];
+    let all = ResultsRequest { selection: ResultsSelection::Latest, verdicts: Vec::new(), only_summaries: false };
+    let refused = |outcome: Result<(), RequestError>| {
+        assert!(
+            matches!(&outcome, Err(RequestError::Fault(fault)) if fault.code == FaultCode::NotAuthorized),
+            "{outcome:?}"
+        );
+    };
+    let alone = Context::alone;
+    refused(bus.request::<_, ResultsResponse>(&ask, &all, alone(), PATIENCE).await.map(drop));
+    let changes = ChangesRequest { endpoints: vec![endpoint], before: None, limit: 1 };
+    refused(bus.request::<_, ChangesResponse>(&ask, &changes, alone(), PATIENCE).await.map(drop));
+    let chain = ChainRequest { transaction, endpoint, rule: None };
+    refused(bus.request::<_, ChainResponse>(&ask, &chain, alone(), PATIENCE).await.map(drop));
     eventually("it is told of", async || {
         let counts = installation.handle.status().await.security_counts;
         counts.iter().any(|(code, _)| code == "security.question-refused").then_some(())

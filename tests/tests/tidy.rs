@@ -211,3 +211,24 @@ fn a_table_of_threats_names_tests_that_there_are() {
     }
     assert!(count > 30, "only {count} tests are named");
 }
+
+/// What `deny.toml` ignores is on no path that runs: rumqttc names the error type of an old rustls-webpki, and reads PEM
+/// only where it makes the TLS configuration, which ours is given ready made.
+#[test]
+fn what_the_advisories_name_is_used_by_nobody_but_rumqttc() {
+    let lock = std::fs::read_to_string(workspace().join("Cargo.lock")).unwrap();
+    let users_of = |wanted: &str| -> Vec<String> {
+        let users = lock.split("[[package]]").filter(|package| package.contains(&format!("\n \"{wanted}\"")));
+        let name = |package: &str| package.lines().find_map(|line| line.strip_prefix("name = ")).unwrap().to_owned();
+        users.map(name).collect()
+    };
+    assert_eq!(users_of("rustls-webpki 0.102.8"), ["\"rumqttc\""]);
+    assert_eq!(users_of("rustls-pemfile"), ["\"rumqttc\""]);
+    assert!(lock.contains("\"rustls-webpki 0.103"), "rustls has another one");
+    let ready_made = concat!("TlsConfiguration", "::Rustls");
+    for (path, text) in all_sources() {
+        for (at, _) in text.match_indices(concat!("TlsConfiguration", "::")) {
+            assert!(text[at..].starts_with(ready_made), "{}: rumqttc makes its own TLS here", path.display());
+        }
+    }
+}

@@ -136,6 +136,9 @@ pub fn verify(links: &[Link], cas: &[Vec<u8>], rule: Option<&str>) -> Result<Vec
     if proven.is_empty() {
         return broken("there is no such verdict in the chain");
     }
+    if rule.is_none() {
+        chain.are_complete()?;
+    }
     proven.sort_by(|one, other| (one.endpoint, &one.result.rule).cmp(&(other.endpoint, &other.result.rule)));
     Ok(proven)
 }
@@ -192,6 +195,27 @@ impl Chain {
             Ok(body) => Ok((message, body)),
             Err(fault) => broken(format!("the message {short}: {}", fault.message)),
         }
+    }
+
+    /// Whether the verdicts of each evaluation are all there: every part says how many there are.
+    fn are_complete(&self) -> Result<(), Broken> {
+        let mut evaluations = BTreeMap::<_, (u32, BTreeSet<String>)>::new();
+        for (hash, message) in &self.messages {
+            if message.envelope.kind == EvaluationResults::KIND {
+                let (_, part) = self.message::<EvaluationResults>(hash, ComponentType::PostureEvaluationService)?;
+                let of = (message.envelope.transaction, part.endpoint, part.request, message.envelope.from);
+                let (count, rules) = evaluations.entry(of).or_default();
+                *count = part.rule_count;
+                rules.extend(part.results.into_iter().map(|result| result.rule));
+            }
+        }
+        for ((transaction, endpoint, ..), (count, rules)) in evaluations {
+            if rules.len() != count as usize {
+                let there = rules.len();
+                return broken(format!("of {count} verdicts on {endpoint} in {transaction}, {there} are there"));
+            }
+        }
+        Ok(())
     }
 
     fn verdicts(&self, hash: &ContentHash, message: &Opened, rule: Option<&str>) -> Result<Vec<Proven>, Broken> {

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use proto::capability::ComponentType;
 use proto::id::ComponentId;
-use proto::limits::{JOIN_PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MAX, SERVICE_PAYLOAD_BYTES_MAX};
+use proto::limits::{JOIN_PAYLOAD_BYTES_MAX, PACKET_OVERHEAD_BYTES, PAYLOAD_BYTES_MAX, SERVICE_PAYLOAD_BYTES_MAX};
 use proto::topic::{Holder, Principal, Topic};
 use rumqttd::protocol::{ConnAckProperties, ConnectReturnCode, LastWill, Packet};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -22,8 +22,6 @@ use super::{Front, Handshake, Stream, limits, network, session};
 
 /// The longest CONNECT: an id, properties, and a will.
 const CONNECT_BYTES_MAX: usize = 32 * 1024;
-/// Room for topic, properties and packet header beside the payload.
-const PACKET_OVERHEAD_BYTES: usize = 4 * 1024;
 /// Bytes that an idle connection keeps for reading.
 pub(super) const READ_BYTES: usize = 1_024;
 

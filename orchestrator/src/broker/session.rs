@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
 use proto::capability::ComponentType;
 use proto::id::ComponentId;
 use proto::topic::{Holder, Principal, Topic};
@@ -22,7 +23,7 @@ use super::codec::{self, OTHERS, Version, invalid};
 use super::connect::{Client, Will};
 use super::mailbox::{Delivery, Mailbox, Posted};
 use super::router::Link;
-use super::{Front, Slot, Turn, blocking, limits};
+use super::{Front, News, Slot, Turn, blocking, limits};
 
 pub(super) mod joining;
 
@@ -32,6 +33,7 @@ const SHUTTING_DOWN: u8 = 0x8b;
 const KEEP_ALIVE_TIMEOUT: u8 = 0x8d;
 const SESSION_TAKEN_OVER: u8 = 0x8e;
 const ADMINISTRATIVE_ACTION: u8 = 0x98;
+const DISTRUSTED: &str = "the CA that signed its certificate is not trusted any more";
 /// Filters in one packet: the contract gives nobody half as many.
 const FILTERS_MAX: usize = 64;
 /// Bytes that are collected for one write.
@@ -179,7 +181,11 @@ impl Session {
         let idle = Duration::from_millis(u64::from(self.client.keep_alive) * 1500);
         let mut deadline = tokio::time::Instant::now() + idle;
         self.client.welcome(&mut self.out)?;
-        let mut closing = self.front.closing.subscribe();
+        let mut news = self.front.news.subscribe();
+        // Its CA may have been retired since the handshake.
+        if !self.is_trusted() {
+            return self.end_with(NOT_AUTHORISED, DISTRUSTED).await;
+        }
         let mailbox = Arc::clone(&self.mailbox);
         let ends = self.client.ends;
         // It has sent more than it may: until then it is not read.
@@ -205,6 +211,8 @@ impl Session {
                         self.front.metrics.pauses_total.up();
                     }
                     if let Some(end) = end? {
+                        // What it said before it said goodbye was taken.
+                        self.flush(turn).await?;
                         return Ok(end);
                     }
                 }
@@ -229,9 +237,17 @@ impl Session {
                 }
                 () = turn.over() => return self.put_out().await,
                 () = sleep_until(ends) => return self.end_with(NOT_AUTHORISED, "its certificate has ended").await,
-                _ = closing.changed() => return self.end_with(SHUTTING_DOWN, "shutting down").await,
+                _ = news.changed() => {
+                    if *news.borrow_and_update() == News::Closing {
+                        return self.end_with(SHUTTING_DOWN, "shutting down").await;
+                    }
+                    if !self.is_trusted() {
+                        return self.end_with(NOT_AUTHORISED, DISTRUSTED).await;
+                    }
+                }
                 () = sleep_until(deadline), if paused.is_none() => return self.end_with(KEEP_ALIVE_TIMEOUT, "nothing heard for one and a half keep-alives").await,
             }
+            self.hand_over_taken().await?;
             if is_unscheduled {
                 self.flush(turn).await?;
                 if let Some(link) = &self.link {
@@ -239,6 +255,12 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Whether a CA that is trusted has signed its certificate.
+    fn is_trusted(&self) -> bool {
+        let shown = self.client.stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        shown.is_some_and(|der| self.front.trusted(der, Timestamp::now()).is_some())
     }
 
     /// The same component has connected again, or an operator has put it out.
@@ -356,10 +378,18 @@ impl Session {
         if let Some(entry) = self.from_router.iter_mut().find(|entry| entry.1 == pkid) {
             entry.2 = true;
         }
+        self.hand_over_taken().await
+    }
+
+    /// Acknowledges to the router, in its order, what was taken or was too large to be sent.
+    async fn hand_over_taken(&mut self) -> io::Result<()> {
         let mut acks = Vec::new();
         while let Some((pkid, _, true)) = self.from_router.front().copied() {
             self.from_router.pop_front();
             acks.push(router_ack(pkid));
+        }
+        if acks.is_empty() {
+            return Ok(());
         }
         self.hand_over(acks).await
     }
@@ -471,7 +501,7 @@ impl Session {
                 if fits {
                     codec::publish(self.client.version, topic, payload, pkid, &mut self.out);
                 } else if let Some(ours) = pkid {
-                    // As if it had been taken: its acknowledgement goes with the next one.
+                    // As if it had been taken.
                     self.unacknowledged.remove(&ours);
                     if let Some(entry) = self.from_router.back_mut() {
                         entry.2 = true;

@@ -111,6 +111,7 @@ impl Core {
             distinct_from: Vec::new(),
             instances: VecDeque::new(),
             refused_instances: VecDeque::new(),
+            change_told: None,
             dismissal: None,
             heard: Some(now),
             bound_count: 0,
@@ -254,8 +255,15 @@ impl Core {
     }
 
     /// An error for an endpoint that a banned component spoke for: a new key does not make it another machine.
-    pub(super) fn not_banned(&self, endpoint: &AdvertisedEndpoint) -> Result<(), Fault> {
+    pub(super) fn not_banned(&self, sender: ComponentId, endpoint: &AdvertisedEndpoint) -> Result<(), Fault> {
         let Some(machine) = &endpoint.facts.machine_id else { return Ok(()) };
+        // Who has said so all along is not put out by what another one says of itself.
+        let is_own = |component: &Component| {
+            component.endpoints.iter().any(|(_, entry)| entry.facts.machine_id.as_ref() == Some(machine))
+        };
+        if self.components.get(&sender).is_some_and(is_own) {
+            return Ok(());
+        }
         let banned = self.components.values().find(|component| {
             component.state == ComponentState::Banned
                 // The first is the one that it is on; of the others it only says that it speaks for them.
@@ -281,11 +289,16 @@ impl Core {
 
     /// Whether every component that is there, and says which CAs it knows, knows this one.
     pub fn is_known_to_all(&self, ca: &str) -> bool {
+        self.unaware_of(ca).next().is_none()
+    }
+
+    /// The names of those that do not.
+    pub fn unaware_of(&self, ca: &str) -> impl Iterator<Item = &str> {
         let is_there = |component: &&Component| component.is_member() && component.state == ComponentState::Active;
-        self.components
-            .values()
-            .filter(is_there)
-            .all(|component| component.trusted_cas.is_empty() || component.trusted_cas.iter().any(|known| known == ca))
+        let is_unaware = move |component: &&Component| {
+            !component.trusted_cas.is_empty() && !component.trusted_cas.iter().any(|known| known == ca)
+        };
+        self.components.values().filter(is_there).filter(is_unaware).map(|component| component.name.as_str())
     }
 
     /// Asks components that know other CAs to shake hands again, some at a time: the answer names those that there are.

@@ -1,7 +1,7 @@
 //! Which endpoint is which, over time: a label stays with a machine, a copy of a machine does not get in beside it, and
 //! what an operator decides of two of them is kept.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use jiff::Timestamp;
 use proto::capability::ComponentType;
@@ -10,7 +10,7 @@ use proto::id::{ComponentId, EndpointId};
 use proto::identity::{self, IdentityEvidence, Likeness};
 use proto::limits::shown;
 use proto::message::{AdvertisedEndpoint, HealthCheckAction};
-use proto::operator::ComponentState;
+use proto::operator::{ComponentState, EndpointEntry};
 use serde::{Deserialize, Serialize};
 use service::audit::{Act, Actor};
 use uuid::Uuid;
@@ -18,8 +18,18 @@ use uuid::Uuid;
 use super::roster::Component;
 use super::{Action, Core};
 
-/// Pieces of evidence of one endpoint that are kept.
+/// Pieces of evidence of one endpoint that are looked at.
 const EVIDENCE_MAX: usize = 64;
+/// Values of one attribute that a machine has at most; what is more would be those of others.
+const VALUES_MAX: &[(&str, usize)] = &[
+    (identity::MACHINE_ID, 1),
+    (identity::SSH_HOST_KEY, 4),
+    (identity::SYSTEM_UUID, 1),
+    (identity::SYSTEM_SERIAL, 1),
+    (identity::MAC_ADDRESS, 16),
+];
+/// Seconds between two words about one component's identity.
+const CHANGE_TOLD_SECONDS: i64 = 3_600;
 /// Processes of one component that are remembered.
 const INSTANCES_MAX: usize = 16;
 
@@ -38,15 +48,14 @@ pub struct Collision {
 }
 
 /// Whether the component that spoke for an endpoint was put out.
-struct IsGone(bool);
+pub(super) struct IsGone(bool);
 
-/// An endpoint like one that is advertised.
-struct Alike {
-    likeness: Likeness,
+/// An endpoint that shares evidence with one that is advertised.
+pub(super) struct Candidate {
     endpoint: EndpointId,
     component: ComponentId,
     is_member: bool,
-    shared: String,
+    evidence: Vec<IdentityEvidence>,
 }
 
 /// The evidence of an advertised endpoint: what it says, and the machine-id that older collectors have among the facts.
@@ -61,68 +70,89 @@ pub(super) fn evidence_of(endpoint: &AdvertisedEndpoint) -> Vec<IdentityEvidence
         .collect();
     evidence.sort();
     evidence.dedup();
+    for (attribute, most) in VALUES_MAX {
+        let mut count = 0;
+        evidence.retain(|one| {
+            count += usize::from(one.attribute == *attribute);
+            one.attribute != *attribute || count <= *most
+        });
+    }
     evidence
 }
 
 impl Core {
-    /// Endpoints of other components that an advertised one is like, the likest first.
-    fn alike(&self, sender: ComponentId, evidence: &[IdentityEvidence]) -> Option<Alike> {
-        let distinct = self.components.get(&sender).map(|component| component.distinct_from.as_slice());
-        let is_distinct = |endpoint: &EndpointId| distinct.is_some_and(|distinct| distinct.contains(endpoint));
-        let mut best: Option<Alike> = None;
-        for component in self.components.values().filter(|component| component.id != sender) {
-            for (_, entry) in component.endpoints.iter().filter(|(_, entry)| !is_distinct(&entry.endpoint)) {
-                let (likeness, shared) = identity::compare(evidence, &entry.evidence);
-                let rank = |likeness: Likeness, is_member: bool| (likeness as u8, is_member);
-                let is_better = best
-                    .as_ref()
-                    .is_none_or(|best| rank(likeness, component.is_member()) > rank(best.likeness, best.is_member));
-                if likeness == Likeness::Other || !is_better {
-                    continue;
-                }
-                let words: Vec<String> =
-                    shared.iter().map(|evidence| format!("{} {}", evidence.attribute, evidence.value)).collect();
-                best = Some(Alike {
-                    likeness,
-                    endpoint: entry.endpoint,
-                    component: component.id,
-                    is_member: component.is_member(),
-                    shared: shown(&words.join(", ")),
-                });
+    /// Endpoints of other components that share evidence with advertised ones that are new, or say something else of
+    /// themselves than before. The roster is gone through once, however many there are.
+    pub(super) fn candidates(&self, sender: ComponentId, endpoints: &[AdvertisedEndpoint]) -> Vec<Candidate> {
+        let own = self.components.get(&sender);
+        let mut wanted = HashSet::new();
+        for endpoint in endpoints {
+            let evidence = evidence_of(endpoint);
+            let known = own.and_then(|component| component.endpoint(&endpoint.local_name));
+            if known.is_none_or(|known| known.evidence != evidence) {
+                wanted.extend(evidence);
             }
         }
-        best
+        if wanted.is_empty() {
+            return Vec::new();
+        }
+        let is_distinct =
+            |entry: &EndpointEntry| own.is_some_and(|component| component.distinct_from.contains(&entry.endpoint));
+        let others = self.components.values().filter(|component| component.id != sender);
+        let entries = others.flat_map(|component| component.endpoints.iter().map(move |(_, entry)| (component, entry)));
+        entries
+            .filter(|(_, entry)| entry.evidence.iter().any(|evidence| wanted.contains(evidence)) && !is_distinct(entry))
+            .map(|(component, entry)| Candidate {
+                endpoint: entry.endpoint,
+                component: component.id,
+                is_member: component.is_member(),
+                evidence: entry.evidence.clone(),
+            })
+            .collect()
     }
 
-    /// The endpoint that a new one is likely to be, where an operator may want to say so: a machine that was installed
-    /// anew, or whose component was put out. An error where it collides with a component that is in: the younger of the
-    /// two waits until an operator has decided.
-    fn likely(
+    /// The endpoint that an advertised one is likely to be, where an operator may want to say so: a machine that was
+    /// installed anew, or whose component was put out. An error where it collides with a component that is in: the younger
+    /// of the two waits until an operator has decided.
+    pub(super) fn likely(
         &self,
-        sender: ComponentId,
+        candidates: &[Candidate],
         endpoint: &AdvertisedEndpoint,
     ) -> Result<Option<(EndpointId, IsGone)>, Collision> {
-        let Some(alike) = self.alike(sender, &evidence_of(endpoint)) else { return Ok(None) };
-        let Alike { likeness, endpoint: known, component, is_member, shared } = alike;
-        if is_member && likeness == Likeness::SameInstallation {
+        let evidence = evidence_of(endpoint);
+        let compared =
+            candidates.iter().map(|candidate| (identity::compare(&evidence, &candidate.evidence), candidate));
+        let best = compared
+            .filter(|((likeness, _), _)| *likeness != Likeness::Other)
+            .max_by_key(|((likeness, _), candidate)| (*likeness as u8, candidate.is_member));
+        let Some(((likeness, shared), best)) = best else { return Ok(None) };
+        if best.is_member && likeness == Likeness::SameInstallation {
+            let words: Vec<String> =
+                shared.iter().map(|evidence| format!("{} {}", evidence.attribute, evidence.value)).collect();
             return Err(Collision {
-                endpoint: known,
-                with: component,
-                shared,
+                endpoint: best.endpoint,
+                with: best.component,
+                shared: shown(&words.join(", ")),
                 local_name: endpoint.local_name.clone(),
             });
         }
-        Ok(Some((known, IsGone(!is_member))))
+        // What it was may have been merged into another, or somebody that is in speaks for it already.
+        let known = self.aliases.get(&best.endpoint).copied().unwrap_or(best.endpoint);
+        let speaks = |component: &Component| {
+            component.is_member() && component.endpoints.iter().any(|(_, entry)| entry.endpoint == known)
+        };
+        Ok(Some((known, IsGone(!self.components.values().any(speaks)))))
     }
 
     /// The label of a new endpoint, and the one that it is likely to be. Where the installation's policy says so, a machine
     /// whose component was put out has its old label at once.
     pub(super) fn label_of(
         &mut self,
+        candidates: &[Candidate],
         sender: ComponentId,
         endpoint: &AdvertisedEndpoint,
     ) -> Result<(EndpointId, Option<EndpointId>), Collision> {
-        match self.likely(sender, endpoint)? {
+        match self.likely(candidates, endpoint)? {
             Some((known, IsGone(true))) if self.takes_back => {
                 let text = format!("the endpoint {known} is back, with another key");
                 let act = Act::new(Actor::Orchestrator, "same-endpoint", sender).because("by policy");
@@ -134,23 +164,25 @@ impl Core {
         }
     }
 
-    /// Puts the younger of two into quarantine.
-    pub(super) fn quarantine(&mut self, sender: ComponentId, collision: Collision) -> (Fault, Vec<Action>) {
-        let older = self.components.get(&collision.with).map(|component| component.name.clone()).unwrap_or_default();
+    /// What a component in quarantine is told.
+    pub(super) fn in_quarantine(&self, sender: ComponentId, collision: &Collision) -> Fault {
+        let older = self.components.get(&collision.with).map_or("a component that was there", |older| &older.name);
         let text = format!(
-            "this machine seems to be that of {older}, which is in ({}): an operator has to decide, `muster endpoint same \
-             {sender}` or `muster endpoint distinct {sender}`",
+            "this machine seems to be that of {older} ({}): an operator has to decide, `muster endpoint same {sender}` or \
+             `muster endpoint distinct {sender}`",
             collision.shared
         );
-        let fault = Fault::new(FaultCode::Conflict, text);
+        Fault::new(FaultCode::Conflict, text)
+    }
+
+    /// Puts the younger of two into quarantine. What it spoke for before stays its own; it says nothing meanwhile.
+    pub(super) fn quarantine(&mut self, sender: ComponentId, collision: Collision) -> (Fault, Vec<Action>) {
+        let fault = self.in_quarantine(sender, &collision);
+        let older = self.components.get(&collision.with).map(|component| component.name.clone()).unwrap_or_default();
         let Some(component) = self.components.get_mut(&sender) else { return (fault, Vec::new()) };
-        if component.state == ComponentState::Quarantined && component.collision.as_ref() == Some(&collision) {
-            return (fault, Vec::new());
-        }
         let detail = format!("shares {} with {older}", collision.shared);
         component.state = ComponentState::Quarantined;
         component.capabilities.clear();
-        component.endpoints.clear();
         component.collision = Some(collision);
         let act = Act::new(Actor::Orchestrator, "quarantine", sender).because(detail.clone());
         let text = format!("{} is in quarantine: it {detail}", component.name);
@@ -164,7 +196,12 @@ impl Core {
 
     /// A process of a component says which one it is. The key of a component that two processes use at the same time has
     /// been copied: the one that was there first is heard again after the other, and the younger one is turned away.
-    pub(super) fn instance(&mut self, sender: ComponentId, instance: Option<Uuid>) -> Result<(), Fault> {
+    pub(super) fn instance(
+        &mut self,
+        sender: ComponentId,
+        instance: Option<Uuid>,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
         let (Some(instance), Some(component)) = (instance, self.components.get_mut(&sender)) else { return Ok(()) };
         let fault = || {
             let text = "another process uses the key of this component, and was there first: the key was copied";
@@ -184,6 +221,9 @@ impl Core {
         }
         for copy in younger {
             remember(&mut component.refused_instances, copy);
+        }
+        if !component.tells_change(now) {
+            return Ok(());
         }
         let text = format!("the key of {} is used by two processes: the younger one is turned away", component.name);
         let act = Act::new(Actor::Orchestrator, "turn-away-copy", sender);
@@ -211,7 +251,11 @@ impl Core {
                 actions.extend(self.dismiss(older, false, &format!("its machine came back as {name}"))?);
             }
             let component = self.component_mut(id)?;
-            component.endpoints = vec![(collision.local_name.clone(), entry)];
+            // It may speak for others beside it.
+            match component.endpoints.iter_mut().find(|(name, _)| *name == collision.local_name) {
+                Some((_, before)) => *before = entry,
+                None => component.endpoints.push((collision.local_name.clone(), entry)),
+            }
             actions.extend(component.let_in());
             return Ok(actions);
         }
@@ -334,16 +378,18 @@ impl Core {
         &mut self,
         sender: ComponentId,
         before: &[IdentityEvidence],
-        now: &[IdentityEvidence],
+        after: &[IdentityEvidence],
+        now: Timestamp,
     ) {
         let identifies = |evidence: &&IdentityEvidence| identity::IDENTIFYING.contains(&evidence.attribute.as_str());
         let is_other = before.iter().any(|evidence| identifies(&evidence))
-            && now.iter().any(|evidence| identifies(&evidence))
-            && identity::compare(now, before).0 != Likeness::SameInstallation;
-        if !is_other {
+            && after.iter().any(|evidence| identifies(&evidence))
+            && identity::compare(after, before).0 != Likeness::SameInstallation;
+        let Some(component) = self.components.get_mut(&sender).filter(|_| is_other) else { return };
+        if !component.tells_change(now) {
             return;
         }
-        let name = self.components.get(&sender).map(|component| component.name.clone()).unwrap_or_default();
+        let name = component.name.clone();
         let text = format!("{name} is on another machine, or on one that was installed anew: its evidence is another");
         self.noted.push(Action::Record(Box::new(Act::new(Actor::Orchestrator, "evidence-changed", sender))));
         self.noted.push(Action::Announce { code: "security.identity-changed", text });
@@ -358,6 +404,15 @@ fn remember(instances: &mut VecDeque<Uuid>, instance: Uuid) {
 }
 
 impl Component {
+    /// Whether it is said that its identity has changed: once an hour, however often it does.
+    fn tells_change(&mut self, now: Timestamp) -> bool {
+        let is_due = self.change_told.is_none_or(|told| now.duration_since(told).as_secs() >= CHANGE_TOLD_SECONDS);
+        if is_due {
+            self.change_told = Some(now);
+        }
+        is_due
+    }
+
     /// Out of quarantine: it shakes hands, and is in.
     fn let_in(&mut self) -> Vec<Action> {
         self.collision = None;
@@ -510,6 +565,70 @@ mod tests {
         roster.core.dismiss(before, false, "").unwrap();
         let after = roster.join("after");
         assert_eq!(roster.shake(after, REIMAGED), Ok(label));
+    }
+
+    #[test]
+    fn by_policy_a_label_is_given_to_one_machine() {
+        let mut roster = Roster::new();
+        roster.core.take_back(true);
+        let before = roster.join("before");
+        let label = roster.shake(before, MACHINE).unwrap();
+        roster.core.dismiss(before, false, "").unwrap();
+        let after = roster.join("after");
+        assert_eq!(roster.shake(after, REIMAGED), Ok(label));
+        // Another one that looks like the first does not get what that one has.
+        let third = roster.join("third");
+        assert_ne!(roster.shake(third, &[("machine-id", "aaaa1")]).unwrap(), label);
+        assert_eq!(roster.core.components[&third].endpoints[0].1.likely, Some(label));
+    }
+
+    #[test]
+    fn who_says_that_it_is_another_one_after_all_waits_and_keeps_what_it_had() {
+        let mut roster = Roster::new();
+        let (victim, liar) = (roster.join("victim"), roster.join("liar"));
+        let label = roster.shake(victim, MACHINE).unwrap();
+        let own = roster.shake(liar, &[("machine-id", "bbbb2")]).unwrap();
+        assert_eq!(roster.shake(liar, MACHINE), Err(FaultCode::Conflict));
+        assert_eq!(roster.state(liar), ComponentState::Quarantined);
+        assert_eq!(roster.shake(victim, MACHINE), Ok(label));
+        // Whatever it says then: it does not let itself out.
+        assert_eq!(roster.shake(liar, &[("machine-id", "bbbb2")]), Err(FaultCode::Conflict));
+        let nothing = CapabilityAdvertisement { capabilities: Capability::all_of(PCS), ..Default::default() };
+        let told = roster.core.advertise(liar, &nothing, Timestamp::UNIX_EPOCH);
+        assert_eq!(told.unwrap_err().code, FaultCode::Conflict);
+        assert_eq!(roster.core.components[&liar].endpoints[0].1.endpoint, own);
+        roster.core.distinct_endpoint(liar).unwrap();
+        assert_eq!(roster.shake(liar, &[("machine-id", "bbbb2")]), Ok(own));
+    }
+
+    #[test]
+    fn evidence_that_changes_all_the_time_is_told_of_once_and_more_than_a_machine_has_is_not_looked_at() {
+        let mut roster = Roster::new();
+        let id = roster.join("restless");
+        let mut told = 0;
+        for round in 0..20 {
+            let value = format!("aaaa{}", round % 2);
+            let endpoint = AdvertisedEndpoint {
+                local_name: "self".to_owned(),
+                evidence: IdentityEvidence::new("machine-id", &value).into_iter().collect(),
+                ..AdvertisedEndpoint::default()
+            };
+            let advertisement = CapabilityAdvertisement {
+                capabilities: Capability::all_of(PCS),
+                endpoints: vec![endpoint],
+                ..CapabilityAdvertisement::default()
+            };
+            let (_, actions) = roster.core.advertise(id, &advertisement, Timestamp::UNIX_EPOCH).unwrap();
+            let is_told =
+                |action: &&Action| matches!(action, Action::Announce { code: "security.identity-changed", .. });
+            told += actions.iter().filter(is_told).count();
+        }
+        assert_eq!(told, 1);
+        // Who names the host keys of half a network keeps a few of them.
+        let keys: Vec<String> = (0..60).map(|number| format!("SHA256:{number}")).collect();
+        let keys: Vec<(&str, &str)> = keys.iter().map(|key| ("ssh-host-key", key.as_str())).collect();
+        roster.shake(id, &keys).unwrap();
+        assert_eq!(roster.core.components[&id].endpoints[0].1.evidence.len(), 4);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, EndpointId};
 use proto::limits::{CAPABILITIES_MAX, shown};
 use proto::message::{
-    AssignedEndpoint, CapabilityAdvertisement, CapabilityAdvertisementResponse, CapabilityAnswer, HealthCheckAction,
-    RegistrationStatus,
+    AdvertisedEndpoint, AssignedEndpoint, CapabilityAdvertisement, CapabilityAdvertisementResponse, CapabilityAnswer,
+    HealthCheckAction, RegistrationStatus,
 };
 use proto::operator::{ComponentState, EndpointEntry, RosterEntry};
 use proto::topic;
@@ -73,6 +73,9 @@ pub struct Component {
     /// See there.
     #[serde(skip)]
     pub refused_instances: VecDeque<Uuid>,
+    /// When it was last told that its identity seems to have changed; not stored.
+    #[serde(skip)]
+    pub change_told: Option<Timestamp>,
     /// Why it was evicted or banned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dismissal: Option<String>,
@@ -104,6 +107,11 @@ pub struct Validity {
 }
 
 impl Component {
+    /// An endpoint by the component's own name for it.
+    pub(super) fn endpoint(&self, local_name: &str) -> Option<&EndpointEntry> {
+        self.endpoints.iter().find(|(name, _)| name == local_name).map(|(_, entry)| entry)
+    }
+
     /// Whether a capability is registered.
     pub fn has(&self, capability: Capability) -> bool {
         self.capabilities.iter().any(|urn| urn.0 == capability.as_str())
@@ -142,37 +150,61 @@ impl Core {
         advertisement: &CapabilityAdvertisement,
         now: Timestamp,
     ) -> Result<(Result<CapabilityAdvertisementResponse, Fault>, Vec<Action>), Fault> {
+        let outcome = self.shake_hands(sender, advertisement, now);
+        // What was noted of a handshake that came to nothing is not told.
+        self.noted.clear();
+        outcome
+    }
+
+    fn shake_hands(
+        &mut self,
+        sender: ComponentId,
+        advertisement: &CapabilityAdvertisement,
+        now: Timestamp,
+    ) -> Result<(Result<CapabilityAdvertisementResponse, Fault>, Vec<Action>), Fault> {
         if advertisement.capabilities.len() > CAPABILITIES_MAX || advertisement.endpoints.len() > ENDPOINTS_MAX {
             return Err(Fault::new(FaultCode::TooLarge, "too many capabilities or endpoints in one advertisement"));
         }
         for endpoint in &advertisement.endpoints {
-            self.not_banned(endpoint)?;
+            self.not_banned(sender, endpoint)?;
         }
-        if let Some(known) = self.components.get(&sender) {
-            known.not_out()?;
+        let known = self.components.get(&sender).ok_or_else(|| {
+            Fault::new(FaultCode::UnknownComponent, "this id was never registered here: join with a token")
+        })?;
+        known.not_out()?;
+        if known.component_type != ComponentType::PostureCollectionService && !advertisement.endpoints.is_empty() {
+            return Err(Fault::new(FaultCode::NotAuthorized, "only a collector speaks for endpoints"));
         }
-        self.instance(sender, advertisement.instance)?;
-        let (mut labels, mut bound) = (Vec::new(), 0);
+        let is_known = |endpoint: &&AdvertisedEndpoint| known.endpoint(&endpoint.local_name).is_some();
+        let bound = advertisement.endpoints.len() - advertisement.endpoints.iter().filter(is_known).count();
+        if known.bound_count + bound > ENDPOINTS_MAX {
+            let text = format!("the component has named {ENDPOINTS_MAX} endpoints in its life, and may name no more");
+            return Err(Fault::new(FaultCode::TooLarge, text));
+        }
+        if let Some(collision) = known.collision.as_ref().filter(|_| known.state == ComponentState::Quarantined) {
+            // Whatever it says of itself now: an operator decides.
+            return Err(self.in_quarantine(sender, collision));
+        }
+        self.instance(sender, advertisement.instance, now)?;
+        let candidates = self.candidates(sender, &advertisement.endpoints);
+        let mut labels = Vec::new();
         for endpoint in &advertisement.endpoints {
-            let known = self.components.get(&sender).and_then(|component| {
-                component
-                    .endpoints
-                    .iter()
-                    .find(|(name, _)| *name == endpoint.local_name)
-                    .map(|(_, entry)| entry.clone())
-            });
+            let known = self.components.get(&sender).and_then(|component| component.endpoint(&endpoint.local_name));
+            let known = known.cloned();
             let evidence = evidence_of(endpoint);
-            let (label, likely) = if let Some(known) = known {
-                self.note_changed_evidence(sender, &known.evidence, &evidence);
-                (known.endpoint, known.likely)
-            } else {
-                bound += 1;
-                match self.label_of(sender, endpoint) {
-                    Ok(label) => label,
-                    Err(collision) => {
-                        let (fault, actions) = self.quarantine(sender, collision);
-                        return Ok((Err(fault), actions));
-                    }
+            let found = match known {
+                Some(known) if known.evidence == evidence => Ok((known.endpoint, known.likely)),
+                Some(known) => {
+                    self.note_changed_evidence(sender, &known.evidence, &evidence, now);
+                    self.likely(&candidates, endpoint).map(|_| (known.endpoint, known.likely))
+                }
+                None => self.label_of(&candidates, sender, endpoint),
+            };
+            let (label, likely) = match found {
+                Ok(found) => found,
+                Err(collision) => {
+                    let (fault, actions) = self.quarantine(sender, collision);
+                    return Ok((Err(fault), actions));
                 }
             };
             let entry = EndpointEntry { endpoint: label, facts: endpoint.facts.clone(), evidence, likely };
@@ -190,16 +222,7 @@ impl Core {
         let component = self.components.get_mut(&sender).ok_or_else(|| {
             Fault::new(FaultCode::UnknownComponent, "this id was never registered here: join with a token")
         })?;
-        component.not_out()?;
-        if component.component_type != ComponentType::PostureCollectionService && !labels.is_empty() {
-            return Err(Fault::new(FaultCode::NotAuthorized, "only a collector speaks for endpoints"));
-        }
         component.bound_count += bound;
-        if component.bound_count > ENDPOINTS_MAX {
-            component.bound_count -= bound;
-            let text = format!("the component has named {ENDPOINTS_MAX} endpoints in its life, and may name no more");
-            return Err(Fault::new(FaultCode::TooLarge, text));
-        }
         let answers: Vec<CapabilityAnswer> =
             advertisement.capabilities.iter().map(|urn| answer(component.component_type, sender, urn)).collect();
         component.capabilities = answers

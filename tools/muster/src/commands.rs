@@ -105,7 +105,7 @@ async fn status(data: &Path, output: Output) -> anyhow::Result<u8> {
     let broker =
         |name: &str| status.broker_counts.iter().find(|count| count.name == name).map_or(0, |count| count.value);
     let connections = format!(
-        "{} of {} are connected, {} were refused, {} did not read",
+        "{} now, {} since the start, {} refused, {} ended for not reading",
         broker("connected"),
         broker("connections_total"),
         broker("connections_refused_total"),

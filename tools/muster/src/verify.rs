@@ -1,11 +1,14 @@
 //! `muster verify`: from a verdict back to what was asked, by signatures and hashes alone.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
+use proto::id::EndpointId;
 use proto::operator::{Ask, OperatorEvent};
+use proto::verdict::Verdict;
 use service::chain::{Asked, Link, Proven, counts, verify};
 
 use crate::cli::{Output, VerifyArgs};
@@ -20,8 +23,17 @@ pub(crate) async fn run(data: &Path, args: VerifyArgs, output: Output) -> anyhow
     if let Some(file) = &args.export {
         write(file, &links)?;
     }
+    let target: Option<EndpointId> = args.target.as_ref().and_then(|target| target.parse().ok());
     let cas = audit::cas_of(data, args.ca)?;
     let proven = verify(&links, &cas, args.rule.as_deref()).context("the chain does not hold")?;
+    // What was answered is what was asked, whoever answers.
+    let is_asked = |verdict: &Proven| {
+        args.transaction.is_none_or(|transaction| verdict.transaction == transaction)
+            && target.is_none_or(|target| verdict.endpoint == target)
+    };
+    if let Some(other) = proven.iter().find(|verdict| !is_asked(verdict)) {
+        bail!("the answer is about the endpoint {} in the workflow {}", other.endpoint, other.transaction);
+    }
     if output == Output::Json {
         show::json(&proven)?;
     } else {
@@ -70,14 +82,31 @@ fn print(proven: &[Proven], is_detailed: bool) {
     let (reports, tasks) = counts(proven);
     let of = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     show::line(format!(
-        "{} can be followed back over {} and {}: every signature and every reference holds",
+        "{} on {} in {} can be followed back over {} and {}: every signature and every reference holds",
         of(proven.len(), "verdict"),
+        of_which(proven.iter().map(|verdict| verdict.endpoint).collect(), "endpoint"),
+        of_which(proven.iter().map(|verdict| verdict.transaction).collect(), "workflow"),
         of(reports, "report"),
         of(tasks, "request")
     ));
     let missing = proven.iter().filter(|verdict| !verdict.missing.is_empty()).count();
+    let on_nothing = |verdict: &&Proven| {
+        matches!(verdict.result.verdict, Verdict::Pass | Verdict::Fail) && verdict.evidence.is_empty()
+    };
+    let on_nothing = proven.iter().filter(on_nothing).count();
+    if on_nothing > 0 {
+        show::line(format!("{} of pass or fail, by the policy alone, rest on no object", of(on_nothing, "verdict")));
+    }
     if missing > 0 {
         show::line(format!("{} rest in part on objects of which nothing was stored", of(missing, "verdict")));
+    }
+}
+
+/// The one that it is, or how many there are.
+fn of_which<T: std::fmt::Display + Ord>(which: BTreeSet<T>, what: &str) -> String {
+    match which.first() {
+        Some(one) if which.len() == 1 => format!("{what} {one}"),
+        _ => format!("{} {what}s", which.len()),
     }
 }
 

@@ -54,6 +54,7 @@ async fn pump(front: &Front, client: &mut Client, mailbox: &Mailbox) -> io::Resu
     // Whoever connects to register has its registration ready.
     let first = tokio::time::Instant::now() + Duration::from_secs(limits::HANDSHAKE_SECONDS);
     client.welcome(&mut out)?;
+    let mut pkid = 0_u16;
     loop {
         client.stream.write_all(&out).await?;
         out.clear();
@@ -73,9 +74,12 @@ async fn pump(front: &Front, client: &mut Client, mailbox: &Mailbox) -> io::Resu
                 return Err(invalid("connected without a certificate, and did not register"));
             }
             () = mailbox.filled() => {
-                let mut pkid = 0;
                 while let Some(answer) = mailbox.take() {
-                    pkid += 1;
+                    if codec::publish_bytes(&answer.topic, &answer.payload) > client.delivery_bytes_max {
+                        front.metrics.deliveries_dropped_total.up();
+                        continue;
+                    }
+                    pkid = pkid.checked_add(1).unwrap_or(1);
                     codec::publish(client.version, &answer.topic, &answer.payload, Some(pkid), &mut out);
                 }
             }
