@@ -58,7 +58,8 @@ impl Handle {
         Ok(self.cas().await)
     }
 
-    /// Ends a rotation: whoever knows only the old CA is cut off, who has a certificate of it has to get another.
+    /// Ends a rotation: whoever knows only the old CA is cut off, who has a certificate of it has to get another. The
+    /// broker ends their connections.
     pub(crate) async fn retire_ca(&self, actor: Actor, is_forced: bool) -> Result<Vec<CaView>, Fault> {
         if let Some(next) = self.inner.ca.introduced() {
             if !is_forced {
@@ -87,32 +88,30 @@ impl Handle {
                 if !component.trusted_cas.contains(&stays) {
                     unaware.push(component.name.clone());
                 } else if issuer.is_none_or(|issuer| goes.contains(&issuer)) {
-                    behind.push((component.id, component.name.clone()));
+                    behind.push(component.name.clone());
                 }
             }
             (behind, unaware)
         };
-        let named =
-            |names: &mut dyn Iterator<Item = &String>| names.take(NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
         let is_harmless = goes.is_empty() || (unaware.is_empty() && behind.is_empty());
         if !is_harmless && !is_forced {
-            let text = format!(
-                "{} components have a certificate of the old CA ({}) and get another when it is due; {} do not know the new \
-                 one ({}). With --force the first have to come back with their keys, the others have to join again",
-                behind.len(),
-                named(&mut behind.iter().map(|(_, name)| name)),
-                unaware.len(),
-                named(&mut unaware.iter()),
-            );
+            let text: Vec<String> = [
+                (&behind, "have a certificate of the old CA and get another when it is due: with --force they come back for it"),
+                (&unaware, "do not know the new CA: with --force they have to join again"),
+            ]
+            .into_iter()
+            .filter(|(names, _)| !names.is_empty())
+            .map(|(names, what)| {
+                let named = names.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
+                format!("{} components {what} ({named})", names.len())
+            })
+            .collect();
+            let text = text.join("; ");
             return Err(Fault::new(FaultCode::Conflict, text));
         }
         self.inner.ca.retire()?;
         let detail = format!("{} components have to join again", unaware.len());
         self.take_over_cas(Act::new(actor, "retire-ca", goes.join(" ")).because(detail)).await?;
-        for (component, _) in behind {
-            // What it says is not believed any more: it comes back for a certificate that is.
-            self.inner.broker.kick(component);
-        }
         Ok(self.cas().await)
     }
 

@@ -15,6 +15,7 @@ use proto::observation::EndpointFacts;
 use proto::operator::{Ask, OperatorEvent, OperatorRequest, Workflow};
 use scap::compile::Compiled;
 use scap::evaluate::{Evaluation, Evidence, Observed, evaluate};
+use service::chain::Link;
 use service::member::{self, Member, MemberSettings};
 use service::shutdown::{self, Stopper};
 use tempfile::TempDir;
@@ -225,6 +226,22 @@ impl Installation {
     /// Asks as an operator does; every answer.
     pub async fn ask(&self, question: Ask) -> Vec<OperatorEvent> {
         ask(&self.data.path().join("orchestrator"), question, &[]).await.expect("the orchestrator answers")
+    }
+
+    /// The messages behind the newest verdicts: on one endpoint, of one rule.
+    pub async fn chain(&self, endpoint: Option<String>, rule: Option<&str>) -> Vec<Link> {
+        let ask = Ask::Chain { transaction: None, endpoint, rule: rule.map(str::to_owned) };
+        let mut links = Vec::new();
+        for event in self.ask(ask).await {
+            match event {
+                OperatorEvent::Chain(lines) => {
+                    links.extend(lines.iter().map(|line| serde_json::from_str::<Link>(line).expect("a link")));
+                }
+                OperatorEvent::Done => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        links
     }
 
     /// Stops the orchestrator and gives its data back.

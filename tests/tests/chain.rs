@@ -12,7 +12,7 @@ use proto::message::{
     ChainRequest, ChainResponse, ChangesRequest, ChangesResponse, EvaluationRequest, Message as _, QueryRequest,
     QueryResponse, ResultsRequest, ResultsResponse, ResultsSelection, ToEvaluator,
 };
-use proto::operator::{Ask, OperatorEvent};
+use proto::operator::Ask;
 use proto::seal::{Sealed, Sealer};
 use proto::topic::Topic;
 use service::chain::{Link, counts, verify};
@@ -21,21 +21,6 @@ use system_tests::{Installation, PATIENCE, baseline, eventually, verdicts};
 use uuid::Uuid;
 
 const RULE: &str = "rule_passwd_file_permissions";
-
-async fn chain(installation: &Installation, rule: Option<&str>) -> Vec<Link> {
-    let ask = Ask::Chain { transaction: None, endpoint: None, rule: rule.map(str::to_owned) };
-    let mut links = Vec::new();
-    for event in installation.ask(ask).await {
-        match event {
-            OperatorEvent::Chain(lines) => {
-                links.extend(lines.iter().map(|line| serde_json::from_str::<Link>(line).unwrap()));
-            }
-            OperatorEvent::Done => {}
-            other => panic!("{other:?}"),
-        }
-    }
-    links
-}
 
 fn identity_of(installation: &Installation, name: &str) -> Identity {
     Identity::load(&installation.data.path().join(name).join("identity")).unwrap().unwrap()
@@ -64,7 +49,7 @@ async fn verdicts_are_followed_back_to_what_was_asked_and_nothing_in_between_can
     let installation = Installation::complete().await;
     let before = verdicts(&installation.ask(Ask::Evaluate(baseline(60))).await);
     let cas = cas(&installation);
-    let links = chain(&installation, None).await;
+    let links = installation.chain(None, None).await;
     let proven = verify(&links, &cas, None).unwrap();
     assert_eq!(proven.len(), before.len());
     for verdict in &proven {
@@ -75,7 +60,7 @@ async fn verdicts_are_followed_back_to_what_was_asked_and_nothing_in_between_can
     assert!(reports >= 1 && tasks == 2, "{reports} reports, {tasks} requests");
 
     // A part of it holds by itself, and without any one of its messages it does not.
-    let part = chain(&installation, Some(RULE)).await;
+    let part = installation.chain(None, Some(RULE)).await;
     assert!(part.len() < links.len());
     assert_eq!(verify(&part, &cas, Some(RULE)).unwrap().len(), 1);
     for missing in 0..part.len() {
@@ -154,7 +139,7 @@ async fn what_a_schedule_collected_is_followed_back_to_the_schedule() {
         if !is_known {
             return None;
         }
-        verify(&chain(&installation, None).await, &cas(&installation), None).ok()
+        verify(&installation.chain(None, None).await, &cas(&installation), None).ok()
     })
     .await;
     let kinds: Vec<&str> =

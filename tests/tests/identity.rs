@@ -5,6 +5,7 @@
 use proto::capability::ComponentType;
 use proto::id::ComponentId;
 use proto::operator::{Ask, ComponentState, IdentityDecision, OperatorEvent, RosterEntry, Workflow};
+use service::chain::verify;
 use service::member;
 use system_tests::{Installation, PATIENCE, baseline, eventually, verdicts};
 
@@ -94,6 +95,8 @@ async fn history_goes_with_a_machine_that_was_installed_anew_and_can_be_taken_ap
     let fresh = entry(&installation, "after").await.endpoints[0].clone();
     assert_eq!(fresh.likely, Some(old));
     assert_ne!(fresh.endpoint, old);
+    let workflow = Workflow { targets: vec!["after".to_owned()], ..baseline(60) };
+    assert_eq!(verdicts(&installation.ask(Ask::Evaluate(workflow)).await), known);
 
     decide(&installation, IdentityDecision::Same(after)).await;
     eventually("it has its label again", async || {
@@ -102,6 +105,12 @@ async fn history_goes_with_a_machine_that_was_installed_anew_and_can_be_taken_ap
     })
     .await;
     assert_eq!(verdicts(&installation.ask(stored(old.to_string())).await), known);
+    // The verdicts rest on what was reported under the label that it had for a while: they can be followed all the same.
+    let links = installation.chain(Some(old.to_string()), None).await;
+    let proven = verify(&links, &[installation.ca_der()], None).unwrap();
+    assert!(proven.iter().all(|verdict| verdict.endpoint == old), "{proven:?}");
+    let evidence: Vec<_> = proven.iter().flat_map(|verdict| &verdict.evidence).collect();
+    assert!(evidence.iter().any(|report| report.endpoint == fresh.endpoint), "{evidence:?}");
     decide(&installation, IdentityDecision::Split(fresh.endpoint)).await;
     assert_eq!(verdicts(&installation.ask(stored(old.to_string())).await), known);
 }

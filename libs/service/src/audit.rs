@@ -10,6 +10,8 @@ use proto::message::AuditCheckpoint;
 use proto::seal::{Sealed, Sealer, Signer};
 use serde::{Deserialize, Serialize};
 
+use crate::proof::{Broken, broken};
+
 /// Who acts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -132,18 +134,6 @@ pub fn hash_of(entry: &str) -> ContentHash {
 /// What comes before the first entry.
 pub fn beginning() -> ContentHash {
     ContentHash::of(b"")
-}
-
-/// Something in a log that is not as it was written.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what}")]
-pub struct Broken {
-    /// Where, and what is wrong there.
-    pub what: String,
-}
-
-fn broken<T>(what: impl Into<String>) -> Result<T, Broken> {
-    Err(Broken { what: what.into() })
 }
 
 /// What a log that holds together says of itself.

@@ -21,6 +21,8 @@ use proto::seal::{Sealed, Signer};
 use proto::verdict::{RuleResult, Verdict};
 use serde::{Deserialize, Serialize};
 
+use crate::proof::{Broken, broken};
+
 /// A sealed message as it was kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -44,18 +46,6 @@ impl Link {
         let task = serde_json::from_str::<Body>(body.get()).ok().and_then(|body| body.task);
         Some((ContentHash::of(envelope), task))
     }
-}
-
-/// Something in a chain that does not hold.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what}")]
-pub struct Broken {
-    /// Where, and what is wrong there.
-    pub what: String,
-}
-
-fn broken<T>(what: impl Into<String>) -> Result<T, Broken> {
-    Err(Broken { what: what.into() })
 }
 
 /// A message whose seal holds.
@@ -87,6 +77,8 @@ pub struct Asked {
 pub struct Reported {
     /// SHA-256 of its envelope.
     pub hash: ContentHash,
+    /// On which endpoint: that of the verdict, or one that was merged into it.
+    pub endpoint: EndpointId,
     /// Who looked.
     pub collector: ComponentId,
     /// When it was sent.
@@ -235,6 +227,9 @@ impl Chain {
             return broken(format!("{what} are about another request, or another endpoint"));
         }
         let asked = asked_as(task, asked, request.content.sha256.clone());
+        // What was merged into it counts as it, by the word of the orchestrator that asked.
+        let merged = request.aliases.iter().filter(|alias| alias.of == results.endpoint).map(|alias| alias.endpoint);
+        let endpoints: BTreeSet<EndpointId> = merged.chain([results.endpoint]).collect();
         let reports: BTreeMap<&ObjectKey, &ContentHash> = results
             .evidence
             .iter()
@@ -254,7 +249,7 @@ impl Chain {
             }
             let evidence = evidence
                 .into_iter()
-                .map(|(report, objects)| self.report(report, results.endpoint, objects, message.envelope.sent))
+                .map(|(report, objects)| self.report(report, &endpoints, objects, message.envelope.sent))
                 .collect::<Result<_, _>>()?;
             Ok(Proven {
                 transaction: message.envelope.transaction,
@@ -273,13 +268,13 @@ impl Chain {
     fn report(
         &self,
         hash: &ContentHash,
-        endpoint: EndpointId,
+        endpoints: &BTreeSet<EndpointId>,
         objects: Vec<ObjectKey>,
         evaluated: Timestamp,
     ) -> Result<Reported, Broken> {
         let what = format!("the report {}", hash.short());
         let (message, results) = self.message::<CollectionResults>(hash, ComponentType::PostureCollectionService)?;
-        if results.endpoint != endpoint {
+        if !endpoints.contains(&results.endpoint) {
             return broken(format!("{what} is about another endpoint"));
         }
         let collected: BTreeMap<&ObjectKey, Timestamp> =
@@ -299,7 +294,7 @@ impl Chain {
         if asked.envelope.to.is_some_and(|to| to != from) {
             return broken(format!("{what} answers what another collector was asked"));
         }
-        if !task.targets.is_empty() && !task.targets.contains(&endpoint) {
+        if !task.targets.is_empty() && !task.targets.contains(&results.endpoint) {
             return broken(format!("{what} is about an endpoint that was not asked about"));
         }
         let request = if task.is_standing { results.standing } else { Some(results.request) };
@@ -307,7 +302,8 @@ impl Chain {
             return broken(format!("{what} answers another request, or follows another plan"));
         }
         let asked = asked_as(hash_of_task, asked, task.content);
-        Ok(Reported { hash: hash.clone(), collector: from, sent: message.envelope.sent, objects, asked })
+        let endpoint = results.endpoint;
+        Ok(Reported { hash: hash.clone(), endpoint, collector: from, sent: message.envelope.sent, objects, asked })
     }
 
     /// What a collector was asked.

@@ -9,6 +9,7 @@ pub mod data;
 pub mod identity;
 mod joining;
 pub mod member;
+pub mod proof;
 pub mod renewal;
 pub mod report;
 pub mod shutdown;

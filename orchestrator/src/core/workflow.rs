@@ -6,7 +6,7 @@ use proto::capability::{Capability, ComponentType};
 use proto::content::ContentRef;
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, EndpointId, RequestId, TransactionId};
-use proto::message::{CollectionRequest, EvaluationRequest, Phase, StatusNotification, TaskResponse};
+use proto::message::{CollectionRequest, EndpointAlias, EvaluationRequest, Phase, StatusNotification, TaskResponse};
 use proto::operator::{Activity, ComponentState, OperatorEvent, ResponderView, TransactionView};
 use serde::{Deserialize, Serialize};
 
@@ -470,6 +470,11 @@ impl Core {
             content: workflow.plan.policy_content.clone(),
             profile: workflow.plan.profile.clone(),
             targets: workflow.endpoints.clone(),
+            aliases: self
+                .aliases()
+                .filter(|(_, of)| workflow.endpoints.contains(of))
+                .map(|(endpoint, of)| EndpointAlias { endpoint, of })
+                .collect(),
             repository: repository.id,
             collected_since: (!workflow.plan.is_stored_only).then_some(since),
             deadline: responder.deadline,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::content::ContentRef;
 use crate::id::{ComponentId, EndpointId, RequestId};
+use crate::message::EndpointAlias;
 
 /// Evaluate a policy on stored observations.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -22,6 +23,9 @@ pub struct EvaluationRequest {
     pub profile: Option<String>,
     /// Endpoints to evaluate.
     pub targets: Vec<EndpointId>,
+    /// Endpoints that were merged into the targets: what was reported of those counts as of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<EndpointAlias>,
     /// The repository that has the observations and the policy.
     pub repository: ComponentId,
     /// Observations that were collected earlier than this are stale: their rules become `unknown`.

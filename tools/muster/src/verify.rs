@@ -123,6 +123,9 @@ fn print_one(verdict: &Proven) {
             time(report.sent),
             report.collector
         ));
+        if report.endpoint != verdict.endpoint {
+            show::line(format!("    on      {}, which was merged into this endpoint", report.endpoint));
+        }
         for object in &report.objects {
             show::line(format!("            {object}"));
         }
