@@ -37,9 +37,10 @@ fn is_container(host: &Host) -> bool {
 /// Addresses of interfaces that are devices: those of bridges, tunnels and containers come and go.
 fn mac_addresses(host: &Host) -> Vec<IdentityEvidence> {
     let Ok(entries) = std::fs::read_dir(host.locate("/sys/class/net")) else { return Vec::new() };
-    let interfaces = entries.filter_map(Result::ok).map(|entry| entry.path()).take(INTERFACES_MAX);
+    let interfaces = entries.filter_map(Result::ok).map(|entry| entry.path());
     let mut addresses: Vec<IdentityEvidence> = interfaces
         .filter(|interface| interface.join("device").exists())
+        .take(INTERFACES_MAX)
         .filter_map(|interface| std::fs::read_to_string(interface.join("address")).ok())
         .filter_map(|address| IdentityEvidence::new(MAC_ADDRESS, &address))
         .collect();

@@ -92,7 +92,10 @@ impl Observations {
             ObservationOperation::Start => {
                 response.fault = self.objection(&request);
                 if response.fault.is_none() {
-                    self.entries.entry(identifier.clone()).or_insert(Entry { request, issuer, asked_by });
+                    let asked = asked_by.clone();
+                    let entry = self.entries.entry(identifier.clone()).or_insert(Entry { request, issuer, asked_by });
+                    // Kept before reports named what asked for them.
+                    entry.asked_by = entry.asked_by.take().or(asked);
                     kept::save(&self.path, &self.entries)?;
                     response.observations = self.list();
                     response.observations.retain(|entry| entry.observation_identifier == identifier);

@@ -117,16 +117,24 @@ impl Schedules {
                 let Some(interval) = i64::try_from(schedule.every_seconds).ok().filter(|seconds| *seconds > 0) else {
                     return refused(FaultCode::Malformed, "every-seconds must be at least 1");
                 };
-                match self.entries.get(&request.collection_identifier) {
-                    // The same again is a redelivery, and gets the same answer.
-                    Some(known) if known.request == request => return Ok(Outcome { response, run_now: None }),
+                let count = self.entries.len();
+                match self.entries.get_mut(&request.collection_identifier) {
+                    // The same again is a redelivery, and gets the same answer. What was kept before reports named what asked
+                    // for them learns it so.
+                    Some(known) if known.request == request => {
+                        if known.asked_by.is_none() {
+                            known.asked_by = asked_by;
+                            self.save()?;
+                        }
+                        return Ok(Outcome { response, run_now: None });
+                    }
                     Some(_) => {
                         return refused(
                             FaultCode::DuplicateIdentifier,
                             "the identifier is in use: cancel it first, then schedule anew",
                         );
                     }
-                    None if self.entries.len() >= SCHEDULES_MAX => {
+                    None if count >= SCHEDULES_MAX => {
                         return refused(FaultCode::Busy, "too many schedules");
                     }
                     None => {}

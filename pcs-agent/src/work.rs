@@ -278,6 +278,11 @@ impl Worker {
             if self.is_cancelled(request) {
                 return Err(Fault::new(FaultCode::Cancelled, "cancelled by who asked"));
             }
+            if task.request.deadline < Timestamp::now() {
+                // It stays in the outbox; but others wait to be begun.
+                let text = "no repository has acknowledged the report before the deadline; it is sent until one does";
+                return Err(Fault::new(FaultCode::Timeout, text));
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let refused = sent.iter().filter(|id| self.bus.was_given_up(**id)).count();

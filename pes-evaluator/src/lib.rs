@@ -156,7 +156,10 @@ impl Evaluator {
                 }
             }
             Ok(ToEvaluator::CancelRequest(cancel)) => {
-                self.open.lock().unwrap_or_else(PoisonError::into_inner).cancelled.insert(cancel.request);
+                let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+                if open.requests.contains(&cancel.request) {
+                    open.cancelled.insert(cancel.request);
+                }
             }
             Err(fault) => {
                 self.bus.count_refusal(&fault);
@@ -195,7 +198,7 @@ impl Evaluator {
         let compiled = self.compiled(request, context).await?;
         let mut sent = Vec::new();
         for (done, endpoint) in request.targets.iter().enumerate() {
-            if self.open.lock().unwrap_or_else(PoisonError::into_inner).cancelled.contains(&request.request) {
+            if self.is_cancelled(request.request) {
                 return Err(Fault::new(FaultCode::Cancelled, "cancelled by who asked"));
             }
             let observed = self.observations(request, *endpoint, &compiled.collection.report, context).await?;
@@ -213,6 +216,14 @@ impl Evaluator {
         }
         // Completed means stored.
         while sent.iter().any(|id| self.bus.is_unacknowledged(*id)) {
+            if self.is_cancelled(request.request) {
+                return Err(Fault::new(FaultCode::Cancelled, "cancelled by who asked"));
+            }
+            if request.deadline < Timestamp::now() {
+                let text =
+                    "no repository has acknowledged the verdicts before the deadline; they are sent until one does";
+                return Err(Fault::new(FaultCode::Timeout, text));
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let refused = sent.iter().filter(|id| self.bus.was_given_up(**id)).count();
@@ -221,6 +232,10 @@ impl Evaluator {
             return Err(Fault::new(FaultCode::NotAuthorized, text));
         }
         Ok(())
+    }
+
+    fn is_cancelled(&self, request: RequestId) -> bool {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).cancelled.contains(&request)
     }
 
     async fn compiled(&self, request: &EvaluationRequest, context: Context) -> Result<Arc<Compiled>, Fault> {

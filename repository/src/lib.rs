@@ -86,6 +86,7 @@ pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdow
     let expected = Expected::new(bus.clone());
     let repository = Arc::new(Repository { bus: bus.clone(), store, expected, told: Mutex::default() });
     // Reports may have to wait for the orchestrator's word: they are stored in their order, beside everything else.
+    let questions = Arc::new(tokio::sync::Semaphore::new(QUESTIONS_MAX));
     let (reports, mut reported) = mpsc::channel::<Authentic>(REPORTS_MAX);
     let record = async {
         while let Some(report) = reported.recv().await {
@@ -109,6 +110,19 @@ pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdow
                             let repository = Arc::clone(&repository);
                             tokio::spawn(async move { repository.take(message).await });
                         }
+                        // Nor must questions, for which the orchestrator is asked what their sender may read.
+                        QueryRequest::KIND => match Arc::clone(&questions).try_acquire_owned() {
+                            Ok(place) => {
+                                let repository = Arc::clone(&repository);
+                                tokio::spawn(async move {
+                                    repository.take(message).await;
+                                    drop(place);
+                                });
+                            }
+                            Err(_) => {
+                                repository.put_off(&message, &Fault::new(FaultCode::Busy, "too many questions wait"));
+                            }
+                        },
                         _ => repository.take(message).await,
                     }
                 }
@@ -126,6 +140,8 @@ pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdow
 /// Changes of one message that are told at once.
 const CHANGES_TOLD_MAX: usize = 200;
 
+/// Questions that are answered at a time.
+const QUESTIONS_MAX: usize = 256;
 /// Reports that wait to be stored.
 const REPORTS_MAX: usize = 1_024;
 /// Seconds after which a component whose reports are refused is spoken of again.

@@ -327,12 +327,19 @@ async fn an_endpoint_that_was_another_is_known_with_it_until_they_are_taken_apar
     after.collect("as it is", at(100)).await;
     assert_eq!(after.value(None).await, Some(("as it is".to_owned(), at(100))));
     assert_eq!(after.value(Some(at(50))).await, Some(("as it was".to_owned(), at(0))));
+    // What it was asked about before, under its own label, may come in late.
+    let nothing = Assignment { collector: before.sender, endpoints: Vec::new() };
+    store.assign(&told(nothing), before.received()).await.unwrap();
+    let late_report = before.results("on its way", at(110));
+    let speaker = after.received();
+    store.record_collection(&late_report, speaker, &Case::any_report()).await.unwrap();
+    assert_eq!(after.value(None).await, Some(("on its way".to_owned(), at(110))));
     // A message that was overtaken takes nothing back.
     say(Vec::new(), early).await;
     assert_eq!(after.value(Some(at(50))).await.unwrap().0, "as it was");
     say(Vec::new(), after.received()).await;
     assert_eq!(after.value(Some(at(50))).await, None);
-    assert_eq!(before.value(None).await, Some(("as it was".to_owned(), at(0))));
+    assert_eq!(before.value(None).await, Some(("on its way".to_owned(), at(110))));
 }
 
 async fn verdicts_lead_back_to_the_reports_that_they_rest_on(store: &dyn Store) {

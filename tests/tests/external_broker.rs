@@ -208,6 +208,15 @@ async fn what_the_command_cannot_do_it_says_and_overwrites_nothing() {
     let out = data.join("broker");
     check(&out, &["--for", "emqx"], "certificate ends", 0);
     check(&out, &["--for", "mosquitto"], "other things in it", 1);
+    // Who has the directory does not get another key by way of a link.
+    let key = data.join("orchestrator/identity/key.pem");
+    let own = std::fs::read(&key).unwrap();
+    let linked = data.join("linked");
+    std::fs::create_dir(&linked).unwrap();
+    std::os::unix::fs::symlink(&key, linked.join("key.pem")).unwrap();
+    check(&linked, &["--for", "mosquitto"], "a symbolic link in it (key.pem)", 1);
+    assert!(std::fs::symlink_metadata(linked.join("key.pem")).unwrap().is_symlink());
+    assert_eq!(std::fs::read(&key).unwrap(), own);
     check(&data.join("names"), &["--for", "emqx", "--host", "mqtt.example:8883"], "neither a host name nor", 1);
     check(&data.join("quoted\""), &["--for", "emqx"], "characters", 1);
     check(&data.join("port"), &["--for", "emqx", "--listen", "8883"], "--listen", 64);

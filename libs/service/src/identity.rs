@@ -95,6 +95,11 @@ pub fn key(directory: &Path) -> Result<KeyPair, IdentityError> {
     let damaged = |what: String| IdentityError::Damaged { path: directory.to_owned(), what };
     data::make(directory).map_err(failed)?;
     let file = directory.join("key.pem");
+    // Never somebody else's key by way of a link: what is read here is written again, and handed over.
+    let is_link = fs::symlink_metadata(&file).is_ok_and(|metadata| metadata.is_symlink());
+    if is_link {
+        return Err(damaged("key.pem is a symbolic link".to_owned()));
+    }
     match fs::read_to_string(&file) {
         Ok(pem) => KeyPair::from_pem(&pem).map_err(|error| damaged(format!("key.pem: {error}"))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -58,9 +58,9 @@ impl SqlStore {
     pub(super) async fn chain_of(&self, request: &ChainRequest) -> Result<ChainResponse, StoreError> {
         let rows = sqlx::query(
             "SELECT hash, content, CAST(length(bytes) AS BIGINT) AS size, received FROM report WHERE hash IN \
-             (SELECT report FROM result WHERE transaction_id = $1 AND endpoint = $2 AND (rule LIKE '%' || $3 OR $3 IS NULL) \
+             (SELECT report FROM result WHERE transaction_id = $1 AND endpoint = $2 AND ($3 IS NULL OR length(rule) >= length($3) AND substr(rule, length(rule) - length($3) + 1) = $3) \
               UNION SELECT evidence.report FROM evidence JOIN result ON result.report = evidence.verdicts \
-              WHERE transaction_id = $1 AND endpoint = $2 AND (rule LIKE '%' || $3 OR $3 IS NULL)) ORDER BY hash",
+              WHERE transaction_id = $1 AND endpoint = $2 AND ($3 IS NULL OR length(rule) >= length($3) AND substr(rule, length(rule) - length($3) + 1) = $3)) ORDER BY hash",
         )
         .bind(request.transaction.to_string())
         .bind(endpoint_text(request.endpoint))

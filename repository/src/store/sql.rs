@@ -177,10 +177,14 @@ impl Store for SqlStore {
         if !is_first(&mut tx, from).await? {
             return Ok(Stored::Again);
         }
-        let speaker = sqlx::query("SELECT collector FROM assignment WHERE endpoint = $1")
-            .bind(endpoint_text(results.endpoint))
-            .fetch_optional(&mut *tx)
-            .await?;
+        let speaker = sqlx::query(
+            // What was asked about an endpoint before it turned out to be another comes in afterwards.
+            "SELECT collector FROM assignment WHERE endpoint = $1 \
+             OR endpoint = (SELECT alias_of FROM endpoint_alias WHERE endpoint = $1)",
+        )
+        .bind(endpoint_text(results.endpoint))
+        .fetch_optional(&mut *tx)
+        .await?;
         match speaker {
             None => return Err(StoreError::Unassigned(results.endpoint)),
             Some(row) if row.try_get::<String, _>("collector")? != from.sender.to_string() => {
@@ -410,7 +414,7 @@ impl Store for SqlStore {
 
     async fn query(&self, request: &QueryRequest) -> Result<QueryResponse, StoreError> {
         let endpoint = endpoint_text(request.endpoint);
-        let facts = sqlx::query("SELECT facts FROM endpoint WHERE endpoint = $1 OR endpoint IN (SELECT endpoint FROM endpoint_alias WHERE alias_of = $1) ORDER BY collected DESC LIMIT 1")
+        let facts = sqlx::query("SELECT facts FROM endpoint WHERE endpoint IN (SELECT CAST($1 AS TEXT) UNION ALL SELECT endpoint FROM endpoint_alias WHERE alias_of = $1) ORDER BY collected DESC LIMIT 1")
             .bind(&endpoint)
             .fetch_optional(&self.pool)
             .await?;
@@ -431,7 +435,7 @@ impl Store for SqlStore {
             // Of several origins, the one that looked last.
             let row = sqlx::query(
                 "SELECT origin, method, flag, items, messages, last_seen, valid_to, report FROM observation \
-                 WHERE (endpoint = $1 OR endpoint IN (SELECT endpoint FROM endpoint_alias WHERE alias_of = $1)) \
+                 WHERE endpoint IN (SELECT CAST($1 AS TEXT) UNION ALL SELECT endpoint FROM endpoint_alias WHERE alias_of = $1) \
                  AND object = $2 AND valid_from <= $3 AND (valid_to IS NULL OR valid_to > $3) \
                  ORDER BY last_seen DESC, id DESC LIMIT 1",
             )
@@ -494,7 +498,7 @@ impl Store for SqlStore {
             ResultsSelection::Endpoint(endpoint) => {
                 sqlx::query(
                     "SELECT transaction_id, endpoint, policy, profile, summary FROM evaluation \
-                     WHERE endpoint = $1 OR endpoint IN (SELECT endpoint FROM endpoint_alias WHERE alias_of = $1) \
+                     WHERE endpoint IN (SELECT CAST($1 AS TEXT) UNION ALL SELECT endpoint FROM endpoint_alias WHERE alias_of = $1) \
                      ORDER BY evaluated DESC LIMIT 10000",
                 )
                 .bind(endpoint_text(*endpoint))
@@ -514,6 +518,8 @@ impl Store for SqlStore {
         let mut response = ResultsResponse { summaries: Vec::new(), results: Vec::new(), is_cut: false };
         let mut seen = BTreeSet::new();
         let mut bytes = 0;
+        // What is older is not looked at.
+        response.is_cut = rows.len() >= 10_000;
         for row in rows {
             let (endpoint, policy, profile): (String, String, String) =
                 (row.try_get("endpoint")?, row.try_get("policy")?, row.try_get("profile")?);

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, lchown};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -117,8 +117,8 @@ fn hand_over(directory: &Path, broker: BrokerKind) -> io::Result<()> {
     let owner = directory.metadata()?;
     for file in broker.files() {
         let path = directory.join(file);
-        if path.metadata()?.uid() != owner.uid() {
-            chown(&path, Some(owner.uid()), Some(owner.gid()))?;
+        if path.symlink_metadata()?.uid() != owner.uid() {
+            lchown(&path, Some(owner.uid()), Some(owner.gid()))?;
         }
     }
     Ok(())
@@ -132,7 +132,13 @@ fn check(out: &Path, broker: BrokerKind) -> anyhow::Result<()> {
         Err(error) => return Err(error).with_context(|| format!("{} cannot be written to", out.display())),
     };
     for entry in entries {
-        let name = entry.with_context(|| format!("{} cannot be read", out.display()))?.file_name();
+        let entry = entry.with_context(|| format!("{} cannot be read", out.display()))?;
+        let name = entry.file_name();
+        let kind = entry.file_type().with_context(|| format!("{} cannot be read", out.display()))?;
+        if kind.is_symlink() {
+            let (out, name) = (out.display(), name.display());
+            bail!("{out} has a symbolic link in it ({name})\nhint: remove it; what is written here is read by root");
+        }
         let is_ours = broker.files().iter().any(|file| name == *file)
             || (broker == BrokerKind::Mosquitto && name == DATA_DIRECTORY);
         if !is_ours {
