@@ -31,7 +31,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Scap(_) => Ok(exit::DONE),
         Command::Up(args) => up::run(&data, args, output).await,
         Command::Status => status(&data, output).await,
-        Command::Metrics => metrics::print(&data).await,
+        Command::Metrics => metrics::print(&data, output).await,
         Command::Roster => roster(&data, output).await,
         Command::Collect(args) => collect(&data, &args, output).await,
         Command::Evaluate(args) => {

@@ -6,12 +6,17 @@ use std::path::Path;
 use anyhow::bail;
 use proto::operator::{Ask, OperatorEvent, SystemStatus};
 
+use crate::cli::Output;
 use crate::commands::one;
 use crate::{exit, show};
 
-pub(crate) async fn print(data: &Path) -> anyhow::Result<u8> {
+pub(crate) async fn print(data: &Path, output: Output) -> anyhow::Result<u8> {
     let OperatorEvent::Status(status) = one(data, Ask::Status, &[]).await? else { bail!("unexpected answer") };
-    show::text(&text(&status));
+    if output == Output::Json {
+        show::json(&status)?;
+    } else {
+        show::text(&text(&status));
+    }
     Ok(exit::DONE)
 }
 
