@@ -334,7 +334,7 @@ impl Broker {
         Ok(())
     }
 
-    /// What the front has counted: name, what it is, whether it only grows, how much.
+    /// What the front has counted since it started, and how many are connected now.
     pub fn metrics(&self) -> Vec<BrokerCount> {
         self.front.metrics.all()
     }

@@ -13,14 +13,14 @@ use bus::Trust;
 use jiff::Timestamp;
 use orchestrator::ca::Ca;
 use proto::capability::ComponentType;
-use proto::envelope::{ENVELOPE_VERSION, Envelope};
-use proto::id::{ComponentId, MessageId, TransactionId};
+use proto::id::ComponentId;
 use proto::message::{HeartbeatAction, HeartbeatRequest, Message as _};
 use proto::operator::{Ask, OperatorEvent};
 use proto::seal::Sealer;
 use proto::topic::Topic;
 use service::identity;
 use service::member::{self, Member, MemberSettings};
+use system_tests::attack::envelope;
 use system_tests::processes::Process;
 use system_tests::{ask, eventually};
 use tokio::sync::Semaphore;
@@ -50,19 +50,7 @@ fn messages() {
     let trust = Trust::new(ca.ders());
     let topic = Topic::AdminUp(own, HeartbeatRequest::KIND.to_owned()).to_string();
     let body = HeartbeatRequest { action: HeartbeatAction::Pulse, unacknowledged_count: 0 };
-    let envelope = Envelope {
-        v: ENVELOPE_VERSION,
-        id: MessageId(Uuid::now_v7()),
-        kind: HeartbeatRequest::KIND.to_owned(),
-        from: own,
-        to: None,
-        sent: Timestamp::now(),
-        expires: None,
-        in_reply_to: None,
-        transaction: TransactionId(Uuid::now_v7()),
-        seq: 0,
-        body: serde_json::value::to_raw_value(&body).unwrap(),
-    };
+    let envelope = envelope(own, &body);
     let began = Instant::now();
     for _ in 0..ROUNDS {
         let sealed = sealer.seal(&envelope.to_bytes());

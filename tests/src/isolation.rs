@@ -17,6 +17,24 @@ use crate::mosquitto::Mosquitto;
 use crate::mqtt::{Client, Heard, enrolled, identity_of, options};
 use crate::{Installation, PATIENCE};
 
+/// Gives every check of the matrix to a macro that makes tests of them: no broker is left out of a new one.
+#[macro_export]
+macro_rules! isolation_matrix {
+    ($on_a_broker:ident) => {
+        $on_a_broker! {
+            what_is_said_reaches_whom_the_table_names_and_nobody_else
+            who_asks_for_more_hears_no_more
+            what_is_no_topic_of_the_contract_is_refused
+            nobody_takes_a_client_id_that_is_not_its_certificates
+            a_component_that_comes_again_takes_its_own_place
+            a_will_speaks_for_its_own_component_only
+            a_message_may_be_as_large_as_the_limits_say
+            a_certificate_of_another_ca_is_refused
+            a_silent_peer_keeps_nobody_out
+        }
+    };
+}
+
 /// A broker, and components that have joined: their identities say where it is.
 #[derive(Debug)]
 pub struct Site {

@@ -32,17 +32,7 @@ macro_rules! on_mosquitto {
     )*};
 }
 
-on_mosquitto! {
-    what_is_said_reaches_whom_the_table_names_and_nobody_else
-    who_asks_for_more_hears_no_more
-    what_is_no_topic_of_the_contract_is_refused
-    nobody_takes_a_client_id_that_is_not_its_certificates
-    a_component_that_comes_again_takes_its_own_place
-    a_will_speaks_for_its_own_component_only
-    a_message_may_be_as_large_as_the_limits_say
-    a_certificate_of_another_ca_is_refused
-    a_silent_peer_keeps_nobody_out
-}
+system_tests::isolation_matrix!(on_mosquitto);
 
 /// A client that takes any server of the CA with the right name, and shows a certificate or none.
 fn any_client(ca_der: &[u8], shown: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>) -> Transport {

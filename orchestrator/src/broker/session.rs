@@ -180,12 +180,12 @@ impl Session {
     async fn pump(&mut self, turn: &mut Turn) -> io::Result<End> {
         let idle = Duration::from_millis(u64::from(self.client.keep_alive) * 1500);
         let mut deadline = tokio::time::Instant::now() + idle;
-        self.client.welcome(&mut self.out)?;
         let mut news = self.front.news.subscribe();
-        // Its CA may have been retired since the handshake.
+        // Its CA may have been retired since the handshake. Without a CONNACK there is no DISCONNECT (MQTT 5 §3.14).
         if !self.is_trusted() {
-            return self.end_with(NOT_AUTHORISED, DISTRUSTED).await;
+            return Err(invalid(DISTRUSTED));
         }
+        self.client.welcome(&mut self.out)?;
         let mailbox = Arc::clone(&self.mailbox);
         let ends = self.client.ends;
         // It has sent more than it may: until then it is not read.

@@ -37,6 +37,8 @@ type Tx = Transaction<'static, Database>;
 
 /// Objects that one page of a query answers, whether anything is stored for them or not: each is looked up.
 const PAGE_OBJECTS_MAX: u64 = 1_000;
+/// Evaluations, the newest first, that one answer looks at.
+const EVALUATIONS_MAX: i64 = 10_000;
 
 impl SqlStore {
     pub(super) fn over(pool: Pool) -> Self {
@@ -492,16 +494,17 @@ impl Store for SqlStore {
     }
 
     async fn results(&self, request: &ResultsRequest) -> Result<ResultsResponse, StoreError> {
-        let all = "SELECT transaction_id, endpoint, policy, profile, summary FROM evaluation ORDER BY evaluated DESC LIMIT 10000";
+        let all = "SELECT transaction_id, endpoint, policy, profile, summary FROM evaluation ORDER BY evaluated DESC LIMIT $1";
         let rows = match &request.selection {
-            ResultsSelection::Latest => sqlx::query(all).fetch_all(&self.pool).await?,
+            ResultsSelection::Latest => sqlx::query(all).bind(EVALUATIONS_MAX).fetch_all(&self.pool).await?,
             ResultsSelection::Endpoint(endpoint) => {
                 sqlx::query(
                     "SELECT transaction_id, endpoint, policy, profile, summary FROM evaluation \
                      WHERE endpoint IN (SELECT CAST($1 AS TEXT) UNION ALL SELECT endpoint FROM endpoint_alias WHERE alias_of = $1) \
-                     ORDER BY evaluated DESC LIMIT 10000",
+                     ORDER BY evaluated DESC LIMIT $2",
                 )
                 .bind(endpoint_text(*endpoint))
+                .bind(EVALUATIONS_MAX)
                 .fetch_all(&self.pool)
                 .await?
             }
@@ -519,7 +522,7 @@ impl Store for SqlStore {
         let mut seen = BTreeSet::new();
         let mut bytes = 0;
         // What is older is not looked at.
-        response.is_cut = rows.len() >= 10_000;
+        response.is_cut = i64::try_from(rows.len()).is_ok_and(|count| count >= EVALUATIONS_MAX);
         for row in rows {
             let (endpoint, policy, profile): (String, String, String) =
                 (row.try_get("endpoint")?, row.try_get("policy")?, row.try_get("profile")?);
