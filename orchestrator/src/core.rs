@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 pub mod admission;
 pub mod identity;
+pub mod residency;
 pub mod roster;
 pub mod workflow;
 

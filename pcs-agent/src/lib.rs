@@ -4,13 +4,14 @@
 //! found, the orchestrator how each request ended. Never: runs a command, parses XML, decides whether
 //! what it found is good.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bus::Authentic;
 use proto::capability::ComponentType;
 use proto::message::{AdvertisedEndpoint, ToCollector};
-use service::member::{self, Member, MemberError, MemberSettings};
+use proto::residency::Residency;
+use service::member::{self, Member, MemberError, MemberSettings, ResidencyKey};
 use service::shutdown::Shutdown;
 
 pub mod evidence;
@@ -22,6 +23,8 @@ pub mod observe;
 pub mod probe;
 pub mod report;
 pub mod schedule;
+#[cfg(feature = "tpm")]
+pub mod tpm;
 mod work;
 
 use work::Worker;
@@ -42,6 +45,8 @@ pub struct Settings {
     pub name: Option<String>,
     /// The root directory of the endpoint.
     pub root: PathBuf,
+    /// The TPM that ties the endpoint to its machine: a device such as `/dev/tpmrm0`, or the Unix socket of a virtual one.
+    pub tpm: Option<PathBuf>,
 }
 
 /// Why a collector ends.
@@ -53,6 +58,14 @@ pub enum RunError {
     /// Membership.
     #[error(transparent)]
     Member(#[from] MemberError),
+    /// The TPM.
+    #[cfg(feature = "tpm")]
+    #[error(transparent)]
+    Tpm(#[from] tpm::TpmError),
+    /// This program knows nothing of TPMs.
+    #[cfg(not(feature = "tpm"))]
+    #[error("this collector was built without TPM support: build it with `--features tpm`, or leave `tpm` out")]
+    NoTpm,
     /// What it keeps over a restart.
     #[error(transparent)]
     Kept(#[from] kept::KeptError),
@@ -62,6 +75,8 @@ pub enum RunError {
 pub async fn run(settings: Settings, mut shutdown: Shutdown) -> Result<(), RunError> {
     let _data = service::data::DataDirectory::open(&settings.data)?;
     let facts = facts::gather(&settings.root);
+    let tpm = settings.tpm.as_deref().map(open_tpm).transpose()?;
+    let residency = tpm.as_ref().map(|tpm| Residency::unproven(tpm.public_key()));
     let member_settings = MemberSettings {
         component_type: ComponentType::PostureCollectionService,
         name: settings.name.clone().unwrap_or_else(|| facts.host_name.clone()),
@@ -72,13 +87,25 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> Result<(), RunEr
             local_name: SELF.to_owned(),
             facts,
             evidence: evidence::gather(&settings.root),
+            residency,
         }],
+        tpm,
         tied: &["schedules.json", "observations.json"],
     };
     match member::start_unless(&mut shutdown, member_settings).await? {
         Some(member) => serve(member, &settings, shutdown).await,
         None => Ok(()),
     }
+}
+
+#[cfg(feature = "tpm")]
+fn open_tpm(path: &Path) -> Result<Arc<dyn ResidencyKey>, RunError> {
+    Ok(Arc::new(tpm::Tpm::open(path)?))
+}
+
+#[cfg(not(feature = "tpm"))]
+fn open_tpm(_: &Path) -> Result<Arc<dyn ResidencyKey>, RunError> {
+    Err(RunError::NoTpm)
 }
 
 /// Serves a member's inbox.

@@ -24,6 +24,9 @@ struct Cli {
     /// Root directory of the endpoint.
     #[arg(long)]
     root: Option<PathBuf>,
+    /// The TPM that ties the endpoint to its machine, such as /dev/tpmrm0 (in builds with the feature `tpm`).
+    #[arg(long, env = "MUSTER_TPM", value_name = "PATH")]
+    tpm: Option<PathBuf>,
 }
 
 // A collector is a guest: two threads do, one of them for the bus.
@@ -38,6 +41,7 @@ async fn main() -> anyhow::Result<()> {
         broker: cli.broker.or(config.broker),
         name: config.name,
         root: cli.root.or(config.root).unwrap_or_else(|| PathBuf::from("/")),
+        tpm: cli.tpm.or(config.tpm),
     };
     Ok(pcs_agent::run(settings, service::shutdown::on_signal()).await?)
 }

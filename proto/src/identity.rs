@@ -25,11 +25,13 @@ pub const SYSTEM_UUID: &str = "system-uuid";
 pub const SYSTEM_SERIAL: &str = "system-serial";
 /// The address of a physical network interface.
 pub const MAC_ADDRESS: &str = "mac-address";
+/// The SHA-256 fingerprint of a TPM's key. It counts where it was proven ([`crate::residency`]), never where it is said.
+pub const TPM_KEY: &str = "tpm-key";
 
 /// Evidence that says by itself that two endpoints are one, or that one is a copy of the other.
 pub const IDENTIFYING: &[&str] = &[MACHINE_ID, SSH_HOST_KEY];
 /// Evidence of the hardware below: it outlives an installation, and containers on one machine share it.
-pub const CORROBORATING: &[&str] = &[SYSTEM_UUID, SYSTEM_SERIAL, MAC_ADDRESS];
+pub const CORROBORATING: &[&str] = &[SYSTEM_UUID, SYSTEM_SERIAL, MAC_ADDRESS, TPM_KEY];
 
 /// What manufacturers and images leave where a value should be.
 const NOTHING: &[&str] = &[

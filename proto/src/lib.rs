@@ -24,6 +24,7 @@ pub mod message;
 pub mod observation;
 pub mod operator;
 pub mod plan;
+pub mod residency;
 pub mod schema;
 pub mod seal;
 pub mod time;

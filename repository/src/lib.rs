@@ -72,6 +72,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> Result<(), RunEr
         join_token: settings.join_token,
         broker: settings.broker,
         endpoints: Vec::new(),
+        tpm: None,
         tied: &[],
     };
     match member::start_unless(&mut shutdown, member_settings).await? {

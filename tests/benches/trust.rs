@@ -83,6 +83,7 @@ async fn join(data: &Path, number: u32, token: String) -> (Member, Duration) {
         join_token: Some(token),
         broker: None,
         endpoints: Vec::new(),
+        tpm: None,
         tied: &[],
     };
     let member = member::start(settings).await.unwrap();

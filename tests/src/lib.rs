@@ -166,16 +166,36 @@ impl Installation {
 
     /// Starts a collector, which may have joined before.
     pub fn start_collector(&self, name: &str, root: &Path, join_token: Option<String>) -> Stopper {
+        self.start_collector_with(name, root, join_token, None)
+    }
+
+    /// The same, on a machine with a TPM.
+    pub fn start_collector_with(
+        &self,
+        name: &str,
+        root: &Path,
+        join_token: Option<String>,
+        tpm: Option<PathBuf>,
+    ) -> Stopper {
         let settings = pcs_agent::Settings {
             data: self.data.path().join(name),
             join_token,
             broker: None,
             name: Some(name.to_owned()),
             root: root.to_owned(),
+            tpm,
         };
         let (stopper, stop) = shutdown::channel();
         tokio::spawn(async move { pcs_agent::run(settings, stop).await.expect("the collector runs") });
         stopper
+    }
+
+    /// Stops a collector, and waits until its data directory is free again.
+    pub async fn stop_collector(&self, name: &str, collector: Stopper) {
+        collector.stop();
+        let data = self.data.path().join(name);
+        eventually("the collector has stopped", async || service::data::DataDirectory::open(&data).ok().map(drop))
+            .await;
     }
 
     /// What a component of the test's own needs to join; its endpoint has the name as its machine-id.
@@ -192,6 +212,7 @@ impl Installation {
             join_token,
             broker: None,
             endpoints: is_collector.then_some(endpoint).into_iter().collect(),
+            tpm: None,
             tied: &[],
         }
     }

@@ -90,11 +90,12 @@ impl Script {
             join_token: None,
             broker: None,
             endpoints: Vec::new(),
+            tpm: None,
             tied: &[],
         };
         let bus_settings = settings(&ca, collector, ComponentType::PostureCollectionService);
         let member = member::run(bus_settings, transport, incoming, member_settings, 3600);
-        let agent = pcs_agent::Settings { data, join_token: None, broker: None, name: None, root };
+        let agent = pcs_agent::Settings { data, join_token: None, broker: None, name: None, root, tpm: None };
         let (keep, stop) = shutdown::channel();
         tokio::spawn(async move {
             let _keep = keep;
@@ -129,7 +130,7 @@ impl Script {
                                 endpoint: EndpointId(Uuid::new_v4()),
                             }],
                             repositories: vec![],
-                            ca_certificates: Vec::new(),
+                            ..CapabilityAdvertisementResponse::default()
                         },
                         Context::answering(&message),
                     ),

@@ -93,9 +93,7 @@ async fn a_schedule_collects_by_itself_and_survives_its_collector() {
     let other = periodic(&installation, PeriodicOperation::Schedule, 60, true).await;
     assert_eq!(other.outcome, AskOutcome::Refused);
     assert!(other.detail.unwrap().contains("in use"));
-    collector.stop();
-    let data = installation.data.path().join("small");
-    eventually("the collector has stopped", async || service::data::DataDirectory::open(&data).ok().map(drop)).await;
+    installation.stop_collector("small", collector).await;
     let _again = installation.start_collector("small", root.path(), None);
     let listed = eventually("the schedule is there again", async || {
         let listed = periodic(&installation, PeriodicOperation::List, 0, false).await;
@@ -133,9 +131,7 @@ async fn a_file_that_changes_is_an_event_with_past_and_current_state() {
     assert_eq!((stream.epoch, stream.is_baseline), (first_epoch, false));
 
     // A collector that starts anew promises nothing about what it missed: a new epoch, everything again.
-    collector.stop();
-    let data = installation.data.path().join("small");
-    eventually("the collector has stopped", async || service::data::DataDirectory::open(&data).ok().map(drop)).await;
+    installation.stop_collector("small", collector).await;
     mode(root.path(), 0o640);
     let _again = installation.start_collector("small", root.path(), None);
     let change = eventually("what changed while it was away is known", async || {

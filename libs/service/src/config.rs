@@ -106,6 +106,8 @@ pub struct CollectorConfig {
     pub name: Option<String>,
     /// The root directory of the endpoint.
     pub root: Option<PathBuf>,
+    /// The TPM that ties the endpoint to its machine.
+    pub tpm: Option<PathBuf>,
 }
 
 const KEYS: &[&str] = &[
@@ -126,6 +128,7 @@ const KEYS: &[&str] = &[
     "name",
     "broker",
     "root",
+    "tpm",
 ];
 
 /// Why a configuration cannot be used.

@@ -17,6 +17,7 @@ use proto::message::{
     AdvertisedEndpoint, CapabilityAdvertisement, CapabilityAdvertisementResponse, HealthCheckAction,
     HealthCheckResponse, HeartbeatAction, HeartbeatRequest, Message, RegistrationStatus, Success, ToMember,
 };
+use proto::residency;
 use proto::topic::{self, Topic};
 use tokio::sync::{Notify, mpsc, watch};
 use uuid::Uuid;
@@ -26,6 +27,14 @@ use crate::renewal::Renewal;
 use crate::shutdown::Shutdown;
 use crate::token::host_and_port;
 use crate::{data, joining};
+
+/// A key that cannot leave the machine.
+pub trait ResidencyKey: std::fmt::Debug + Send + Sync {
+    /// Its public half: a point on P-256, uncompressed.
+    fn public_key(&self) -> &[u8; 65];
+    /// Signs: ECDSA over P-256 with SHA-256, r and s. May take as long as a TPM does.
+    fn sign(&self, statement: &[u8]) -> Result<[u8; 64], String>;
+}
 
 /// What a component is, for joining and the handshake.
 #[derive(Debug, Clone)]
@@ -42,6 +51,8 @@ pub struct MemberSettings {
     pub broker: Option<String>,
     /// The endpoints that it speaks for.
     pub endpoints: Vec<AdvertisedEndpoint>,
+    /// The TPM of those that are advertised with one.
+    pub tpm: Option<Arc<dyn ResidencyKey>>,
     /// Files in its data directory that mean nothing once it is another component.
     pub tied: &'static [&'static str],
 }
@@ -428,7 +439,7 @@ impl Membership {
     /// Advertises until the orchestrator answers, and subscribes to what it assigns.
     /// Says whether it was put into quarantine instead.
     async fn shake_hands(&self) -> bool {
-        let advertisement = CapabilityAdvertisement {
+        let mut advertisement = CapabilityAdvertisement {
             capabilities: Capability::all_of(self.settings.component_type),
             endpoints: self.settings.endpoints.clone(),
             software_version: crate::VERSION.to_owned(),
@@ -440,6 +451,15 @@ impl Membership {
             let answer: Result<CapabilityAdvertisementResponse, _> =
                 self.bus.request(&up, &advertisement, Context::alone(), Duration::from_secs(5)).await;
             match answer {
+                Ok(CapabilityAdvertisementResponse { challenge: Some(challenge), .. }) => {
+                    if attempt > 1 {
+                        self.pause(attempt).await;
+                    }
+                    if let Err(reason) = self.prove(&mut advertisement.endpoints, challenge).await {
+                        tracing::error!(reason, "without a signature of its TPM this collector is given nothing to do");
+                        self.pause(attempt).await;
+                    }
+                }
                 Ok(answer) => {
                     self.assign(&answer);
                     return false;
@@ -455,11 +475,29 @@ impl Membership {
                 }
                 Err(error) => {
                     tracing::debug!(%error, "the handshake has no answer yet");
-                    tokio::time::sleep(Duration::from_millis(200 * u64::from((attempt + 1).min(25)))).await;
+                    self.pause(attempt).await;
                 }
             }
         }
         false
+    }
+
+    async fn pause(&self, attempt: u32) {
+        tokio::time::sleep(Duration::from_millis(200 * u64::from((attempt + 1).min(25)))).await;
+    }
+
+    /// Has the endpoints' TPM sign the orchestrator's challenge.
+    async fn prove(&self, endpoints: &mut [AdvertisedEndpoint], challenge: Uuid) -> Result<(), String> {
+        let tpm = self.settings.tpm.as_ref().ok_or("there is none")?;
+        for endpoint in endpoints {
+            let Some(residency) = &endpoint.residency else { continue };
+            let statement = residency::statement(self.bus.own(), &endpoint.local_name, challenge);
+            let tpm = Arc::clone(tpm);
+            let signed = tokio::task::spawn_blocking(move || tpm.sign(&statement)).await;
+            let signature = signed.map_err(|error| error.to_string())??;
+            endpoint.residency = Some(residency.proven(challenge, &signature));
+        }
+        Ok(())
     }
 
     fn assign(&self, answer: &CapabilityAdvertisementResponse) {

@@ -111,6 +111,7 @@ impl Core {
             distinct_from: Vec::new(),
             instances: VecDeque::new(),
             refused_instances: VecDeque::new(),
+            challenge: None,
             change_told: None,
             dismissal: None,
             heard: Some(now),

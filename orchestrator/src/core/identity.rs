@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use service::audit::{Act, Actor};
 use uuid::Uuid;
 
+use super::residency;
 use super::roster::Component;
 use super::{Action, Core};
 
@@ -27,6 +28,7 @@ const VALUES_MAX: &[(&str, usize)] = &[
     (identity::SYSTEM_UUID, 1),
     (identity::SYSTEM_SERIAL, 1),
     (identity::MAC_ADDRESS, 16),
+    (identity::TPM_KEY, 1),
 ];
 /// Seconds between two words about one component's identity.
 const CHANGE_TOLD_SECONDS: i64 = 3_600;
@@ -47,7 +49,7 @@ pub struct Collision {
     pub local_name: String,
 }
 
-/// Whether the component that spoke for an endpoint was put out.
+/// Whether the component that spoke for an endpoint was put out, and nothing else speaks against giving the label back.
 pub(super) struct IsGone(bool);
 
 /// An endpoint that shares evidence with one that is advertised.
@@ -124,7 +126,7 @@ impl Core {
             candidates.iter().map(|candidate| (identity::compare(&evidence, &candidate.evidence), candidate));
         let best = compared
             .filter(|((likeness, _), _)| *likeness != Likeness::Other)
-            .max_by_key(|((likeness, _), candidate)| (*likeness as u8, candidate.is_member));
+            .max_by_key(|((likeness, shared), candidate)| (*likeness as u8, candidate.is_member, shared.len()));
         let Some(((likeness, shared), best)) = best else { return Ok(None) };
         if best.is_member && likeness == Likeness::SameInstallation {
             let words: Vec<String> =
@@ -141,7 +143,10 @@ impl Core {
         let speaks = |component: &Component| {
             component.is_member() && component.endpoints.iter().any(|(_, entry)| entry.endpoint == known)
         };
-        Ok(Some((known, IsGone(!self.components.values().any(speaks)))))
+        // Whoever has shown a TPM is known by it, and by nothing that can be copied.
+        let has_shown = |one: &&IdentityEvidence| one.attribute == identity::TPM_KEY;
+        let is_there = best.evidence.iter().find(has_shown).is_none_or(|key| evidence.contains(key));
+        Ok(Some((known, IsGone(is_there && !self.components.values().any(speaks)))))
     }
 
     /// The label of a new endpoint, and the one that it is likely to be. Where the installation's policy says so, a machine
@@ -166,6 +171,14 @@ impl Core {
 
     /// What a component in quarantine is told.
     pub(super) fn in_quarantine(&self, sender: ComponentId, collision: &Collision) -> Fault {
+        if collision.with == sender {
+            let text = format!(
+                "this is not the machine that it was ({}): an operator has to decide, `muster endpoint same {sender}` or \
+                 `muster evict {sender}`",
+                collision.shared
+            );
+            return Fault::new(FaultCode::Conflict, text);
+        }
         let older = self.components.get(&collision.with).map_or("a component that was there", |older| &older.name);
         let text = format!(
             "this machine seems to be that of {older} ({}): an operator has to decide, `muster endpoint same {sender}` or \
@@ -180,7 +193,11 @@ impl Core {
         let fault = self.in_quarantine(sender, &collision);
         let older = self.components.get(&collision.with).map(|component| component.name.clone()).unwrap_or_default();
         let Some(component) = self.components.get_mut(&sender) else { return (fault, Vec::new()) };
-        let detail = format!("shares {} with {older}", collision.shared);
+        let detail = if collision.with == sender {
+            format!("has {}", collision.shared)
+        } else {
+            format!("shares {} with {older}", collision.shared)
+        };
         component.state = ComponentState::Quarantined;
         component.capabilities.clear();
         component.collision = Some(collision);
@@ -239,6 +256,11 @@ impl Core {
         let component = self.component(id)?;
         let name = component.name.clone();
         if let Some(collision) = component.collision.clone() {
+            if collision.with == id {
+                let component = self.component_mut(id)?;
+                component.endpoints.iter_mut().for_each(|(_, entry)| residency::forget(entry));
+                return Ok(component.let_in());
+            }
             let mut actions = Vec::new();
             let older = self.components.get(&collision.with).filter(|older| older.is_member()).map(|older| older.id);
             let entry = self.components.get(&collision.with).and_then(|older| {
@@ -270,6 +292,13 @@ impl Core {
     /// An operator says that a component's endpoint is not the machine that it seems to be.
     pub fn distinct_endpoint(&mut self, id: ComponentId) -> Result<Vec<Action>, Fault> {
         let component = self.component_mut(id)?;
+        if component.collision.as_ref().is_some_and(|collision| collision.with == id) {
+            let text = format!(
+                "{name} has the key of another machine: `muster evict {id}` puts it out, and with a new token it joins as itself",
+                name = component.name
+            );
+            return Err(Fault::new(FaultCode::Conflict, text));
+        }
         let seems = component.collision.iter().map(|collision| collision.endpoint);
         let seems: Vec<EndpointId> =
             seems.chain(component.endpoints.iter().filter_map(|(_, entry)| entry.likely)).collect();
@@ -478,6 +507,7 @@ mod tests {
                 local_name: "self".to_owned(),
                 facts: EndpointFacts::default(),
                 evidence: evidence.collect(),
+                residency: None,
             };
             let advertisement = CapabilityAdvertisement {
                 capabilities: Capability::all_of(PCS),

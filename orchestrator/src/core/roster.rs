@@ -18,6 +18,7 @@ use service::audit::{Act, Actor};
 use uuid::Uuid;
 
 use super::identity::{Collision, evidence_of};
+use super::residency::{self, Challenge};
 use super::{Action, Core, HEALTH_CHECK_SECONDS, HEARTBEAT_SECONDS, HEARTBEATS_MISSED_MAX};
 
 /// Endpoints that one collector may speak for, at a time and in its life.
@@ -76,6 +77,9 @@ pub struct Component {
     /// When it was last told that its identity seems to have changed; not stored.
     #[serde(skip)]
     pub change_told: Option<Timestamp>,
+    /// What its TPMs are to sign; not stored.
+    #[serde(skip)]
+    pub challenge: Option<Challenge>,
     /// Why it was evicted or banned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dismissal: Option<String>,
@@ -185,15 +189,20 @@ impl Core {
             // Whatever it says of itself now: an operator decides.
             return Err(self.in_quarantine(sender, collision));
         }
+        let endpoints = match self.proven(sender, &advertisement.endpoints, now) {
+            Ok(endpoints) => endpoints,
+            Err(challenge) => return Ok((Ok(CapabilityAdvertisementResponse::challenging(challenge)), Vec::new())),
+        };
         self.instance(sender, advertisement.instance, now)?;
-        let candidates = self.candidates(sender, &advertisement.endpoints);
+        let candidates = self.candidates(sender, &endpoints);
         let mut labels = Vec::new();
-        for endpoint in &advertisement.endpoints {
+        for endpoint in &endpoints {
             let known = self.components.get(&sender).and_then(|component| component.endpoint(&endpoint.local_name));
             let known = known.cloned();
             let evidence = evidence_of(endpoint);
             let found = match known {
                 Some(known) if known.evidence == evidence => Ok((known.endpoint, known.likely)),
+                Some(known) if let Some(collision) = residency::left(sender, &known, endpoint) => Err(collision),
                 Some(known) => {
                     self.note_changed_evidence(sender, &known.evidence, &evidence, now);
                     self.likely(&candidates, endpoint).map(|_| (known.endpoint, known.likely))
@@ -263,7 +272,7 @@ impl Core {
             capabilities: answers,
             endpoints,
             repositories,
-            ca_certificates: Vec::new(),
+            ..CapabilityAdvertisementResponse::default()
         };
         Ok((Ok(response), actions))
     }

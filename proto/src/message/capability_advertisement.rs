@@ -9,6 +9,7 @@ use crate::fault::Fault;
 use crate::id::{ComponentId, EndpointId};
 use crate::identity::IdentityEvidence;
 use crate::observation::EndpointFacts;
+use crate::residency::Residency;
 
 /// What the component can do, and for which endpoints.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -41,13 +42,17 @@ pub struct AdvertisedEndpoint {
     /// What tells it from others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<IdentityEvidence>,
+    /// What its TPM says, where the collector was told to ask it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub residency: Option<Residency>,
 }
 
 /// The orchestrator's answer. Zero successes leave the component registered but not active.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct CapabilityAdvertisementResponse {
     /// One answer a capability, in the order asked.
+    #[serde(default)]
     pub capabilities: Vec<CapabilityAnswer>,
     /// Labels for the advertised endpoints.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -58,6 +63,17 @@ pub struct CapabilityAdvertisementResponse {
     /// All CAs that are to be trusted from now on (PEM), where they are others than the component has said.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ca_certificates: Vec<String>,
+    /// What the TPMs of the endpoints are to sign ([`crate::residency`]). Nothing else is in an answer that has it: the
+    /// component advertises again, with the proofs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenge: Option<Uuid>,
+}
+
+impl CapabilityAdvertisementResponse {
+    /// Nothing is granted until this is answered.
+    pub fn challenging(challenge: Uuid) -> Self {
+        Self { challenge: Some(challenge), ..Self::default() }
+    }
 }
 
 /// Success or failure of one capability.

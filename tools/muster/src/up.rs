@@ -138,6 +138,7 @@ async fn start_services(
         broker,
         name: None,
         root: args.root.clone(),
+        tpm: None,
     };
     spawn("collector", pcs_agent::run(settings, stop.clone()), ended);
     Ok(())
