@@ -12,11 +12,14 @@ use proto::message::{
     ChainRequest, ChainResponse, ContentRequest, Message as _, ResultsRequest, ResultsResponse, ResultsSelection,
 };
 use proto::topic::Topic;
-use service::chain::Link;
+use service::chain::{Link, needed_for};
 use service::content::{ContentStore, unpack};
 
 use crate::control::ask_repository;
 use crate::driver::Handle;
+
+/// Evaluations that are followed at once.
+const EVALUATIONS_MAX: usize = 1_000;
 
 impl Handle {
     /// The chain of a workflow's verdicts, or of the newest evaluation's.
@@ -59,24 +62,31 @@ impl Handle {
         wanted: Option<&[EndpointId]>,
     ) -> Result<Vec<(TransactionId, EndpointId)>, Fault> {
         let selection = transaction.map_or(ResultsSelection::Latest, ResultsSelection::Transaction);
-        let request = ResultsRequest { selection, verdicts: Vec::new(), only_summaries: true };
-        let known: ResultsResponse = ask_repository(self, &request).await?;
-        if known.is_cut {
+        let is_wanted = |endpoint: EndpointId| wanted.is_none_or(|wanted| wanted.contains(&endpoint));
+        let mut known = Vec::new();
+        let mut after = None;
+        loop {
+            let request =
+                ResultsRequest { selection: selection.clone(), verdicts: Vec::new(), only_summaries: true, after };
+            let page: ResultsResponse = ask_repository(self, &request).await?;
+            known.extend(page.summaries.into_iter().filter(|summary| is_wanted(summary.endpoint)));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        // Of everything that is there, the newest.
+        let newest = known.iter().max_by_key(|summary| summary.evaluated).map(|summary| summary.transaction);
+        let meant = transaction.or(newest);
+        let evaluations: Vec<(TransactionId, EndpointId)> = known
+            .iter()
+            .filter(|summary| Some(summary.transaction) == meant)
+            .map(|summary| (summary.transaction, summary.endpoint))
+            .collect();
+        if evaluations.len() > EVALUATIONS_MAX {
             let text = "there are verdicts on more endpoints than are followed at once: name the workflow and, with \
                         --target, an endpoint";
             return Err(Fault::new(FaultCode::TooLarge, text));
-        }
-        let is_wanted = |endpoint: EndpointId| wanted.is_none_or(|wanted| wanted.contains(&endpoint));
-        let mut evaluations: Vec<(TransactionId, EndpointId)> = known
-            .summaries
-            .iter()
-            .filter(|summary| is_wanted(summary.endpoint))
-            .map(|summary| (summary.transaction, summary.endpoint))
-            .collect();
-        if transaction.is_none() {
-            // Of everything that is there, the newest.
-            let newest = evaluations.first().map(|(transaction, _)| *transaction);
-            evaluations.retain(|(transaction, _)| Some(*transaction) == newest);
         }
         if evaluations.is_empty() {
             let text = "there are no such verdicts; `muster transactions` and `muster results` show what there is";
@@ -95,8 +105,8 @@ impl Handle {
         let repository =
             self.repository().await.ok_or_else(|| Fault::new(FaultCode::Busy, "no repository is active"))?;
         let bus = &self.inner.bus;
-        let rule = rule.map(str::to_owned);
-        let kept: ChainResponse = ask_repository(self, &ChainRequest { transaction, endpoint, rule }).await?;
+        let asked = ChainRequest { transaction, endpoint, rule: rule.map(str::to_owned) };
+        let kept: ChainResponse = ask_repository(self, &asked).await?;
         let ask = Topic::Directed { to: repository, operation: ContentRequest::KIND.to_owned(), from: bus.own() };
         let content = ContentStore::new(None);
         let mut links = Vec::with_capacity(kept.messages.len());
@@ -107,7 +117,10 @@ impl Handle {
             let sealed = sealed.map_err(|_| Fault::new(FaultCode::ContentInvalid, "a kept message is not text"))?;
             links.push(Link { sealed, received: Some(message.received) });
         }
-        Ok(links)
+        Ok(match rule {
+            Some(rule) => needed_for(links, rule),
+            None => links,
+        })
     }
 
     async fn sent(&self, task: &ContentHash) -> Result<Option<Link>, Fault> {

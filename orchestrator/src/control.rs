@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use bus::Context;
 use proto::fault::{Fault, FaultCode};
-use proto::id::{ComponentId, TransactionId};
+use proto::id::ComponentId;
 use proto::limits::{CONTENT_BYTES_MAX, shown};
 use proto::message::{
     ChangesRequest, ChangesResponse, Message, QueryRequest, ResultsRequest, ResultsResponse, ResultsSelection,
 };
 use proto::operator::{Ask, BrokerCertificate, IdentityDecision, OperatorEvent, OperatorRequest, Workflow};
 use proto::topic::Topic;
-use proto::verdict::Verdict;
 use service::audit::{Act, Actor, Line};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -125,7 +124,24 @@ async fn answer(
         Ask::Collect(workflow) => return follow(handle, actor, &workflow, false, answers).await,
         Ask::Evaluate(workflow) => return follow(handle, actor, &workflow, true, answers).await,
         Ask::Results { selection, verdicts } => {
-            results(handle, selection, verdicts).await.map(|response| OperatorEvent::Results(Box::new(response)))
+            let mut after = None;
+            loop {
+                let request = ResultsRequest {
+                    selection: selection.clone(),
+                    verdicts: verdicts.clone(),
+                    only_summaries: false,
+                    after,
+                };
+                let page: ResultsResponse = match ask_repository(handle, &request).await {
+                    Ok(page) => page,
+                    Err(fault) => return Ok(Err(fault)),
+                };
+                after = page.next.clone();
+                answers.send(&OperatorEvent::Results(Box::new(page))).await?;
+                if after.is_none() {
+                    return Ok(Ok(()));
+                }
+            }
         }
         Ask::PolicyImport { name } => match handle.import_policy(name, content, actor).await {
             Ok((policy, notices)) => {
@@ -137,6 +153,16 @@ async fn answer(
             Err(fault) => Err(fault),
         },
         Ask::PolicyList => handle.policies().await.map(OperatorEvent::Policies),
+        Ask::Transaction { transaction } => {
+            handle.transaction(transaction).await.map(|view| OperatorEvent::Ended(Box::new(view)))
+        }
+        Ask::Wait { transaction, is_all } => {
+            handle.wait(transaction, is_all).await.map(|view| OperatorEvent::Ended(Box::new(view)))
+        }
+        Ask::Cancel { transaction } => {
+            let text = format!("{transaction} is cancelled: whoever is at it is told to stop");
+            handle.cancel(actor, transaction).await.map(|()| OperatorEvent::Notice(text))
+        }
         Ask::Transactions => {
             let core = handle.inner.core.lock().await;
             Ok(OperatorEvent::Transactions(core.workflows().map(crate::core::workflow::Workflow::view).collect()))
@@ -322,14 +348,6 @@ async fn broker_certificate(
     })
 }
 
-async fn results(
-    handle: &Handle,
-    selection: ResultsSelection,
-    verdicts: Vec<Verdict>,
-) -> Result<ResultsResponse, Fault> {
-    ask_repository(handle, &ResultsRequest { selection, verdicts, only_summaries: false }).await
-}
-
 pub(crate) async fn ask_repository<Q: Message, A: Message>(handle: &Handle, request: &Q) -> Result<A, Fault> {
     let repository = handle
         .repository()
@@ -412,28 +430,9 @@ async fn follow(
     answers: &mut Answers,
 ) -> std::io::Result<Result<(), Fault>> {
     let mut watched = handle.inner.watchers.subscribe();
-    let plan = match handle.plan(workflow, is_evaluation).await {
-        Ok(plan) => plan,
+    let id = match handle.begin_asked(actor, workflow, is_evaluation).await {
+        Ok(id) => id,
         Err(fault) => return Ok(Err(fault)),
-    };
-    let operation = if is_evaluation { "evaluate" } else { "collect" };
-    let detail = match &plan.profile {
-        Some(profile) => format!("policy `{}`, profile {profile}", plan.policy),
-        None => format!("policy `{}`", plan.policy),
-    };
-    let begun = handle
-        .act(|core, now| match core.begin(plan, now) {
-            Ok((id, mut actions)) => {
-                actions.push(Action::Record(Box::new(Act::new(actor, operation, id).because(detail))));
-                (Ok(id), actions)
-            }
-            Err(fault) => (Err(fault), Vec::new()),
-        })
-        .await;
-    let id = match begun {
-        Ok(Ok(id)) => id,
-        Ok(Err(fault)) => return Ok(Err(fault)),
-        Err(error) => return Ok(Err(error.into())),
     };
     let mut told = BTreeSet::new();
     let ended = loop {
@@ -453,7 +452,7 @@ async fn follow(
             Ok(_) => {}
             // Too slow to see every step; the end is asked for below.
             Err(broadcast::error::RecvError::Lagged(_)) => {
-                if let Some(view) = ended_view(handle, id).await {
+                if let Some(view) = handle.settled_view(id).await {
                     break Box::new(view);
                 }
             }
@@ -464,28 +463,29 @@ async fn follow(
     };
     if is_evaluation {
         // What is stored is the truth; what came by on the bus was for the eyes.
-        match results(handle, ResultsSelection::Transaction(id), Vec::new()).await {
-            Ok(response) => {
-                for (summary, results) in response.summaries.into_iter().zip(response.results) {
-                    let endpoint = summary.endpoint;
-                    for result in results {
-                        if told.insert((endpoint, result.rule.clone())) {
-                            answers.send(&OperatorEvent::Verdict { endpoint, result: Box::new(result) }).await?;
-                        }
+        let mut after = None;
+        loop {
+            let selection = ResultsSelection::Transaction(id);
+            let request = ResultsRequest { selection, verdicts: Vec::new(), only_summaries: false, after };
+            let page: ResultsResponse = match ask_repository(handle, &request).await {
+                Ok(page) => page,
+                Err(fault) => return Ok(Err(fault)),
+            };
+            for (summary, results) in page.summaries.into_iter().zip(page.results) {
+                let endpoint = summary.endpoint;
+                for result in results {
+                    if told.insert((endpoint, result.rule.clone())) {
+                        answers.send(&OperatorEvent::Verdict { endpoint, result: Box::new(result) }).await?;
                     }
-                    answers.send(&OperatorEvent::Summary(Box::new(summary))).await?;
                 }
+                answers.send(&OperatorEvent::Summary(Box::new(summary))).await?;
             }
-            Err(fault) => return Ok(Err(fault)),
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
         }
     }
     answers.send(&OperatorEvent::Ended(ended)).await?;
     Ok(Ok(()))
-}
-
-async fn ended_view(handle: &Handle, id: TransactionId) -> Option<proto::operator::TransactionView> {
-    let core = handle.inner.core.lock().await;
-    core.workflows()
-        .find(|workflow| workflow.id == id && workflow.ended.is_some())
-        .map(crate::core::workflow::Workflow::view)
 }

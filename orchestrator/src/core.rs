@@ -18,7 +18,7 @@ pub mod roster;
 pub mod workflow;
 
 use roster::Component;
-use workflow::Workflow;
+use workflow::{Responder, Workflow};
 
 /// Seconds between heartbeats.
 pub const HEARTBEAT_SECONDS: u64 = 20;
@@ -44,8 +44,10 @@ pub enum Action {
     Record(Box<Act>),
     /// One more component has joined with this token.
     UseToken(String),
-    /// Store a workflow.
+    /// Store a workflow, without its responders.
     StoreWorkflow(Box<Workflow>),
+    /// Store a responder of a workflow, by its position.
+    StoreResponder(TransactionId, usize, Box<Responder>),
     /// Ask a collector.
     Collect {
         /// Who; `None`: everybody, by broadcast.
@@ -63,6 +65,15 @@ pub enum Action {
         transaction: TransactionId,
         /// What.
         request: Box<EvaluationRequest>,
+    },
+    /// Tell a component to stop a request.
+    Cancel {
+        /// Who.
+        to: ComponentId,
+        /// The workflow.
+        transaction: TransactionId,
+        /// Which.
+        request: RequestId,
     },
     /// Ask a component whether it is alive.
     CheckHealth(ComponentId, HealthCheckAction),
@@ -126,7 +137,7 @@ impl Core {
                 (component.id, component)
             })
             .collect();
-        let workflows = workflows.into_iter().map(|workflow| (workflow.id, workflow)).collect();
+        let workflows = workflows.into_iter().map(|workflow| (workflow.id, workflow.counted())).collect();
         Self {
             ids,
             components,

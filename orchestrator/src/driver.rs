@@ -13,8 +13,8 @@ use proto::capability::{Capability, ComponentType};
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, TransactionId};
 use proto::message::{
-    CapabilityAdvertisement, ContentRequest, EvaluationResults, HealthCheckRequest, HeartbeatResponse, Message,
-    StatusNotification, Success, ToOrchestrator,
+    CancelRequest, CapabilityAdvertisement, ContentRequest, EvaluationResults, HealthCheckRequest, HeartbeatResponse,
+    Message, StatusNotification, Success, ToOrchestrator,
 };
 use proto::operator::{ComponentState, OperatorEvent, SystemStatus};
 use proto::topic::{self, COLLECTION_OVAL, Topic};
@@ -363,9 +363,17 @@ impl Handle {
                 inner.admitted.set(&component);
                 Ok(())
             }
-            Action::StoreWorkflow(_) | Action::StoreAlias(..) | Action::UseToken(_) | Action::Record(_) => Ok(()),
+            Action::StoreWorkflow(_)
+            | Action::StoreResponder(..)
+            | Action::StoreAlias(..)
+            | Action::UseToken(_)
+            | Action::Record(_) => Ok(()),
             // They were sealed before they were stored; what could not be is asked again when it is due.
             Action::Collect { .. } | Action::Evaluate { .. } => Ok(()),
+            Action::Cancel { to, transaction, request } => {
+                let context = Context { to: Some(to), ..Context::of(transaction) };
+                inner.bus.send(&Topic::Admin(to), &CancelRequest { request }, context).map(|_| ())
+            }
             Action::CheckHealth(id, action) => {
                 inner.bus.send(&Topic::Admin(id), &HealthCheckRequest { action }, Context::alone()).map(|_| ())
             }
@@ -589,6 +597,9 @@ impl Handle {
 
     /// Verdicts for whoever follows the workflow; the repositories keep them.
     fn show(&self, transaction: TransactionId, results: EvaluationResults) {
+        if self.inner.watchers.receiver_count() == 0 {
+            return;
+        }
         let endpoint = results.endpoint;
         for result in results.results {
             let _ =

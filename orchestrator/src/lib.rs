@@ -19,6 +19,7 @@ mod registration;
 pub mod store;
 mod tasks;
 mod trust;
+mod workflows;
 
 pub use driver::{CERTIFICATE_SECONDS, Handle, RunError, Settings, run};
 pub use registration::TokenScope;

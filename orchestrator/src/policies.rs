@@ -196,14 +196,19 @@ impl Handle {
         let (collection_plan, profile) = self.collection_plan(policy, workflow.profile.clone()).await?;
         Ok(Plan {
             is_evaluation,
-            is_stored_only: is_evaluation && workflow.is_stored_only,
+            is_stored_only: is_evaluation && (workflow.is_stored_only || workflow.as_of.is_some()),
             is_broadcast: workflow.is_broadcast,
             policy: policy.name.clone(),
             policy_content: policy.content.clone(),
             collection_plan,
             profile,
             targets: workflow.targets.clone(),
+            excluded: workflow.excluded.clone(),
             timeout_seconds: i64::try_from(workflow.timeout_seconds).unwrap_or(i64::MAX),
+            expires_seconds: i64::try_from(workflow.expires_seconds).unwrap_or(i64::MAX),
+            as_of: workflow.as_of,
+            max_age_seconds: workflow.max_age_seconds.map(|age| i64::try_from(age).unwrap_or(i64::MAX)),
+            changed: Vec::new(),
         })
     }
 

@@ -20,7 +20,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqlStr, Sqlite, Sqlit
 
 use crate::core::Action;
 use crate::core::roster::Component;
-use crate::core::workflow::Workflow;
+use crate::core::workflow::{Responder, Workflow};
 
 /// Why the store does not do it.
 #[derive(Debug, thiserror::Error)]
@@ -135,6 +135,24 @@ async fn put_tasks(tx: &mut Transaction<'_, Sqlite>, tasks: &[SentTask]) -> Resu
     Ok(())
 }
 
+async fn put_responder(
+    tx: &mut Transaction<'_, Sqlite>,
+    workflow: TransactionId,
+    position: usize,
+    responder: &Responder,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO responder (workflow, position, document) VALUES ($1, $2, $3) \
+         ON CONFLICT (workflow, position) DO UPDATE SET document = excluded.document",
+    )
+    .bind(workflow.to_string())
+    .bind(i64::try_from(position).unwrap_or(i64::MAX))
+    .bind(json(responder))
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
 /// The orchestrator's store.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -171,6 +189,7 @@ impl Store {
             migration(3, "audit", include_str!("../migrations/both/0003_audit.sql")),
             migration(4, "sent_task", include_str!("../migrations/both/0004_sent_task.sql")),
             migration(5, "endpoint_alias", include_str!("../migrations/both/0005_endpoint_alias.sql")),
+            migration(6, "responder", include_str!("../migrations/both/0006_responder.sql")),
         ];
         Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Self { pool })
@@ -199,7 +218,33 @@ impl Store {
 
     /// Workflows that are open, and the latest of the others.
     pub async fn workflows(&self) -> Result<Vec<Workflow>, StoreError> {
-        self.documents("SELECT document FROM workflow ORDER BY is_open DESC, begun DESC LIMIT 500").await
+        let mut workflows: Vec<Workflow> =
+            self.documents("SELECT document FROM workflow ORDER BY is_open DESC, begun DESC LIMIT 500").await?;
+        for workflow in &mut workflows {
+            self.add_responders(workflow).await?;
+        }
+        Ok(workflows)
+    }
+
+    /// Those that are kept in rows. Workflows of earlier versions have them inside; they move into rows here.
+    async fn add_responders(&self, workflow: &mut Workflow) -> Result<(), StoreError> {
+        let rows = sqlx::query("SELECT document FROM responder WHERE workflow = $1 ORDER BY position")
+            .bind(workflow.id.to_string())
+            .fetch_all(&self.pool)
+            .await?;
+        if rows.is_empty() {
+            let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+            for (position, responder) in workflow.responders.iter().enumerate() {
+                put_responder(&mut tx, workflow.id, position, responder).await?;
+            }
+            tx.commit().await?;
+            return Ok(());
+        }
+        let documents = rows.iter().map(|row| row.try_get::<String, _>("document"));
+        workflow.responders = documents
+            .map(|document| serde_json::from_str(&document?).map_err(StoreError::Damaged))
+            .collect::<Result<_, _>>()?;
+        Ok(())
     }
 
     /// Endpoints that were merged into others.
@@ -272,6 +317,7 @@ impl Store {
                 action,
                 Action::StoreComponent(_)
                     | Action::StoreWorkflow(_)
+                    | Action::StoreResponder(..)
                     | Action::StoreAlias(..)
                     | Action::UseToken(_)
                     | Action::Record(_)
@@ -305,6 +351,9 @@ impl Store {
                     .bind(json(workflow))
                     .execute(&mut *tx)
                     .await?;
+                }
+                Action::StoreResponder(id, position, responder) => {
+                    put_responder(&mut tx, *id, *position, responder).await?;
                 }
                 Action::StoreAlias(endpoint, of) => {
                     sqlx::query("DELETE FROM endpoint_alias WHERE endpoint = $1")
@@ -343,7 +392,10 @@ impl Store {
 
     /// A workflow that is in memory no more.
     pub async fn workflow(&self, id: TransactionId) -> Result<Option<Workflow>, StoreError> {
-        self.document("SELECT document FROM workflow WHERE id = $1", &id.to_string()).await
+        let workflow = self.document("SELECT document FROM workflow WHERE id = $1", &id.to_string()).await?;
+        let Some(mut workflow) = workflow else { return Ok(None) };
+        self.add_responders(&mut workflow).await?;
+        Ok(Some(workflow))
     }
 
     /// A standing task is in force at these collectors; gives the request that stands for it, which is the same for

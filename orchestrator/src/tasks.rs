@@ -132,7 +132,7 @@ impl Handle {
         let act = |request| Act::new(actor, &word, request).because(detail);
         let (request, begun) = self.inner.store.begin_standing(&task, &collectors, act).await?;
         standing.begun = Some((request, begun));
-        Ok(CollectionRequest { request, plan, targets: Vec::new(), deadline: Timestamp::MAX })
+        Ok(CollectionRequest { request, plan, targets: Vec::new(), objects: Vec::new(), deadline: Timestamp::MAX })
     }
 
     /// A task that was cancelled has ended. One that a collector did not take on has ended too, but not another one of

@@ -1,9 +1,9 @@
 //! The core under thousands of seeds: collectors and evaluators that lose, double, delay and forget,
 //! crash and come back, and an orchestrator that is started again from what it has stored.
 //!
-//! What must hold for every seed: each workflow ends; each responder that was asked ends in exactly
-//! one terminal state and stays in it; what is stored is what is known; the same seed gives the same
-//! run.
+//! What must hold for every seed: each workflow ends; everybody who was meant is accounted for at every moment; each
+//! responder ends in exactly one terminal state and stays in it, but who is away may come back until the request has
+//! expired; what is stored is what is known; the same seed gives the same run.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use jiff::Timestamp;
 use orchestrator::core::admission::Joining;
 use orchestrator::core::roster::Component;
-use orchestrator::core::workflow::{Plan, Workflow};
+use orchestrator::core::workflow::{Plan, Responder as Responded, Workflow};
 use orchestrator::core::{Action, Core, Ids};
 use proto::capability::{Capability, ComponentType};
 use proto::content::ContentRef;
@@ -70,6 +70,7 @@ struct World {
     wire: VecDeque<(i64, Message)>,
     stored_components: BTreeMap<ComponentId, Component>,
     stored_workflows: BTreeMap<TransactionId, Workflow>,
+    stored_responders: BTreeMap<TransactionId, Vec<Responded>>,
     /// Terminal states that were seen, to catch one that changes.
     ended: BTreeMap<(TransactionId, ComponentId, RequestId), String>,
     trace: u64,
@@ -90,6 +91,7 @@ impl World {
             wire: VecDeque::new(),
             stored_components: BTreeMap::new(),
             stored_workflows: BTreeMap::new(),
+            stored_responders: BTreeMap::new(),
             ended: BTreeMap::new(),
             trace: 0,
         };
@@ -140,7 +142,16 @@ impl World {
                     self.stored_components.insert(component.id, (**component).clone());
                 }
                 Action::StoreWorkflow(workflow) => {
+                    assert!(workflow.responders.is_empty(), "they are stored by themselves");
                     self.stored_workflows.insert(workflow.id, (**workflow).clone());
+                }
+                Action::StoreResponder(workflow, position, responder) => {
+                    let responders = self.stored_responders.entry(*workflow).or_default();
+                    assert!(*position <= responders.len());
+                    match responders.get_mut(*position) {
+                        Some(known) => *known = (**responder).clone(),
+                        None => responders.push((**responder).clone()),
+                    }
                 }
                 _ => {}
             }
@@ -280,7 +291,11 @@ impl World {
     fn restart_orchestrator(&mut self) {
         self.ids_used += 1_000_000;
         let components = self.stored_components.values().cloned().collect();
-        let workflows = self.stored_workflows.values().cloned().collect();
+        let with_responders = |workflow: &Workflow| {
+            let responders = self.stored_responders.get(&workflow.id).cloned().unwrap_or_default();
+            workflow.clone().with_responders(responders)
+        };
+        let workflows = self.stored_workflows.values().map(with_responders).collect();
         self.core = Core::new(Box::new(Counting(self.ids_used)), components, workflows, at(self.now));
         // Its broker went with it: everybody connects again.
         self.wire.clear();
@@ -295,18 +310,15 @@ impl World {
     fn check(&mut self) {
         for workflow in self.core.workflows() {
             assert_eq!(self.stored_workflows[&workflow.id].ended, workflow.ended, "what is known is stored");
-            for responder in &workflow.responders {
-                let state = workflow
-                    .view()
-                    .responders
-                    .iter()
-                    .find(|view| {
-                        view.component == responder.component
-                            && view.operation == format!("{:?}", responder.operation).to_lowercase()
-                    })
-                    .map(|view| view.state.clone())
-                    .unwrap();
-                if matches!(state.as_str(), "asked" | "accepted") {
+            // Everybody who was meant is accounted for, once.
+            workflow.account().unwrap();
+            assert_eq!(self.stored_responders.get(&workflow.id).map_or(0, Vec::len), workflow.responders.len());
+            let view = workflow.view();
+            for (responder, view) in workflow.responders.iter().zip(view.responders) {
+                let state = view.state;
+                let is_away = matches!(state.as_str(), "offline" | "no-answer");
+                // Who is away may come back, as long as the request holds.
+                if matches!(state.as_str(), "asked" | "accepted") || is_away && workflow.ended.is_none() {
                     continue;
                 }
                 let key = (workflow.id, responder.component, responder.request);
@@ -328,6 +340,11 @@ fn plan(dice: &mut Dice) -> Plan {
         profile: None,
         targets: Vec::new(),
         timeout_seconds: 60,
+        excluded: Vec::new(),
+        expires_seconds: if dice.is_percent(50) { 300 } else { 0 },
+        as_of: None,
+        max_age_seconds: None,
+        changed: Vec::new(),
     }
 }
 
@@ -338,7 +355,7 @@ fn run(seed: u64) -> (u64, Vec<String>) {
     for second in 0..240 {
         if second % 30 == 0 {
             let plan = plan(&mut world.dice);
-            if let Ok((id, actions)) = world.core.begin(plan, at(world.now)) {
+            if let Ok((id, actions)) = world.core.begin(plan, None, at(world.now)) {
                 world.perform(actions);
                 begun.insert(id);
             }
@@ -351,7 +368,8 @@ fn run(seed: u64) -> (u64, Vec<String>) {
     }
     let states: Vec<String> = world.core.workflows().map(|workflow| workflow.state().to_owned()).collect();
     assert!(!begun.is_empty());
-    assert!(states.iter().all(|state| state != "running"), "seed {seed}: {states:?}");
+    let is_over = |state: &String| state != "running" && state != "waiting";
+    assert!(states.iter().all(is_over), "seed {seed}: {states:?}");
     (world.trace, states)
 }
 

@@ -183,6 +183,7 @@ mod tests {
                 request: RequestId(Uuid::nil()),
                 plan: ContentRef::to(b"plan"),
                 targets: vec![],
+                objects: vec![],
                 deadline: Timestamp::MAX,
             }),
         }

@@ -20,6 +20,7 @@ use proto::message::{
     PeriodicCollection, PeriodicCollectionResponse, Phase, StatusNotification, TaskProgress,
 };
 use proto::observation::{EndpointFacts, Method};
+use proto::plan::ObjectKey;
 use proto::topic::Topic;
 use service::content::{self, ContentStore};
 use service::member::Assigned;
@@ -333,9 +334,11 @@ impl Worker {
         let looked = tokio::task::spawn_blocking(move || {
             let host = Host::new(self.root.clone());
             let mut resolver = Resolver::new(&plan, Probes::new(&host), Timestamp::now());
-            let total = plan.report.len() as u64;
+            let named: BTreeSet<&ObjectKey> = request.objects.iter().collect();
+            let wanted = plan.report.iter().filter(|key| named.is_empty() || named.contains(key));
+            let total = wanted.clone().count() as u64;
             let mut found = Vec::with_capacity(plan.report.len());
-            for (done, key) in plan.report.iter().enumerate() {
+            for (done, key) in wanted.enumerate() {
                 if self.is_cancelled(request.request) {
                     return Err(Fault::new(FaultCode::Cancelled, "cancelled by who asked"));
                 }

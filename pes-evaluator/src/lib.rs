@@ -15,17 +15,19 @@ use jiff::Timestamp;
 use proto::capability::ComponentType;
 use proto::content::ContentHash;
 use proto::fault::{Fault, FaultCode};
-use proto::id::{EndpointId, MessageId, RequestId, TransactionId};
+use proto::id::{ComponentId, EndpointId, MessageId, RequestId, TransactionId};
 use proto::message::{
-    ContentRequest, EvaluationRequest, EvaluationResults, Evidence, Message as _, Phase, QueryRequest, QueryResponse,
-    StatusNotification, TaskProgress, ToEvaluator,
+    About, ContentRequest, EvaluationRequest, EvaluationResults, Evidence, Message, Phase, QueryRequest, QueryResponse,
+    StatusNotification, SummaryRequest, SummaryResponse, TaskProgress, ToEvaluator,
 };
 use proto::observation::Collected;
 use proto::plan::ObjectKey;
 use proto::topic::Topic;
 use proto::verdict::{EvaluationSummary, RuleResult};
 use scap::compile::Compiled;
+use scap::dependencies::Dependencies;
 use scap::evaluate::{Evaluation, Observed};
+use scap::partial::{Partial, letters_of};
 use scap::policy::Policy;
 use service::content::ContentStore;
 use service::member::{self, Member, MemberError, MemberSettings};
@@ -36,8 +38,12 @@ use tokio::sync::mpsc;
 const TASKS_MAX: usize = 256;
 /// Objects in one question to the repository.
 const QUERY_OBJECTS: usize = 500;
-/// Verdicts in one message: whoever watches sees them come in.
-const PART_RULES: usize = 8;
+/// Bytes of the verdicts in one message.
+const PART_BYTES: usize = 64 * 1024;
+/// Endpoints that are evaluated at a time.
+const ENDPOINTS_AT_ONCE: usize = 16;
+/// Policies and profiles that are kept compiled.
+const PREPARED_MAX: usize = 4;
 /// Seconds to wait for the repository.
 const QUERY_SECONDS: u64 = 15;
 
@@ -89,7 +95,7 @@ pub async fn serve(member: Member, content: ContentStore, mut shutdown: Shutdown
     let Member { bus, mut inbox, dismissal, .. } = member;
     let (queue, tasks) = mpsc::channel(TASKS_MAX);
     let evaluator =
-        Arc::new(Evaluator { bus: bus.clone(), content, compiled: Mutex::new(None), open: Mutex::default() });
+        Arc::new(Evaluator { bus: bus.clone(), content, prepared: Mutex::default(), open: Mutex::default() });
     tokio::spawn(Arc::clone(&evaluator).work(tasks));
     loop {
         tokio::select! {
@@ -126,14 +132,33 @@ struct Open {
     ended: Vec<(RequestId, MessageId)>,
 }
 
-/// The last policy and profile, compiled: most requests in a row are for the same one.
-type LastCompiled = Option<(EvaluationKey, Arc<Compiled>)>;
+/// A policy and profile, compiled, and what reads what in it.
+struct Prepared {
+    compiled: Compiled,
+    dependencies: Dependencies,
+}
+
+/// Those of late: most requests in a row are for the same ones.
+type PreparedOfLate = Vec<(EvaluationKey, Arc<Prepared>)>;
 type EvaluationKey = (ContentHash, Option<String>);
+
+/// What was decided on one endpoint.
+struct Decided {
+    evaluation: Evaluation,
+    /// One for each rule of the plan.
+    letters: String,
+    /// Which report each object is known by.
+    reports: BTreeMap<ObjectKey, ContentHash>,
+    is_fresh: bool,
+    is_partial: bool,
+    /// The oldest observation that the whole rests on.
+    oldest_collected: Option<Timestamp>,
+}
 
 struct Evaluator {
     bus: Bus,
     content: ContentStore,
-    compiled: Mutex<LastCompiled>,
+    prepared: Mutex<PreparedOfLate>,
     open: Mutex<Open>,
 }
 
@@ -179,7 +204,8 @@ impl Evaluator {
 
     async fn work(self: Arc<Self>, mut tasks: mpsc::Receiver<Task>) {
         while let Some(task) = tasks.recv().await {
-            let (phase, fault) = match self.evaluate(&task).await {
+            let task = Arc::new(task);
+            let (phase, fault) = match self.evaluate(Arc::clone(&task)).await {
                 Ok(()) => (Phase::Completed, None),
                 Err(fault) if fault.code == FaultCode::Cancelled => (Phase::Cancelled, Some(fault)),
                 Err(fault) => (Phase::Failed, Some(fault)),
@@ -188,32 +214,39 @@ impl Evaluator {
         }
     }
 
-    async fn evaluate(&self, task: &Task) -> Result<(), Fault> {
+    async fn evaluate(self: &Arc<Self>, task: Arc<Task>) -> Result<(), Fault> {
         let request = &task.request;
         let context = Context::of(task.transaction);
         if request.deadline < Timestamp::now() {
             return Err(Fault::new(FaultCode::Expired, "the request's deadline has passed"));
         }
         let total = request.targets.len() as u64;
-        self.tell(task, Phase::Accepted, TaskProgress { done: 0, total });
-        let compiled = self.compiled(request, context).await?;
+        self.tell(&task, Phase::Accepted, TaskProgress { done: 0, total });
+        let prepared = self.prepared(request, context).await?;
         let mut sent = Vec::new();
-        for (done, endpoint) in request.targets.iter().enumerate() {
+        let mut told = tokio::time::Instant::now();
+        // Questions to the repository overlap.
+        let mut open = tokio::task::JoinSet::new();
+        let mut targets = request.targets.iter().copied();
+        let mut done = 0;
+        loop {
             if self.is_cancelled(request.request) {
                 return Err(Fault::new(FaultCode::Cancelled, "cancelled by who asked"));
             }
-            let observed = self.observations(request, *endpoint, &compiled.collection.report, context).await?;
-            let reports: BTreeMap<ObjectKey, ContentHash> = observed
-                .iter()
-                .filter_map(|observation| Some((observation.object.clone(), observation.report.clone()?)))
-                .collect();
-            let since = request.collected_since;
-            let plans = Arc::clone(&compiled);
-            let evaluation = tokio::task::spawn_blocking(move || decide(&plans, observed, since))
-                .await
-                .map_err(|_| Fault::new(FaultCode::Internal, "the evaluation failed badly"))?;
-            sent.extend(self.publish(task, *endpoint, &compiled.profile, evaluation, &reports)?);
-            self.tell(task, Phase::Progress, TaskProgress { done: done as u64 + 1, total });
+            while open.len() < ENDPOINTS_AT_ONCE
+                && let Some(endpoint) = targets.next()
+            {
+                let (this, task, prepared) = (Arc::clone(self), Arc::clone(&task), Arc::clone(&prepared));
+                open.spawn(async move { this.evaluate_endpoint(&task, endpoint, prepared).await });
+            }
+            let Some(published) = open.join_next().await else { break };
+            sent.extend(published.map_err(|_| Fault::new(FaultCode::Internal, "the evaluation failed badly"))??);
+            done += 1;
+            // A few times a second is enough for a person.
+            if done == total || told.elapsed() > Duration::from_millis(200) {
+                told = tokio::time::Instant::now();
+                self.tell(&task, Phase::Progress, TaskProgress { done, total });
+            }
         }
         // Completed means stored.
         while sent.iter().any(|id| self.bus.is_unacknowledged(*id)) {
@@ -235,22 +268,90 @@ impl Evaluator {
         Ok(())
     }
 
+    async fn evaluate_endpoint(
+        &self,
+        task: &Task,
+        endpoint: EndpointId,
+        prepared: Arc<Prepared>,
+    ) -> Result<Vec<MessageId>, Fault> {
+        let decided = match self.decide_changed(task, endpoint, &prepared).await? {
+            Some(decided) => decided,
+            None => self.decide_all(task, endpoint, &prepared).await?,
+        };
+        self.publish(task, endpoint, &prepared.compiled.profile, decided)
+    }
+
+    async fn decide_all(&self, task: &Task, endpoint: EndpointId, prepared: &Arc<Prepared>) -> Result<Decided, Fault> {
+        let objects = &prepared.compiled.collection.report;
+        let observed = self.observations(task, endpoint, objects).await?;
+        let (reports, is_fresh) = (reports_of(&observed), is_fresh(&task.request, objects.len(), &observed));
+        let (prepared, request) = (Arc::clone(prepared), task.request.clone());
+        let decided = tokio::task::spawn_blocking(move || {
+            let evidence = evidence_of(observed, request.collected_since);
+            let now = request.as_of.unwrap_or_else(Timestamp::now);
+            let evaluation = scap::evaluate::evaluate(&prepared.compiled, &evidence, now);
+            let letters = letters_of(&prepared.compiled, &evaluation);
+            (evaluation, letters)
+        });
+        let (evaluation, letters) =
+            decided.await.map_err(|_| Fault::new(FaultCode::Internal, "the evaluation failed badly"))?;
+        let oldest_collected = evaluation.oldest_collected;
+        Ok(Decided { evaluation, letters, reports, is_fresh, is_partial: false, oldest_collected })
+    }
+
+    /// Decides only what reads changed objects, where that is asked for and what was decided before is known.
+    async fn decide_changed(
+        &self,
+        task: &Task,
+        endpoint: EndpointId,
+        prepared: &Arc<Prepared>,
+    ) -> Result<Option<Decided>, Fault> {
+        let request = &task.request;
+        if request.changed.is_empty() || request.as_of.is_some() {
+            return Ok(None);
+        }
+        let question = SummaryRequest {
+            request: request.request,
+            endpoint,
+            policy: request.policy.clone(),
+            profile: prepared.compiled.profile.clone(),
+        };
+        let SummaryResponse { summary } = self.ask(request, &question, Context::of(task.transaction)).await?;
+        let same = |summary: &EvaluationSummary| summary.content.as_ref() == Some(&request.content.sha256);
+        let Some(before) = summary.filter(same) else { return Ok(None) };
+        let partial = Partial::of(&prepared.dependencies, &request.changed);
+        let objects: Vec<ObjectKey> = partial.objects.iter().cloned().collect();
+        let observed = self.observations(task, endpoint, &objects).await?;
+        let (reports, is_fresh) = (reports_of(&observed), is_fresh(request, objects.len(), &observed));
+        let (prepared, since) = (Arc::clone(prepared), request.collected_since);
+        let decided = tokio::task::spawn_blocking(move || {
+            let evidence = evidence_of(observed, since);
+            partial.decide(&prepared.compiled, &evidence, &before.verdicts, Timestamp::now())
+        });
+        let decided = decided.await.map_err(|_| Fault::new(FaultCode::Internal, "the evaluation failed badly"))?;
+        Ok(decided.map(|(evaluation, letters)| Decided {
+            oldest_collected: [evaluation.oldest_collected, before.oldest_collected].into_iter().flatten().min(),
+            evaluation,
+            letters,
+            reports,
+            is_fresh: is_fresh && before.is_fresh.unwrap_or(false),
+            is_partial: true,
+        }))
+    }
+
     fn is_cancelled(&self, request: RequestId) -> bool {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).cancelled.contains(&request)
     }
 
-    async fn compiled(&self, request: &EvaluationRequest, context: Context) -> Result<Arc<Compiled>, Fault> {
+    async fn prepared(&self, request: &EvaluationRequest, context: Context) -> Result<Arc<Prepared>, Fault> {
         let key = (request.content.sha256.clone(), request.profile.clone());
-        if let Some((known, compiled)) = self.compiled.lock().unwrap_or_else(PoisonError::into_inner).as_ref()
-            && *known == key
-        {
-            return Ok(Arc::clone(compiled));
-        }
-        let ask = Topic::Directed {
-            to: request.repository,
-            operation: ContentRequest::KIND.to_owned(),
-            from: self.bus.own(),
+        let is_known = |known: &PreparedOfLate| {
+            known.iter().find(|(known, _)| *known == key).map(|(_, prepared)| Arc::clone(prepared))
         };
+        if let Some(prepared) = is_known(&self.prepared.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(prepared);
+        }
+        let ask = directed::<ContentRequest>(request.repository, self.bus.own());
         let bytes = self.content.fetch(&self.bus, &ask, &request.content, context).await?;
         let profile = request.profile.clone();
         let compiled = tokio::task::spawn_blocking(move || {
@@ -260,26 +361,29 @@ impl Evaluator {
         .await
         .map_err(|_| Fault::new(FaultCode::Internal, "the policy could not be compiled"))?
         .map_err(|error| Fault::new(FaultCode::ContentInvalid, error.to_string()))?;
-        let compiled = Arc::new(compiled);
-        *self.compiled.lock().unwrap_or_else(PoisonError::into_inner) = Some((key, Arc::clone(&compiled)));
-        Ok(compiled)
+        let prepared = Arc::new(Prepared { dependencies: Dependencies::of(&compiled), compiled });
+        let mut known = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= PREPARED_MAX {
+            known.remove(0);
+        }
+        known.push((key, Arc::clone(&prepared)));
+        Ok(prepared)
     }
 
     async fn observations(
         &self,
-        request: &EvaluationRequest,
+        task: &Task,
         endpoint: EndpointId,
         objects: &[ObjectKey],
-        context: Context,
     ) -> Result<Vec<Observation>, Fault> {
-        let ask =
-            Topic::Directed { to: request.repository, operation: QueryRequest::KIND.to_owned(), from: self.bus.own() };
+        let request = &task.request;
         let mut observed = Vec::with_capacity(objects.len());
         let mut at = 0;
         while at < objects.len() {
             let wanted = objects[at..objects.len().min(at + QUERY_OBJECTS)].to_vec();
-            let question = QueryRequest { request: Some(request.request), endpoint, objects: wanted, as_of: None };
-            let page = self.page(&ask, &question, context).await?;
+            let question =
+                QueryRequest { request: Some(request.request), endpoint, objects: wanted, as_of: request.as_of };
+            let page: QueryResponse = self.ask(request, &question, Context::of(task.transaction)).await?;
             if page.answered == 0 {
                 return Err(Fault::new(FaultCode::Internal, "the repository answers nothing"));
             }
@@ -298,11 +402,19 @@ impl Evaluator {
         Ok(observed)
     }
 
-    async fn page(&self, ask: &Topic, question: &QueryRequest, context: Context) -> Result<QueryResponse, Fault> {
+    /// Asks the repository, again where it is busy.
+    async fn ask<Q: Message, A: Message>(
+        &self,
+        request: &EvaluationRequest,
+        question: &Q,
+        context: Context,
+    ) -> Result<A, Fault> {
+        // Whatever is asked of what is stored, it is a query.
+        let ask = directed::<QueryRequest>(request.repository, self.bus.own());
         let mut last = None;
         for _ in 0..3 {
-            match self.bus.request(ask, question, context, Duration::from_secs(QUERY_SECONDS)).await {
-                Ok(page) => return Ok(page),
+            match self.bus.request(&ask, question, context, Duration::from_secs(QUERY_SECONDS)).await {
+                Ok(answer) => return Ok(answer),
                 Err(bus::RequestError::Fault(fault)) if !fault.code.is_retryable() => return Err(fault),
                 Err(error) => last = Some(error.to_string()),
             }
@@ -315,36 +427,50 @@ impl Evaluator {
         task: &Task,
         endpoint: EndpointId,
         profile: &str,
-        evaluation: Evaluation,
-        reports: &BTreeMap<ObjectKey, ContentHash>,
+        decided: Decided,
     ) -> Result<Vec<MessageId>, Fault> {
+        let Decided { evaluation, letters, reports, is_fresh, is_partial, oldest_collected } = decided;
+        let request = &task.request;
+        let evaluated = Timestamp::now();
         let summary = EvaluationSummary {
             transaction: task.transaction,
             endpoint,
-            policy: task.request.policy.clone(),
+            policy: request.policy.clone(),
             profile: profile.to_owned(),
-            evaluated: Timestamp::now(),
-            oldest_collected: evaluation.oldest_collected,
+            evaluated,
+            oldest_collected,
             evaluator: self.bus.own(),
             score: evaluation.score,
             counts: evaluation.counts,
+            as_of: request.as_of,
+            collected_since: request.collected_since,
+            is_fresh: Some(is_fresh),
+            content: Some(request.content.sha256.clone()),
+            verdicts: letters,
+            is_partial,
+        };
+        let about = About {
+            policy: request.policy.clone(),
+            profile: profile.to_owned(),
+            evaluated,
+            content: Some(request.content.sha256.clone()),
+            is_current: request.as_of.is_none(),
+            is_partial,
         };
         let rule_count = u32::try_from(evaluation.results.len()).unwrap_or(u32::MAX);
-        let mut parts: Vec<_> = evaluation.results.chunks(PART_RULES).map(<[_]>::to_vec).collect();
-        if parts.is_empty() {
-            parts.push(Vec::new());
-        }
+        let parts = parts_of(evaluation.results);
         let last = parts.len() - 1;
         let topic = Topic::EvaluationResults(self.bus.own());
         let mut sent = Vec::with_capacity(parts.len());
         for (at, results) in parts.into_iter().enumerate() {
             let message = EvaluationResults {
-                request: task.request.request,
+                request: request.request,
                 task: Some(task.asked_by.clone()),
                 endpoint,
+                about: Some(about.clone()),
                 part: u32::try_from(at).unwrap_or(u32::MAX),
                 rule_count,
-                evidence: evidence_of(&results, reports),
+                evidence: evidence_for(&results, &reports),
                 results,
                 summary: (at == last).then(|| summary.clone()),
             };
@@ -402,7 +528,7 @@ impl Evaluator {
 }
 
 /// The reports that these verdicts rest on.
-fn evidence_of(results: &[RuleResult], reports: &BTreeMap<ObjectKey, ContentHash>) -> Vec<Evidence> {
+fn evidence_for(results: &[RuleResult], reports: &BTreeMap<ObjectKey, ContentHash>) -> Vec<Evidence> {
     let mut objects: BTreeMap<&ContentHash, BTreeSet<&ObjectKey>> = BTreeMap::new();
     for object in results.iter().flat_map(|result| &result.objects) {
         if let Some(report) = reports.get(object) {
@@ -415,12 +541,43 @@ fn evidence_of(results: &[RuleResult], reports: &BTreeMap<ObjectKey, ContentHash
     evidence.collect()
 }
 
-fn decide(compiled: &Compiled, observed: Vec<Observation>, collected_since: Option<Timestamp>) -> Evaluation {
+fn directed<M: Message>(to: ComponentId, from: ComponentId) -> Topic {
+    Topic::Directed { to, operation: M::KIND.to_owned(), from }
+}
+
+fn reports_of(observed: &[Observation]) -> BTreeMap<ObjectKey, ContentHash> {
+    let of = |observation: &Observation| Some((observation.object.clone(), observation.report.clone()?));
+    observed.iter().filter_map(of).collect()
+}
+
+/// Whether everything that is read is there, and collected late enough.
+fn is_fresh(request: &EvaluationRequest, object_count: usize, observed: &[Observation]) -> bool {
+    let is_late_enough =
+        |observation: &Observation| request.collected_since.is_none_or(|since| observation.collected >= since);
+    observed.len() == object_count && observed.iter().all(is_late_enough)
+}
+
+fn evidence_of(observed: Vec<Observation>, collected_since: Option<Timestamp>) -> scap::evaluate::Evidence {
     let observations = observed
         .into_iter()
         .map(|Observation { object, collected_object, collected, .. }| {
             (object, Observed { collected_object: Rc::new(collected_object), collected })
         })
         .collect();
-    scap::evaluate::evaluate(compiled, &scap::evaluate::Evidence { observations, collected_since }, Timestamp::now())
+    scap::evaluate::Evidence { observations, collected_since }
+}
+
+/// Verdicts, cut into messages.
+fn parts_of(results: Vec<RuleResult>) -> Vec<Vec<RuleResult>> {
+    let (mut parts, mut bytes) = (vec![Vec::new()], 0);
+    for result in results {
+        let size = serde_json::to_vec(&result).map_or(0, |json| json.len());
+        if bytes + size > PART_BYTES && bytes > 0 {
+            parts.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += size;
+        parts.last_mut().expect("there is always one").push(result);
+    }
+    parts
 }

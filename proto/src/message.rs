@@ -24,7 +24,9 @@ mod policy;
 mod query;
 mod registration;
 mod results_query;
+mod staleness;
 mod status_notification;
+mod summary;
 mod task;
 
 pub use ack::Ack;
@@ -40,7 +42,7 @@ pub use collection_results::{CollectedPart, CollectionResults};
 pub use content::{ContentRequest, ContentResponse};
 pub use endpoint_assignment::{Assignment, EndpointAlias, EndpointAssignment};
 pub use evaluation_request::EvaluationRequest;
-pub use evaluation_results::{EvaluationResults, Evidence};
+pub use evaluation_results::{About, EvaluationResults, Evidence};
 pub use health_check::{HealthCheckAction, HealthCheckRequest, HealthCheckResponse};
 pub use heartbeat::{HeartbeatAction, HeartbeatRequest, HeartbeatResponse, Success};
 pub use observation_request::{
@@ -53,7 +55,9 @@ pub use policy::{PoliciesRequest, PoliciesResponse, PolicyDescription, PolicyPub
 pub use query::{QueryRequest, QueryResponse, QueryRow};
 pub use registration::{ComponentRegistrationRequest, ComponentRegistrationResponse, JoinProof};
 pub use results_query::{ResultsRequest, ResultsResponse, ResultsSelection};
+pub use staleness::{StaleEndpoint, StalenessRequest, StalenessResponse};
 pub use status_notification::{Phase, StatusNotification, TaskProgress};
+pub use summary::{SummaryRequest, SummaryResponse};
 pub use task::{Task, TaskRequest, TaskResponse};
 
 /// A message's body.
@@ -118,6 +122,10 @@ kinds! {
     "policies-response" => PoliciesResponse, "these";
     "query-request" => QueryRequest, "stored observations of an endpoint (draft -13 §5.5.9)";
     "query-response" => QueryResponse, "one page of them";
+    "staleness-request" => StalenessRequest, "what has to be collected so that it is fresh";
+    "staleness-response" => StalenessResponse, "this";
+    "summary-request" => SummaryRequest, "what was decided last, for an evaluation of what has changed";
+    "summary-response" => SummaryResponse, "this";
     "results-request" => ResultsRequest, "stored verdicts";
     "results-response" => ResultsResponse, "one page of them";
     "chain-request" => ChainRequest, "the sealed messages that verdicts rest on";
@@ -175,6 +183,7 @@ receivers! {
     /// What a repository receives besides.
     ToRepository {
         CollectionResults, EvaluationResults, PolicyPublication, PoliciesRequest, QueryRequest, ResultsRequest,
-        ChangesRequest, ContentRequest, EndpointAssignment, AuditCheckpoint, ChainRequest,
+        ChangesRequest, ContentRequest, EndpointAssignment, AuditCheckpoint, ChainRequest, StalenessRequest,
+        SummaryRequest,
     }
 }

@@ -91,6 +91,27 @@ pub enum Ask {
     PolicyList,
     /// The workflows of late.
     Transactions,
+    /// A workflow with everybody who was asked.
+    #[serde(rename_all = "kebab-case")]
+    Transaction {
+        /// Which.
+        transaction: TransactionId,
+    },
+    /// Tell when a workflow is done with everybody who was there; with `is-all`, with those too that were not.
+    #[serde(rename_all = "kebab-case")]
+    Wait {
+        /// Which.
+        transaction: TransactionId,
+        /// Until it has ended.
+        #[serde(default)]
+        is_all: bool,
+    },
+    /// Stop a workflow.
+    #[serde(rename_all = "kebab-case")]
+    Cancel {
+        /// Which.
+        transaction: TransactionId,
+    },
     /// Make a join token.
     #[serde(rename_all = "kebab-case")]
     TokenCreate {
@@ -217,7 +238,7 @@ pub enum Ask {
 }
 
 /// What a workflow is about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Workflow {
     /// The policy's name.
@@ -228,14 +249,27 @@ pub struct Workflow {
     /// Endpoints by label or name; empty: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<String>,
+    /// Endpoints that are left out, by label or name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub excluded: Vec<String>,
     /// Evaluate what is stored, contact no endpoint.
     #[serde(default)]
     pub is_stored_only: bool,
+    /// Evaluate what was known at that time; contacts no endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<Timestamp>,
+    /// What is stored and not older than this is not collected again; what is older and is not collected is stale. Absent:
+    /// everything is collected, or with `is-stored-only` nothing is stale.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age_seconds: Option<u64>,
     /// Ask by one broadcast instead of one request a collector.
     #[serde(default)]
     pub is_broadcast: bool,
     /// How long to wait for answers.
     pub timeout_seconds: u64,
+    /// How long endpoints that are not there may catch up, from the beginning.
+    #[serde(default)]
+    pub expires_seconds: u64,
 }
 
 /// An answer line.
@@ -566,7 +600,52 @@ pub struct EndpointEntry {
     pub likely: Option<EndpointId>,
 }
 
-/// A workflow as an operator sees it. `asked` is the sum of all counts.
+/// What became of the endpoints of a workflow; each counts once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct Account {
+    /// How many were meant: the sum of all others.
+    pub asked: u64,
+    /// Collected.
+    pub answered: u64,
+    /// Their collectors said no, or could not.
+    pub refused: u64,
+    /// Their collectors did not answer in time.
+    pub timed_out: u64,
+    /// Their collectors were not there.
+    pub offline: u64,
+    /// Left out by the operator.
+    pub waived: u64,
+    /// Not asked: what is stored is fresh enough.
+    pub fresh: u64,
+    /// Stopped by the operator.
+    pub cancelled: u64,
+    /// Not done yet.
+    pub open: u64,
+}
+
+impl Account {
+    /// All but `asked`, with the word for each.
+    pub fn parts(&self) -> [(&'static str, u64); 8] {
+        [
+            ("answered", self.answered),
+            ("refused", self.refused),
+            ("timed out", self.timed_out),
+            ("offline", self.offline),
+            ("waived", self.waived),
+            ("fresh", self.fresh),
+            ("cancelled", self.cancelled),
+            ("open", self.open),
+        ]
+    }
+
+    /// What `asked` has to be.
+    pub fn sum(&self) -> u64 {
+        self.parts().iter().map(|(_, count)| count).sum()
+    }
+}
+
+/// A workflow as an operator sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct TransactionView {
@@ -576,13 +655,31 @@ pub struct TransactionView {
     pub workflow: String,
     /// The policy's name.
     pub policy: String,
-    /// `running`, `completed`, `partial`, `failed`.
+    /// The profile's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// `running`, `waiting` for those that were not there, `completed`, `partial`, `failed`, `cancelled`.
     pub state: String,
     /// When it began.
     pub begun: Timestamp,
+    /// When it was done with everybody who was there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<Timestamp>,
+    /// Until when those that were not there may catch up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Timestamp>,
+    /// How many endpoints it is about.
+    #[serde(default)]
+    pub endpoint_count: u64,
+    /// What became of them, where they were to be collected from.
+    #[serde(default)]
+    pub account: Account,
+    /// Why it could not go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
     /// Every responder with its state.
     pub responders: Vec<ResponderView>,
 }
@@ -595,8 +692,20 @@ pub struct ResponderView {
     pub component: ComponentId,
     /// What it was asked: `collect` or `evaluate`.
     pub operation: String,
-    /// Its state: `asked`, `accepted`, or a terminal one.
+    /// About which endpoints.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<EndpointId>,
+    /// How many objects it was asked for by name; 0: all of the plan.
+    #[serde(default)]
+    pub object_count: u64,
+    /// Its state: `asked`, `accepted`, or how it ended.
     pub state: String,
+    /// When it was last asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Timestamp>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Timestamp>,
     /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,

@@ -174,7 +174,13 @@ impl Topic {
                 "query-request" => {
                     matches!(
                         kind,
-                        "query-request" | "results-request" | "policies-request" | "changes-request" | "chain-request"
+                        "query-request"
+                            | "results-request"
+                            | "policies-request"
+                            | "changes-request"
+                            | "chain-request"
+                            | "staleness-request"
+                            | "summary-request"
                     )
                 }
                 "query-response" => {
@@ -186,6 +192,8 @@ impl Topic {
                             | "changes-response"
                             | "audit-witness"
                             | "chain-response"
+                            | "staleness-response"
+                            | "summary-response"
                             | "error"
                     )
                 }

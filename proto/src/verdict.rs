@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::content::ContentHash;
 use crate::id::{ComponentId, EndpointId, TransactionId};
 use crate::plan::ObjectKey;
 
@@ -58,6 +59,26 @@ impl Verdict {
             Self::Informational => "informational",
             Self::Fixed => "fixed",
         }
+    }
+
+    /// The verdict as a letter.
+    pub fn letter(self) -> char {
+        match self {
+            Self::Pass => 'p',
+            Self::Fail => 'f',
+            Self::Error => 'e',
+            Self::Unknown => 'u',
+            Self::NotApplicable => 'n',
+            Self::NotChecked => 'c',
+            Self::NotSelected => 's',
+            Self::Informational => 'i',
+            Self::Fixed => 'x',
+        }
+    }
+
+    /// The verdict of a letter.
+    pub fn of_letter(letter: char) -> Option<Self> {
+        Self::ALL.into_iter().find(|verdict| verdict.letter() == letter)
     }
 
     /// The verdict that this text spells.
@@ -147,6 +168,9 @@ pub struct RuleResult {
     /// How to mend it, for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
+    /// Since when the verdict is this one: what a repository says, never an evaluator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
     /// The objects whose observations it was decided on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<ObjectKey>,
@@ -165,6 +189,7 @@ impl RuleResult {
             expected: Vec::new(),
             reasons: Vec::new(),
             fix: None,
+            since: None,
             objects: Vec::new(),
         }
     }
@@ -194,4 +219,23 @@ pub struct EvaluationSummary {
     pub score: Option<f64>,
     /// How many rules got each verdict.
     pub counts: Vec<(Verdict, u64)>,
+    /// As of when it was decided, if that was not the time of deciding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<Timestamp>,
+    /// How old an observation might be: what was collected earlier was stale, and its rules `unknown`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collected_since: Option<Timestamp>,
+    /// Whether everything that was read was fresh enough; absent from versions before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub is_fresh: Option<bool>,
+    /// The policy's content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<ContentHash>,
+    /// The verdict of every rule of the profile in the benchmark's order, a letter each ([`Verdict::letter`]): what an
+    /// evaluation of what has changed starts from.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub verdicts: String,
+    /// Whether only what reads changed objects was decided, and the rest taken over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_partial: bool,
 }

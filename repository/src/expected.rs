@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bus::{Bus, Context, RequestError};
 use proto::content::{ContentHash, ContentRef};
 use proto::fault::{Fault, FaultCode};
-use proto::id::{ComponentId, TransactionId};
+use proto::id::{ComponentId, EndpointId, RequestId, TransactionId};
 use proto::message::{
     CollectionResults, ContentRequest, EvaluationResults, Message as _, QueryRequest, Task, TaskRequest, TaskResponse,
 };
@@ -130,16 +130,25 @@ impl Expected {
         let Some(request) = query.request else {
             return Err(refused("a question has to name the request that it is asked for"));
         };
-        let task = Task::Workflow { transaction, request };
-        let task = self.task(TaskRequest { responder, endpoint: query.endpoint, task, message: None }).await?;
-        let Some(plan) = task.plan.filter(|_| !task.is_collection) else {
-            return Err(refused("the task is not to evaluate"));
-        };
+        let plan = self.may_evaluate(responder, transaction, query.endpoint, request).await?;
         let read = self.objects(&plan).await?;
         match query.objects.iter().find(|object| !read.contains(object)) {
             Some(object) => Err(refused(&format!("the policy does not read the object {object}"))),
             None => Ok(()),
         }
+    }
+
+    /// The plan of what this evaluator was asked to evaluate on an endpoint.
+    pub(crate) async fn may_evaluate(
+        &self,
+        responder: ComponentId,
+        transaction: TransactionId,
+        endpoint: EndpointId,
+        request: RequestId,
+    ) -> Result<ContentRef, Fault> {
+        let task = Task::Workflow { transaction, request };
+        let task = self.task(TaskRequest { responder, endpoint, task, message: None }).await?;
+        task.plan.filter(|_| !task.is_collection).ok_or_else(|| refused("the task is not to evaluate"))
     }
 
     async fn task(&self, request: TaskRequest) -> Result<TaskResponse, Fault> {
@@ -175,7 +184,7 @@ impl Expected {
     }
 
     /// The objects that a plan reports.
-    async fn objects(&self, plan: &ContentRef) -> Result<Arc<BTreeSet<ObjectKey>>, Fault> {
+    pub(crate) async fn objects(&self, plan: &ContentRef) -> Result<Arc<BTreeSet<ObjectKey>>, Fault> {
         if let Some(known) = self.plans.lock().unwrap_or_else(PoisonError::into_inner).get(&plan.sha256) {
             return Ok(Arc::clone(known));
         }

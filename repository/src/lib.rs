@@ -17,7 +17,8 @@ use proto::fault::{Fault, FaultCode};
 use proto::id::ComponentId;
 use proto::message::{
     Ack, AuditWitness, CollectionResults, ContentRequest, EvaluationResults, Message, PoliciesResponse,
-    PolicyPublication, QueryRequest, StatusNotification, ToRepository,
+    PolicyPublication, QueryRequest, StalenessRequest, StatusNotification, SummaryRequest, SummaryResponse,
+    ToRepository,
 };
 use proto::time::is_skewed;
 use proto::topic::Topic;
@@ -112,7 +113,7 @@ pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdow
                             tokio::spawn(async move { repository.take(message).await });
                         }
                         // Nor must questions, for which the orchestrator is asked what their sender may read.
-                        QueryRequest::KIND => match Arc::clone(&questions).try_acquire_owned() {
+                        QueryRequest::KIND | StalenessRequest::KIND | SummaryRequest::KIND => match Arc::clone(&questions).try_acquire_owned() {
                             Ok(place) => {
                                 let repository = Arc::clone(&repository);
                                 tokio::spawn(async move {
@@ -163,7 +164,10 @@ impl Repository {
             Err(fault) => return self.refuse(&message, &fault),
         };
         let outcome = match request {
-            ToRepository::ResultsRequest(_) | ToRepository::ChangesRequest(_) | ToRepository::ChainRequest(_)
+            ToRepository::ResultsRequest(_)
+            | ToRepository::ChangesRequest(_)
+            | ToRepository::ChainRequest(_)
+            | ToRepository::StalenessRequest(_)
                 if message.sender_type() != Some(ComponentType::Orchestrator) =>
             {
                 let text = "what is kept of all endpoints is read by an orchestrator, for its operators";
@@ -227,6 +231,23 @@ impl Repository {
                 }
                 self.store.query(&request).await.map(|response| self.answer(&message, &response))
             }
+            ToRepository::StalenessRequest(request) => match self.expected.objects(&request.plan).await {
+                Ok(objects) => self
+                    .store
+                    .stale(&request.endpoints, &objects, request.collected_since)
+                    .await
+                    .map(|response| self.answer(&message, &response)),
+                Err(fault) => return self.refuse(&message, &fault),
+            },
+            ToRepository::SummaryRequest(request) => {
+                if let Err(fault) = self.may_read_summary(&message, &request).await {
+                    return self.refuse(&message, &fault);
+                }
+                self.store
+                    .newest(request.endpoint, &request.policy, &request.profile)
+                    .await
+                    .map(|summary| self.answer(&message, &SummaryResponse { summary }))
+            }
             ToRepository::ChainRequest(request) => {
                 self.store.chain(&request).await.map(|response| self.answer(&message, &response))
             }
@@ -258,7 +279,17 @@ impl Repository {
             return Ok(());
         }
         let Received { sender, transaction, .. } = received(message);
-        let read = self.expected.query(sender, transaction, request).await;
+        self.told_refused(message, self.expected.query(sender, transaction, request).await)
+    }
+
+    /// The same, for what was decided on an endpoint before.
+    async fn may_read_summary(&self, message: &Authentic, request: &SummaryRequest) -> Result<(), Fault> {
+        let Received { sender, transaction, .. } = received(message);
+        let read = self.expected.may_evaluate(sender, transaction, request.endpoint, request.request).await;
+        self.told_refused(message, read.map(|_| ()))
+    }
+
+    fn told_refused(&self, message: &Authentic, read: Result<(), Fault>) -> Result<(), Fault> {
         if let Err(fault) = &read
             && !fault.code.is_retryable()
         {
@@ -376,13 +407,12 @@ impl Repository {
         let operation = match operation {
             "error" => match message.envelope().kind.as_str() {
                 "query-request" | "results-request" | "policies-request" | "changes-request" | "chain-request"
-                | "audit-checkpoint" => "query-response",
+                | "staleness-request" | "summary-request" | "audit-checkpoint" => "query-response",
                 "content-request" => "content-response",
                 _ => "ack",
             },
-            "results-response" | "policies-response" | "changes-response" | "chain-response" | "audit-witness" => {
-                "query-response"
-            }
+            "results-response" | "policies-response" | "changes-response" | "chain-response" | "staleness-response"
+            | "summary-response" | "audit-witness" => "query-response",
             other => other,
         };
         Topic::Directed { to, operation: operation.to_owned(), from: self.bus.own() }

@@ -1,6 +1,7 @@
 //! What the repository keeps. One trait, two back ends: SQLite and PostgreSQL run the same SQL and
 //! the same battery of tests.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
@@ -10,8 +11,10 @@ use proto::id::{ComponentId, EndpointId, MessageId, TransactionId};
 use proto::message::{
     AttributeChange, AuditCheckpoint, ChainRequest, ChainResponse, ChangesRequest, ChangesResponse, CollectionResults,
     EndpointAssignment, EvaluationResults, PolicyDescription, QueryRequest, QueryResponse, ResultsRequest,
-    ResultsResponse,
+    ResultsResponse, StalenessResponse,
 };
+use proto::plan::ObjectKey;
+use proto::verdict::EvaluationSummary;
 
 pub mod postgres;
 pub mod sqlite;
@@ -130,6 +133,22 @@ pub trait Store: Send + Sync + 'static {
 
     /// Stored observations of an endpoint, as many as fit into an answer.
     async fn query(&self, request: &QueryRequest) -> Result<QueryResponse, StoreError>;
+
+    /// What of these objects is missing or stale at each endpoint, as many endpoints as fit into an answer.
+    async fn stale(
+        &self,
+        endpoints: &[EndpointId],
+        objects: &BTreeSet<ObjectKey>,
+        collected_since: Timestamp,
+    ) -> Result<StalenessResponse, StoreError>;
+
+    /// The newest evaluation of an endpoint by a policy and profile that holds now.
+    async fn newest(
+        &self,
+        endpoint: EndpointId,
+        policy: &str,
+        profile: &str,
+    ) -> Result<Option<EvaluationSummary>, StoreError>;
 
     /// A change by its number; none where nothing was known before it.
     async fn change(&self, number: u64) -> Result<Option<AttributeChange>, StoreError>;

@@ -2,17 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use proto::content::{ContentHash, ContentRef};
 use proto::id::{ComponentId, EndpointId, MessageId, RequestId, TransactionId};
 use proto::message::{
-    Assignment, AuditCheckpoint, ChainRequest, ChangesRequest, CollectedPart, CollectionResults, EndpointAlias,
+    About, Assignment, AuditCheckpoint, ChainRequest, ChangesRequest, CollectedPart, CollectionResults, EndpointAlias,
     EndpointAssignment, EvaluationResults, Evidence, ObjectState, PolicyDescription, QueryRequest, ResultsRequest,
     ResultsSelection, StreamPosition,
 };
 use proto::observation::{EndpointFacts, Flag, Item, ItemEntity, Method};
 use proto::plan::ObjectKey;
-use proto::verdict::{EvaluationSummary, RuleResult, Sense, Severity, Verdict};
+use proto::verdict::Verdict::{Fail, Pass, Unknown};
+use proto::verdict::{EvaluationSummary, RuleResult, Severity, Verdict};
 use repository::store::postgres::PostgresStore;
 use repository::store::sqlite::SqliteStore;
 use repository::store::{Received, Report, Store, StoreError, Stored};
@@ -128,6 +131,10 @@ async fn battery(store: &dyn Store) {
     a_change_shows_both_sides_and_where_it_came_from(store).await;
     reports_that_are_missing_are_counted(store).await;
     verdicts_count_once_however_often_they_come(store).await;
+    a_verdict_has_a_time_since_when_it_holds(store).await;
+    what_was_decided_in_part_leaves_the_rest_as_it_is_and_a_new_policy_lets_old_rules_go(store).await;
+    verdicts_come_in_pages(store).await;
+    what_is_missing_or_stale_is_named(store).await;
     verdicts_lead_back_to_the_reports_that_they_rest_on(store).await;
     an_endpoint_that_was_another_is_known_with_it_until_they_are_taken_apart(store).await;
     a_policy_is_kept_with_its_content(store).await;
@@ -263,53 +270,200 @@ async fn what_is_not_there_is_missing(store: &dyn Store) {
     assert_eq!((page.missing, page.answered), (objects, 1));
 }
 
+impl Case<'_> {
+    /// Verdicts of a policy's evaluation that was made then.
+    fn verdicts(
+        &self,
+        second: i64,
+        verdicts: &[(&str, Verdict)],
+        change: impl Fn(&mut EvaluationResults),
+    ) -> EvaluationResults {
+        let result = |(rule, verdict): &(&str, Verdict)| RuleResult {
+            found: vec!["x".to_owned()],
+            ..RuleResult::new(rule, "A rule", Severity::High, *verdict)
+        };
+        let content = Some(ContentHash::of(b"policy"));
+        let mut results = EvaluationResults {
+            task: Some(ContentHash::of(b"task")),
+            about: Some(About {
+                policy: "policy".to_owned(),
+                profile: "(default)".to_owned(),
+                evaluated: at(second),
+                content: content.clone(),
+                is_current: true,
+                is_partial: false,
+            }),
+            evidence: Vec::new(),
+            request: RequestId(Uuid::new_v4()),
+            endpoint: self.endpoint,
+            part: 0,
+            rule_count: u32::try_from(verdicts.len()).unwrap(),
+            results: verdicts.iter().map(result).collect(),
+            summary: Some(EvaluationSummary {
+                transaction: self.transaction,
+                endpoint: self.endpoint,
+                policy: "policy".to_owned(),
+                profile: "(default)".to_owned(),
+                evaluated: at(second),
+                oldest_collected: None,
+                evaluator: self.sender,
+                score: Some(100.0),
+                counts: Vec::new(),
+                as_of: None,
+                collected_since: None,
+                is_fresh: Some(true),
+                content,
+                verdicts: String::new(),
+                is_partial: false,
+            }),
+        };
+        change(&mut results);
+        results
+    }
+
+    /// Stores them as those of a workflow of their own.
+    async fn decide(&self, results: &EvaluationResults) -> TransactionId {
+        let transaction = TransactionId(Uuid::now_v7());
+        let mut results = results.clone();
+        if let Some(summary) = &mut results.summary {
+            summary.transaction = transaction;
+        }
+        let from = Received { transaction, ..self.received() };
+        self.store.record_evaluation(&results, from, &Self::any_report()).await.unwrap();
+        transaction
+    }
+
+    /// Rules with their verdicts, and since when they have them.
+    async fn held(&self, selection: ResultsSelection) -> Vec<(String, Verdict, Option<i64>)> {
+        let request = ResultsRequest { selection, verdicts: Vec::new(), only_summaries: false, after: None };
+        let found = self.store.results(&request).await.unwrap();
+        assert_eq!(found.summaries.len(), 1, "{found:?}");
+        let second = |time: Timestamp| time.as_second() - at(0).as_second();
+        let of = |result: &RuleResult| (result.rule.clone(), result.verdict, result.since.map(second));
+        found.results[0].iter().map(of).collect()
+    }
+
+    async fn holds(&self) -> Vec<(String, Verdict, Option<i64>)> {
+        self.held(ResultsSelection::Endpoint(self.endpoint)).await
+    }
+}
+
+fn rows(rows: &[(&str, Verdict, Option<i64>)]) -> Vec<(String, Verdict, Option<i64>)> {
+    rows.iter().map(|(rule, verdict, since)| ((*rule).to_owned(), *verdict, *since)).collect()
+}
+
 async fn verdicts_count_once_however_often_they_come(store: &dyn Store) {
     let case = Case::new(store).await;
-    let result = |verdict| RuleResult {
-        rule: "rule".to_owned(),
-        title: "A rule".to_owned(),
-        severity: Severity::High,
-        verdict,
-        sense: Sense::Compliance,
-        found: vec!["x".to_owned()],
-        expected: Vec::new(),
-        reasons: Vec::new(),
-        fix: None,
-        objects: Vec::new(),
-    };
-    let results = |verdict| EvaluationResults {
-        task: Some(ContentHash::of(b"task")),
-        evidence: Vec::new(),
-        request: RequestId(Uuid::new_v4()),
-        endpoint: case.endpoint,
-        part: 0,
-        rule_count: 1,
-        results: vec![result(verdict)],
-        summary: Some(EvaluationSummary {
-            transaction: case.transaction,
-            endpoint: case.endpoint,
-            policy: "policy".to_owned(),
-            profile: "(default)".to_owned(),
-            evaluated: Timestamp::now(),
-            oldest_collected: None,
-            evaluator: case.sender,
-            score: Some(100.0),
-            counts: vec![(verdict, 1)],
-        }),
-    };
     let before = store.counts().await.unwrap().result_count;
-    for verdict in [Verdict::Fail, Verdict::Pass] {
-        store.record_evaluation(&results(verdict), case.received(), &Case::any_report()).await.unwrap();
+    let verdicts = case.verdicts(0, &[("rule", Fail)], |_| {});
+    for _ in 0..2 {
+        // Another message each time: an evaluator that was killed does it again.
+        store.record_evaluation(&verdicts, case.received(), &Case::any_report()).await.unwrap();
     }
     assert_eq!(store.counts().await.unwrap().result_count - before, 1);
+    assert_eq!(case.holds().await, rows(&[("rule", Fail, Some(0))]));
     let ask = |verdicts| ResultsRequest {
         selection: ResultsSelection::Endpoint(case.endpoint),
         verdicts,
         only_summaries: false,
+        after: None,
     };
-    let found = store.results(&ask(Vec::new())).await.unwrap();
-    assert_eq!((found.summaries.len(), found.results[0][0].verdict), (1, Verdict::Pass));
-    assert!(store.results(&ask(vec![Verdict::Fail])).await.unwrap().results[0].is_empty());
+    assert!(store.results(&ask(vec![Pass])).await.unwrap().results[0].is_empty());
+}
+
+async fn a_verdict_has_a_time_since_when_it_holds(store: &dyn Store) {
+    let case = Case::new(store).await;
+    let first = case.decide(&case.verdicts(0, &[("a", Pass), ("b", Fail)], |_| {})).await;
+    case.decide(&case.verdicts(10, &[("a", Pass), ("b", Pass)], |_| {})).await;
+    assert_eq!(case.holds().await, rows(&[("a", Pass, Some(0)), ("b", Pass, Some(10))]));
+    // What was found may change, and the verdict still be the same.
+    let found_otherwise = case.verdicts(20, &[("a", Pass), ("b", Pass)], |results| results.results[1].found.clear());
+    case.decide(&found_otherwise).await;
+    assert_eq!(case.holds().await, rows(&[("a", Pass, Some(0)), ("b", Pass, Some(10))]));
+    // What held when a workflow was done can still be asked for.
+    assert_eq!(
+        case.held(ResultsSelection::Transaction(first)).await,
+        rows(&[("a", Pass, Some(0)), ("b", Fail, Some(0))])
+    );
+    // What comes late, and what is as of the past, changes nothing of what holds.
+    let late = case.decide(&case.verdicts(15, &[("a", Fail), ("b", Fail)], |_| {})).await;
+    let past = case.verdicts(30, &[("a", Unknown), ("b", Unknown)], |results| {
+        results.about.as_mut().unwrap().is_current = false;
+    });
+    let past = case.decide(&past).await;
+    assert_eq!(case.holds().await, rows(&[("a", Pass, Some(0)), ("b", Pass, Some(10))]));
+    assert_eq!(case.held(ResultsSelection::Transaction(late)).await, rows(&[("a", Fail, None), ("b", Fail, None)]));
+    assert_eq!(
+        case.held(ResultsSelection::Transaction(past)).await,
+        rows(&[("a", Unknown, None), ("b", Unknown, None)])
+    );
+    let newest = store.newest(case.endpoint, "policy", "(default)").await.unwrap().unwrap();
+    assert_eq!(newest.evaluated, at(20));
+    assert_eq!(store.newest(case.endpoint, "policy", "another").await.unwrap(), None);
+}
+
+async fn what_was_decided_in_part_leaves_the_rest_as_it_is_and_a_new_policy_lets_old_rules_go(store: &dyn Store) {
+    let case = Case::new(store).await;
+    case.decide(&case.verdicts(0, &[("a", Pass), ("b", Fail)], |_| {})).await;
+    let part = case.verdicts(10, &[("b", Pass)], |results| {
+        results.about.as_mut().unwrap().is_partial = true;
+        results.summary.as_mut().unwrap().is_partial = true;
+    });
+    case.decide(&part).await;
+    assert_eq!(case.holds().await, rows(&[("a", Pass, Some(0)), ("b", Pass, Some(10))]));
+    let other = case.verdicts(20, &[("b", Pass), ("c", Fail)], |results| {
+        results.about.as_mut().unwrap().content = Some(ContentHash::of(b"another version"));
+    });
+    case.decide(&other).await;
+    assert_eq!(case.holds().await, rows(&[("b", Pass, Some(10)), ("c", Fail, Some(20))]));
+}
+
+async fn verdicts_come_in_pages(store: &dyn Store) {
+    let cases = [Case::new(store).await, Case::new(store).await];
+    let transaction = TransactionId(Uuid::now_v7());
+    for case in &cases {
+        let many: Vec<(String, Verdict)> = (0..300).map(|number| (format!("rule {number}"), Fail)).collect();
+        let many: Vec<(&str, Verdict)> = many.iter().map(|(rule, verdict)| (rule.as_str(), *verdict)).collect();
+        let long = case.verdicts(0, &many, |results| {
+            results.results.iter_mut().for_each(|result| result.found = vec!["x".repeat(2_000)]);
+        });
+        let from = Received { transaction, ..case.received() };
+        store.record_evaluation(&long, from, &Case::any_report()).await.unwrap();
+    }
+    let mut after = None;
+    let mut pages = Vec::new();
+    loop {
+        let selection = ResultsSelection::Transaction(transaction);
+        let request = ResultsRequest { selection, verdicts: Vec::new(), only_summaries: false, after };
+        let page = store.results(&request).await.unwrap();
+        assert_eq!(page.summaries.len(), page.results.len());
+        pages.push(page.results.iter().map(Vec::len).collect::<Vec<_>>());
+        assert_eq!(page.is_cut, page.next.is_some());
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(pages, [[300], [300]]);
+}
+
+async fn what_is_missing_or_stale_is_named(store: &dyn Store) {
+    let (case, unknown) = (Case::new(store).await, Case::new(store).await);
+    let other = ObjectKey("obj:two".to_owned());
+    let objects: BTreeSet<ObjectKey> = [ObjectKey(OBJECT.to_owned()), other.clone()].into();
+    case.collect("a", at(100)).await;
+    let stale = async |since: i64| {
+        let asked = [case.endpoint, unknown.endpoint];
+        let answer = store.stale(&asked, &objects, at(since)).await.unwrap();
+        assert_eq!(answer.answered, 2);
+        answer.stale.into_iter().map(|one| (one.endpoint, one.objects)).collect::<Vec<_>>()
+    };
+    // Everything of whom nothing is known: no object is named.
+    assert_eq!(stale(100).await, [(case.endpoint, vec![other]), (unknown.endpoint, Vec::new())]);
+    assert_eq!(stale(101).await, [(case.endpoint, Vec::new()), (unknown.endpoint, Vec::new())]);
+    // Seen again, it is fresh, though it is as it was.
+    case.collect("a", at(200)).await;
+    assert_eq!(stale(150).await[0].1.len(), 1);
 }
 
 async fn an_endpoint_that_was_another_is_known_with_it_until_they_are_taken_apart(store: &dyn Store) {
@@ -370,9 +524,10 @@ async fn verdicts_lead_back_to_the_reports_that_they_rest_on(store: &dyn Store) 
         request: RequestId(Uuid::new_v4()),
         task: Some(ContentHash::of(b"task")),
         endpoint: case.endpoint,
+        about: None,
         part: 0,
         rule_count: 1,
-        results: vec![RuleResult::new("rule_that_rests", "t", Severity::Low, Verdict::Pass)],
+        results: vec![RuleResult::new("rule_that_rests", "t", Severity::Low, Pass)],
         evidence: vec![Evidence { report: first.hash.clone(), objects: vec![object.clone()] }],
         summary: None,
     };
@@ -394,7 +549,8 @@ async fn verdicts_lead_back_to_the_reports_that_they_rest_on(store: &dyn Store) 
     wanted.sort();
     assert_eq!(chain(None).await, wanted);
     assert_eq!(chain(Some("that_rests")).await, wanted);
-    assert!(chain(Some("another_rule")).await.is_empty());
+    // An evaluation is kept as it came: whoever wants one rule of it finds it in there.
+    assert_eq!(chain(Some("another_rule")).await, wanted);
 }
 
 async fn a_policy_is_kept_with_its_content(store: &dyn Store) {

@@ -300,14 +300,7 @@ pub async fn ask(data: &Path, question: Ask, content: &[u8]) -> std::io::Result<
 
 /// A workflow over the baseline.
 pub fn baseline(timeout_seconds: u64) -> Workflow {
-    Workflow {
-        policy: orchestrator::BASELINE.to_owned(),
-        profile: None,
-        targets: Vec::new(),
-        is_stored_only: false,
-        is_broadcast: false,
-        timeout_seconds,
-    }
+    Workflow { policy: orchestrator::BASELINE.to_owned(), timeout_seconds, ..Workflow::default() }
 }
 
 /// Verdicts by rule, from the answers to an evaluation.

@@ -125,7 +125,13 @@ async fn a_broker_that_lies_is_not_believed() {
     };
     let plan = ContentRef::to(b"plan");
     let deadline = now + SignedDuration::from_mins(5);
-    let request = CollectionRequest { request: RequestId(Uuid::now_v7()), plan, targets: Vec::new(), deadline };
+    let request = CollectionRequest {
+        request: RequestId(Uuid::now_v7()),
+        plan,
+        targets: Vec::new(),
+        objects: Vec::new(),
+        deadline,
+    };
     let command = envelope(orchestrator.component, &request);
     let own_command = sealed(&orchestrator, &command);
     let admin = Topic::Admin(a.component);

@@ -162,6 +162,7 @@ impl Script {
             request: RequestId(Uuid::now_v7()),
             plan: ContentRef::to(&self.plan),
             targets: Vec::new(),
+            objects: Vec::new(),
             deadline: Timestamp::now() + jiff::SignedDuration::from_mins(5),
         }
     }

@@ -236,6 +236,7 @@ async fn only_an_orchestrator_commands_a_collector() {
         request: RequestId(Uuid::now_v7()),
         plan: ContentRef::to(b"plan"),
         targets: Vec::new(),
+        objects: Vec::new(),
         deadline: jiff::Timestamp::now() + jiff::SignedDuration::from_mins(1),
     };
     let context = Context::of(TransactionId(Uuid::now_v7()));
@@ -251,6 +252,7 @@ fn forged_verdict(before: &BTreeMap<String, String>, endpoint: EndpointId) -> pr
         request: RequestId(Uuid::now_v7()),
         task: Some(ContentHash::of(b"an envelope")),
         endpoint,
+        about: None,
         evidence: Vec::new(),
         part: 0,
         rule_count: 1,
@@ -264,6 +266,7 @@ fn forged_verdict(before: &BTreeMap<String, String>, endpoint: EndpointId) -> pr
             expected: Vec::new(),
             reasons: Vec::new(),
             fix: None,
+            since: None,
             objects: Vec::new(),
         }],
         summary: None,

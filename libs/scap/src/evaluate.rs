@@ -2,7 +2,7 @@
 //!
 //! What was not collected, is stale, or was cut off is `unknown` with the reason; never `pass`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -232,8 +232,8 @@ impl<'run> Evaluator<'run> {
             result.reasons.push("the profile says `unchecked`".to_owned());
             return result;
         }
-        if let Some(reason) = self.not_applicable(rule) {
-            result.verdict = Verdict::NotApplicable;
+        if let Some((verdict, reason)) = self.not_applicable(rule) {
+            result.verdict = verdict;
             result.reasons.push(reason);
             return result;
         }
@@ -266,21 +266,74 @@ impl<'run> Evaluator<'run> {
         result
     }
 
-    fn not_applicable(&mut self, rule: &RulePlan) -> Option<String> {
+    /// Why a rule is not for this endpoint, or why that is not known: where what tells it was not collected, or is stale.
+    fn not_applicable(&mut self, rule: &RulePlan) -> Option<(Verdict, String)> {
         for level in &rule.platforms {
             let mut names = Vec::new();
-            let mut of_definition = |definition| Some(self.definition(definition));
             let mut undefined = |name: &str| names.push(name.to_owned());
+            let mut asked = Vec::new();
+            let mut of_definition = |definition| {
+                asked.push(definition);
+                Some(self.definition(definition))
+            };
             let is_here = level
                 .iter()
                 .any(|platform| platform_truth(platform, &mut of_definition, &mut undefined) == Truth::True);
-            if !is_here {
-                let reason = if names.is_empty() {
-                    "none of the rule's platforms is here".to_owned()
-                } else {
-                    format!("the platform is not defined: {}", names.join(", "))
+            if is_here {
+                continue;
+            }
+            let lacking: BTreeMap<usize, String> =
+                asked.into_iter().filter_map(|definition| Some((definition, self.lacking(definition)?))).collect();
+            let may_be_here = |assumed: Truth| {
+                let mut of_definition = |definition| {
+                    if lacking.contains_key(&definition) {
+                        Some(assumed)
+                    } else {
+                        self.decisions.definitions[definition]
+                    }
                 };
-                return Some(reason);
+                level.iter().any(|platform| platform_truth(platform, &mut of_definition, &mut |_| ()) == Truth::True)
+            };
+            if let Some(reason) = lacking.values().next()
+                && (may_be_here(Truth::True) || may_be_here(Truth::False))
+            {
+                let reason = format!("whether the rule's platform is here is not known: {reason}");
+                return Some((Verdict::Unknown, reason));
+            }
+            let reason = if names.is_empty() {
+                "none of the rule's platforms is here".to_owned()
+            } else {
+                format!("the platform is not defined: {}", names.join(", "))
+            };
+            return Some((Verdict::NotApplicable, reason));
+        }
+        None
+    }
+
+    /// Why a definition that was decided is not known: what it reads is not there, or is stale.
+    fn lacking(&mut self, definition: usize) -> Option<String> {
+        if self.decisions.definitions[definition] != Some(Truth::Unknown) {
+            return None;
+        }
+        let compiled = self.compiled;
+        let mut open = vec![&compiled.definitions[definition].criteria];
+        let mut seen = BTreeSet::from([definition]);
+        while let Some(criteria) = open.pop() {
+            match criteria {
+                CriteriaPlan::Fixed(..) => {}
+                CriteriaPlan::Operator { parts, .. } => open.extend(parts),
+                CriteriaPlan::Definition { definition, .. } => {
+                    if seen.insert(*definition) {
+                        open.push(&compiled.definitions[*definition].criteria);
+                    }
+                }
+                CriteriaPlan::Test { test, .. } => {
+                    if let Ok((object, _)) = &compiled.tests[*test].subject
+                        && self.source.object(object, 0).is_none()
+                    {
+                        return self.test(*test).reasons.first().cloned();
+                    }
+                }
             }
         }
         None
@@ -534,7 +587,7 @@ struct Told {
     expected: Vec<String>,
     reasons: Vec<String>,
     objects: Vec<ObjectKey>,
-    definitions: std::collections::BTreeSet<(usize, bool)>,
+    definitions: BTreeSet<(usize, bool)>,
 }
 
 /// Whether something is such a platform; names that nobody defines are told.

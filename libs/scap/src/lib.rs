@@ -25,6 +25,7 @@ pub mod html;
 pub mod oval;
 mod oval_reader;
 pub mod oval_results;
+pub mod partial;
 pub mod policy;
 pub mod score;
 pub mod source;

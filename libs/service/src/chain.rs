@@ -48,6 +48,31 @@ impl Link {
     }
 }
 
+/// Of the messages of an evaluation, those that one rule needs; nothing of them is believed for that.
+pub fn needed_for(links: Vec<Link>, rule: &str) -> Vec<Link> {
+    let read = |link: &Link| {
+        let envelope = Sealed::split(link.sealed.as_bytes()).ok()?.envelope;
+        Some((ContentHash::of(envelope), serde_json::from_slice::<Envelope>(envelope).ok()?))
+    };
+    let opened: Vec<_> = links.into_iter().filter_map(|link| read(&link).map(|read| (link, read))).collect();
+    let mut needed = BTreeSet::new();
+    for (_, (hash, envelope)) in &opened {
+        let Ok(results) = envelope.decode::<EvaluationResults>() else { continue };
+        let of_rule = results.results.iter().filter(|result| result.rule.ends_with(rule));
+        let mut objects = BTreeSet::new();
+        for result in of_rule {
+            needed.insert(hash.clone());
+            objects.extend(result.objects.iter());
+        }
+        for evidence in &results.evidence {
+            if evidence.objects.iter().any(|object| objects.contains(object)) {
+                needed.insert(evidence.report.clone());
+            }
+        }
+    }
+    opened.into_iter().filter(|(_, (hash, _))| needed.contains(hash)).map(|(link, _)| link).collect()
+}
+
 /// A message whose seal holds.
 #[derive(Debug, Clone)]
 struct Opened {
@@ -170,6 +195,8 @@ struct Task {
     request: proto::id::RequestId,
     content: ContentHash,
     targets: Vec<EndpointId>,
+    /// None: all that the plan reports.
+    objects: BTreeSet<ObjectKey>,
     is_standing: bool,
 }
 
@@ -297,6 +324,9 @@ impl Chain {
         if !task.targets.is_empty() && !task.targets.contains(&results.endpoint) {
             return broken(format!("{what} is about an endpoint that was not asked about"));
         }
+        if !task.objects.is_empty() && objects.iter().any(|object| !task.objects.contains(object)) {
+            return broken(format!("{what} has an object that was not asked for"));
+        }
         let request = if task.is_standing { results.standing } else { Some(results.request) };
         if request != Some(task.request) || results.plan != task.content {
             return broken(format!("{what} answers another request, or follows another plan"));
@@ -332,8 +362,8 @@ impl Chain {
 }
 
 fn task_of(request: CollectionRequest, is_standing: bool) -> Task {
-    let CollectionRequest { request, plan, targets, deadline: _ } = request;
-    Task { request, content: plan.sha256, targets, is_standing }
+    let CollectionRequest { request, plan, targets, objects, deadline: _ } = request;
+    Task { request, content: plan.sha256, targets, objects: objects.into_iter().collect(), is_standing }
 }
 
 fn asked_as(hash: &ContentHash, message: &Opened, content: ContentHash) -> Asked {

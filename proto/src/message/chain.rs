@@ -16,7 +16,7 @@ pub struct ChainRequest {
     pub transaction: TransactionId,
     /// On this endpoint.
     pub endpoint: EndpointId,
-    /// Of this rule; absent: of all.
+    /// Of this rule; absent: of all. An evaluation is kept as it came: there may be more in the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::content::ContentRef;
 use crate::id::{EndpointId, RequestId};
+use crate::plan::ObjectKey;
 
 /// Collect a plan now. Results go to the repositories; the requester gets status notifications.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -19,6 +20,9 @@ pub struct CollectionRequest {
     /// Endpoints to look at; empty: all that the collector speaks for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<EndpointId>,
+    /// Objects to look at, of those that the plan reports; empty: all of them. What is fresh enough is not looked at again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<ObjectKey>,
     /// After this nobody waits for an answer.
     pub deadline: Timestamp,
 }

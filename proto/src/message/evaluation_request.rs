@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::content::ContentRef;
 use crate::id::{ComponentId, EndpointId, RequestId};
 use crate::message::EndpointAlias;
+use crate::plan::ObjectKey;
 
 /// Evaluate a policy on stored observations.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -31,6 +32,13 @@ pub struct EvaluationRequest {
     /// Observations that were collected earlier than this are stale: their rules become `unknown`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collected_since: Option<Timestamp>,
+    /// Evaluate what was known at that time, as of then; absent: what is known now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<Timestamp>,
+    /// Decide again only what reads these objects, and take the other verdicts over from the newest evaluation of the same
+    /// content; empty: decide everything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changed: Vec<ObjectKey>,
     /// After this nobody waits for an answer.
     pub deadline: Timestamp,
 }

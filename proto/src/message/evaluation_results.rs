@@ -1,5 +1,6 @@
 //! `evaluation-results`: verdicts for the repositories, and for whoever watches.
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,9 @@ pub struct EvaluationResults {
     pub task: Option<ContentHash>,
     /// On which endpoint.
     pub endpoint: EndpointId,
+    /// The policy's name, the profile, and when it was decided, in every part (absent from versions before it).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<About>,
     /// Parts count from 0.
     pub part: u32,
     /// How many rules there will be in all parts.
@@ -31,6 +35,26 @@ pub struct EvaluationResults {
     /// With the last part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<EvaluationSummary>,
+}
+
+/// What verdicts are about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct About {
+    /// The policy's name.
+    pub policy: String,
+    /// The profile's id, or `(default)`.
+    pub profile: String,
+    /// When it was decided.
+    pub evaluated: Timestamp,
+    /// The policy's content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<ContentHash>,
+    /// Whether the verdicts are what holds now: those as of a time in the past are not.
+    pub is_current: bool,
+    /// Whether rules that are not in any part keep the verdict that they have.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_partial: bool,
 }
 
 /// Observations that a verdict rests on.

@@ -18,6 +18,9 @@ pub struct ResultsRequest {
     /// Only the summaries.
     #[serde(default)]
     pub only_summaries: bool,
+    /// Where the page before has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
 }
 
 /// Which evaluations.
@@ -40,6 +43,10 @@ pub struct ResultsResponse {
     pub summaries: Vec<EvaluationSummary>,
     /// The results of each, in the same order; empty when only summaries were asked for.
     pub results: Vec<Vec<RuleResult>>,
-    /// Whether the limit on the payload cut the answer.
+    /// Whether there is more.
+    #[serde(default)]
     pub is_cut: bool,
+    /// Where the next page begins, if there is one: what `after` is to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }

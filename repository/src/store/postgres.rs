@@ -31,6 +31,7 @@ impl PostgresStore {
             4 "audit_witness" "../../migrations/both/0004_audit_witness.sql",
             5 "reports" "../../migrations/postgres/0005_reports.sql",
             6 "endpoint_alias" "../../migrations/both/0006_endpoint_alias.sql",
+            7 "verdicts" "../../migrations/both/0007_verdicts.sql",
         ];
         Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Self::over(pool))

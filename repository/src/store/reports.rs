@@ -58,13 +58,12 @@ impl SqlStore {
     pub(super) async fn chain_of(&self, request: &ChainRequest) -> Result<ChainResponse, StoreError> {
         let rows = sqlx::query(
             "SELECT hash, content, CAST(length(bytes) AS BIGINT) AS size, received FROM report WHERE hash IN \
-             (SELECT report FROM result WHERE transaction_id = $1 AND endpoint = $2 AND ($3 IS NULL OR length(rule) >= length($3) AND substr(rule, length(rule) - length($3) + 1) = $3) \
-              UNION SELECT evidence.report FROM evidence JOIN result ON result.report = evidence.verdicts \
-              WHERE transaction_id = $1 AND endpoint = $2 AND ($3 IS NULL OR length(rule) >= length($3) AND substr(rule, length(rule) - length($3) + 1) = $3)) ORDER BY hash",
+             (SELECT report FROM evaluation_part WHERE transaction_id = $1 AND endpoint = $2 \
+              UNION SELECT evidence.report FROM evidence JOIN evaluation_part ON evaluation_part.report = evidence.verdicts \
+              WHERE transaction_id = $1 AND endpoint = $2) ORDER BY hash",
         )
         .bind(request.transaction.to_string())
         .bind(endpoint_text(request.endpoint))
-        .bind(&request.rule)
         .fetch_all(&self.pool)
         .await?;
         let hash = |text: String| text.parse().map_err(|_| StoreError::Damaged("a hash in report".to_owned()));

@@ -5,14 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use proto::content::ContentHash;
+use proto::id::EndpointId;
 use proto::limits::RESULT_PART_BYTES;
 use proto::message::{
     AttributeChange, AuditCheckpoint, ChainRequest, ChainResponse, ChangesRequest, ChangesResponse, CollectedPart,
     CollectionResults, EndpointAssignment, EvaluationResults, Message as _, PolicyDescription, QueryRequest,
-    QueryResponse, QueryRow, ResultsRequest, ResultsResponse, ResultsSelection,
+    QueryResponse, QueryRow, ResultsRequest, ResultsResponse, StalenessResponse,
 };
 use proto::observation::{EndpointFacts, Item};
-use proto::verdict::{EvaluationSummary, RuleResult};
+use proto::plan::ObjectKey;
+use proto::verdict::EvaluationSummary;
 use sqlx::{Row as _, Transaction};
 
 use super::super::{
@@ -32,13 +34,16 @@ mod changes;
 mod identity;
 #[path = "reports.rs"]
 mod reports;
+#[path = "verdicts.rs"]
+mod verdicts;
+
+/// An endpoint, the first parameter, and what was merged into it.
+const ALIASES: &str = "SELECT CAST($1 AS TEXT) UNION ALL SELECT endpoint FROM endpoint_alias WHERE alias_of = $1";
 
 type Tx = Transaction<'static, Database>;
 
 /// Objects that one page of a query answers, whether anything is stored for them or not: each is looked up.
 const PAGE_OBJECTS_MAX: u64 = 1_000;
-/// Evaluations, the newest first, that one answer looks at.
-const EVALUATIONS_MAX: i64 = 10_000;
 
 impl SqlStore {
     pub(super) fn over(pool: Pool) -> Self {
@@ -315,54 +320,25 @@ impl Store for SqlStore {
         from: Received,
         report: &Report,
     ) -> Result<Stored, StoreError> {
-        let mut tx = self.begin().await?;
-        if !is_first(&mut tx, from).await? {
-            return Ok(Stored::Again);
-        }
-        reports::keep(&mut tx, report, EvaluationResults::KIND, from).await?;
-        for evidence in &results.evidence {
-            sqlx::query("INSERT INTO evidence (verdicts, report) VALUES ($1, $2) ON CONFLICT DO NOTHING")
-                .bind(report.hash.as_str())
-                .bind(evidence.report.as_str())
-                .execute(&mut *tx)
-                .await?;
-        }
-        let (transaction, endpoint) = (from.transaction.to_string(), endpoint_text(results.endpoint));
-        for (at, result) in results.results.iter().enumerate() {
-            let position = i64::from(results.part) * 100_000 + i64::try_from(at).unwrap_or(i64::MAX);
-            // The same evaluation done twice, by an evaluator that was killed, counts once.
-            sqlx::query(
-                "INSERT INTO result (transaction_id, endpoint, rule, position, verdict, result, report) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7) \
-                 ON CONFLICT (transaction_id, endpoint, rule) DO UPDATE SET position = excluded.position, \
-                 verdict = excluded.verdict, result = excluded.result, report = excluded.report",
-            )
-            .bind(&transaction)
-            .bind(&endpoint)
-            .bind(&result.rule)
-            .bind(position)
-            .bind(result.verdict.as_str())
-            .bind(json(result))
-            .bind(report.hash.as_str())
-            .execute(&mut *tx)
-            .await?;
-        }
-        if let Some(summary) = &results.summary {
-            sqlx::query(
-                "INSERT INTO evaluation (transaction_id, endpoint, policy, profile, evaluated, summary) VALUES ($1, $2, $3, $4, $5, $6) \
-                 ON CONFLICT (transaction_id, endpoint) DO UPDATE SET evaluated = excluded.evaluated, summary = excluded.summary",
-            )
-            .bind(&transaction)
-            .bind(&endpoint)
-            .bind(&summary.policy)
-            .bind(&summary.profile)
-            .bind(summary.evaluated.as_microsecond())
-            .bind(json(summary))
-            .execute(&mut *tx)
-            .await?;
-        }
-        tx.commit().await?;
-        Ok(Stored::New { change_count: results.results.len() as u64, changed: Vec::new() })
+        self.record_verdicts(results, from, report).await
+    }
+
+    async fn stale(
+        &self,
+        endpoints: &[EndpointId],
+        objects: &BTreeSet<ObjectKey>,
+        collected_since: Timestamp,
+    ) -> Result<StalenessResponse, StoreError> {
+        self.stale_of(endpoints, objects, collected_since).await
+    }
+
+    async fn newest(
+        &self,
+        endpoint: EndpointId,
+        policy: &str,
+        profile: &str,
+    ) -> Result<Option<EvaluationSummary>, StoreError> {
+        self.newest_of(endpoint, policy, profile).await
     }
 
     async fn record_policy(
@@ -494,76 +470,7 @@ impl Store for SqlStore {
     }
 
     async fn results(&self, request: &ResultsRequest) -> Result<ResultsResponse, StoreError> {
-        let all = "SELECT transaction_id, endpoint, policy, profile, summary FROM evaluation ORDER BY evaluated DESC LIMIT $1";
-        let rows = match &request.selection {
-            ResultsSelection::Latest => sqlx::query(all).bind(EVALUATIONS_MAX).fetch_all(&self.pool).await?,
-            ResultsSelection::Endpoint(endpoint) => {
-                sqlx::query(
-                    "SELECT transaction_id, endpoint, policy, profile, summary FROM evaluation \
-                     WHERE endpoint IN (SELECT CAST($1 AS TEXT) UNION ALL SELECT endpoint FROM endpoint_alias WHERE alias_of = $1) \
-                     ORDER BY evaluated DESC LIMIT $2",
-                )
-                .bind(endpoint_text(*endpoint))
-                .bind(EVALUATIONS_MAX)
-                .fetch_all(&self.pool)
-                .await?
-            }
-            ResultsSelection::Transaction(transaction) => {
-                sqlx::query(
-                    "SELECT transaction_id, endpoint, policy, profile, summary FROM evaluation WHERE transaction_id = $1 ORDER BY endpoint",
-                )
-                .bind(transaction.to_string())
-                .fetch_all(&self.pool)
-                .await?
-            }
-        };
-        let aliases = self.aliases().await?;
-        let mut response = ResultsResponse { summaries: Vec::new(), results: Vec::new(), is_cut: false };
-        let mut seen = BTreeSet::new();
-        let mut bytes = 0;
-        // What is older is not looked at.
-        response.is_cut = i64::try_from(rows.len()).is_ok_and(|count| count >= EVALUATIONS_MAX);
-        for row in rows {
-            let (endpoint, policy, profile): (String, String, String) =
-                (row.try_get("endpoint")?, row.try_get("policy")?, row.try_get("profile")?);
-            // What was merged into another counts as that.
-            let is_newest = seen.insert((aliases.get(&endpoint).unwrap_or(&endpoint).clone(), policy, profile));
-            if !is_newest && !matches!(request.selection, ResultsSelection::Transaction(_)) {
-                continue;
-            }
-            if bytes > 2 * RESULT_PART_BYTES {
-                response.is_cut = true;
-                break;
-            }
-            response.summaries.push(unjson::<EvaluationSummary>(&row.try_get::<String, _>("summary")?)?);
-            bytes += 600;
-            if request.only_summaries {
-                continue;
-            }
-            let rows = sqlx::query(
-                "SELECT verdict, result FROM result WHERE transaction_id = $1 AND endpoint = $2 ORDER BY position",
-            )
-            .bind(row.try_get::<String, _>("transaction_id")?)
-            .bind(&endpoint)
-            .fetch_all(&self.pool)
-            .await?;
-            let mut results = Vec::new();
-            for row in rows {
-                let verdict: String = row.try_get("verdict")?;
-                if !request.verdicts.is_empty() && !request.verdicts.iter().any(|wanted| wanted.as_str() == verdict) {
-                    continue;
-                }
-                let text: String = row.try_get("result")?;
-                bytes += text.len();
-                if bytes > 3 * RESULT_PART_BYTES {
-                    response.is_cut = true;
-                    break;
-                }
-                results.push(unjson::<RuleResult>(&text)?);
-            }
-            response.results.push(results);
-        }
-        Ok(response)
+        self.results_page(request).await
     }
 
     async fn counts(&self) -> Result<Counts, StoreError> {
@@ -576,7 +483,7 @@ impl Store for SqlStore {
             current_count: count("SELECT count(*) FROM observation WHERE valid_to IS NULL").await?,
             past_count: count("SELECT count(*) FROM observation WHERE valid_to IS NOT NULL").await?,
             change_count: count("SELECT count(*) FROM change").await?,
-            result_count: count("SELECT count(*) FROM result").await?,
+            result_count: count("SELECT (SELECT count(*) FROM result) + (SELECT count(*) FROM verdict)").await?,
         })
     }
 }

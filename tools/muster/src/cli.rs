@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
 use proto::capability::ComponentType;
 use proto::id::{ComponentId, EndpointId, TransactionId};
 use proto::verdict::Verdict;
@@ -52,8 +53,27 @@ pub(crate) enum Command {
     Evaluate(EvaluateArgs),
     /// Stored verdicts, the newest of each endpoint and policy.
     Results(ResultsArgs),
-    /// The workflows of late: who was asked, who answered.
-    Transactions,
+    /// The workflows of late; with an id, one of them with everybody who was asked.
+    Transactions {
+        /// Which one.
+        transaction: Option<TransactionId>,
+    },
+    /// Wait until a workflow is done with everybody who was there.
+    Wait {
+        /// Which, from `muster transactions`.
+        transaction: TransactionId,
+        /// Wait for those too that were not there, until they have come back or the request has expired.
+        #[arg(long)]
+        all: bool,
+        /// Give up after this time, such as 30s or 10m.
+        #[arg(long)]
+        timeout: Option<Seconds>,
+    },
+    /// Stop a workflow: whoever is at it is told to stop.
+    Cancel {
+        /// Which, from `muster transactions`.
+        transaction: TransactionId,
+    },
     /// Periodic collection: it lives at the collectors and runs while the orchestrator is away.
     #[command(subcommand)]
     Schedule(ScheduleCommand),
@@ -137,6 +157,15 @@ pub(crate) struct WorkflowArgs {
     /// What, and where.
     #[command(flatten)]
     pub(crate) task: TaskArgs,
+    /// Endpoints that are left out, by label or name; may be given several times.
+    #[arg(long = "exclude", value_name = "ENDPOINT")]
+    pub(crate) excluded: Vec<String>,
+    /// Do not collect what is stored and not older than this, such as 15m; 0s collects everything.
+    #[arg(long, value_name = "AGE", value_parser = parse_age)]
+    pub(crate) max_age: Option<Seconds>,
+    /// How long endpoints that are not there are asked when they come back, such as 7d; 0s: not at all.
+    #[arg(long, default_value = "1d", value_name = "TIME", value_parser = parse_age)]
+    pub(crate) catch_up: Seconds,
     /// Ask all collectors by one broadcast.
     #[arg(long)]
     pub(crate) broadcast: bool,
@@ -151,9 +180,12 @@ pub(crate) struct EvaluateArgs {
     /// What it is about.
     #[command(flatten)]
     pub(crate) workflow: WorkflowArgs,
-    /// Evaluate what is stored; contact no endpoint.
+    /// Evaluate what is stored; contact no endpoint. With --max-age, what is older is stale and its rules are unknown.
     #[arg(long)]
     pub(crate) stored: bool,
+    /// Evaluate what was known at that time: 2026-10-01 (its beginning, UTC) or 2026-10-01T12:00:00Z. Contacts no endpoint.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub(crate) as_of: Option<Timestamp>,
 }
 
 /// `muster results`
@@ -432,6 +464,19 @@ pub(crate) enum TokenCommand {
         /// Its id, from `muster token list`.
         id: String,
     },
+}
+
+/// A duration that may be nothing.
+fn parse_age(text: &str) -> Result<Seconds, String> {
+    let is_nothing = text.len() > 1 && text.trim_end_matches(['s', 'm', 'h', 'd']).parse() == Ok(0_u64);
+    if is_nothing { Ok(Seconds(0)) } else { text.parse() }
+}
+
+/// A time, or a date for its beginning.
+fn parse_time(text: &str) -> Result<Timestamp, String> {
+    let of_date = |date: jiff::civil::Date| date.to_zoned(jiff::tz::TimeZone::UTC).map(|zoned| zoned.timestamp());
+    let time = text.parse::<Timestamp>().or_else(|_| text.parse::<jiff::civil::Date>().and_then(of_date));
+    time.map_err(|_| "use a date such as 2026-10-01, or a time such as 2026-10-01T12:00:00Z".to_owned())
 }
 
 fn parse_verdict(text: &str) -> Result<Verdict, String> {

@@ -7,13 +7,13 @@ use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use proto::id::EndpointId;
 use proto::message::ResultsSelection;
-use proto::operator::{Ask, OperatorEvent, TransactionView, Workflow};
+use proto::operator::{Ask, OperatorEvent, ResponderView, TransactionView, Workflow};
 use proto::verdict::{EvaluationSummary, RuleResult, Verdict};
 use serde_json::json;
 
 use crate::cli::{self, Cli, Command, Output, PolicyCommand, TaskArgs, WorkflowArgs};
 use crate::show::{self, Progress};
-use crate::{admission, audit, broker, ca, client, drop_in, endpoint, exit, metrics, tasks, up, verify};
+use crate::{admission, audit, broker, ca, client, drop_in, endpoint, exit, metrics, tasks, transactions, up, verify};
 
 /// Carries out a command; the exit code.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
@@ -35,11 +35,20 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Roster => roster(&data, output).await,
         Command::Collect(args) => collect(&data, &args, output).await,
         Command::Evaluate(args) => {
-            let workflow = Workflow { is_stored_only: args.stored, ..followed(&args.workflow) };
+            let workflow = Workflow {
+                is_stored_only: args.stored || args.as_of.is_some(),
+                as_of: args.as_of,
+                ..followed(&args.workflow)
+            };
             evaluate(&data, workflow, output).await
         }
         Command::Results(args) => results(&data, args.verdicts, output).await,
-        Command::Transactions => transactions(&data, output).await,
+        Command::Transactions { transaction: None } => transactions::list(&data, output).await,
+        Command::Transactions { transaction: Some(id) } => transactions::page(&data, id, output).await,
+        Command::Wait { transaction, all, timeout } => {
+            transactions::wait(&data, transaction, all, timeout.map(|timeout| timeout.0), output).await
+        }
+        Command::Cancel { transaction } => admission::told(&data, Ask::Cancel { transaction }).await,
         Command::Schedule(command) => tasks::schedule(&data, command, output).await,
         Command::Observe(command) => tasks::observe(&data, command, output).await,
         Command::Changes(args) => tasks::changes(&data, args, output).await,
@@ -81,14 +90,19 @@ pub(crate) fn workflow(task: &TaskArgs) -> Workflow {
         policy: task.policy.clone(),
         profile: task.profile.clone(),
         targets: task.targets.clone(),
-        is_stored_only: false,
-        is_broadcast: false,
-        timeout_seconds: 0,
+        ..Workflow::default()
     }
 }
 
 fn followed(args: &WorkflowArgs) -> Workflow {
-    Workflow { is_broadcast: args.broadcast, timeout_seconds: args.timeout, ..workflow(&args.task) }
+    Workflow {
+        excluded: args.excluded.clone(),
+        max_age_seconds: args.max_age.map(|age| age.0),
+        is_broadcast: args.broadcast,
+        timeout_seconds: args.timeout,
+        expires_seconds: args.catch_up.0,
+        ..workflow(&args.task)
+    }
 }
 
 async fn status(data: &Path, output: Output) -> anyhow::Result<u8> {
@@ -198,11 +212,26 @@ async fn follow(data: &Path, ask: Ask, output: Output) -> anyhow::Result<Gathere
     outcome.map(|()| gathered)
 }
 
+/// Lines about responders that did not do what they were asked.
+const COMPLAINTS_MAX: usize = 10;
+
 /// Who did not answer as asked, in words.
 fn complain(view: &TransactionView) {
-    for responder in view.responders.iter().filter(|responder| responder.state != "completed") {
+    let is_good = |responder: &&ResponderView| matches!(responder.state.as_str(), "completed" | "fresh" | "waived");
+    let wanting: Vec<&ResponderView> = view.responders.iter().filter(|responder| !is_good(responder)).collect();
+    for responder in wanting.iter().take(COMPLAINTS_MAX) {
         let detail = responder.detail.as_deref().unwrap_or_default();
         show::note(format!("{} {} {}: {detail}", responder.operation, responder.component, responder.state));
+    }
+    if wanting.len() > COMPLAINTS_MAX {
+        show::note(format!("and {} more: `muster transactions {}`", wanting.len() - COMPLAINTS_MAX, view.transaction));
+    }
+    if view.state == "waiting" {
+        let until = view.expires.map(|expires| format!(" until {expires:.0}")).unwrap_or_default();
+        show::note(format!(
+            "those that were not there are asked when they come back{until}: `muster wait --all {id}`, `muster cancel {id}`",
+            id = view.transaction
+        ));
     }
 }
 
@@ -213,8 +242,14 @@ async fn collect(data: &Path, args: &WorkflowArgs, output: Output) -> anyhow::Re
         show::json(&view)?;
     } else {
         complain(&view);
-        let done = view.responders.iter().filter(|responder| responder.state == "completed").count();
-        show::line(format!("collected from {done} of {} collectors ({})", view.responders.len(), view.transaction));
+        let account = &view.account;
+        show::line(format!(
+            "collected from {} of {} endpoints ({})",
+            account.answered, account.asked, view.transaction
+        ));
+        if account.fresh > 0 {
+            show::line(format!("{} were fresh enough", account.fresh));
+        }
     }
     Ok(if view.state == "completed" { exit::DONE } else { exit::NOT_MET })
 }
@@ -260,15 +295,22 @@ pub(crate) async fn endpoint_names(data: &Path) -> BTreeMap<EndpointId, String> 
 
 async fn results(data: &Path, verdicts: Vec<Verdict>, output: Output) -> anyhow::Result<u8> {
     let ask = Ask::Results { selection: ResultsSelection::Latest, verdicts };
-    let OperatorEvent::Results(response) = one(data, ask, &[]).await? else { bail!("unexpected answer") };
+    let mut answers = client::ask(data, ask, &[]).await?;
+    let mut evaluations: Vec<(EvaluationSummary, Vec<RuleResult>)> = Vec::new();
+    while let Some(event) = answers.next().await? {
+        if let OperatorEvent::Results(page) = event {
+            evaluations.extend(page.summaries.into_iter().zip(page.results));
+        }
+    }
     if output == Output::Json {
-        show::json(&response)?;
+        let (summaries, results): (Vec<_>, Vec<_>) = evaluations.into_iter().unzip();
+        show::json(&json!({"summaries": summaries, "results": results}))?;
         return Ok(exit::DONE);
     }
     let names = endpoint_names(data).await;
     let mut rows = Vec::new();
     let mut cells = Vec::new();
-    for (summary, results) in response.summaries.iter().zip(&response.results) {
+    for (summary, results) in &evaluations {
         let endpoint = names.get(&summary.endpoint).cloned().unwrap_or_else(|| summary.endpoint.to_string());
         for result in results {
             let about = vec![endpoint.clone(), summary.policy.clone(), format!("{:.0}", summary.evaluated)];
@@ -278,6 +320,7 @@ async fn results(data: &Path, verdicts: Vec<Verdict>, output: Output) -> anyhow:
                 summary.policy.clone(),
                 result.verdict.to_string(),
                 result.severity.to_string(),
+                result.since.map(|since| format!("{since:.0}")).unwrap_or_default(),
                 format!("{:.0}", summary.evaluated),
                 result.title.clone(),
             ]);
@@ -287,39 +330,8 @@ async fn results(data: &Path, verdicts: Vec<Verdict>, output: Output) -> anyhow:
         let columns = [&["endpoint", "policy", "evaluated"], &show::RESULT_COLUMNS[..]].concat();
         show::line(show::csv(&columns, &cells).trim_end());
     } else {
-        show::table(&["endpoint", "policy", "verdict", "severity", "evaluated", "rule"], rows);
+        show::table(&["endpoint", "policy", "verdict", "severity", "since", "evaluated", "rule"], rows);
     }
-    if response.is_cut {
-        show::note("note: there is more; narrow it with --verdict");
-    }
-    Ok(exit::DONE)
-}
-
-async fn transactions(data: &Path, output: Output) -> anyhow::Result<u8> {
-    let OperatorEvent::Transactions(views) = one(data, Ask::Transactions, &[]).await? else {
-        bail!("unexpected answer")
-    };
-    if output == Output::Json {
-        show::json(&views)?;
-        return Ok(exit::DONE);
-    }
-    let mut rows = Vec::new();
-    for view in views {
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        for responder in &view.responders {
-            *counts.entry(responder.state.as_str()).or_default() += 1;
-        }
-        let counts: Vec<String> = counts.into_iter().map(|(state, count)| format!("{count} {state}")).collect();
-        rows.push(vec![
-            view.transaction.to_string(),
-            view.workflow,
-            view.policy,
-            view.state,
-            format!("{:.0}", view.begun),
-            format!("{} asked: {}", view.responders.len(), counts.join(", ")),
-        ]);
-    }
-    show::table(&["transaction", "workflow", "policy", "state", "begun", "responders"], rows);
     Ok(exit::DONE)
 }
 

@@ -21,6 +21,7 @@ mod exit;
 mod metrics;
 mod show;
 mod tasks;
+mod transactions;
 mod up;
 mod verify;
 

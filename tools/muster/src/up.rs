@@ -33,10 +33,8 @@ pub(crate) async fn run(data: &Path, args: UpArgs, output: Output) -> anyhow::Re
         let workflow = Workflow {
             policy: args.policy.clone(),
             profile: args.profile.clone(),
-            targets: Vec::new(),
-            is_stored_only: false,
-            is_broadcast: false,
             timeout_seconds: 600,
+            ..Workflow::default()
         };
         let code = commands::evaluate(data, workflow, output).await?;
         if args.once {

@@ -1,0 +1,449 @@
+//! How workflows go on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use proto::capability::{Capability, ComponentType};
+use proto::fault::{Fault, FaultCode};
+use proto::id::{ComponentId, EndpointId, RequestId, TransactionId};
+use proto::message::{EndpointAlias, EvaluationRequest, StatusNotification};
+use proto::operator::{ComponentState, OperatorEvent};
+use proto::plan::ObjectKey;
+
+use super::{Operation, Plan, Responder, ResponderState, Stale, Targets, Workflow};
+use crate::core::{ASK_AGAIN_SECONDS, Action, Core, ENDED_WORKFLOWS_MAX, EVALUATION_SECONDS, words};
+
+/// Endpoints that one evaluator is asked about at a time.
+const SHARD_ENDPOINTS_MAX: usize = 500;
+/// Objects that are asked for by name; beyond that everything is looked at.
+const OBJECTS_NAMED_MAX: usize = 400;
+/// Seconds in which a component answers that it was told to stop.
+const CANCEL_SECONDS: i64 = 10;
+/// Seconds that a request holds, at most: a year.
+const EXPIRES_SECONDS_MAX: i64 = 366 * 86_400;
+
+impl Core {
+    /// Begins a workflow; `stale` says what has to be collected, and everything has to be where it is absent.
+    pub fn begin(
+        &mut self,
+        mut plan: Plan,
+        stale: Option<&Stale>,
+        now: Timestamp,
+    ) -> Result<(TransactionId, Vec<Action>), Fault> {
+        let targets = self.targets(&plan.targets, &plan.excluded)?;
+        plan.timeout_seconds = plan.timeout_seconds.clamp(1, 86_400);
+        plan.expires_seconds = plan.expires_seconds.clamp(0, EXPIRES_SECONDS_MAX);
+        let endpoints: Vec<EndpointId> = targets.iter().flat_map(|targets| targets.endpoints.clone()).collect();
+        let mut workflow = Workflow {
+            id: TransactionId(self.ids.next()),
+            due: if plan.is_evaluation { endpoints.iter().copied().collect() } else { BTreeSet::default() },
+            endpoints,
+            begun: now,
+            settled: None,
+            cancelled: None,
+            ended: None,
+            responders: Vec::new(),
+            fault: None,
+            plan,
+            open: [0, 0],
+            by_component: BTreeMap::default(),
+        };
+        if !workflow.plan.is_stored_only {
+            self.meant(&mut workflow, &targets, stale, now);
+        }
+        let id = workflow.id;
+        let started = OperatorEvent::Started { transaction: id, endpoint_count: workflow.endpoints.len() as u64 };
+        let mut actions = vec![Action::StoreWorkflow(Box::new(workflow.header()))];
+        for (position, responder) in workflow.responders.iter().enumerate() {
+            actions.push(Action::StoreResponder(id, position, Box::new(responder.clone())));
+        }
+        actions.push(Action::Tell(id, Box::new(started)));
+        let mut asked = workflow.responders.iter().filter(|responder| responder.state == ResponderState::Asked);
+        if workflow.plan.is_broadcast {
+            actions.extend(asked.next().map(|responder| Action::Collect {
+                to: None,
+                transaction: id,
+                request: workflow.collection_request(responder),
+            }));
+        } else {
+            actions.extend(asked.map(|responder| Action::Collect {
+                to: Some(responder.component),
+                transaction: id,
+                request: workflow.collection_request(responder),
+            }));
+        }
+        self.workflows.insert(id, workflow);
+        actions.extend(self.advance(id, now));
+        self.forget_old_workflows();
+        Ok((id, actions))
+    }
+
+    /// A line for everybody who is meant.
+    fn meant(&mut self, workflow: &mut Workflow, targets: &[Targets], stale: Option<&Stale>, now: Timestamp) {
+        let deadline = now + SignedDuration::from_secs(workflow.plan.timeout_seconds);
+        let shared = self.request_id();
+        let wanted =
+            if workflow.plan.is_broadcast { Capability::CollectOvalBroadcast } else { Capability::CollectOval };
+        for Targets { component, endpoints, excluded, is_there } in targets {
+            let mut add = |request: RequestId, endpoints: Vec<EndpointId>, objects, state, detail: Option<String>| {
+                workflow.add(Responder {
+                    component: *component,
+                    operation: Operation::Collect,
+                    request,
+                    endpoints,
+                    objects,
+                    state,
+                    detail,
+                    asked: now,
+                    deadline,
+                    ended: (!state.is_open()).then_some(now),
+                    progress: (0, 0),
+                });
+            };
+            if !excluded.is_empty() {
+                add(self.request_id(), excluded.clone(), Vec::new(), ResponderState::Waived, None);
+            }
+            let is_stale = |endpoint: &EndpointId| stale.is_none_or(|stale| stale.contains_key(endpoint));
+            let (lacking, fresh): (Vec<EndpointId>, Vec<EndpointId>) = endpoints.iter().partition(|one| is_stale(one));
+            if !fresh.is_empty() {
+                add(self.request_id(), fresh, Vec::new(), ResponderState::Fresh, None);
+            }
+            if lacking.is_empty() {
+                continue;
+            }
+            let objects = objects_of(&lacking, stale);
+            let request = if is_one_request(&objects, wanted) { shared } else { self.request_id() };
+            let offers = self.components.get(component).is_some_and(|component| component.has(wanted));
+            let (state, detail) = if *is_there && offers {
+                (ResponderState::Asked, None)
+            } else if *is_there {
+                // Nobody is asked for what it has not said that it can.
+                (ResponderState::Rejected, Some(format!("the collector does not offer {}", wanted.as_str())))
+            } else {
+                (ResponderState::Offline, Some("the collector was not there when it was to be asked".to_owned()))
+            };
+            add(request, lacking, objects, state, detail);
+        }
+    }
+
+    /// An operator wants no more of it: everybody who is at it is told to stop.
+    pub fn cancel(&mut self, id: TransactionId, now: Timestamp) -> Result<Vec<Action>, Fault> {
+        let Some(workflow) = self.workflows.get_mut(&id) else {
+            let text = "no workflow of that id is open; `muster transactions` lists them";
+            return Err(Fault::new(FaultCode::UnknownIdentifier, text));
+        };
+        if workflow.ended.is_some() {
+            return Err(Fault::new(FaultCode::Conflict, format!("it has ended: {}", workflow.state())));
+        }
+        workflow.cancelled = Some(now);
+        workflow.due.clear();
+        let mut actions = vec![Action::StoreWorkflow(Box::new(workflow.header()))];
+        for position in 0..workflow.responders.len() {
+            let responder = &mut workflow.responders[position];
+            if responder.state.is_open() {
+                responder.deadline = responder.deadline.min(now + SignedDuration::from_secs(CANCEL_SECONDS));
+                let (to, request) = (responder.component, responder.request);
+                actions.push(Action::StoreResponder(id, position, Box::new(responder.clone())));
+                actions.push(Action::Cancel { to, transaction: id, request });
+            }
+        }
+        actions.extend(self.advance(id, now));
+        Ok(actions)
+    }
+
+    /// A responder says how far it is. What comes after its end, or from somebody else, changes
+    /// nothing.
+    pub fn status(&mut self, transaction: TransactionId, status: &StatusNotification, now: Timestamp) -> Vec<Action> {
+        let (Some(request), Some(phase)) = (status.request, status.phase) else { return Vec::new() };
+        let Some(workflow) = self.workflows.get_mut(&transaction) else { return Vec::new() };
+        let is_meant = |position: &&usize| workflow.responders[**position].request == request;
+        let Some(position) = workflow.of(status.publisher).iter().find(is_meant).copied() else { return Vec::new() };
+        let responder = &mut workflow.responders[position];
+        let is_late = responder.state == ResponderState::NoAnswer && workflow.ended.is_none() && phase.is_terminal();
+        if !responder.state.is_open() && !is_late {
+            return Vec::new();
+        }
+        let operation = responder.operation;
+        if let Some(progress) = status.progress {
+            responder.progress = (progress.done.min(progress.total), progress.total);
+        }
+        responder.detail = status.fault.as_ref().map(words);
+        let state = ResponderState::of(phase);
+        workflow.set_state(position, state, now);
+        let mut actions = Vec::new();
+        let responder = &workflow.responders[position];
+        if !state.is_open() {
+            if operation == Operation::Collect
+                && workflow.plan.is_evaluation
+                && workflow.cancelled.is_none()
+                && matches!(state, ResponderState::Completed | ResponderState::Partial)
+            {
+                workflow.due.extend(responder.endpoints.iter().copied());
+            }
+            // That it has been taken on is known anew after a restart; an end is kept.
+            actions.push(Action::StoreResponder(transaction, position, Box::new(responder.clone())));
+        }
+        // Of many, not every step is worth a line.
+        let stride = (workflow.responders.len() / 100).max(1);
+        if workflow.open[operation as usize].is_multiple_of(stride) {
+            actions.push(Action::Tell(transaction, Box::new(workflow.progress(operation))));
+        }
+        if !state.is_open() {
+            actions.extend(self.advance(transaction, now));
+        }
+        actions
+    }
+
+    /// Goes on where everybody who was asked has ended.
+    fn advance(&mut self, id: TransactionId, now: Timestamp) -> Vec<Action> {
+        let Some(workflow) = self.workflows.get(&id) else { return Vec::new() };
+        if workflow.ended.is_some() || workflow.is_open(Operation::Collect) {
+            return Vec::new();
+        }
+        let (is_due, may_wait) = (!workflow.due.is_empty(), workflow.settled.is_some() && now < workflow.expires());
+        let mut actions = Vec::new();
+        if is_due {
+            match self.ask_evaluators(id, now) {
+                Ok(asked) => actions = asked,
+                // Those that were there are done; the others are evaluated when somebody can.
+                Err(_) if may_wait => return Vec::new(),
+                Err(fault) => return self.fail(id, fault, now),
+            }
+        }
+        let Some(workflow) = self.workflows.get_mut(&id) else { return actions };
+        if workflow.is_open(Operation::Evaluate) {
+            return actions;
+        }
+        if workflow.waits(now) {
+            if workflow.settled.is_some() {
+                return actions;
+            }
+            workflow.settled = Some(now);
+        } else {
+            workflow.settled.get_or_insert(now);
+            workflow.ended = Some(now);
+        }
+        let view = workflow.view();
+        actions.push(Action::StoreWorkflow(Box::new(workflow.header())));
+        actions.push(Action::Tell(id, Box::new(OperatorEvent::Ended(Box::new(view)))));
+        actions
+    }
+
+    fn fail(&mut self, id: TransactionId, fault: Fault, now: Timestamp) -> Vec<Action> {
+        let Some(workflow) = self.workflows.get_mut(&id) else { return Vec::new() };
+        workflow.ended = Some(now);
+        workflow.fault = Some(words(&fault));
+        vec![
+            Action::StoreWorkflow(Box::new(workflow.header())),
+            Action::Tell(id, Box::new(OperatorEvent::Fault(fault))),
+        ]
+    }
+
+    /// Asks evaluators about every endpoint that is due, each about a part.
+    fn ask_evaluators(&mut self, id: TransactionId, now: Timestamp) -> Result<Vec<Action>, Fault> {
+        let none = |what: &str| Fault::new(FaultCode::Busy, format!("no {what} is active; `muster roster` shows why"));
+        if self.repository().is_none() {
+            return Err(none("repository"));
+        }
+        let evaluators = self.components.values().filter(|component| {
+            component.component_type == ComponentType::PostureEvaluationService
+                && component.state == ComponentState::Active
+                && component.has(Capability::EvaluateXccdf)
+        });
+        let mut evaluators: Vec<(usize, ComponentId)> =
+            evaluators.map(|component| (self.open_requests_of(component.id), component.id)).collect();
+        if evaluators.is_empty() {
+            return Err(none("evaluator"));
+        }
+        let due: Vec<EndpointId> = match self.workflows.get_mut(&id) {
+            Some(workflow) => std::mem::take(&mut workflow.due).into_iter().collect(),
+            None => return Ok(Vec::new()),
+        };
+        let mut actions = Vec::new();
+        for shard in due.chunks(SHARD_ENDPOINTS_MAX) {
+            // The one with the least to do.
+            evaluators.sort_unstable();
+            let request = self.request_id();
+            evaluators[0].0 += 1;
+            let evaluator = evaluators[0].1;
+            let Some(workflow) = self.workflows.get_mut(&id) else { return Ok(actions) };
+            let position = workflow.responders.len();
+            workflow.add(Responder {
+                component: evaluator,
+                operation: Operation::Evaluate,
+                request,
+                endpoints: shard.to_vec(),
+                objects: Vec::new(),
+                state: ResponderState::Asked,
+                detail: None,
+                asked: now,
+                deadline: now + SignedDuration::from_secs(EVALUATION_SECONDS),
+                ended: None,
+                progress: (0, 0),
+            });
+            actions.push(Action::StoreResponder(id, position, Box::new(workflow.responders[position].clone())));
+            actions.extend(self.evaluation_request(id, position));
+        }
+        if let Some(workflow) = self.workflows.get(&id) {
+            actions.push(Action::StoreWorkflow(Box::new(workflow.header())));
+        }
+        Ok(actions)
+    }
+
+    /// Of several repositories, the first that is there.
+    fn repository(&self) -> Option<ComponentId> {
+        let is_there = |component: &&crate::core::roster::Component| {
+            component.component_type == ComponentType::RepositoryInterface
+                && component.state == ComponentState::Active
+                && component.has(Capability::QueryPosture)
+        };
+        self.components.values().find(is_there).map(|component| component.id)
+    }
+
+    fn evaluation_request(&self, id: TransactionId, position: usize) -> Option<Action> {
+        let workflow = self.workflows.get(&id)?;
+        let responder = workflow.responders.get(position)?;
+        let endpoints = if responder.endpoints.is_empty() { &workflow.endpoints } else { &responder.endpoints };
+        let request = EvaluationRequest {
+            request: responder.request,
+            policy: workflow.plan.policy.clone(),
+            content: workflow.plan.policy_content.clone(),
+            profile: workflow.plan.profile.clone(),
+            targets: endpoints.clone(),
+            aliases: self
+                .aliases()
+                .filter(|(_, of)| endpoints.contains(of))
+                .map(|(endpoint, of)| EndpointAlias { endpoint, of })
+                .collect(),
+            repository: self.repository()?,
+            collected_since: workflow.plan.fresh_since(workflow.begun),
+            as_of: workflow.plan.as_of,
+            changed: workflow.plan.changed.clone(),
+            deadline: responder.deadline,
+        };
+        Some(Action::Evaluate { to: responder.component, transaction: id, request: Box::new(request) })
+    }
+
+    fn open_requests_of(&self, component: ComponentId) -> usize {
+        let open = |workflow: &Workflow| {
+            workflow.of(component).iter().filter(|position| workflow.responders[**position].state.is_open()).count()
+        };
+        self.workflows.values().filter(|workflow| workflow.ended.is_none()).map(open).sum()
+    }
+
+    /// A component is there again: it may have died in between, or may not have been there when it was to be asked. A
+    /// request keeps its id, so a component that is still at it does nothing twice.
+    pub(in crate::core) fn ask_again(&mut self, component: ComponentId, now: Timestamp) -> Vec<Action> {
+        let mut again = Vec::new();
+        for workflow in self.workflows.values_mut().filter(|workflow| workflow.ended.is_none()) {
+            let may_catch_up = workflow.cancelled.is_none() && now < workflow.expires();
+            let holds = workflow.expires();
+            for position in workflow.of(component).to_vec() {
+                let responder = &mut workflow.responders[position];
+                if responder.state.is_open() {
+                    responder.asked = now;
+                    again.push((workflow.id, position, false));
+                } else if responder.state.is_away() && responder.operation == Operation::Collect && may_catch_up {
+                    let patience = SignedDuration::from_secs(workflow.plan.timeout_seconds);
+                    (responder.asked, responder.deadline, responder.detail) = (now, (now + patience).min(holds), None);
+                    workflow.set_state(position, ResponderState::Asked, now);
+                    again.push((workflow.id, position, true));
+                }
+            }
+        }
+        self.asked(again)
+    }
+
+    fn asked(&self, again: Vec<(TransactionId, usize, bool)>) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for (id, position, is_stored) in again {
+            let Some(workflow) = self.workflows.get(&id) else { continue };
+            let responder = &workflow.responders[position];
+            if is_stored {
+                actions.push(Action::StoreResponder(id, position, Box::new(responder.clone())));
+            }
+            match responder.operation {
+                Operation::Collect => actions.push(Action::Collect {
+                    to: Some(responder.component),
+                    transaction: id,
+                    request: workflow.collection_request(responder),
+                }),
+                Operation::Evaluate => actions.extend(self.evaluation_request(id, position)),
+            }
+        }
+        actions
+    }
+
+    /// Deadlines, requests that nobody took on, evaluators that have died, and requests that expire.
+    pub(in crate::core) fn watch_workflows(&mut self, now: Timestamp) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let (mut changed, mut again) = (Vec::new(), Vec::new());
+        let patience = SignedDuration::from_secs(ASK_AGAIN_SECONDS);
+        for workflow in self.workflows.values_mut().filter(|workflow| workflow.ended.is_none()) {
+            if workflow.open == [0, 0] {
+                // Waiting: for somebody to come back, for an evaluator, or for the end.
+                if !workflow.due.is_empty() || workflow.settled.is_some() && !workflow.waits(now) {
+                    changed.push(workflow.id);
+                }
+                continue;
+            }
+            for position in 0..workflow.responders.len() {
+                let responder = &mut workflow.responders[position];
+                if !responder.state.is_open() {
+                    continue;
+                }
+                let is_gone = responder.operation == Operation::Evaluate
+                    && self.components.get(&responder.component).is_none_or(|component| {
+                        !component.is_member() || component.state == ComponentState::Unavailable
+                    });
+                if responder.deadline <= now || is_gone {
+                    let text = if is_gone { "the evaluator is gone" } else { "no answer until the deadline" };
+                    responder.detail = Some(text.to_owned());
+                    if is_gone && workflow.cancelled.is_none() {
+                        // Somebody else decides in its place.
+                        workflow.due.extend(responder.endpoints.iter().copied());
+                    }
+                    workflow.set_state(position, ResponderState::NoAnswer, now);
+                    let responder = Box::new(workflow.responders[position].clone());
+                    actions.push(Action::StoreResponder(workflow.id, position, responder));
+                    if changed.last() != Some(&workflow.id) {
+                        changed.push(workflow.id);
+                    }
+                } else if responder.state == ResponderState::Asked && now.duration_since(responder.asked) >= patience {
+                    responder.asked = now;
+                    again.push((workflow.id, position, false));
+                }
+            }
+        }
+        for id in changed {
+            actions.extend(self.advance(id, now));
+        }
+        actions.extend(self.asked(again));
+        actions
+    }
+
+    fn forget_old_workflows(&mut self) {
+        let ended: Vec<TransactionId> =
+            self.workflows.values().filter(|workflow| workflow.ended.is_some()).map(|workflow| workflow.id).collect();
+        for id in ended.iter().take(ended.len().saturating_sub(ENDED_WORKFLOWS_MAX)) {
+            self.workflows.remove(id);
+        }
+    }
+}
+
+/// A broadcast is one request for all.
+fn is_one_request(objects: &[ObjectKey], wanted: Capability) -> bool {
+    wanted == Capability::CollectOvalBroadcast && objects.is_empty()
+}
+
+/// What of these endpoints of one collector has to be looked at; none: everything.
+fn objects_of(endpoints: &[EndpointId], stale: Option<&Stale>) -> Vec<ObjectKey> {
+    let mut objects = BTreeSet::new();
+    for of_endpoint in endpoints.iter().filter_map(|endpoint| stale?.get(endpoint)) {
+        if of_endpoint.is_empty() {
+            return Vec::new();
+        }
+        objects.extend(of_endpoint.iter().cloned());
+    }
+    if objects.len() > OBJECTS_NAMED_MAX { Vec::new() } else { objects.into_iter().collect() }
+}

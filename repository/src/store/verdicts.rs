@@ -1,0 +1,420 @@
+//! Verdicts: what holds now, since when, and what held; for whichever back end includes this file.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use proto::content::ContentHash;
+use proto::id::EndpointId;
+use proto::limits::RESULT_PART_BYTES;
+use proto::message::{
+    About, EvaluationResults, Message as _, ResultsRequest, ResultsResponse, ResultsSelection, StaleEndpoint,
+    StalenessResponse,
+};
+use proto::plan::ObjectKey;
+use proto::verdict::{EvaluationSummary, RuleResult};
+use sqlx::Row as _;
+
+use super::super::super::{Received, Report, StoreError, Stored, endpoint_text, json, time, unjson};
+use super::super::Database;
+use super::{ALIASES, SqlStore, Tx, is_first, reports};
+
+type Row = <Database as sqlx::Database>::Row;
+
+/// Evaluations on a page.
+const PAGE_EVALUATIONS_MAX: i64 = 500;
+/// A policy of which nothing is said: of versions before it.
+const NO_CONTENT: &str = "";
+
+/// A verdict that is current.
+struct Current {
+    verdict: String,
+    result: String,
+    content: String,
+    since: i64,
+}
+
+/// Which verdicts belong together.
+#[derive(Clone, Copy)]
+struct Key<'key> {
+    endpoint: &'key str,
+    policy: &'key str,
+    profile: &'key str,
+}
+
+impl SqlStore {
+    pub(super) async fn record_verdicts(
+        &self,
+        results: &EvaluationResults,
+        from: Received,
+        report: &Report,
+    ) -> Result<Stored, StoreError> {
+        let mut tx = self.begin().await?;
+        if !is_first(&mut tx, from).await? {
+            return Ok(Stored::Again);
+        }
+        reports::keep(&mut tx, report, EvaluationResults::KIND, from).await?;
+        for evidence in &results.evidence {
+            sqlx::query("INSERT INTO evidence (verdicts, report) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+                .bind(report.hash.as_str())
+                .bind(evidence.report.as_str())
+                .execute(&mut *tx)
+                .await?;
+        }
+        let (transaction, endpoint) = (from.transaction.to_string(), endpoint_text(results.endpoint));
+        sqlx::query(
+            "INSERT INTO evaluation_part (transaction_id, endpoint, part, report) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT (transaction_id, endpoint, part) DO UPDATE SET report = excluded.report",
+        )
+        .bind(&transaction)
+        .bind(&endpoint)
+        .bind(i64::from(results.part))
+        .bind(report.hash.as_str())
+        .execute(&mut *tx)
+        .await?;
+        let about = results.about.as_ref().filter(|about| about.is_current);
+        let is_current = match about {
+            Some(about) => !is_overtaken(&mut tx, &endpoint, about, &transaction).await?,
+            None => false,
+        };
+        let change_count = match about.filter(|_| is_current) {
+            Some(about) => hold(&mut tx, &endpoint, about, results).await?,
+            None => keep(&mut tx, &transaction, &endpoint, results, report).await?,
+        };
+        if let Some(summary) = &results.summary {
+            // Verdicts of versions that do not say when they were decided are the latest until others come.
+            let is_past = results.about.is_some() && !is_current;
+            sqlx::query(
+                "INSERT INTO evaluation (transaction_id, endpoint, policy, profile, evaluated, summary, is_past) VALUES ($1, $2, $3, $4, $5, $6, $7) \
+                 ON CONFLICT (transaction_id, endpoint) DO UPDATE SET evaluated = excluded.evaluated, summary = excluded.summary, is_past = excluded.is_past",
+            )
+            .bind(&transaction)
+            .bind(&endpoint)
+            .bind(&summary.policy)
+            .bind(&summary.profile)
+            .bind(summary.evaluated.as_microsecond())
+            .bind(json(summary))
+            .bind(i64::from(is_past))
+            .execute(&mut *tx)
+            .await?;
+            if is_current && !summary.is_partial {
+                // Rules that the policy does not have any more.
+                sqlx::query(
+                    "UPDATE verdict SET valid_to = $4 WHERE endpoint = $1 AND policy = $2 AND profile = $3 \
+                     AND valid_to IS NULL AND content <> $5",
+                )
+                .bind(&endpoint)
+                .bind(&summary.policy)
+                .bind(&summary.profile)
+                .bind(summary.evaluated.as_microsecond())
+                .bind(content_of(results))
+                .execute(&mut *tx)
+                .await?;
+            }
+        }
+        tx.commit().await?;
+        Ok(Stored::New { change_count, changed: Vec::new() })
+    }
+
+    pub(super) async fn newest_of(
+        &self,
+        endpoint: EndpointId,
+        policy: &str,
+        profile: &str,
+    ) -> Result<Option<EvaluationSummary>, StoreError> {
+        let row = sqlx::query(
+            "SELECT summary FROM evaluation WHERE endpoint = $1 AND policy = $2 AND profile = $3 AND is_past = 0 \
+             ORDER BY evaluated DESC LIMIT 1",
+        )
+        .bind(endpoint_text(endpoint))
+        .bind(policy)
+        .bind(profile)
+        .fetch_optional(&self.pool)
+        .await?;
+        row.map(|row| unjson(&row.try_get::<String, _>("summary")?)).transpose()
+    }
+
+    pub(super) async fn stale_of(
+        &self,
+        endpoints: &[EndpointId],
+        objects: &BTreeSet<ObjectKey>,
+        collected_since: Timestamp,
+    ) -> Result<StalenessResponse, StoreError> {
+        let mut response = StalenessResponse { stale: Vec::new(), answered: 0 };
+        let mut bytes = 0;
+        let sql = format!(
+            "SELECT DISTINCT object FROM observation WHERE endpoint IN ({ALIASES}) AND valid_to IS NULL AND last_seen >= $2"
+        );
+        for endpoint in endpoints {
+            if bytes > RESULT_PART_BYTES {
+                break;
+            }
+            response.answered += 1;
+            let rows = sqlx::query(sqlx::AssertSqlSafe(sql.as_str()))
+                .bind(endpoint_text(*endpoint))
+                .bind(collected_since.as_microsecond())
+                .fetch_all(&self.pool)
+                .await?;
+            let fresh: BTreeSet<ObjectKey> =
+                rows.iter().map(|row| row.try_get("object").map(ObjectKey)).collect::<Result<_, _>>()?;
+            let mut stale: Vec<ObjectKey> = objects.difference(&fresh).cloned().collect();
+            if stale.is_empty() {
+                continue;
+            }
+            if stale.len() == objects.len() {
+                stale.clear();
+            }
+            bytes += 60 + stale.iter().map(|object| object.0.len() + 3).sum::<usize>();
+            response.stale.push(StaleEndpoint { endpoint: *endpoint, objects: stale });
+        }
+        Ok(response)
+    }
+
+    pub(super) async fn results_page(&self, request: &ResultsRequest) -> Result<ResultsResponse, StoreError> {
+        let rows = self.evaluations(request).await?;
+        let is_full = i64::try_from(rows.len()).is_ok_and(|count| count >= PAGE_EVALUATIONS_MAX);
+        let aliases = self.aliases().await?;
+        let mut response = ResultsResponse { summaries: Vec::new(), results: Vec::new(), is_cut: false, next: None };
+        let mut bytes = 0;
+        let mut last = None;
+        for row in rows {
+            if bytes > 2 * RESULT_PART_BYTES {
+                (response.is_cut, response.next) = (true, last);
+                return Ok(response);
+            }
+            let (transaction, endpoint, policy, profile): (String, String, String, String) = (
+                row.try_get("transaction_id")?,
+                row.try_get("endpoint")?,
+                row.try_get("policy")?,
+                row.try_get("profile")?,
+            );
+            last = Some(cursor(&endpoint, &policy, &profile));
+            if aliases.contains_key(&endpoint) && self.is_overshadowed(&aliases, &row).await? {
+                continue;
+            }
+            let summary: EvaluationSummary = unjson(&row.try_get::<String, _>("summary")?)?;
+            bytes += 800;
+            if !request.only_summaries {
+                let key = Key { endpoint: &endpoint, policy: &policy, profile: &profile };
+                let results = self.results_of(&transaction, key, &summary).await?;
+                let is_wanted =
+                    |result: &RuleResult| request.verdicts.is_empty() || request.verdicts.contains(&result.verdict);
+                let results: Vec<RuleResult> = results.into_iter().filter(is_wanted).collect();
+                bytes += results.iter().map(|result| json(result).len()).sum::<usize>();
+                response.results.push(results);
+            }
+            response.summaries.push(summary);
+        }
+        response.next = last.filter(|_| is_full);
+        response.is_cut = response.next.is_some();
+        Ok(response)
+    }
+
+    /// The evaluations that are asked for, a page of them.
+    async fn evaluations(&self, request: &ResultsRequest) -> Result<Vec<Row>, StoreError> {
+        // Of each endpoint, policy and profile the newest that says what holds now.
+        let newest = "evaluation.is_past = 0 AND evaluation.evaluated = (SELECT MAX(other.evaluated) FROM evaluation AS other \
+                      WHERE other.endpoint = evaluation.endpoint AND other.policy = evaluation.policy \
+                      AND other.profile = evaluation.profile AND other.is_past = 0)";
+        let which = match &request.selection {
+            ResultsSelection::Latest => newest.to_owned(),
+            ResultsSelection::Endpoint(_) => format!("{newest} AND endpoint IN ({ALIASES})"),
+            ResultsSelection::Transaction(_) => "transaction_id = $1".to_owned(),
+        };
+        let sql = format!(
+            "SELECT transaction_id, endpoint, policy, profile, evaluated, summary FROM evaluation WHERE {which} \
+             AND (endpoint || ' ' || policy || ' ' || profile) > $2 AND $1 = $1 \
+             ORDER BY endpoint || ' ' || policy || ' ' || profile LIMIT $3"
+        );
+        let about = match &request.selection {
+            ResultsSelection::Latest => String::new(),
+            ResultsSelection::Endpoint(endpoint) => endpoint_text(*endpoint),
+            ResultsSelection::Transaction(transaction) => transaction.to_string(),
+        };
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(about)
+            .bind(request.after.clone().unwrap_or_default())
+            .bind(PAGE_EVALUATIONS_MAX)
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(rows)
+    }
+
+    /// Whether what an endpoint was merged into has a newer evaluation: then that is the newest of both.
+    async fn is_overshadowed(&self, aliases: &BTreeMap<String, String>, row: &Row) -> Result<bool, StoreError> {
+        let of = aliases.get(&row.try_get::<String, _>("endpoint")?).cloned().unwrap_or_default();
+        let newer = sqlx::query(
+            "SELECT 1 FROM evaluation WHERE endpoint = $1 AND policy = $2 AND profile = $3 AND is_past = 0 AND evaluated >= $4",
+        )
+        .bind(of)
+        .bind(row.try_get::<String, _>("policy")?)
+        .bind(row.try_get::<String, _>("profile")?)
+        .bind(row.try_get::<i64, _>("evaluated")?)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(newer.is_some())
+    }
+
+    /// What one evaluation decided: what was kept of it by itself, or what held when it was made.
+    async fn results_of(
+        &self,
+        transaction: &str,
+        key: Key<'_>,
+        summary: &EvaluationSummary,
+    ) -> Result<Vec<RuleResult>, StoreError> {
+        let kept =
+            sqlx::query("SELECT result FROM result WHERE transaction_id = $1 AND endpoint = $2 ORDER BY position")
+                .bind(transaction)
+                .bind(key.endpoint)
+                .fetch_all(&self.pool)
+                .await?;
+        if !kept.is_empty() {
+            return kept.iter().map(|row| unjson(&row.try_get::<String, _>("result")?)).collect();
+        }
+        let held = sqlx::query(
+            "SELECT result, since FROM verdict WHERE endpoint = $1 AND policy = $2 AND profile = $3 \
+             AND valid_from <= $4 AND (valid_to IS NULL OR valid_to > $4) ORDER BY position, rule",
+        )
+        .bind(key.endpoint)
+        .bind(key.policy)
+        .bind(key.profile)
+        .bind(summary.evaluated.as_microsecond())
+        .fetch_all(&self.pool)
+        .await?;
+        held.iter()
+            .map(|row| {
+                let result: RuleResult = unjson(&row.try_get::<String, _>("result")?)?;
+                Ok(RuleResult { since: Some(time(row.try_get("since")?)?), ..result })
+            })
+            .collect()
+    }
+}
+
+/// Where a page ends.
+fn cursor(endpoint: &str, policy: &str, profile: &str) -> String {
+    format!("{endpoint} {policy} {profile}")
+}
+
+fn content_of(results: &EvaluationResults) -> &str {
+    results.about.as_ref().and_then(|about| about.content.as_ref()).map_or(NO_CONTENT, ContentHash::as_str)
+}
+
+/// Whether a newer evaluation has come already.
+async fn is_overtaken(tx: &mut Tx, endpoint: &str, about: &About, transaction: &str) -> Result<bool, StoreError> {
+    let newer = sqlx::query(
+        "SELECT 1 FROM evaluation WHERE endpoint = $1 AND policy = $2 AND profile = $3 AND is_past = 0 \
+         AND evaluated > $4 AND transaction_id <> $5 LIMIT 1",
+    )
+    .bind(endpoint)
+    .bind(&about.policy)
+    .bind(&about.profile)
+    .bind(about.evaluated.as_microsecond())
+    .bind(transaction)
+    .fetch_optional(&mut **tx)
+    .await?;
+    Ok(newer.is_some())
+}
+
+/// Verdicts that hold from now on: what is as it was is not written again.
+async fn hold(tx: &mut Tx, endpoint: &str, about: &About, results: &EvaluationResults) -> Result<u64, StoreError> {
+    let key = Key { endpoint, policy: &about.policy, profile: &about.profile };
+    let mut known = current(tx, key).await?;
+    let evaluated = about.evaluated.as_microsecond();
+    let content = content_of(results);
+    let mut change_count = 0;
+    for (at, result) in results.results.iter().enumerate() {
+        let (verdict, text) = (result.verdict.as_str(), json(&RuleResult { since: None, ..result.clone() }));
+        let before = known.remove(&result.rule);
+        if before.as_ref().is_some_and(|before| before.result == text && before.content == content) {
+            continue;
+        }
+        let is_same_verdict = before.as_ref().is_some_and(|before| before.verdict == verdict);
+        change_count += u64::from(!is_same_verdict);
+        let since = before.as_ref().filter(|_| is_same_verdict).map_or(evaluated, |before| before.since);
+        if before.is_some() {
+            sqlx::query(
+                "UPDATE verdict SET valid_to = $5 WHERE endpoint = $1 AND policy = $2 AND profile = $3 AND rule = $4 \
+                 AND valid_to IS NULL",
+            )
+            .bind(key.endpoint)
+            .bind(key.policy)
+            .bind(key.profile)
+            .bind(&result.rule)
+            .bind(evaluated)
+            .execute(&mut **tx)
+            .await?;
+        }
+        let position = i64::from(results.part) * 100_000 + i64::try_from(at).unwrap_or(i64::MAX);
+        sqlx::query(
+            "INSERT INTO verdict (endpoint, policy, profile, rule, position, verdict, result, content, since, valid_from) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+             ON CONFLICT (endpoint, policy, profile, rule, valid_from) DO UPDATE SET position = excluded.position, \
+             verdict = excluded.verdict, result = excluded.result, content = excluded.content, valid_to = NULL",
+        )
+        .bind(key.endpoint)
+        .bind(key.policy)
+        .bind(key.profile)
+        .bind(&result.rule)
+        .bind(position)
+        .bind(verdict)
+        .bind(text)
+        .bind(content)
+        .bind(since)
+        .bind(evaluated)
+        .execute(&mut **tx)
+        .await?;
+    }
+    Ok(change_count)
+}
+
+async fn current(tx: &mut Tx, key: Key<'_>) -> Result<BTreeMap<String, Current>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT rule, verdict, result, content, since FROM verdict \
+         WHERE endpoint = $1 AND policy = $2 AND profile = $3 AND valid_to IS NULL",
+    )
+    .bind(key.endpoint)
+    .bind(key.policy)
+    .bind(key.profile)
+    .fetch_all(&mut **tx)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let current = Current {
+                verdict: row.try_get("verdict")?,
+                result: row.try_get("result")?,
+                content: row.try_get("content")?,
+                since: row.try_get("since")?,
+            };
+            Ok((row.try_get("rule")?, current))
+        })
+        .collect()
+}
+
+/// Verdicts that say nothing of what holds now.
+async fn keep(
+    tx: &mut Tx,
+    transaction: &str,
+    endpoint: &str,
+    results: &EvaluationResults,
+    report: &Report,
+) -> Result<u64, StoreError> {
+    for (at, result) in results.results.iter().enumerate() {
+        let position = i64::from(results.part) * 100_000 + i64::try_from(at).unwrap_or(i64::MAX);
+        // The same evaluation done twice, by an evaluator that was killed, counts once.
+        sqlx::query(
+            "INSERT INTO result (transaction_id, endpoint, rule, position, verdict, result, report) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7) \
+             ON CONFLICT (transaction_id, endpoint, rule) DO UPDATE SET position = excluded.position, \
+             verdict = excluded.verdict, result = excluded.result, report = excluded.report",
+        )
+        .bind(transaction)
+        .bind(endpoint)
+        .bind(&result.rule)
+        .bind(position)
+        .bind(result.verdict.as_str())
+        .bind(json(result))
+        .bind(report.hash.as_str())
+        .execute(&mut **tx)
+        .await?;
+    }
+    Ok(results.results.len() as u64)
+}
