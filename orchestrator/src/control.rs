@@ -152,6 +152,22 @@ async fn answer(
             }
             Err(fault) => Err(fault),
         },
+        Ask::PolicyAssign(assignment) => {
+            let name = shown(&assignment.name);
+            handle.assign_policy(actor, *assignment).await.map(|count| {
+                let endpoints = match count {
+                    0 => "no endpoint that is known yet".to_owned(),
+                    1 => "1 endpoint".to_owned(),
+                    count => format!("{count} endpoints"),
+                };
+                OperatorEvent::Notice(format!("`{name}` is assigned to {endpoints}"))
+            })
+        }
+        Ask::PolicyUnassign { name } => handle
+            .unassign_policy(actor, &name)
+            .await
+            .map(|()| OperatorEvent::Notice(format!("`{}` is assigned no more", shown(&name)))),
+        Ask::PolicyAssignments => Ok(OperatorEvent::Assignments(handle.assignments().await)),
         Ask::PolicyList => handle.policies().await.map(OperatorEvent::Policies),
         Ask::Transaction { transaction } => {
             handle.transaction(transaction).await.map(|view| OperatorEvent::Ended(Box::new(view)))
@@ -181,8 +197,8 @@ async fn answer(
         Ask::TokenRevoke { id } => revoke_token(handle, actor, &id).await.map_err(Fault::from).and_then(|revoked| {
             revoked.map(|()| OperatorEvent::Notice(format!("nobody joins with the token {id} any more")))
         }),
-        Ask::Periodic { operation, identifier, every_seconds, at_once, workflow } => handle
-            .periodic(actor, operation, identifier, every_seconds, at_once, &workflow)
+        Ask::Periodic { operation, identifier, schedule, at_once, workflow } => handle
+            .periodic(actor, operation, identifier, schedule, at_once, &workflow)
             .await
             .map(OperatorEvent::Collectors),
         Ask::Observation { operation, identifier, poll_seconds, workflow } => handle

@@ -15,6 +15,7 @@ pub mod admission;
 pub mod identity;
 pub mod residency;
 pub mod roster;
+pub mod standing;
 pub mod workflow;
 
 use roster::Component;

@@ -32,9 +32,11 @@ use crate::broker::{Admission, Broker, BrokerError, BrokerSettings};
 use crate::ca::{Ca, CaSettings};
 use crate::control;
 use crate::core::roster::Component;
+use crate::core::standing::Standing;
 use crate::core::{Action, Core, HEARTBEAT_SECONDS, RandomIds};
 use crate::policies::Policies;
 use crate::registration::{self, TokenScope};
+use crate::standing;
 use crate::store::{SentTask, Store, StoreError};
 
 /// Different security statuses that are counted.
@@ -179,6 +181,7 @@ pub(crate) struct Inner {
     pub(crate) content: ContentStore,
     pub(crate) policies: Policies,
     pub(crate) told: Mutex<Told>,
+    pub(crate) standing: Mutex<Standing>,
     pub(crate) watchers: broadcast::Sender<(TransactionId, OperatorEvent)>,
     /// The own certificate.
     pub(crate) certificate: std::sync::Mutex<Certificate>,
@@ -213,6 +216,7 @@ pub async fn run(
     };
     let ca = Ca::open_with(ca_settings, now)?;
     let store = Store::open(&data.path().join("orchestrator.db")).await?;
+    let assigned = store.assigned().await?;
     let mut core = Core::new(Box::new(RandomIds), store.components().await?, store.workflows().await?, now);
     core.set_trusted(ca.fingerprints());
     core.set_aliases(store.aliases().await?);
@@ -252,6 +256,7 @@ pub async fn run(
             content: ContentStore::new(Some(data.path().join("content"))),
             policies: Policies::default(),
             told: Mutex::default(),
+            standing: Mutex::new(Standing::new(assigned)),
             watchers,
             certificate: std::sync::Mutex::new(own.certificate.clone()),
             tls,
@@ -422,6 +427,7 @@ impl Handle {
                     if let Err(error) = self.act(|core, now| ((), core.tick(now))).await {
                         tracing::error!(error = %Chain(&error), "the store failed");
                     }
+                    standing::complain(self.mind_assignments().await);
                     if let Err(error) = self.mind_cas().await {
                         tracing::error!(error = %Chain(&error), "the store failed");
                     }
@@ -507,6 +513,7 @@ impl Handle {
                 tracing::debug!(identifier = response.observation_identifier, "an answer that nobody waits for");
             }
             ToOrchestrator::AttributeChange(change) => {
+                self.note_change(&change).await;
                 let _ = self.inner.watchers.send((message.envelope().transaction, OperatorEvent::Change(change)));
             }
             ToOrchestrator::EvaluationResults(results) => self.show(message.envelope().transaction, *results),

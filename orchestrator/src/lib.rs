@@ -16,6 +16,7 @@ mod control;
 mod driver;
 mod policies;
 mod registration;
+mod standing;
 pub mod store;
 mod tasks;
 mod trust;

@@ -35,6 +35,13 @@ pub(crate) struct Policies {
     plans: Mutex<BTreeMap<PlanKey, (ContentRef, Option<String>)>>,
 }
 
+/// Whether it can be the name of a policy.
+pub(crate) fn is_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 64
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
+
 impl Handle {
     /// Imports the policy that comes with the program, where it is not there already.
     pub(crate) async fn ensure_baseline(&self) -> Result<(), String> {
@@ -115,16 +122,14 @@ impl Handle {
         source: Vec<u8>,
         actor: Actor,
     ) -> Result<(PolicyDescription, Vec<String>), Fault> {
-        let is_name = !name.is_empty()
-            && name.len() <= 64
-            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-        if !is_name {
+        if !is_name(&name) {
             return Err(Fault::new(
                 FaultCode::Malformed,
                 "a policy's name is up to 64 letters, digits, dots, dashes and underscores",
             ));
         }
         let (description, mut notices) = self.keep_policy(name, source, actor).await?;
+        self.renew_assignments(&description.name).await;
         if self.publish(&description, Duration::from_mins(1)).await.is_err() {
             notices.push("no repository has taken the policy yet; it is sent until one does".to_owned());
         }

@@ -20,6 +20,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqlStr, Sqlite, Sqlit
 
 use crate::core::Action;
 use crate::core::roster::Component;
+use crate::core::standing::Assigned;
 use crate::core::workflow::{Responder, Workflow};
 
 /// Why the store does not do it.
@@ -110,6 +111,11 @@ const POLICY: Table = Table {
     upsert: "INSERT INTO policy (name, document) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET document = excluded.document",
 };
 
+const ASSIGNED: Table = Table {
+    select: "SELECT document FROM policy_assignment WHERE name = $1",
+    upsert: "INSERT INTO policy_assignment (name, document) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET document = excluded.document",
+};
+
 /// Writes a document, and says what it was.
 async fn put(tx: &mut Transaction<'_, Sqlite>, table: Table, key: &str, document: &str) -> Result<Effect, StoreError> {
     let before: Option<String> = sqlx::query_scalar(table.select).bind(key).fetch_optional(&mut **tx).await?;
@@ -190,6 +196,7 @@ impl Store {
             migration(4, "sent_task", include_str!("../migrations/both/0004_sent_task.sql")),
             migration(5, "endpoint_alias", include_str!("../migrations/both/0005_endpoint_alias.sql")),
             migration(6, "responder", include_str!("../migrations/both/0006_responder.sql")),
+            migration(7, "policy_assignment", include_str!("../migrations/both/0007_policy_assignment.sql")),
         ];
         Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Self { pool })
@@ -265,6 +272,33 @@ impl Store {
     /// Keeps a policy's description.
     pub async fn put_policy(&self, policy: &PolicyDescription, act: &Act) -> Result<(), StoreError> {
         self.put_and_record(POLICY, &policy.name, &json(policy), act).await
+    }
+
+    /// Assigned policies.
+    pub async fn assigned(&self) -> Result<Vec<Assigned>, StoreError> {
+        self.documents("SELECT document FROM policy_assignment ORDER BY name").await
+    }
+
+    /// Keeps an assigned policy; with an act, it was an operator's word.
+    pub async fn put_assigned(&self, assigned: &Assigned, act: Option<&Act>) -> Result<(), StoreError> {
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let effect = put(&mut tx, ASSIGNED, &assigned.assignment.name, &json(assigned)).await?;
+        if let Some(act) = act {
+            audit::record(&mut tx, act, effect).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// An assigned policy is no more.
+    pub async fn remove_assigned(&self, name: &str, act: &Act) -> Result<(), StoreError> {
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let before: Option<String> = sqlx::query_scalar(ASSIGNED.select).bind(name).fetch_optional(&mut *tx).await?;
+        sqlx::query("DELETE FROM policy_assignment WHERE name = $1").bind(name).execute(&mut *tx).await?;
+        let before = before.as_deref().map(|text| ContentHash::of(text.as_bytes()));
+        audit::record(&mut tx, act, Effect { before, after: None }).await?;
+        tx.commit().await?;
+        Ok(())
     }
 
     async fn put_and_record(&self, table: Table, key: &str, document: &str, act: &Act) -> Result<(), StoreError> {

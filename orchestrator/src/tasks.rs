@@ -12,11 +12,13 @@ use proto::id::{ComponentId, RequestId};
 use proto::limits::shown;
 use proto::message::{
     CollectionRequest, Message, ObservationOperation, ObservationRequest, ObservationResponse, PeriodicCollection,
-    PeriodicCollectionResponse, PeriodicOperation, Schedule, Task, TaskRequest, TaskResponse,
+    PeriodicCollectionResponse, PeriodicOperation, Task, TaskRequest, TaskResponse,
 };
 use proto::operator::{AskOutcome, CollectorAnswer, Workflow};
+use proto::schedule::Schedule;
 use proto::topic::Topic;
 use service::audit::{Act, Actor};
+use service::recurrence::Recurrence;
 use uuid::Uuid;
 
 use crate::driver::Handle;
@@ -51,18 +53,23 @@ impl Handle {
         actor: Actor,
         operation: PeriodicOperation,
         identifier: String,
-        every_seconds: u64,
+        schedule: Option<Schedule>,
         at_once: bool,
         workflow: &Workflow,
     ) -> Result<Vec<CollectorAnswer>, Fault> {
         let is_begun = operation == PeriodicOperation::Schedule;
+        if is_begun {
+            // Here, before it is asked of a thousand collectors, it can still be mended.
+            let schedule = schedule.clone().unwrap_or_default();
+            Recurrence::of(&schedule).map_err(|error| Fault::new(FaultCode::Malformed, error.to_string()))?;
+        }
         let collectors = self.collectors_named(&workflow.targets, Capability::CollectPeriodic).await?;
         let mut standing =
             Standing { actor, operation: PERIODIC, identifier: identifier.clone(), collectors, begun: None };
         let request = PeriodicCollection {
             collection_identifier: identifier,
             operation,
-            collection_schedule: is_begun.then_some(Schedule { every_seconds }),
+            collection_schedule: schedule.filter(|_| is_begun),
             collect_upon_acknowledgement: at_once,
             collection_instructions: if is_begun {
                 Some(self.instructions(workflow, &mut standing).await?)

@@ -4,14 +4,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use proto::content::ContentHash;
 use proto::fault::{Fault, FaultCode};
 use proto::id::ComponentId;
 use proto::message::{
     CollectionRequest, PeriodicCollection, PeriodicCollectionResponse, PeriodicOperation, ScheduleEntry,
 };
+use proto::schedule::Overlap;
 use serde::{Deserialize, Serialize};
+use service::recurrence::{Recurrence, Timetable};
 
 use crate::kept::{self, KeptError};
 use crate::limits::SCHEDULES_MAX;
@@ -24,7 +26,8 @@ struct Entry {
     /// What asked for it, for its answers to name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     asked_by: Option<ContentHash>,
-    next: Timestamp,
+    #[serde(flatten)]
+    timetable: Timetable,
 }
 
 impl Entry {
@@ -95,7 +98,8 @@ impl Schedules {
                     .iter()
                     .filter_map(|(identifier, entry)| {
                         let collection_schedule = entry.request.collection_schedule.clone()?;
-                        Some(ScheduleEntry { collection_identifier: identifier.clone(), collection_schedule })
+                        let (collection_identifier, next) = (identifier.clone(), entry.timetable.next);
+                        Some(ScheduleEntry { collection_identifier, collection_schedule, next })
                     })
                     .collect();
                 Ok(Outcome { response: PeriodicCollectionResponse { schedules, ..response }, run_now: None })
@@ -114,8 +118,9 @@ impl Schedules {
                         "a schedule needs collection-schedule and collection-instructions",
                     );
                 };
-                let Some(interval) = i64::try_from(schedule.every_seconds).ok().filter(|seconds| *seconds > 0) else {
-                    return refused(FaultCode::Malformed, "every-seconds must be at least 1");
+                let recurrence = match Recurrence::of(schedule) {
+                    Ok(recurrence) => recurrence,
+                    Err(error) => return refused(FaultCode::Malformed, &error.to_string()),
                 };
                 let count = self.entries.len();
                 match self.entries.get_mut(&request.collection_identifier) {
@@ -140,8 +145,7 @@ impl Schedules {
                     None => {}
                 }
                 let is_now = request.collect_upon_acknowledgement;
-                let next = now.saturating_add(SignedDuration::from_secs(interval)).unwrap_or(Timestamp::MAX);
-                let entry = Entry { request, issuer, asked_by, next };
+                let entry = Entry { request, issuer, asked_by, timetable: Timetable::new(&recurrence, now, chance()) };
                 let run_now = entry.run().filter(|_| is_now);
                 self.entries.insert(entry.request.collection_identifier.clone(), entry);
                 self.save()?;
@@ -150,19 +154,36 @@ impl Schedules {
         }
     }
 
-    /// What is due. A run that was missed while the process was down happens once, not once for each.
-    pub fn due(&mut self, now: Timestamp) -> Vec<Run> {
+    /// What is due, by identifier. Of the runs that could not be made, because the process was down or it was not the time,
+    /// one is made as soon as it can be, or none.
+    pub fn due(&mut self, now: Timestamp) -> Result<Vec<(String, Run)>, KeptError> {
         let mut due = Vec::new();
-        for entry in self.entries.values_mut() {
+        let mut is_changed = false;
+        for (identifier, entry) in &mut self.entries {
             let Some(schedule) = &entry.request.collection_schedule else { continue };
-            if entry.next <= now {
-                due.extend(entry.run());
-                let interval = SignedDuration::from_secs(i64::try_from(schedule.every_seconds).unwrap_or(i64::MAX));
-                entry.next = now.saturating_add(interval).unwrap_or(Timestamp::MAX);
+            let look = entry.timetable.look(schedule, now, chance());
+            is_changed |= look.is_changed;
+            if look.is_run {
+                due.extend(entry.run().map(|run| (identifier.clone(), run)));
             }
         }
-        due
+        if is_changed {
+            // A restart does not repeat what was done.
+            self.save()?;
+        }
+        Ok(due)
     }
+
+    /// Whether a run that is due is left out while the one before goes on.
+    pub fn skips_overlaps(&self, identifier: &str) -> bool {
+        let schedule = self.entries.get(identifier).and_then(|entry| entry.request.collection_schedule.as_ref());
+        schedule.is_some_and(|schedule| schedule.overlap == Overlap::Skip)
+    }
+}
+
+/// From 0 to 1.
+fn chance() -> f64 {
+    bus::mqtt::rand_fraction()
 }
 
 #[cfg(test)]
@@ -170,14 +191,14 @@ mod tests {
     use super::*;
     use proto::content::ContentRef;
     use proto::id::RequestId;
-    use proto::message::Schedule;
+    use proto::schedule::{OnMissed, Schedule};
     use uuid::Uuid;
 
     fn request(operation: PeriodicOperation, every_seconds: u64, at_once: bool) -> PeriodicCollection {
         PeriodicCollection {
             collection_identifier: "daily".into(),
             operation,
-            collection_schedule: Some(Schedule { every_seconds }),
+            collection_schedule: Some(Schedule::every(every_seconds)),
             collect_upon_acknowledgement: at_once,
             collection_instructions: Some(CollectionRequest {
                 request: RequestId(Uuid::nil()),
@@ -218,13 +239,69 @@ mod tests {
     fn schedules_survive_a_restart_and_run_once_for_what_was_missed() {
         let (directory, mut schedules) = fresh();
         schedules.apply(request(PeriodicOperation::Schedule, 60, false), issuer(), at(0)).unwrap();
-        assert!(schedules.due(at(59)).is_empty());
+        assert!(schedules.due(at(59)).unwrap().is_empty());
         drop(schedules);
         let mut schedules = Schedules::load(&directory.path().join("schedules.json")).unwrap();
-        let due = schedules.due(at(100_000));
-        assert_eq!((due.len(), &due[0].asked_by), (1, &issuer().1));
-        assert!(schedules.due(at(100_001)).is_empty());
-        assert_eq!(schedules.due(at(100_060)).len(), 1);
+        let due = schedules.due(at(100_000)).unwrap();
+        assert_eq!((due.len(), &due[0].1.asked_by), (1, &issuer().1));
+        assert!(schedules.due(at(100_001)).unwrap().is_empty());
+        // What was done is not done again by who comes after it.
+        let mut schedules = Schedules::load(&directory.path().join("schedules.json")).unwrap();
+        assert!(schedules.due(at(100_002)).unwrap().is_empty());
+        assert_eq!(schedules.due(at(100_060)).unwrap().len(), 1);
+    }
+
+    fn with(change: impl FnOnce(&mut Schedule)) -> (tempfile::TempDir, Schedules) {
+        let (directory, mut schedules) = fresh();
+        let mut request = request(PeriodicOperation::Schedule, 60, false);
+        change(request.collection_schedule.as_mut().unwrap());
+        assert_eq!(schedules.apply(request, issuer(), at(0)).unwrap().response.fault, None);
+        (directory, schedules)
+    }
+
+    #[test]
+    fn what_was_missed_is_left_out_where_the_schedule_says_so() {
+        let (directory, mut schedules) = with(|schedule| schedule.on_missed = OnMissed::Skip);
+        assert_eq!(schedules.due(at(60)).unwrap().len(), 1);
+        drop(schedules);
+        let mut schedules = Schedules::load(&directory.path().join("schedules.json")).unwrap();
+        assert!(schedules.due(at(100_000)).unwrap().is_empty());
+        assert_eq!(schedules.due(at(100_060)).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn outside_of_its_window_a_run_waits_or_is_left_out() {
+        // Midnight of the first of January 1970, a Thursday.
+        let window = || vec!["00:10-00:20".parse().unwrap()];
+        let (_directory, mut once) = with(|schedule| schedule.windows = window());
+        let (_other, mut skipping) = with(|schedule| {
+            schedule.windows = window();
+            schedule.on_missed = OnMissed::Skip;
+        });
+        let runs = |schedules: &mut Schedules| {
+            (0..1_800).filter(|second| !schedules.due(at(*second)).unwrap().is_empty()).collect::<Vec<_>>()
+        };
+        let (once, skipping) = (runs(&mut once), runs(&mut skipping));
+        assert_eq!((once.first(), once.last(), once.len()), (Some(&600), Some(&1_140), 10));
+        assert_eq!((skipping.first(), skipping.len()), (Some(&600), 10));
+    }
+
+    #[test]
+    fn a_schedule_that_has_ended_is_listed_and_runs_no_more() {
+        let (_directory, mut schedules) = with(|schedule| schedule.end = Some(at(100)));
+        assert_eq!(schedules.due(at(60)).unwrap().len(), 1);
+        assert!(schedules.due(at(120)).unwrap().is_empty());
+        let list = schedules.apply(request(PeriodicOperation::List, 1, false), issuer(), at(121)).unwrap();
+        assert_eq!(list.response.schedules[0].next, None);
+    }
+
+    #[test]
+    fn a_schedule_that_cannot_be_followed_is_refused_with_the_reason() {
+        let (_directory, mut schedules) = fresh();
+        let mut request = request(PeriodicOperation::Schedule, 60, false);
+        request.collection_schedule = Some(Schedule { cron: Some("no".to_owned()), ..Schedule::default() });
+        let fault = schedules.apply(request, issuer(), at(0)).unwrap().response.fault.unwrap();
+        assert!(fault.code == FaultCode::Malformed && fault.message.contains("five fields"), "{fault}");
     }
 
     #[test]
@@ -237,7 +314,7 @@ mod tests {
         assert!(
             schedules.apply(request(PeriodicOperation::Cancel, 60, true), issuer(), at(2)).unwrap().run_now.is_none()
         );
-        assert!(schedules.due(at(1_000)).is_empty());
+        assert!(schedules.due(at(1_000)).unwrap().is_empty());
     }
 
     #[test]

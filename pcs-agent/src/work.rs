@@ -201,17 +201,36 @@ impl Worker {
     async fn keep_schedules(self: Arc<Self>) {
         let mut tick = tokio::time::interval(Duration::from_millis(500));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut running = BTreeMap::new();
         loop {
             tick.tick().await;
-            for run in self.schedules.lock().await.due(Timestamp::now()) {
-                self.enqueue(Self::task_of(run));
-            }
+            self.run_schedules(&mut running).await;
             let mut observations = self.observations.lock().await;
             for (identifier, run) in observations.due(Timestamp::now()) {
                 if self.queue.try_send(Job::Look(identifier.clone(), run)).is_err() {
                     observations.lost(&identifier);
                 }
             }
+        }
+    }
+
+    /// Begins the runs that are due; `running` is the latest of each schedule.
+    async fn run_schedules(&self, running: &mut BTreeMap<String, RequestId>) {
+        let mut schedules = self.schedules.lock().await;
+        match schedules.due(Timestamp::now()) {
+            Ok(due) => {
+                for (identifier, run) in due {
+                    let is_running = running.get(&identifier).is_some_and(|before| self.state().open.contains(before));
+                    if is_running && schedules.skips_overlaps(&identifier) {
+                        tracing::warn!(identifier, "a run is left out: the one before goes on");
+                        continue;
+                    }
+                    let task = Self::task_of(run);
+                    running.insert(identifier, task.request.request);
+                    self.enqueue(task);
+                }
+            }
+            Err(error) => tracing::error!(%error, "schedules"),
         }
     }
 

@@ -25,6 +25,7 @@ pub mod observation;
 pub mod operator;
 pub mod plan;
 pub mod residency;
+pub mod schedule;
 pub mod schema;
 pub mod seal;
 pub mod time;

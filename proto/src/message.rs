@@ -48,9 +48,7 @@ pub use heartbeat::{HeartbeatAction, HeartbeatRequest, HeartbeatResponse, Succes
 pub use observation_request::{
     ObservationEntry, ObservationMode, ObservationOperation, ObservationRequest, ObservationResponse, StreamPosition,
 };
-pub use periodic_collection::{
-    PeriodicCollection, PeriodicCollectionResponse, PeriodicOperation, Schedule, ScheduleEntry,
-};
+pub use periodic_collection::{PeriodicCollection, PeriodicCollectionResponse, PeriodicOperation, ScheduleEntry};
 pub use policy::{PoliciesRequest, PoliciesResponse, PolicyDescription, PolicyPublication, ProfileDescription};
 pub use query::{QueryRequest, QueryResponse, QueryRow};
 pub use registration::{ComponentRegistrationRequest, ComponentRegistrationResponse, JoinProof};

@@ -14,6 +14,7 @@ use crate::message::{
     ResultsSelection, ScheduleEntry, StreamState,
 };
 use crate::observation::EndpointFacts;
+use crate::schedule::Schedule;
 use crate::verdict::{EvaluationSummary, RuleResult, Verdict};
 
 /// What an operator decides of endpoints.
@@ -112,6 +113,16 @@ pub enum Ask {
         /// Which.
         transaction: TransactionId,
     },
+    /// Evaluate a policy again and again, or when what it reads changes.
+    PolicyAssign(Box<PolicyAssignment>),
+    /// End that.
+    #[serde(rename_all = "kebab-case")]
+    PolicyUnassign {
+        /// What it is called.
+        name: String,
+    },
+    /// Which policies are assigned to what.
+    PolicyAssignments,
     /// Make a join token.
     #[serde(rename_all = "kebab-case")]
     TokenCreate {
@@ -143,9 +154,9 @@ pub enum Ask {
         operation: PeriodicOperation,
         /// The schedule's identifier.
         identifier: String,
-        /// Seconds from one run to the next.
-        #[serde(default)]
-        every_seconds: u64,
+        /// When it runs; to schedule.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        schedule: Option<Schedule>,
         /// Collect at once, or once more before it ends.
         #[serde(default)]
         at_once: bool,
@@ -272,6 +283,43 @@ pub struct Workflow {
     pub expires_seconds: u64,
 }
 
+/// A policy that is evaluated on some endpoints again and again, or when what it reads changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct PolicyAssignment {
+    /// What it is called.
+    pub name: String,
+    /// The policy, the endpoints, and how fresh what is stored has to be.
+    pub workflow: Workflow,
+    /// When it is evaluated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
+    /// Whether it is evaluated when something that it reads has changed; collectors watch for that.
+    #[serde(default)]
+    pub is_change_based: bool,
+    /// Seconds from one look of the collectors to the next; absent: as they like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub poll_seconds: Option<u64>,
+}
+
+/// The same, and how it goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct AssignmentView {
+    /// It.
+    pub assignment: PolicyAssignment,
+    /// When it is evaluated next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Timestamp>,
+    /// The latest workflow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<TransactionId>,
+    /// How many endpoints it is about.
+    pub endpoint_count: u64,
+    /// On how many of them collectors watch for changes.
+    pub watched_count: u64,
+}
+
 /// An answer line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -336,6 +384,8 @@ pub enum OperatorEvent {
     Streams(Vec<StreamState>),
     /// Answer to `changes`, one each.
     Change(Box<AttributeChange>),
+    /// Answer to `policy-assignments`.
+    Assignments(Vec<AssignmentView>),
     /// Something the operator should know.
     Notice(String),
     /// Nothing follows.

@@ -127,7 +127,7 @@ async fn what_a_schedule_collected_is_followed_back_to_the_schedule() {
     let periodic = |operation, at_once| Ask::Periodic {
         operation,
         identifier: "daily".to_owned(),
-        every_seconds: 86_400,
+        schedule: Some(proto::schedule::Schedule::every(86_400)),
         at_once,
         workflow: baseline(60),
     };

@@ -14,10 +14,11 @@ use proto::id::{ComponentId, EndpointId, RequestId};
 use proto::message::{
     AssignedEndpoint, CapabilityAdvertisement, CapabilityAdvertisementResponse, CapabilityAnswer, CollectionRequest,
     CollectionResults, ContentRequest, ContentResponse, HealthCheckAction, HealthCheckRequest, HealthCheckResponse,
-    Message, PeriodicCollection, PeriodicCollectionResponse, PeriodicOperation, Phase, RegistrationStatus, Schedule,
+    Message, PeriodicCollection, PeriodicCollectionResponse, PeriodicOperation, Phase, RegistrationStatus,
     StatusNotification, Success,
 };
 use proto::plan::CollectionPlan;
+use proto::schedule::Schedule;
 use proto::seal::Sealer;
 use proto::topic::{self, Holder, Principal, Topic};
 use service::identity;
@@ -171,7 +172,7 @@ impl Script {
         PeriodicCollection {
             collection_identifier: "daily".to_owned(),
             operation,
-            collection_schedule: Some(Schedule { every_seconds }),
+            collection_schedule: Some(Schedule::every(every_seconds)),
             collect_upon_acknowledgement: at_once,
             collection_instructions: Some(CollectionRequest {
                 request: RequestId(Uuid::nil()),

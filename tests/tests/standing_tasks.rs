@@ -44,7 +44,7 @@ async fn periodic(
     let ask = Ask::Periodic {
         operation,
         identifier: "daily".to_owned(),
-        every_seconds: seconds,
+        schedule: Some(proto::schedule::Schedule::every(seconds)),
         at_once,
         workflow: baseline(0),
     };
@@ -160,7 +160,7 @@ async fn a_collector_that_is_away_is_named() {
     let ask = Ask::Periodic {
         operation: PeriodicOperation::List,
         identifier: String::new(),
-        every_seconds: 0,
+        schedule: None,
         at_once: false,
         workflow: baseline(0),
     };

@@ -699,6 +699,9 @@ fn object_words(plan: &CollectionPlan, object: &Object) -> String {
         .filter(|entity| entity.name != "instance" && entity.value != EntityValue::Nil)
         .map(|entity| entity_words(plan, entity))
         .collect();
+    if words.is_empty() {
+        return object.kind.clone();
+    }
     format!("{} with {}", object.kind, words.join(", "))
 }
 

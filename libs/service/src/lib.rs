@@ -10,6 +10,7 @@ pub mod identity;
 mod joining;
 pub mod member;
 pub mod proof;
+pub mod recurrence;
 pub mod renewal;
 pub mod report;
 pub mod shutdown;

@@ -1,10 +1,12 @@
 //! `periodic-collection` (draft-ietf-sacm-arch-07 §5.4.2, proposal P-12).
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::CollectionRequest;
 use crate::fault::Fault;
+use crate::schedule::Schedule;
 
 /// Schedule, cancel or list periodic collection at a collector.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -37,14 +39,6 @@ pub enum PeriodicOperation {
     List,
 }
 
-/// When a periodic task runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Schedule {
-    /// Seconds from one run to the next, at least 1.
-    pub every_seconds: u64,
-}
-
 /// What is scheduled, or why it is not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -69,4 +63,7 @@ pub struct ScheduleEntry {
     pub collection_identifier: String,
     /// When it runs.
     pub collection_schedule: Schedule,
+    /// When it runs next; absent where it has ended (and from versions before it).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Timestamp>,
 }

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use proto::capability::ComponentType;
 use proto::id::{ComponentId, EndpointId, TransactionId};
+use proto::schedule::{OnMissed, Overlap, Schedule, TimeWindow};
 use proto::verdict::Verdict;
 use service::config::Seconds;
 
@@ -214,19 +215,7 @@ pub(crate) struct TaskArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ScheduleCommand {
     /// Collect again and again.
-    Add {
-        /// What it is called; one name at a collector stands for one schedule.
-        identifier: String,
-        /// How often, such as 10m, 1h or 7d.
-        #[arg(long)]
-        every: Seconds,
-        /// Collect once at once as well.
-        #[arg(long)]
-        now: bool,
-        /// What, and where.
-        #[command(flatten)]
-        task: TaskArgs,
-    },
+    Add(Box<ScheduleAddArgs>),
     /// End it.
     Cancel {
         /// What it is called.
@@ -244,6 +233,94 @@ pub(crate) enum ScheduleCommand {
         #[arg(long = "target", value_name = "ENDPOINT")]
         targets: Vec<String>,
     },
+}
+
+/// `muster schedule add`
+#[derive(Debug, Args)]
+pub(crate) struct ScheduleAddArgs {
+    /// What it is called; one name at a collector stands for one schedule.
+    pub(crate) identifier: String,
+    /// When.
+    #[command(flatten)]
+    pub(crate) schedule: ScheduleArgs,
+    /// Collect once at once as well.
+    #[arg(long)]
+    pub(crate) now: bool,
+    /// What, and where.
+    #[command(flatten)]
+    pub(crate) task: TaskArgs,
+}
+
+/// When something runs.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(crate) struct ScheduleArgs {
+    /// How often, such as 10m, 1h or 7d.
+    #[arg(long, value_name = "TIME", conflicts_with = "cron")]
+    pub(crate) every: Option<Seconds>,
+    /// A crontab expression: minute, hour, day of the month, month, day of the week.
+    #[arg(long, value_name = "EXPRESSION")]
+    pub(crate) cron: Option<String>,
+    /// The time zone of --cron, --window and --blackout, such as Europe/Berlin.
+    #[arg(long, value_name = "ZONE")]
+    pub(crate) time_zone: Option<String>,
+    /// Each run up to so much later, by chance.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) jitter: Option<Seconds>,
+    /// No run before this time.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub(crate) start: Option<Timestamp>,
+    /// No run after this time.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub(crate) end: Option<Timestamp>,
+    /// Run only then, such as 'mon-fri 22:00-06:00'; may be given several times.
+    #[arg(long = "window", value_name = "WINDOW")]
+    pub(crate) windows: Vec<TimeWindow>,
+    /// Do not run then; may be given several times.
+    #[arg(long = "blackout", value_name = "WINDOW")]
+    pub(crate) blackouts: Vec<TimeWindow>,
+    /// Runs that could not be made when they were due: make one as soon as it can be, or leave them out.
+    #[arg(long, value_enum, default_value_t = Missed::Once)]
+    pub(crate) missed: Missed,
+    /// A run that is due while the one before goes on: leave it out, or make it after that.
+    #[arg(long, value_enum, default_value_t = Overlapping::Skip)]
+    pub(crate) overlap: Overlapping,
+}
+
+/// See `proto::schedule::OnMissed`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Missed {
+    /// One of them.
+    Once,
+    /// None.
+    Skip,
+}
+
+/// See `proto::schedule::Overlap`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Overlapping {
+    /// Left out.
+    Skip,
+    /// After it.
+    Queue,
+}
+
+impl ScheduleArgs {
+    /// What there is to say about it; none where there is no rhythm.
+    pub(crate) fn schedule(self) -> Option<Schedule> {
+        (self.every.is_some() || self.cron.is_some()).then(|| Schedule {
+            every_seconds: self.every.map(|every| every.0),
+            cron: self.cron,
+            time_zone: self.time_zone,
+            jitter_seconds: self.jitter.map_or(0, |jitter| jitter.0),
+            start: self.start,
+            end: self.end,
+            windows: self.windows,
+            blackouts: self.blackouts,
+            on_missed: if self.missed == Missed::Once { OnMissed::Once } else { OnMissed::Skip },
+            overlap: if self.overlap == Overlapping::Skip { Overlap::Skip } else { Overlap::Queue },
+        })
+    }
 }
 
 /// `muster observe`
@@ -303,6 +380,46 @@ pub(crate) enum PolicyCommand {
     },
     /// The policies with their profiles.
     List,
+    /// Evaluate a policy again and again, or when what it reads changes; on endpoints that join later, too.
+    Assign(Box<AssignArgs>),
+    /// End that.
+    Unassign {
+        /// What it is called.
+        name: String,
+    },
+    /// Which policies are assigned to what, and how it goes.
+    Assignments,
+}
+
+/// `muster policy assign`
+#[derive(Debug, Args)]
+pub(crate) struct AssignArgs {
+    /// What it is called; the same name again replaces what was assigned before.
+    pub(crate) name: String,
+    /// What, and where.
+    #[command(flatten)]
+    pub(crate) task: TaskArgs,
+    /// Endpoints that are left out, by label or name; may be given several times.
+    #[arg(long = "exclude", value_name = "ENDPOINT")]
+    pub(crate) excluded: Vec<String>,
+    /// Evaluate when something has changed that the policy reads: collectors watch for it.
+    #[arg(long)]
+    pub(crate) on_change: bool,
+    /// How often collectors look for changes, such as 10s or 5m; without, as they like.
+    #[arg(long, value_name = "TIME", requires = "on_change")]
+    pub(crate) poll: Option<Seconds>,
+    /// When.
+    #[command(flatten)]
+    pub(crate) schedule: ScheduleArgs,
+    /// Do not collect what is stored and not older than this, such as 15m.
+    #[arg(long, value_name = "AGE", value_parser = parse_age)]
+    pub(crate) max_age: Option<Seconds>,
+    /// How long endpoints that are not there are asked when they come back; without, a day, or until the next run.
+    #[arg(long, value_name = "TIME", value_parser = parse_age)]
+    pub(crate) catch_up: Option<Seconds>,
+    /// Seconds to wait for answers.
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    pub(crate) timeout: u64,
 }
 
 /// `muster endpoint`

@@ -13,7 +13,9 @@ use serde_json::json;
 
 use crate::cli::{self, Cli, Command, Output, PolicyCommand, TaskArgs, WorkflowArgs};
 use crate::show::{self, Progress};
-use crate::{admission, audit, broker, ca, client, drop_in, endpoint, exit, metrics, tasks, transactions, up, verify};
+use crate::{
+    admission, audit, broker, ca, client, drop_in, endpoint, exit, metrics, policy, tasks, transactions, up, verify,
+};
 
 /// Carries out a command; the exit code.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
@@ -52,8 +54,11 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Schedule(command) => tasks::schedule(&data, command, output).await,
         Command::Observe(command) => tasks::observe(&data, command, output).await,
         Command::Changes(args) => tasks::changes(&data, args, output).await,
-        Command::Policy(PolicyCommand::Import { file, name }) => import(&data, &file, name, output).await,
-        Command::Policy(PolicyCommand::List) => policies(&data, output).await,
+        Command::Policy(PolicyCommand::Import { file, name }) => policy::import(&data, &file, name, output).await,
+        Command::Policy(PolicyCommand::Assign(args)) => policy::assign(&data, *args).await,
+        Command::Policy(PolicyCommand::Unassign { name }) => admission::told(&data, Ask::PolicyUnassign { name }).await,
+        Command::Policy(PolicyCommand::Assignments) => policy::assignments(&data, output).await,
+        Command::Policy(PolicyCommand::List) => policy::list(&data, output).await,
         Command::Endpoint(command) => endpoint::run(&data, command, output).await,
         Command::Ca(command) => ca::run(&data, command, output).await,
         Command::Verify(args) => verify::run(&data, args, output).await,
@@ -332,57 +337,5 @@ async fn results(data: &Path, verdicts: Vec<Verdict>, output: Output) -> anyhow:
     } else {
         show::table(&["endpoint", "policy", "verdict", "severity", "since", "evaluated", "rule"], rows);
     }
-    Ok(exit::DONE)
-}
-
-async fn import(data: &Path, file: &Path, name: Option<String>, output: Output) -> anyhow::Result<u8> {
-    let content = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let name = name.unwrap_or_else(|| {
-        let base = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        base.trim_end_matches(".xz").trim_end_matches(".gz").trim_end_matches(".xml").trim_end_matches("-ds").to_owned()
-    });
-    let answer = one(data, Ask::PolicyImport { name }, &content).await;
-    let OperatorEvent::Policy(policy) = answer.with_context(|| format!("{} was not imported", file.display()))? else {
-        bail!("unexpected answer")
-    };
-    if output == Output::Json {
-        show::json(&policy)?;
-    } else {
-        show::line(format!(
-            "imported {}: {} ({} rules, {} profiles)",
-            policy.name,
-            policy.title,
-            policy.rule_count,
-            policy.profiles.len()
-        ));
-        show::note(format!(
-            "hint: `muster evaluate --policy {} --profile PROFILE`; `muster policy list` shows the profiles",
-            policy.name
-        ));
-    }
-    Ok(exit::DONE)
-}
-
-async fn policies(data: &Path, output: Output) -> anyhow::Result<u8> {
-    let OperatorEvent::Policies(policies) = one(data, Ask::PolicyList, &[]).await? else { bail!("unexpected answer") };
-    if output == Output::Json {
-        show::json(&policies)?;
-        return Ok(exit::DONE);
-    }
-    let mut rows = Vec::new();
-    for policy in policies {
-        rows.push(vec![
-            policy.name.clone(),
-            policy.version.clone(),
-            "(default)".to_owned(),
-            policy.rule_count.to_string(),
-            policy.title,
-        ]);
-        for profile in policy.profiles {
-            let id = profile.id.rsplit("_profile_").next().unwrap_or(&profile.id).to_owned();
-            rows.push(vec![policy.name.clone(), String::new(), id, profile.selected_count.to_string(), profile.title]);
-        }
-    }
-    show::table(&["policy", "version", "profile", "rules", "title"], rows);
     Ok(exit::DONE)
 }

@@ -19,6 +19,7 @@ mod drop_in;
 mod endpoint;
 mod exit;
 mod metrics;
+mod policy;
 mod show;
 mod tasks;
 mod transactions;

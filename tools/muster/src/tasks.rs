@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use proto::message::{AttributeChange, ObjectState, ObservationOperation, PeriodicOperation, StreamState};
 use proto::observation::Item;
 use proto::operator::{Ask, AskOutcome, CollectorAnswer, OperatorEvent, Workflow};
 
-use crate::cli::{ChangesArgs, ObserveCommand, Output, ScheduleCommand, TaskArgs};
+use crate::cli::{ChangesArgs, ObserveCommand, Output, ScheduleAddArgs, ScheduleCommand, TaskArgs};
 use crate::commands::{endpoint_names, one, workflow};
 use crate::{client, exit, show};
 
@@ -23,22 +23,24 @@ fn nothing_but(targets: Vec<String>) -> Workflow {
 
 /// `muster schedule`
 pub(crate) async fn schedule(data: &Path, command: ScheduleCommand, output: Output) -> anyhow::Result<u8> {
-    let ask = |operation, identifier, every_seconds, at_once, workflow| Ask::Periodic {
+    let ask = |operation, identifier, schedule, at_once, workflow| Ask::Periodic {
         operation,
         identifier,
-        every_seconds,
+        schedule,
         at_once,
         workflow,
     };
     let (ask, is_list) = match command {
-        ScheduleCommand::Add { identifier, every, now, task } => {
-            (ask(PeriodicOperation::Schedule, identifier, every.0, now, workflow(&task)), false)
+        ScheduleCommand::Add(args) => {
+            let ScheduleAddArgs { identifier, schedule, now, task } = *args;
+            let schedule = schedule.schedule().context("say how often: --every 1d, or --cron '0 3 * * *'")?;
+            (ask(PeriodicOperation::Schedule, identifier, Some(schedule), now, workflow(&task)), false)
         }
         ScheduleCommand::Cancel { identifier, last, targets } => {
-            (ask(PeriodicOperation::Cancel, identifier, 0, last, nothing_but(targets)), false)
+            (ask(PeriodicOperation::Cancel, identifier, None, last, nothing_but(targets)), false)
         }
         ScheduleCommand::List { targets } => {
-            (ask(PeriodicOperation::List, String::new(), 0, false, nothing_but(targets)), true)
+            (ask(PeriodicOperation::List, String::new(), None, false, nothing_but(targets)), true)
         }
     };
     show_answers(data, ask, is_list, output).await
@@ -93,8 +95,9 @@ fn list(answers: &[CollectorAnswer]) {
     let mut rows = Vec::new();
     for answer in answers {
         for entry in &answer.schedules {
-            let every = format!("every {} s", entry.collection_schedule.every_seconds);
-            rows.push(vec![answer.name.clone(), entry.collection_identifier.clone(), every, String::new()]);
+            let next = entry.next.map_or_else(|| "ended".to_owned(), |next| format!("next {next:.0}"));
+            let when = entry.collection_schedule.to_string();
+            rows.push(vec![answer.name.clone(), entry.collection_identifier.clone(), when, next]);
         }
         for entry in &answer.observations {
             let how = format!("looks every {} s", entry.poll_seconds);
@@ -103,7 +106,7 @@ fn list(answers: &[CollectorAnswer]) {
             rows.push(vec![answer.name.clone(), identifier, how, reports.unwrap_or_else(|| "none yet".to_owned())]);
         }
     }
-    show::table(&["collector", "identifier", "when", "reports"], rows);
+    show::table(&["collector", "identifier", "when", "reports or next run"], rows);
 }
 
 /// `muster changes`

@@ -1,8 +1,11 @@
 //! Which endpoints are meant.
 
+use std::collections::HashSet;
+
 use proto::capability::{Capability, ComponentType};
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, EndpointId};
+use proto::limits::shown;
 use proto::operator::{ComponentState, EndpointEntry};
 
 use crate::core::Core;
@@ -21,12 +24,44 @@ pub struct Targets {
     pub is_there: bool,
 }
 
-/// Whether a word means an endpoint: its label or name, its collector's name, or a label of its collector.
-fn is_named(component: &Component, entry: &EndpointEntry, word: &str) -> bool {
-    word == entry.facts.host_name
-        || word == component.name
-        || component.labels.iter().any(|label| label == word)
-        || word.parse() == Ok(entry.endpoint)
+/// Words that mean endpoints: a label or name of one, the id or name of its collector, or a label of that.
+struct Words<'words> {
+    names: HashSet<&'words str>,
+    endpoints: HashSet<EndpointId>,
+    components: HashSet<ComponentId>,
+}
+
+impl<'words> Words<'words> {
+    fn of(words: &'words [String]) -> Self {
+        let names = words.iter().map(String::as_str).collect();
+        let (endpoints, components) =
+            words.iter().map(|word| (word.parse().ok(), word.parse().ok())).unzip::<_, _, Vec<_>, Vec<_>>();
+        Self {
+            names,
+            endpoints: endpoints.into_iter().flatten().collect(),
+            components: components.into_iter().flatten().collect(),
+        }
+    }
+
+    /// Whether one of them means the endpoint; those that do are taken off what is unknown.
+    fn mean(&self, component: &Component, entry: &EndpointEntry, unknown: &mut HashSet<String>) -> bool {
+        let labels = component.labels.iter().map(String::as_str);
+        let called = labels.chain([entry.facts.host_name.as_str(), component.name.as_str()]);
+        let mut is_meant = false;
+        for name in called.filter(|name| self.names.contains(name)) {
+            unknown.remove(name);
+            is_meant = true;
+        }
+        if self.endpoints.contains(&entry.endpoint) {
+            unknown.remove(&entry.endpoint.to_string());
+            is_meant = true;
+        }
+        if self.components.contains(&component.id) {
+            unknown.remove(&component.id.to_string());
+            is_meant = true;
+        }
+        is_meant
+    }
 }
 
 impl Core {
@@ -57,7 +92,8 @@ impl Core {
     /// Collectors with the endpoints that are meant. A word that means nothing is a fault, so that a slip does not go for
     /// an empty answer.
     pub fn targets(&self, targets: &[String], excluded: &[String]) -> Result<Vec<Targets>, Fault> {
-        let mut unknown: Vec<&String> = targets.iter().chain(excluded).collect();
+        let mut unknown: HashSet<String> = targets.iter().chain(excluded).cloned().collect();
+        let (meant, left_out) = (Words::of(targets), Words::of(excluded));
         let mut found = Vec::new();
         for component in self.components.values() {
             if !component.is_member() || component.component_type != ComponentType::PostureCollectionService {
@@ -70,22 +106,19 @@ impl Core {
                 is_there: component.state != ComponentState::Unavailable,
             };
             for (_, entry) in &component.endpoints {
-                let is_meant = |word: &&String| is_named(component, entry, word);
-                unknown.retain(|word| !is_meant(word));
-                if excluded.iter().any(|word| is_meant(&word)) {
-                    if targets.is_empty() || targets.iter().any(|word| is_meant(&word)) {
-                        of_component.excluded.push(entry.endpoint);
-                    }
-                } else if targets.is_empty() || targets.iter().any(|word| is_meant(&word)) {
-                    of_component.endpoints.push(entry.endpoint);
+                let is_left_out = left_out.mean(component, entry, &mut unknown);
+                if !(meant.mean(component, entry, &mut unknown) || targets.is_empty()) {
+                    continue;
                 }
+                let place = if is_left_out { &mut of_component.excluded } else { &mut of_component.endpoints };
+                place.push(entry.endpoint);
             }
             if !of_component.endpoints.is_empty() || !of_component.excluded.is_empty() {
                 found.push(of_component);
             }
         }
-        if let Some(word) = unknown.first() {
-            let text = format!("no endpoint is called `{word}`; `muster roster` lists them");
+        if let Some(word) = unknown.iter().min() {
+            let text = format!("no endpoint is called `{}`; `muster roster` lists them", shown(word));
             return Err(Fault::new(FaultCode::TargetUnknown, text));
         }
         if found.iter().all(|targets| targets.endpoints.is_empty()) {

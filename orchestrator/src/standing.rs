@@ -1,0 +1,230 @@
+//! Assigned policies: kept, evaluated when they are due, and watched for at collectors.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bus::mqtt::rand_fraction;
+use jiff::Timestamp;
+use proto::capability::Capability;
+use proto::fault::{Fault, FaultCode};
+use proto::id::{ComponentId, EndpointId};
+use proto::message::{AttributeChange, ObservationOperation};
+use proto::operator::{AskOutcome, AssignmentView, ComponentState, PolicyAssignment, Workflow};
+use proto::plan::ObjectKey;
+use service::audit::{Act, Actor};
+use service::content::plan_of;
+use service::report::Chain;
+
+use crate::core::Core;
+use crate::core::standing::{Due, Meant};
+use crate::driver::Handle;
+use crate::policies::is_name;
+use crate::store::StoreError;
+
+/// How long a collector is left alone that could not be asked to watch.
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// What an observation for an assignment is called at collectors.
+fn identifier(name: &str) -> String {
+    format!("policy.{name}")
+}
+
+/// The endpoints of an assignment, each with its collector if that can be asked now.
+fn meant(core: &Core, assignment: &PolicyAssignment) -> Meant {
+    let workflow = &assignment.workflow;
+    // A word that means nothing yet may mean somebody who joins tomorrow.
+    let Ok(targets) = core.targets(&workflow.targets, &workflow.excluded) else { return Meant::new() };
+    let mut meant = Meant::new();
+    for targets in targets {
+        let can_watch =
+            core.components().find(|component| component.id == targets.component).is_some_and(|component| {
+                component.state == ComponentState::Active && component.has(Capability::CollectEventBased)
+            });
+        let collector = can_watch.then_some(targets.component);
+        meant.extend(targets.endpoints.into_iter().map(|endpoint| (endpoint, collector)));
+    }
+    meant
+}
+
+impl Handle {
+    /// Assigns a policy; says how many endpoints that means now.
+    pub(crate) async fn assign_policy(&self, actor: Actor, assignment: PolicyAssignment) -> Result<u64, Fault> {
+        let wrong = |text: &str| Err(Fault::new(FaultCode::Malformed, text));
+        if !is_name(&assignment.name) {
+            return wrong("an assignment's name is up to 64 letters, digits, dots, dashes and underscores");
+        }
+        if assignment.schedule.is_none() && !assignment.is_change_based {
+            return wrong("say when: with a schedule, when something changes, or both");
+        }
+        if assignment.workflow.is_stored_only || assignment.workflow.as_of.is_some() {
+            return wrong("what is assigned is evaluated as of the time when it is due, on what is collected then");
+        }
+        // It has to be there, with that profile.
+        self.plan(&assignment.workflow, true).await?;
+        self.unwatch(&assignment.name).await;
+        let act = Act::new(actor, "assign-policy", &assignment.name)
+            .because(format!("policy `{}`", assignment.workflow.policy));
+        let count = meant(&*self.inner.core.lock().await, &assignment).len() as u64;
+        let mut standing = self.inner.standing.lock().await;
+        let assigned = standing
+            .assign(assignment, Timestamp::now(), rand_fraction())
+            .map_err(|error| Fault::new(FaultCode::Malformed, error.to_string()))?;
+        self.inner.store.put_assigned(assigned, Some(&act)).await?;
+        Ok(count)
+    }
+
+    /// Ends an assignment, and what collectors watch for it.
+    pub(crate) async fn unassign_policy(&self, actor: Actor, name: &str) -> Result<(), Fault> {
+        if self.inner.standing.lock().await.get(name).is_none() {
+            let text = format!(
+                "no assignment is called `{}`; `muster policy assignments` lists them",
+                proto::limits::shown(name)
+            );
+            return Err(Fault::new(FaultCode::UnknownIdentifier, text));
+        }
+        self.unwatch(name).await;
+        self.inner.store.remove_assigned(name, &Act::new(actor, "unassign-policy", name)).await?;
+        self.inner.standing.lock().await.unassign(name);
+        Ok(())
+    }
+
+    /// Which there are.
+    pub(crate) async fn assignments(&self) -> Vec<AssignmentView> {
+        let core = self.inner.core.lock().await;
+        self.inner.standing.lock().await.views(|assignment| meant(&core, assignment).len() as u64)
+    }
+
+    /// Collectors that watch for an assignment are told to stop; one that is away goes on until it is asked for something
+    /// else under that name.
+    async fn unwatch(&self, name: &str) {
+        let assignment = match self.inner.standing.lock().await.get(name) {
+            Some(assigned) if assigned.assignment.is_change_based => assigned.assignment.clone(),
+            _ => return,
+        };
+        let watching: BTreeSet<ComponentId> =
+            meant(&*self.inner.core.lock().await, &assignment).into_values().flatten().collect();
+        for collector in watching {
+            let workflow = at_collector(&assignment, collector);
+            let cancel = ObservationOperation::Cancel;
+            if let Err(fault) = self.observation(Actor::Orchestrator, cancel, identifier(name), None, &workflow).await {
+                tracing::warn!(%collector, %fault, "a collector still watches for `{name}`");
+            }
+        }
+    }
+
+    /// An object of an endpoint has changed: what reads it is evaluated in a moment.
+    pub(crate) async fn note_change(&self, change: &AttributeChange) {
+        self.inner.standing.lock().await.change(change.endpoint, &change.object, Timestamp::now());
+    }
+
+    /// A policy has a new version: what it is assigned to is evaluated anew, and watched for what it reads now.
+    pub(crate) async fn renew_assignments(&self, policy: &str) {
+        self.inner.standing.lock().await.renew(policy);
+    }
+
+    /// Begins what is due.
+    pub(crate) async fn mind_assignments(&self) -> Result<(), StoreError> {
+        let (due, stored) = {
+            let core = self.inner.core.lock().await;
+            let mut standing = self.inner.standing.lock().await;
+            standing.look(Timestamp::now(), rand_fraction(), |assignment| meant(&core, assignment))
+        };
+        for assigned in stored {
+            self.inner.store.put_assigned(&assigned, None).await?;
+        }
+        for due in due {
+            let handle = self.clone();
+            // Repositories and collectors are asked on the way.
+            tokio::spawn(async move { handle.carry_out(due).await });
+        }
+        Ok(())
+    }
+
+    async fn carry_out(&self, due: Due) {
+        let (Due::All(name) | Due::New(name, _) | Due::Changed(name, ..) | Due::Watch(name, _)) = &due;
+        let Some(assignment) = self.inner.standing.lock().await.get(name).map(|one| one.assignment.clone()) else {
+            return;
+        };
+        let done = match &due {
+            Due::All(name) => self.evaluate_assigned(name, assignment.workflow, None).await,
+            Due::New(name, endpoints) => {
+                self.evaluate_assigned(name, narrowed(assignment.workflow, endpoints), None).await
+            }
+            Due::Changed(name, endpoints, objects) => {
+                let workflow = Workflow { is_stored_only: true, ..narrowed(assignment.workflow, endpoints) };
+                self.evaluate_assigned(name, workflow, Some(objects)).await
+            }
+            Due::Watch(_, collector) => {
+                self.watch(&assignment, *collector).await;
+                Ok(())
+            }
+        };
+        if let Err(fault) = done {
+            tracing::error!(%fault, "the assigned policy `{name}` could not be evaluated");
+        }
+    }
+
+    async fn evaluate_assigned(
+        &self,
+        name: &str,
+        workflow: Workflow,
+        changed: Option<&BTreeSet<ObjectKey>>,
+    ) -> Result<(), Fault> {
+        let mut plan = self.plan(&workflow, true).await?;
+        if let Some(changed) = changed.filter(|changed| !changed.is_empty()) {
+            let bytes = self.inner.content.find(&plan.collection_plan.sha256);
+            let bytes = bytes.ok_or_else(|| Fault::new(FaultCode::Internal, "the collection plan is gone"))?;
+            let read = plan_of(&bytes)?.report;
+            plan.changed = read.into_iter().filter(|object| changed.contains(object)).collect();
+            if plan.changed.is_empty() {
+                // Another policy reads it.
+                return Ok(());
+            }
+        }
+        let begun = self.begin(Actor::Orchestrator, "evaluate", plan).await?;
+        self.inner.standing.lock().await.begun(name, begun);
+        Ok(())
+    }
+
+    async fn watch(&self, assignment: &PolicyAssignment, collector: ComponentId) {
+        let name = &assignment.name;
+        let workflow = at_collector(assignment, collector);
+        let ask = async |operation| {
+            let answers = self
+                .observation(Actor::Orchestrator, operation, identifier(name), assignment.poll_seconds, &workflow)
+                .await?;
+            Ok::<_, Fault>(answers.first().map_or(AskOutcome::NoAnswer, |answer| answer.outcome))
+        };
+        let mut outcome = ask(ObservationOperation::Start).await;
+        if matches!(outcome, Ok(AskOutcome::Refused)) {
+            // It watches for what the policy has read before, or for what was assigned under that name before.
+            outcome = match ask(ObservationOperation::Cancel).await {
+                Ok(AskOutcome::Done) => ask(ObservationOperation::Start).await,
+                other => other,
+            };
+        }
+        if matches!(outcome, Ok(AskOutcome::Done)) {
+            return;
+        }
+        tracing::warn!(%collector, ?outcome, "a collector could not be asked to watch for `{name}`");
+        tokio::time::sleep(AGAIN).await;
+        self.inner.standing.lock().await.watches(name, collector, false);
+    }
+}
+
+/// The same on these endpoints alone.
+fn narrowed(workflow: Workflow, endpoints: &BTreeSet<EndpointId>) -> Workflow {
+    let targets = endpoints.iter().map(ToString::to_string).collect();
+    Workflow { targets, excluded: Vec::new(), ..workflow }
+}
+
+fn at_collector(assignment: &PolicyAssignment, collector: ComponentId) -> Workflow {
+    Workflow { targets: vec![collector.to_string()], excluded: Vec::new(), ..assignment.workflow.clone() }
+}
+
+/// Says what went wrong where nobody waits for it.
+pub(crate) fn complain(outcome: Result<(), StoreError>) {
+    if let Err(error) = outcome {
+        tracing::error!(error = %Chain(&error), "assigned policies");
+    }
+}
