@@ -25,6 +25,7 @@ pub mod report;
 pub mod schedule;
 #[cfg(feature = "tpm")]
 pub mod tpm;
+pub mod watch;
 mod work;
 
 use work::Worker;

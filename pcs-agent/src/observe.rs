@@ -12,7 +12,8 @@ use proto::content::ContentHash;
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, MessageId};
 use proto::message::{
-    ObservationEntry, ObservationMode, ObservationOperation, ObservationRequest, ObservationResponse, StreamPosition,
+    CollectionRequest, ObservationEntry, ObservationMode, ObservationOperation, ObservationRequest,
+    ObservationResponse, StreamPosition,
 };
 use proto::plan::ObjectKey;
 use serde::{Deserialize, Serialize};
@@ -39,10 +40,26 @@ impl Entry {
     }
 }
 
+/// How long changes are gathered before they are looked at.
+const DEBOUNCE: SignedDuration = SignedDuration::from_millis(200);
+/// The least time between two looks that changes lead to.
+const LEAST_PAUSE: SignedDuration = SignedDuration::from_secs(1);
+/// Seconds after which everything is looked at, whatever the kernel has told: hard links and other mounts hide changes.
+const WHOLE_SECONDS: u64 = 600;
+
 /// What is known of an observation while the process lives.
 #[derive(Debug, Default)]
 struct Stream {
+    /// When to look at what nobody tells of.
     next: Option<Timestamp>,
+    /// When to look at everything: what was missed is found then.
+    next_whole: Option<Timestamp>,
+    /// When it was last looked.
+    looked: Option<Timestamp>,
+    /// How many objects the kernel tells of, and the others; none until the plan is known.
+    told_of: Option<(u64, BTreeSet<ObjectKey>)>,
+    /// What may have changed, since when; no objects: all of them.
+    dirty: Option<(Timestamp, BTreeSet<ObjectKey>)>,
     is_looking: bool,
     epoch: Option<Uuid>,
     sequence: u64,
@@ -52,6 +69,17 @@ struct Stream {
     reported: Option<Timestamp>,
     /// Reports whose acknowledgement is awaited.
     sent: Vec<MessageId>,
+}
+
+/// A look that is to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look {
+    /// Of which observation.
+    pub identifier: String,
+    /// At what: the instructions name the objects, or none for all.
+    pub run: Run,
+    /// Whether everything is looked at.
+    pub is_whole: bool,
 }
 
 /// The observations of one collector.
@@ -97,8 +125,7 @@ impl Observations {
                     // Kept before reports named what asked for them.
                     entry.asked_by = entry.asked_by.take().or(asked);
                     kept::save(&self.path, &self.entries)?;
-                    response.observations = self.list();
-                    response.observations.retain(|entry| entry.observation_identifier == identifier);
+                    response.observations = self.entries_of(&identifier);
                 }
             }
         }
@@ -127,13 +154,33 @@ impl Observations {
         Some(Fault::new(code, text))
     }
 
+    /// Whether it is not known yet what the kernel tells of it.
+    pub fn is_not_watched(&self, identifier: &str) -> bool {
+        self.streams.get(identifier).is_some_and(|stream| stream.told_of.is_none())
+    }
+
+    /// One of them, as it is listed.
+    pub fn entries_of(&self, identifier: &str) -> Vec<ObservationEntry> {
+        let mut entries = self.list();
+        entries.retain(|entry| entry.observation_identifier == identifier);
+        entries
+    }
+
     fn list(&self) -> Vec<ObservationEntry> {
         let entry = |(identifier, entry): (&String, &Entry)| {
             let stream = self.streams.get(identifier);
+            let told_of = stream.and_then(|stream| stream.told_of.as_ref());
+            let counts = told_of.map(|(watched, polled)| (*watched, polled.len() as u64));
             ObservationEntry {
                 observation_identifier: identifier.clone(),
-                mode: ObservationMode::Polling,
+                mode: match counts {
+                    Some((1.., 0)) => ObservationMode::Realtime,
+                    Some((1.., _)) => ObservationMode::Mixed,
+                    Some((0, _)) | None => ObservationMode::Polling,
+                },
                 poll_seconds: entry.poll_seconds(),
+                watched_count: counts.map(|(watched, _)| watched),
+                polled_count: counts.map(|(_, polled)| polled),
                 epoch: stream.and_then(|stream| stream.epoch),
                 sequence: stream.map(|stream| stream.sequence).unwrap_or_default(),
             }
@@ -141,37 +188,98 @@ impl Observations {
         self.entries.iter().map(entry).collect()
     }
 
-    /// The observations that are to be looked at now, with what to collect. One that is still being
-    /// looked at is passed over.
-    pub fn due(&mut self, now: Timestamp) -> Vec<(String, Run)> {
+    /// How many objects of an observation the kernel tells of, and which it does not.
+    pub fn told_of(&mut self, identifier: &str, watched_count: u64, polled: BTreeSet<ObjectKey>) {
+        if self.entries.contains_key(identifier) {
+            self.streams.entry(identifier.to_owned()).or_default().told_of = Some((watched_count, polled));
+        }
+    }
+
+    /// Objects that may have changed; none: all of them.
+    pub fn touched(&mut self, identifier: &str, objects: BTreeSet<ObjectKey>, now: Timestamp) {
+        let Some(stream) = self.streams.get_mut(identifier) else { return };
+        match &mut stream.dirty {
+            None => stream.dirty = Some((now, objects)),
+            Some((_, known)) if known.is_empty() => {}
+            Some((_, known)) if objects.is_empty() => known.clear(),
+            Some((_, known)) => known.extend(objects),
+        }
+    }
+
+    /// What is to be looked at now. An observation that is still being looked at is passed over.
+    pub fn due(&mut self, now: Timestamp) -> Vec<Look> {
         let mut due = Vec::new();
+        let is_over = |time: Option<Timestamp>| time.is_none_or(|time| time <= now);
+        let later = |seconds: u64| {
+            let interval = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
+            Some(now.saturating_add(interval).unwrap_or(Timestamp::MAX))
+        };
         for (identifier, entry) in &self.entries {
             let stream = self.streams.entry(identifier.clone()).or_default();
             let Some(instructions) = &entry.request.collection_instructions else { continue };
-            if stream.is_looking || stream.next.is_some_and(|next| next > now) {
+            if stream.is_looking {
                 continue;
             }
-            let interval = SignedDuration::from_secs(i64::try_from(entry.poll_seconds()).unwrap_or(i64::MAX));
-            stream.next = Some(now.saturating_add(interval).unwrap_or(Timestamp::MAX));
+            let is_polled = is_over(stream.next);
+            let long_enough = |since: Timestamp, least: SignedDuration| now.duration_since(since) >= least;
+            let dirty = stream.dirty.take_if(|(since, _)| {
+                long_enough(*since, DEBOUNCE) && stream.looked.is_none_or(|looked| long_enough(looked, LEAST_PAUSE))
+            });
+            let all_polled = stream.told_of.as_ref().is_none_or(|(watched, _)| *watched == 0);
+            let is_whole = if stream.epoch.is_none() {
+                is_polled
+            } else {
+                is_over(stream.next_whole)
+                    || is_polled && all_polled
+                    || dirty.as_ref().is_some_and(|(_, objects)| objects.is_empty())
+            };
+            let mut objects = BTreeSet::new();
+            if !is_whole && stream.epoch.is_some() {
+                objects.extend(dirty.into_iter().flat_map(|(_, objects)| objects));
+                objects.extend(stream.told_of.iter().filter(|_| is_polled).flat_map(|(_, polled)| polled.clone()));
+            }
+            if is_polled {
+                stream.next = later(entry.poll_seconds());
+            }
+            if is_whole {
+                stream.dirty = None;
+                stream.next_whole = later(entry.poll_seconds().max(WHOLE_SECONDS));
+            } else if objects.is_empty() {
+                continue;
+            }
+            stream.looked = Some(now);
             stream.is_looking = true;
-            let run = Run { instructions: instructions.clone(), asked_by: entry.asked_by.clone() };
-            due.push((identifier.clone(), run));
+            let instructions = CollectionRequest { objects: objects.into_iter().collect(), ..instructions.clone() };
+            let run = Run { instructions, asked_by: entry.asked_by.clone() };
+            due.push(Look { identifier: identifier.clone(), run, is_whole });
         }
         due
     }
 
     /// What of a look is to be reported, and whether it begins an epoch: everything then, later what changed.
-    pub fn changed(&mut self, identifier: &str, found: Vec<Found>, new_epoch: Uuid) -> (Vec<Found>, bool) {
+    pub fn changed(
+        &mut self,
+        (identifier, is_whole): (&str, bool),
+        found: Vec<Found>,
+        new_epoch: Uuid,
+    ) -> (Vec<Found>, bool) {
         // Cancelled while it was looked at.
         let Some(stream) = self.streams.get_mut(identifier) else { return (Vec::new(), false) };
         stream.is_looking = false;
         let is_baseline = stream.epoch.is_none();
+        if is_baseline && !is_whole {
+            // An epoch begins with everything: the next look is at that.
+            stream.next = None;
+            return (Vec::new(), false);
+        }
         if is_baseline {
             (stream.epoch, stream.sequence) = (Some(new_epoch), 0);
             stream.known.clear();
         }
-        let present: BTreeSet<ObjectKey> = found.iter().map(|(object, ..)| object.clone()).collect();
-        stream.known.retain(|object, _| present.contains(object));
+        if is_whole {
+            let present: BTreeSet<ObjectKey> = found.iter().map(|(object, ..)| object.clone()).collect();
+            stream.known.retain(|object, _| present.contains(object));
+        }
         let changed: Vec<Found> = found
             .into_iter()
             .filter(|(object, collected, _)| {
@@ -236,7 +344,6 @@ mod tests {
     use super::*;
     use proto::content::ContentRef;
     use proto::id::RequestId;
-    use proto::message::CollectionRequest;
     use proto::observation::{Collected, Flag};
 
     fn request(operation: ObservationOperation, poll_seconds: u64) -> ObservationRequest {
@@ -281,17 +388,54 @@ mod tests {
         let (_directory, mut observations) = fresh();
         assert_eq!(observations.due(at(0)).len(), 1);
         assert!(observations.due(at(100)).is_empty(), "it is still being looked at");
-        let (first, is_baseline) = observations.changed("files", found(&[("a", "1"), ("b", "1")]), EPOCH);
+        let (first, is_baseline) = observations.changed(("files", true), found(&[("a", "1"), ("b", "1")]), EPOCH);
         assert_eq!((first.len(), is_baseline), (2, true));
         assert_eq!(observations.position("files", true).unwrap().sequence, 1);
         assert!(observations.due(at(9)).is_empty());
         assert_eq!(observations.due(at(10)).len(), 1);
-        assert!(observations.changed("files", found(&[("a", "1"), ("b", "1")]), Uuid::nil()).0.is_empty());
-        let (changed, is_baseline) = observations.changed("files", found(&[("a", "1"), ("b", "2")]), Uuid::nil());
+        assert!(observations.changed(("files", true), found(&[("a", "1"), ("b", "1")]), Uuid::nil()).0.is_empty());
+        let (changed, is_baseline) =
+            observations.changed(("files", true), found(&[("a", "1"), ("b", "2")]), Uuid::nil());
         assert_eq!(changed.iter().map(|(object, ..)| object.0.as_str()).collect::<Vec<_>>(), ["b"]);
         assert!(!is_baseline);
         let position = observations.position("files", false).unwrap();
         assert_eq!((position.epoch, position.sequence), (EPOCH, 2));
+    }
+
+    #[test]
+    fn what_the_kernel_tells_of_is_looked_at_alone_and_everything_now_and_then() {
+        let (_directory, mut observations) = fresh();
+        let key = |name: &str| ObjectKey(name.to_owned());
+        let keys = |names: &[&str]| names.iter().map(|name| key(name)).collect::<BTreeSet<_>>();
+        observations.told_of("files", 1, keys(&["polled"]));
+        let look = |observations: &mut Observations, second: i64| {
+            let mut due = observations.due(at(second));
+            let look = due.pop()?;
+            let objects = look.run.instructions.objects.iter().map(|object| object.0.clone()).collect::<Vec<_>>();
+            let values: Vec<(&str, &str)> = objects.iter().map(|object| (object.as_str(), "1")).collect();
+            let values = if look.is_whole { vec![("polled", "1"), ("told", "1")] } else { values };
+            let found = found(&values);
+            let (changed, _) = observations.changed(("files", look.is_whole), found, EPOCH);
+            Some((look.is_whole, objects, changed.len()))
+        };
+        let polled = |changed| Some((false, vec!["polled".to_owned()], changed));
+        assert_eq!(look(&mut observations, 0), Some((true, Vec::new(), 2)));
+        assert_eq!(look(&mut observations, 9), None);
+        assert_eq!(look(&mut observations, 10), polled(0));
+        observations.touched("files", keys(&["told"]), at(11));
+        assert_eq!(look(&mut observations, 11), None, "it is gathered for a moment");
+        assert_eq!(look(&mut observations, 12), Some((false, vec!["told".to_owned()], 0)));
+        observations.touched("files", keys(&["told"]), at(13));
+        observations.touched("files", BTreeSet::new(), at(13));
+        assert_eq!(look(&mut observations, 14), Some((true, Vec::new(), 0)), "what was lost may be anything");
+        assert_eq!(look(&mut observations, 614), Some((true, Vec::new(), 0)));
+        // After a loss the next look is at everything, whatever has been told.
+        observations.lost("files");
+        observations.touched("files", keys(&["told"]), at(615));
+        assert_eq!(look(&mut observations, 617), None);
+        assert_eq!(look(&mut observations, 624), Some((true, Vec::new(), 2)));
+        let entry = observations.list().remove(0);
+        assert_eq!((entry.mode, entry.watched_count, entry.polled_count), (ObservationMode::Mixed, Some(1), Some(1)));
     }
 
     #[test]
@@ -301,8 +445,8 @@ mod tests {
         let looked = |second: i64, value: &str| {
             vec![(ObjectKey("a".to_owned()), Collected::nothing(Flag::DoesNotExist, value), at(second))]
         };
-        assert_eq!(observations.changed("files", looked(1_000, "1"), EPOCH).0[0].2, at(1_000));
-        let (second, _) = observations.changed("files", looked(700, "2"), EPOCH);
+        assert_eq!(observations.changed(("files", true), looked(1_000, "1"), EPOCH).0[0].2, at(1_000));
+        let (second, _) = observations.changed(("files", true), looked(700, "2"), EPOCH);
         assert!(second[0].2 > at(1_000));
     }
 
@@ -310,13 +454,13 @@ mod tests {
     fn a_report_that_was_refused_for_good_begins_a_new_epoch() {
         let (_directory, mut observations) = fresh();
         observations.due(at(0));
-        observations.changed("files", found(&[("a", "1")]), EPOCH);
+        observations.changed(("files", true), found(&[("a", "1")]), EPOCH);
         let report = MessageId(Uuid::nil());
         observations.sent("files", report);
         observations.settle("files", |_| true, |_| false);
-        assert!(!observations.changed("files", found(&[("a", "1")]), EPOCH).1);
+        assert!(!observations.changed(("files", true), found(&[("a", "1")]), EPOCH).1);
         observations.settle("files", |_| false, |refused| refused == report);
-        let (again, is_baseline) = observations.changed("files", found(&[("a", "1")]), Uuid::from_u128(2));
+        let (again, is_baseline) = observations.changed(("files", true), found(&[("a", "1")]), Uuid::from_u128(2));
         assert_eq!((again.len(), is_baseline), (1, true));
     }
 
@@ -324,14 +468,14 @@ mod tests {
     fn a_restart_and_a_lost_report_begin_a_new_epoch_with_everything() {
         let (directory, mut observations) = fresh();
         observations.due(at(0));
-        observations.changed("files", found(&[("a", "1")]), EPOCH);
+        observations.changed(("files", true), found(&[("a", "1")]), EPOCH);
         observations.lost("files");
-        assert_eq!(observations.changed("files", found(&[("a", "1")]), Uuid::from_u128(2)).0.len(), 1);
+        assert_eq!(observations.changed(("files", true), found(&[("a", "1")]), Uuid::from_u128(2)).0.len(), 1);
         assert_eq!(observations.position("files", true).unwrap().epoch, Uuid::from_u128(2));
         drop(observations);
         let mut observations = Observations::load(&directory.path().join("observations.json")).unwrap();
         assert_eq!(observations.due(at(1)).len(), 1, "it goes on by itself");
-        assert_eq!(observations.changed("files", found(&[("a", "1")]), Uuid::from_u128(3)).0.len(), 1);
+        assert_eq!(observations.changed(("files", true), found(&[("a", "1")]), Uuid::from_u128(3)).0.len(), 1);
     }
 
     #[test]
@@ -358,7 +502,7 @@ mod tests {
         let (_directory, mut observations) = fresh();
         observations.due(at(0));
         observations.apply(request(ObservationOperation::Cancel, 1), (ComponentId(Uuid::nil()), None)).unwrap();
-        assert!(observations.changed("files", found(&[("a", "1")]), EPOCH).0.is_empty());
+        assert!(observations.changed(("files", true), found(&[("a", "1")]), EPOCH).0.is_empty());
         assert_eq!(observations.position("files", true), None);
     }
 }

@@ -16,11 +16,11 @@ use proto::content::ContentHash;
 use proto::fault::{Fault, FaultCode};
 use proto::id::{EndpointId, MessageId, RequestId, TransactionId};
 use proto::message::{
-    CollectionRequest, CollectionResults, ContentRequest, Message as _, ObservationRequest, ObservationResponse,
-    PeriodicCollection, PeriodicCollectionResponse, Phase, StatusNotification, TaskProgress,
+    CollectionRequest, CollectionResults, ContentRequest, Message as _, ObservationOperation, ObservationRequest,
+    ObservationResponse, PeriodicCollection, PeriodicCollectionResponse, Phase, StatusNotification, TaskProgress,
 };
 use proto::observation::{EndpointFacts, Method};
-use proto::plan::ObjectKey;
+use proto::plan::{CollectionPlan, ObjectKey};
 use proto::topic::Topic;
 use service::content::{self, ContentStore};
 use service::member::Assigned;
@@ -28,11 +28,15 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use crate::host::Host;
-use crate::observe::Observations;
+use crate::observe::{Look, Observations};
 use crate::probe::Probes;
 use crate::report::Found;
 use crate::schedule::{Run, Schedules};
+use crate::watch::{Watch, reaches};
 use crate::{RunError, SELF, Settings, facts, limits, report};
+
+/// How often schedules and observations are looked after.
+const TICK: Duration = Duration::from_millis(200);
 
 /// A request with the workflow that it belongs to.
 #[derive(Debug, Clone)]
@@ -51,7 +55,7 @@ enum Job {
     /// A request.
     Task(Task),
     /// A look of an observation.
-    Look(String, Run),
+    Look(Look),
 }
 
 pub(crate) struct Worker {
@@ -63,6 +67,7 @@ pub(crate) struct Worker {
     state: Mutex<State>,
     schedules: tokio::sync::Mutex<Schedules>,
     observations: tokio::sync::Mutex<Observations>,
+    watch: Mutex<Watch>,
 }
 
 #[derive(Default)]
@@ -92,6 +97,7 @@ impl Worker {
             state: Mutex::default(),
             schedules: tokio::sync::Mutex::new(schedules),
             observations: tokio::sync::Mutex::new(observations),
+            watch: Mutex::new(Watch::new(&settings.root)),
         });
         tokio::spawn(Arc::clone(&worker).work(jobs));
         tokio::spawn(Arc::clone(&worker).keep_schedules());
@@ -174,9 +180,34 @@ impl Worker {
     }
 
     pub(crate) async fn observation(&self, request: ObservationRequest, message: &Authentic) {
+        let (operation, identifier) = (request.operation, request.observation_identifier.clone());
+        // How it is watched is part of the answer, and follows from the plan.
+        let plan = match (operation, &request.collection_instructions) {
+            (ObservationOperation::Start, Some(instructions)) => {
+                self.plan_of(instructions, Context::of(message.envelope().transaction)).await.ok()
+            }
+            _ => None,
+        };
         let outcome = {
             let asked = (message.envelope().from, Some(message.hash().clone()));
-            self.observations.lock().await.apply(request, asked)
+            let mut observations = self.observations.lock().await;
+            let outcome = observations.apply(request, asked);
+            match (operation, &outcome) {
+                (ObservationOperation::Start, Ok(ObservationResponse { fault: None, .. })) => {
+                    if let Some(plan) = plan {
+                        self.watch_plan(&mut observations, &identifier, &plan);
+                    }
+                    outcome.map(|response| ObservationResponse {
+                        observations: observations.entries_of(&identifier),
+                        ..response
+                    })
+                }
+                (ObservationOperation::Cancel, Ok(_)) => {
+                    self.watch.lock().unwrap_or_else(PoisonError::into_inner).remove(&identifier);
+                    outcome
+                }
+                _ => outcome,
+            }
         };
         match outcome {
             Ok(response) => {
@@ -190,6 +221,19 @@ impl Worker {
         }
     }
 
+    async fn plan_of(&self, instructions: &CollectionRequest, context: Context) -> Result<CollectionPlan, Fault> {
+        let ask = Topic::AdminUp(self.bus.own(), ContentRequest::KIND.to_owned());
+        let bytes = self.content.fetch(&self.bus, &ask, &instructions.plan, context).await?;
+        content::plan_of(&bytes)
+    }
+
+    /// Has the kernel tell what an observation reads.
+    fn watch_plan(&self, observations: &mut Observations, identifier: &str, plan: &CollectionPlan) {
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        let (watched_count, polled) = watch.set(identifier, reaches(plan));
+        observations.told_of(identifier, watched_count, polled);
+    }
+
     /// A run of a schedule: a request of its own.
     fn task_of(Run { instructions, asked_by }: Run) -> Task {
         let deadline = Timestamp::now() + jiff::SignedDuration::from_hours(1);
@@ -199,15 +243,21 @@ impl Worker {
     }
 
     async fn keep_schedules(self: Arc<Self>) {
-        let mut tick = tokio::time::interval(Duration::from_millis(500));
+        let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut running = BTreeMap::new();
         loop {
             tick.tick().await;
             self.run_schedules(&mut running).await;
+            let now = Timestamp::now();
             let mut observations = self.observations.lock().await;
-            for (identifier, run) in observations.due(Timestamp::now()) {
-                if self.queue.try_send(Job::Look(identifier.clone(), run)).is_err() {
+            let dirty = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
+            for (identifier, objects) in dirty {
+                observations.touched(&identifier, objects, now);
+            }
+            for look in observations.due(now) {
+                let identifier = look.identifier.clone();
+                if self.queue.try_send(Job::Look(look)).is_err() {
                     observations.lost(&identifier);
                 }
             }
@@ -241,8 +291,9 @@ impl Worker {
     async fn work(self: Arc<Self>, mut jobs: mpsc::Receiver<Job>) {
         while let Some(job) = jobs.recv().await {
             match job {
-                Job::Look(identifier, run) => {
-                    if let Err(fault) = self.look_again(&identifier, run).await {
+                Job::Look(look) => {
+                    let identifier = look.identifier.clone();
+                    if let Err(fault) = self.look_again(look).await {
                         self.observations.lock().await.lost(&identifier);
                         let text = format!("the observation `{}` could not look", proto::limits::shown(&identifier));
                         let status = self.status(None, None, "collect.observation-failed", &text, Some(fault));
@@ -314,15 +365,21 @@ impl Worker {
     }
 
     /// A look of an observation: nothing is sent unless something changed.
-    async fn look_again(self: &Arc<Self>, identifier: &str, run: Run) -> Result<(), Fault> {
+    async fn look_again(self: &Arc<Self>, Look { identifier, run, is_whole }: Look) -> Result<(), Fault> {
+        let identifier = identifier.as_str();
         let task = Self::task_of(run);
         let context = Context::of(task.transaction);
         let endpoint = self.wait_for_label().await?;
+        if self.observations.lock().await.is_not_watched(identifier) {
+            // After a start nobody asks for it anew. What changes from now on is told, what is so already is looked at.
+            let plan = self.plan_of(&task.request, context).await?;
+            self.watch_plan(&mut *self.observations.lock().await, identifier, &plan);
+        }
         let (progress, _) = mpsc::channel(1);
         let found = Arc::clone(self).look(task.request.clone(), context, progress).await?;
         let mut observations = self.observations.lock().await;
         observations.settle(identifier, |id| self.bus.is_unacknowledged(id), |id| self.bus.was_given_up(id));
-        let (changed, is_baseline) = observations.changed(identifier, found, Uuid::new_v4());
+        let (changed, is_baseline) = observations.changed((identifier, is_whole), found, Uuid::new_v4());
         if changed.is_empty() {
             return Ok(());
         }
@@ -347,9 +404,7 @@ impl Worker {
         context: Context,
         progress: mpsc::Sender<TaskProgress>,
     ) -> Result<Vec<Found>, Fault> {
-        let ask = Topic::AdminUp(self.bus.own(), ContentRequest::KIND.to_owned());
-        let bytes = self.content.fetch(&self.bus, &ask, &request.plan, context).await?;
-        let plan = content::plan_of(&bytes)?;
+        let plan = self.plan_of(&request, context).await?;
         let looked = tokio::task::spawn_blocking(move || {
             let host = Host::new(self.root.clone());
             let mut resolver = Resolver::new(&plan, Probes::new(&host), Timestamp::now());

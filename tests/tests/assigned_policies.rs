@@ -201,3 +201,45 @@ async fn an_assignment_survives_a_restart_and_one_that_cannot_be_is_refused_with
     }
     assert_eq!(assignments(&installation).await, before);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_changes_is_a_verdict_in_moments_without_anybody_looking_again_and_again() {
+    let root = root();
+    let installation = Installation::complete().await;
+    let token = installation.token(proto::capability::ComponentType::PostureCollectionService).await;
+    let collector = installation.start_collector("small", root.path(), Some(token));
+    installation.wait_for_active(4).await;
+    let watched = PolicyAssignment { is_change_based: true, poll_seconds: Some(3_600), ..assignment(&["small"]) };
+    assign(&installation, watched).await;
+    eventually("it is evaluated once it is assigned", async || latest(&installation).await.pop()).await;
+    let epoch = async |before: Option<uuid::Uuid>| {
+        eventually("the collector watches", async || {
+            let streams = installation.ask(Ask::Changes { targets: Vec::new(), limit: 1, is_followed: false }).await;
+            let OperatorEvent::Streams(streams) = &streams[0] else { return None };
+            streams.first().map(|stream| stream.epoch).filter(|epoch| Some(*epoch) != before)
+        })
+        .await
+    };
+    let first = epoch(None).await;
+    let becomes = async |verdict: Verdict| {
+        eventually("the file's change is a verdict", async || {
+            let (_, results) = latest(&installation).await.pop()?;
+            (shadow(&results).verdict == verdict).then_some(())
+        })
+        .await;
+    };
+    mode(root.path(), 0o644);
+    becomes(Verdict::Fail).await;
+    // As editors and package managers do it: another file takes its place.
+    let (new, old) = (root.path().join("etc/shadow.new"), root.path().join("etc/shadow"));
+    std::fs::write(&new, "root:*:19000:0:99999:7:::\n").unwrap();
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::rename(new, old).unwrap();
+    becomes(Verdict::Pass).await;
+    // After a restart nobody has to ask for it anew.
+    installation.stop_collector("small", collector).await;
+    let _again = installation.start_collector("small", root.path(), None);
+    epoch(Some(first)).await;
+    mode(root.path(), 0o666);
+    becomes(Verdict::Fail).await;
+}

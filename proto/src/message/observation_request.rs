@@ -42,6 +42,10 @@ pub enum ObservationOperation {
 pub enum ObservationMode {
     /// It looks again and again.
     Polling,
+    /// The kernel tells it of everything.
+    Realtime,
+    /// The kernel tells it of a part; at the rest it looks again and again.
+    Mixed,
 }
 
 /// What is watched, or why it is not.
@@ -68,8 +72,14 @@ pub struct ObservationEntry {
     pub observation_identifier: String,
     /// How it is watched.
     pub mode: ObservationMode,
-    /// Seconds from one look to the next.
+    /// Seconds from one look to the next, at what nobody tells of.
     pub poll_seconds: u64,
+    /// How many objects it is told of (absent from versions before it).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watched_count: Option<u64>,
+    /// At how many it looks again and again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub polled_count: Option<u64>,
     /// The epoch; none before the first report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Uuid>,

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use proto::message::{AttributeChange, ObjectState, ObservationOperation, PeriodicOperation, StreamState};
+use proto::message::{
+    AttributeChange, ObjectState, ObservationEntry, ObservationMode, ObservationOperation, PeriodicOperation,
+    StreamState,
+};
 use proto::observation::Item;
 use proto::operator::{Ask, AskOutcome, CollectorAnswer, OperatorEvent, Workflow};
 
@@ -84,11 +87,23 @@ async fn show_answers(data: &Path, ask: Ask, is_list: bool, output: Output) -> a
             let done = answers.iter().filter(|answer| answer.outcome == AskOutcome::Done).count();
             show::line(format!("done at {done} of {} collectors", answers.len()));
             if let Some(entry) = answers.iter().flat_map(|answer| &answer.observations).next() {
-                show::line(format!("watched by looking every {} s", entry.poll_seconds));
+                show::line(how(entry));
             }
         }
     }
     Ok(if is_done { exit::DONE } else { exit::NOT_MET })
+}
+
+/// How an observation watches, in words.
+fn how(entry: &ObservationEntry) -> String {
+    let looks = format!("looks every {} s", entry.poll_seconds);
+    match (entry.mode, entry.watched_count, entry.polled_count) {
+        (ObservationMode::Realtime, Some(watched), _) => format!("told of all {watched} objects by the kernel"),
+        (ObservationMode::Mixed, Some(watched), Some(polled)) => {
+            format!("told of {watched} objects by the kernel, {looks} at {polled}")
+        }
+        _ => looks,
+    }
 }
 
 fn list(answers: &[CollectorAnswer]) {
@@ -100,7 +115,7 @@ fn list(answers: &[CollectorAnswer]) {
             rows.push(vec![answer.name.clone(), entry.collection_identifier.clone(), when, next]);
         }
         for entry in &answer.observations {
-            let how = format!("looks every {} s", entry.poll_seconds);
+            let how = how(entry);
             let reports = entry.epoch.map(|epoch| format!("{} in epoch {epoch}", entry.sequence));
             let identifier = entry.observation_identifier.clone();
             rows.push(vec![answer.name.clone(), identifier, how, reports.unwrap_or_else(|| "none yet".to_owned())]);
