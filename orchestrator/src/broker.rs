@@ -18,7 +18,6 @@ use proto::capability::{Capability, ComponentType};
 use proto::id::ComponentId;
 use proto::operator::BrokerCount;
 use proto::topic::{Grant, Principal};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
@@ -282,7 +281,7 @@ impl Broker {
             .map_err(|source| BrokerError::Listen { listen: settings.listen.clone(), source })?;
         let address =
             listener.local_addr().map_err(|source| BrokerError::Listen { listen: settings.listen.clone(), source })?;
-        raise_descriptor_limit();
+        service::descriptors::raise(limits::CONNECTIONS_MAX as u64 + limits::HANDSHAKES_MAX as u64);
         let linker = router::spawn(limits::CONNECTIONS_MAX);
         let metrics = Arc::new(Metrics::default());
         let exchange = Exchange::start(Arc::clone(&linker), Arc::clone(&metrics)).await.ok_or(BrokerError::Router)?;
@@ -351,22 +350,6 @@ impl Broker {
     pub fn stop(&self) {
         self.stop.notify_one();
         self.front.news.send_replace(News::Closing);
-    }
-}
-
-/// A connection takes a file descriptor, and most systems give a process 1,024 unless it asks for more.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let wanted = limits::CONNECTIONS_MAX as u64 + limits::HANDSHAKES_MAX as u64 + 256;
-    let most = limit.maximum.unwrap_or(wanted).min(wanted);
-    if limit.current.is_some_and(|current| current < most) {
-        let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: limit.maximum });
-        if let Err(error) = raised {
-            tracing::warn!(%error, "the limit of open files cannot be raised");
-        }
-    }
-    if most < wanted {
-        tracing::warn!(most, wanted, "the limit of open files (ulimit -n) allows fewer connections than there may be");
     }
 }
 

@@ -19,7 +19,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("pcs-agent", &["proto", "bus", "service", "oval"]),
     ("pes-evaluator", &["proto", "bus", "service", "scap"]),
     ("repository", &["proto", "bus", "service"]),
-    ("tools/muster", &["proto", "oval", "scap", "service", "orchestrator", "pcs-agent", "pes-evaluator", "repository"]),
+    (
+        "tools/muster",
+        &["proto", "bus", "oval", "scap", "service", "orchestrator", "pcs-agent", "pes-evaluator", "repository"],
+    ),
 ];
 
 /// Crates of others that only these may use.
@@ -30,6 +33,8 @@ const KEPT_IN: &[(&str, &[&str])] = &[
     ("quick-xml", &["libs/scap"]),
     ("pcre2", &["libs/oval"]),
     ("zbus", &["pcs-agent"]),
+    ("notify", &["pcs-agent"]),
+    ("cronexpr", &["libs/service"]),
     ("clap", &["orchestrator", "pcs-agent", "pes-evaluator", "repository", "tools/muster"]),
 ];
 

@@ -6,6 +6,7 @@ pub mod chain;
 pub mod config;
 pub mod content;
 pub mod data;
+pub mod descriptors;
 pub mod identity;
 mod joining;
 pub mod member;

@@ -6,20 +6,16 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use proto::content::ContentHash;
 use proto::id::EndpointId;
-use proto::limits::RESULT_PART_BYTES;
 use proto::message::{
-    AttributeChange, AuditCheckpoint, ChainRequest, ChainResponse, ChangesRequest, ChangesResponse, CollectedPart,
-    CollectionResults, EndpointAssignment, EvaluationResults, Message as _, PolicyDescription, QueryRequest,
-    QueryResponse, QueryRow, ResultsRequest, ResultsResponse, StalenessResponse,
+    AttributeChange, AuditCheckpoint, ChainRequest, ChainResponse, ChangesRequest, ChangesResponse, CollectionResults,
+    EndpointAssignment, EvaluationResults, PolicyDescription, QueryRequest, QueryResponse, ResultsRequest,
+    ResultsResponse, StalenessResponse,
 };
-use proto::observation::{EndpointFacts, Item};
 use proto::plan::ObjectKey;
 use proto::verdict::EvaluationSummary;
 use sqlx::{Row as _, Transaction};
 
-use super::super::{
-    Counts, Received, Report, Store, StoreError, Stored, endpoint_text, id, json, label, time, unjson, unlabel,
-};
+use super::super::{Counts, Received, Report, Store, StoreError, Stored, endpoint_text, json, unjson};
 use super::{BEGIN, Database, Pool};
 
 /// The store over a pool.
@@ -32,6 +28,8 @@ pub struct SqlStore {
 mod changes;
 #[path = "identity.rs"]
 mod identity;
+#[path = "observations.rs"]
+mod observations;
 #[path = "reports.rs"]
 mod reports;
 #[path = "verdicts.rs"]
@@ -41,9 +39,6 @@ mod verdicts;
 const ALIASES: &str = "SELECT CAST($1 AS TEXT) UNION ALL SELECT endpoint FROM endpoint_alias WHERE alias_of = $1";
 
 type Tx = Transaction<'static, Database>;
-
-/// Objects that one page of a query answers, whether anything is stored for them or not: each is looked up.
-const PAGE_OBJECTS_MAX: u64 = 1_000;
 
 impl SqlStore {
     pub(super) fn over(pool: Pool) -> Self {
@@ -75,103 +70,6 @@ fn added_nothing() -> Stored {
     Stored::New { change_count: 0, changed: Vec::new() }
 }
 
-/// What storing one object's observation did.
-enum Recorded {
-    /// It is older than what is known.
-    Nothing,
-    /// It is as it was: the report that said so last, before this one.
-    Confirmed(Option<String>),
-    /// Nothing was known of it.
-    First,
-    /// It was otherwise: the number of the change.
-    Changed(u64),
-}
-
-/// Stores what one object found.
-async fn record_object(
-    tx: &mut Tx,
-    results: &CollectionResults,
-    hashes: &[String],
-    part: &CollectedPart,
-    from: Received,
-    report: &Report,
-) -> Result<Recorded, StoreError> {
-    let items: Vec<&String> = part.items.iter().filter_map(|at| hashes.get(*at as usize)).collect();
-    let items = json(&items);
-    let messages = json(&part.messages);
-    let flag = label(&part.flag);
-    let content = ContentHash::of(format!("{flag}\n{items}\n{messages}").as_bytes()).to_string();
-    let (endpoint, object, origin) =
-        (endpoint_text(results.endpoint), part.object.to_string(), from.sender.to_string());
-    let collected = part.collected.as_microsecond();
-    let current = sqlx::query(
-        "SELECT id, content, last_seen, report FROM observation WHERE endpoint = $1 AND object = $2 AND origin = $3 AND valid_to IS NULL",
-    )
-    .bind(&endpoint)
-    .bind(&object)
-    .bind(&origin)
-    .fetch_optional(&mut **tx)
-    .await?;
-    let (mut old_content, mut old_observation) = (None, None);
-    if let Some(current) = current {
-        let (row, known, last_seen): (i64, String, i64) =
-            (current.try_get("id")?, current.try_get("content")?, current.try_get("last_seen")?);
-        // What was seen earlier never overwrites what was seen later.
-        if collected < last_seen {
-            return Ok(Recorded::Nothing);
-        }
-        if known == content {
-            sqlx::query("UPDATE observation SET last_seen = $1, report = $2 WHERE id = $3")
-                .bind(collected)
-                .bind(report.hash.as_str())
-                .bind(row)
-                .execute(&mut **tx)
-                .await?;
-            return Ok(Recorded::Confirmed(current.try_get("report")?));
-        }
-        sqlx::query("UPDATE observation SET valid_to = $1 WHERE id = $2")
-            .bind(collected)
-            .bind(row)
-            .execute(&mut **tx)
-            .await?;
-        (old_content, old_observation) = (Some(known), Some(row));
-    }
-    let inserted = sqlx::query(
-        "INSERT INTO observation (endpoint, object, origin, method, flag, items, messages, content, valid_from, last_seen, received, report) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10, $11) RETURNING id",
-    )
-    .bind(&endpoint)
-    .bind(&object)
-    .bind(&origin)
-    .bind(label(&results.method))
-    .bind(flag)
-    .bind(items)
-    .bind(messages)
-    .bind(&content)
-    .bind(collected)
-    .bind(from.received.as_microsecond())
-    .bind(report.hash.as_str())
-    .fetch_one(&mut **tx)
-    .await?;
-    let change = sqlx::query(
-        "INSERT INTO change (endpoint, object, origin, old_content, new_content, collected, old_observation, new_observation, stream) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id",
-    )
-    .bind(&endpoint)
-    .bind(&object)
-    .bind(&origin)
-    .bind(old_content)
-    .bind(&content)
-    .bind(collected)
-    .bind(old_observation)
-    .bind(inserted.try_get::<i64, _>("id")?)
-    .bind(results.stream.as_ref().map(json))
-    .fetch_one(&mut **tx)
-    .await?;
-    let number: i64 = change.try_get("id")?;
-    Ok(if old_observation.is_some() { Recorded::Changed(number.unsigned_abs()) } else { Recorded::First })
-}
-
 #[async_trait]
 impl Store for SqlStore {
     async fn record_collection(
@@ -180,67 +78,7 @@ impl Store for SqlStore {
         from: Received,
         report: &Report,
     ) -> Result<Stored, StoreError> {
-        let mut tx = self.begin().await?;
-        if !is_first(&mut tx, from).await? {
-            return Ok(Stored::Again);
-        }
-        let speaker = sqlx::query(
-            // What was asked about an endpoint before it turned out to be another comes in afterwards.
-            "SELECT collector FROM assignment WHERE endpoint = $1 \
-             OR endpoint = (SELECT alias_of FROM endpoint_alias WHERE endpoint = $1)",
-        )
-        .bind(endpoint_text(results.endpoint))
-        .fetch_optional(&mut *tx)
-        .await?;
-        match speaker {
-            None => return Err(StoreError::Unassigned(results.endpoint)),
-            Some(row) if row.try_get::<String, _>("collector")? != from.sender.to_string() => {
-                return Err(StoreError::NotAssigned(results.endpoint));
-            }
-            Some(_) => {}
-        }
-        reports::keep(&mut tx, report, CollectionResults::KIND, from).await?;
-        let mut hashes = Vec::with_capacity(results.items.len());
-        for item in &results.items {
-            let content = json(item);
-            // The sender's word for the hash is never taken.
-            let hash = ContentHash::of(content.as_bytes()).to_string();
-            sqlx::query("INSERT INTO item (hash, content) VALUES ($1, $2) ON CONFLICT DO NOTHING")
-                .bind(&hash)
-                .bind(content)
-                .execute(&mut *tx)
-                .await?;
-            hashes.push(hash);
-        }
-        let (mut change_count, mut changed, mut replaced) = (0, Vec::new(), BTreeSet::new());
-        for part in &results.objects {
-            match record_object(&mut tx, results, &hashes, part, from, report).await? {
-                Recorded::Nothing => {}
-                Recorded::Confirmed(before) => replaced.extend(before),
-                Recorded::First => change_count += 1,
-                Recorded::Changed(number) => {
-                    change_count += 1;
-                    changed.push(number);
-                }
-            }
-        }
-        reports::release(&mut tx, &replaced, from).await?;
-        if let Some(position) = &results.stream {
-            changes::count_report(&mut tx, position, from).await?;
-        }
-        let seen = results.objects.iter().map(|part| part.collected).max().unwrap_or(from.received);
-        sqlx::query(
-            "INSERT INTO endpoint (endpoint, facts, collected) VALUES ($1, $2, $3) \
-             ON CONFLICT (endpoint) DO UPDATE SET facts = excluded.facts, collected = excluded.collected \
-             WHERE excluded.collected >= endpoint.collected",
-        )
-        .bind(endpoint_text(results.endpoint))
-        .bind(json(&results.facts))
-        .bind(seen.as_microsecond())
-        .execute(&mut *tx)
-        .await?;
-        tx.commit().await?;
-        Ok(Stored::New { change_count, changed })
+        self.record_observations(results, from, report).await
     }
 
     async fn witness(&self, told: &AuditCheckpoint, from: Received) -> Result<Vec<AuditCheckpoint>, StoreError> {
@@ -391,70 +229,7 @@ impl Store for SqlStore {
     }
 
     async fn query(&self, request: &QueryRequest) -> Result<QueryResponse, StoreError> {
-        let endpoint = endpoint_text(request.endpoint);
-        let facts = sqlx::query("SELECT facts FROM endpoint WHERE endpoint IN (SELECT CAST($1 AS TEXT) UNION ALL SELECT endpoint FROM endpoint_alias WHERE alias_of = $1) ORDER BY collected DESC LIMIT 1")
-            .bind(&endpoint)
-            .fetch_optional(&self.pool)
-            .await?;
-        let facts: EndpointFacts = match facts {
-            Some(row) => unjson(&row.try_get::<String, _>("facts")?)?,
-            None => EndpointFacts::default(),
-        };
-        let mut response =
-            QueryResponse { facts, items: Vec::new(), rows: Vec::new(), missing: Vec::new(), answered: 0 };
-        let mut positions: BTreeMap<String, u32> = BTreeMap::new();
-        let mut bytes = 0;
-        let as_of = request.as_of.unwrap_or(Timestamp::MAX).as_microsecond();
-        for object in &request.objects {
-            if bytes > RESULT_PART_BYTES || response.answered == PAGE_OBJECTS_MAX {
-                break;
-            }
-            response.answered += 1;
-            // Of several origins, the one that looked last.
-            let row = sqlx::query(
-                "SELECT origin, method, flag, items, messages, last_seen, valid_to, report FROM observation \
-                 WHERE endpoint IN (SELECT CAST($1 AS TEXT) UNION ALL SELECT endpoint FROM endpoint_alias WHERE alias_of = $1) \
-                 AND object = $2 AND valid_from <= $3 AND (valid_to IS NULL OR valid_to > $3) \
-                 ORDER BY last_seen DESC, id DESC LIMIT 1",
-            )
-            .bind(&endpoint)
-            .bind(&object.0)
-            .bind(as_of)
-            .fetch_optional(&self.pool)
-            .await?;
-            let Some(row) = row else {
-                response.missing.push(object.clone());
-                continue;
-            };
-            let hashes: Vec<String> = unjson(&row.try_get::<String, _>("items")?)?;
-            let mut items = Vec::with_capacity(hashes.len());
-            for hash in hashes {
-                if let Some(known) = positions.get(&hash) {
-                    items.push(*known);
-                    continue;
-                }
-                let item =
-                    sqlx::query("SELECT content FROM item WHERE hash = $1").bind(&hash).fetch_one(&self.pool).await?;
-                let content: String = item.try_get("content")?;
-                bytes += content.len();
-                let position = u32::try_from(response.items.len()).unwrap_or(u32::MAX);
-                response.items.push(unjson::<Item>(&content)?);
-                positions.insert(hash, position);
-                items.push(position);
-            }
-            bytes += 200;
-            response.rows.push(QueryRow {
-                object: object.clone(),
-                flag: unlabel(&row.try_get::<String, _>("flag")?)?,
-                collected: time(row.try_get::<i64, _>("last_seen")?.min(as_of))?,
-                origin: id(&row.try_get::<String, _>("origin")?)?,
-                method: unlabel(&row.try_get::<String, _>("method")?)?,
-                report: row.try_get::<Option<String>, _>("report")?.and_then(|hash| hash.parse().ok()),
-                items,
-                messages: unjson(&row.try_get::<String, _>("messages")?)?,
-            });
-        }
-        Ok(response)
+        self.observations(request).await
     }
 
     async fn chain(&self, request: &ChainRequest) -> Result<ChainResponse, StoreError> {

@@ -29,6 +29,9 @@ impl SqliteStore {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
+            // Pages that change again and again go into the file once, not at every few commits.
+            .pragma("wal_autocheckpoint", "8000")
+            .pragma("cache_size", "-32000")
             .busy_timeout(Duration::from_secs(10))
             .disable_statement_logging();
         // SQLite ends a transaction by itself when the disk is full; `sqlx` does not notice, and the

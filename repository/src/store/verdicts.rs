@@ -16,6 +16,7 @@ use sqlx::Row as _;
 
 use super::super::super::{Received, Report, StoreError, Stored, endpoint_text, json, time, unjson};
 use super::super::Database;
+use super::observations::{BATCH, rows_of};
 use super::{ALIASES, SqlStore, Tx, is_first, reports};
 
 type Row = <Database as sqlx::Database>::Row;
@@ -320,8 +321,10 @@ async fn hold(tx: &mut Tx, endpoint: &str, about: &About, results: &EvaluationRe
     let mut known = current(tx, key).await?;
     let evaluated = about.evaluated.as_microsecond();
     let content = content_of(results);
-    let mut change_count = 0;
-    for (at, result) in results.results.iter().enumerate() {
+    let (mut change_count, mut fresh) = (0, Vec::new());
+    // A rule that is there twice is decided once.
+    let mut seen = BTreeSet::new();
+    for (at, result) in results.results.iter().enumerate().filter(|(_, result)| seen.insert(&result.rule)) {
         let (verdict, text) = (result.verdict.as_str(), json(&RuleResult { since: None, ..result.clone() }));
         let before = known.remove(&result.rule);
         if before.as_ref().is_some_and(|before| before.result == text && before.content == content) {
@@ -344,24 +347,31 @@ async fn hold(tx: &mut Tx, endpoint: &str, about: &About, results: &EvaluationRe
             .await?;
         }
         let position = i64::from(results.part) * 100_000 + i64::try_from(at).unwrap_or(i64::MAX);
-        sqlx::query(
+        fresh.push((result.rule.as_str(), position, verdict, text, since));
+    }
+    for some in fresh.chunks(BATCH) {
+        let sql = format!(
             "INSERT INTO verdict (endpoint, policy, profile, rule, position, verdict, result, content, since, valid_from) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
-             ON CONFLICT (endpoint, policy, profile, rule, valid_from) DO UPDATE SET position = excluded.position, \
-             verdict = excluded.verdict, result = excluded.result, content = excluded.content, valid_to = NULL",
-        )
-        .bind(key.endpoint)
-        .bind(key.policy)
-        .bind(key.profile)
-        .bind(&result.rule)
-        .bind(position)
-        .bind(verdict)
-        .bind(text)
-        .bind(content)
-        .bind(since)
-        .bind(evaluated)
-        .execute(&mut **tx)
-        .await?;
+             VALUES {} ON CONFLICT (endpoint, policy, profile, rule, valid_from) DO UPDATE SET \
+             position = excluded.position, verdict = excluded.verdict, result = excluded.result, \
+             content = excluded.content, valid_to = NULL",
+            rows_of(some.len(), 10)
+        );
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+        for (rule, position, verdict, text, since) in some {
+            query = query
+                .bind(key.endpoint)
+                .bind(key.policy)
+                .bind(key.profile)
+                .bind(*rule)
+                .bind(*position)
+                .bind(*verdict)
+                .bind(text.as_str())
+                .bind(content)
+                .bind(*since)
+                .bind(evaluated);
+        }
+        query.execute(&mut **tx).await?;
     }
     Ok(change_count)
 }

@@ -89,6 +89,8 @@ pub(crate) enum Command {
     /// Join tokens.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Play many collectors against an installation, to see what it carries.
+    Simulate(SimulateArgs),
     /// What `oscap` does, with its words, options and exit codes.
     Scap(Box<crate::drop_in::ScapArgs>),
     /// Follow verdicts back to the evidence and to what was asked, by signatures alone.
@@ -130,6 +132,26 @@ pub(crate) enum Command {
         #[arg(long)]
         lift: bool,
     },
+}
+
+/// `muster simulate`
+#[derive(Debug, Args)]
+pub(crate) struct SimulateArgs {
+    /// How many.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) collectors: u64,
+    /// A join token for as many uses: `muster token create --type pcs --uses 100`.
+    #[arg(long, env = "MUSTER_JOIN_TOKEN", hide_env_values = true)]
+    pub(crate) join_token: String,
+    /// Keep their keys and outboxes in this directory: run again, they are the same. Without, they are removed at the end.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
+    /// Of 100 objects, how many are otherwise than on this machine.
+    #[arg(long, default_value_t = 5, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(0..=100))]
+    pub(crate) variety: u64,
+    /// The same number gives the same machines.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
 }
 
 /// `muster up`

@@ -14,7 +14,8 @@ use serde_json::json;
 use crate::cli::{self, Cli, Command, Output, PolicyCommand, TaskArgs, WorkflowArgs};
 use crate::show::{self, Progress};
 use crate::{
-    admission, audit, broker, ca, client, drop_in, endpoint, exit, metrics, policy, tasks, transactions, up, verify,
+    admission, audit, broker, ca, client, drop_in, endpoint, exit, metrics, policy, simulate, tasks, transactions, up,
+    verify,
 };
 
 /// Carries out a command; the exit code.
@@ -23,6 +24,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
     if let Command::Scap(command) = cli.command {
         return tokio::task::spawn_blocking(|| drop_in::run(*command)).await?;
     }
+    if let Command::Simulate(args) = cli.command {
+        return simulate::run(args).await;
+    }
     let data = cli::data_directory(cli.data)?;
     let output = cli.output;
     if output == Output::Csv && !matches!(cli.command, Command::Results(_)) {
@@ -30,7 +34,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
     }
     match cli.command {
         // Carried out above.
-        Command::Scap(_) => Ok(exit::DONE),
+        Command::Scap(_) | Command::Simulate(_) => Ok(exit::DONE),
         Command::Up(args) => up::run(&data, args, output).await,
         Command::Status => status(&data, output).await,
         Command::Metrics => metrics::print(&data, output).await,

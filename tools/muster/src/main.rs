@@ -21,6 +21,7 @@ mod exit;
 mod metrics;
 mod policy;
 mod show;
+mod simulate;
 mod tasks;
 mod transactions;
 mod up;
