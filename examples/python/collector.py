@@ -252,7 +252,7 @@ class Collector:
         if asked.get("targets") and self.endpoint not in asked["targets"]:
             raise Fault("target-unknown", "none of the targets is an endpoint of this collector")
         self.tell("accepted", transaction, request=request, phase="accepted")
-        parts = parts_of(self.plan(plan, transaction))
+        parts = parts_of(self.plan(plan, transaction), asked.get("objects"))
         total = sum(len(part["objects"]) for part in parts)
         self.tell("progress", transaction, request=request, phase="progress", progress={"done": total, "total": total})
         reports = []

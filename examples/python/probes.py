@@ -99,10 +99,12 @@ def look(wanted):
         return "error", [], [f"{type(error).__name__}: {error}"]
 
 
-def parts_of(plan):
-    """All that a plan wants reported, in parts that travel; `objects` refer to `items` by position."""
+def parts_of(plan, named=None):
+    """All that a plan wants reported, or the objects that were named; `objects` refer to `items` by position."""
     parts, size = [{"items": [], "objects": []}], 0
     for key in plan["report"]:
+        if named and key not in named:
+            continue
         flag, items, messages = look(plan["objects"].get(key, {}))
         found = {"object": key, "flag": flag, "collected": time_text(now()), "messages": messages}
         more = len(json.dumps([found, items]))

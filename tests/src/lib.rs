@@ -24,6 +24,7 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
 pub mod attack;
+pub mod endpoint;
 pub mod generate;
 pub mod generate_xccdf;
 pub mod isolation;

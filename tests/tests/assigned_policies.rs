@@ -3,28 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 
 use proto::message::ResultsSelection;
 use proto::operator::{Ask, AssignmentView, OperatorEvent, PolicyAssignment, TransactionView, Workflow};
 use proto::schedule::Schedule;
 use proto::verdict::{EvaluationSummary, RuleResult, Verdict};
+use system_tests::endpoint::{SHADOW_RULE, root, set_mode};
 use system_tests::{Installation, baseline, eventually};
-
-const SHADOW: &str = "_rule_shadow_file_permissions";
-
-fn root() -> tempfile::TempDir {
-    let root = tempfile::tempdir().unwrap();
-    std::fs::create_dir(root.path().join("etc")).unwrap();
-    std::fs::write(root.path().join("etc/shadow"), "root:*:19000:0:99999:7:::\n").unwrap();
-    std::fs::write(root.path().join("etc/passwd"), "root:x:0:0:root:/root:/bin/bash\n").unwrap();
-    mode(root.path(), 0o640);
-    root
-}
-
-fn mode(root: &Path, mode: u32) {
-    std::fs::set_permissions(root.join("etc/shadow"), std::fs::Permissions::from_mode(mode)).unwrap();
-}
 
 fn assignment(targets: &[&str]) -> PolicyAssignment {
     let targets = targets.iter().map(|target| (*target).to_owned()).collect();
@@ -66,7 +51,7 @@ async fn latest(installation: &Installation) -> Vec<(EvaluationSummary, Vec<Rule
 }
 
 fn shadow(results: &[RuleResult]) -> &RuleResult {
-    results.iter().find(|result| result.rule.ends_with(SHADOW)).unwrap()
+    results.iter().find(|result| result.rule.ends_with(SHADOW_RULE)).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -88,7 +73,7 @@ async fn a_change_decides_again_what_reads_it_and_nothing_else() {
     .await;
     assert_eq!(assignments(&installation).await[0].watched_count, 1);
 
-    mode(root.path(), 0o644);
+    set_mode(root.path(), 0o644);
     let (second, after) = eventually("the change is decided", async || {
         let (summary, results) = latest(&installation).await.pop()?;
         (shadow(&results).verdict == Verdict::Fail).then_some((summary, results))
@@ -99,7 +84,7 @@ async fn a_change_decides_again_what_reads_it_and_nothing_else() {
     // The rest is as it was, and counts as before.
     assert_eq!(after.len(), before.len());
     let rest = |results: &[RuleResult]| -> Vec<RuleResult> {
-        results.iter().filter(|result| !result.rule.ends_with(SHADOW)).cloned().collect()
+        results.iter().filter(|result| !result.rule.ends_with(SHADOW_RULE)).cloned().collect()
     };
     assert_eq!(rest(&after), rest(&before));
     let count = |summary: &EvaluationSummary, verdict: Verdict| {
@@ -228,7 +213,7 @@ async fn a_file_that_changes_is_a_verdict_in_moments_without_anybody_looking_aga
         })
         .await;
     };
-    mode(root.path(), 0o644);
+    set_mode(root.path(), 0o644);
     becomes(Verdict::Fail).await;
     // As editors and package managers do it: another file takes its place.
     let (new, old) = (root.path().join("etc/shadow.new"), root.path().join("etc/shadow"));
@@ -240,6 +225,6 @@ async fn a_file_that_changes_is_a_verdict_in_moments_without_anybody_looking_aga
     installation.stop_collector("small", collector).await;
     let _again = installation.start_collector("small", root.path(), None);
     epoch(Some(first)).await;
-    mode(root.path(), 0o666);
+    set_mode(root.path(), 0o666);
     becomes(Verdict::Fail).await;
 }

@@ -3,28 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 use proto::operator::{Ask, OperatorEvent, TransactionView, Workflow};
 use proto::verdict::{EvaluationSummary, RuleResult, Verdict};
+use system_tests::endpoint::{self, SHADOW_RULE, root, set_mode};
 use system_tests::{Installation, baseline, eventually};
-
-const SHADOW: &str = "_rule_shadow_file_permissions";
-
-/// Everything on an endpoint that these tests look at.
-fn root() -> tempfile::TempDir {
-    let root = tempfile::tempdir().unwrap();
-    std::fs::create_dir(root.path().join("etc")).unwrap();
-    std::fs::write(root.path().join("etc/shadow"), "root:*:19000:0:99999:7:::\n").unwrap();
-    mode(root.path(), 0o640);
-    root
-}
-
-fn mode(root: &Path, mode: u32) {
-    std::fs::set_permissions(root.join("etc/shadow"), std::fs::Permissions::from_mode(mode)).unwrap();
-}
 
 async fn installation(root: &Path) -> Installation {
     let installation = Installation::complete().await;
@@ -87,7 +72,7 @@ async fn what_is_fresh_enough_is_not_collected_again_and_what_is_missing_is_coll
     assert_eq!((before.asked, before.answered, before.sum()), (1, 1, 1));
 
     // Nobody is contacted, whatever there is to see.
-    mode(root.path(), 0o644);
+    set_mode(root.path(), 0o644);
     let aged = |max_age_seconds| Workflow { max_age_seconds: Some(max_age_seconds), ..on_small() };
     let fresh = evaluate(&installation, aged(3_600)).await;
     assert_eq!(fresh.collect(), [("fresh", 0)]);
@@ -96,15 +81,15 @@ async fn what_is_fresh_enough_is_not_collected_again_and_what_is_missing_is_coll
         ("completed", 1, Some(true))
     );
     assert_eq!(plain(&fresh.results), plain(&all.results));
-    assert_eq!(fresh.verdict(SHADOW), Verdict::Pass);
+    assert_eq!(fresh.verdict(SHADOW_RULE), Verdict::Pass);
 
     // No tolerance at all: everything is collected, once, and that is fresh.
     let anew = evaluate(&installation, aged(0)).await;
     assert_eq!((anew.collect(), anew.summary.is_fresh), (vec![("completed", 0)], Some(true)));
-    assert_eq!(anew.verdict(SHADOW), Verdict::Fail);
+    assert_eq!(anew.verdict(SHADOW_RULE), Verdict::Fail);
 
     // Of a machine of which only a part is known, the rest is collected.
-    let other = self::root();
+    let other = endpoint::root();
     installation.add_collector("other", other.path()).await;
     installation.wait_for_active(5).await;
     let on_other = |workflow: Workflow| Workflow { targets: vec!["other".to_owned()], ..workflow };
@@ -146,13 +131,13 @@ async fn the_past_is_evaluated_as_it_was_known_and_changes_nothing_of_what_holds
     tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     evaluate(&installation, on_small()).await;
     let good = Timestamp::now();
-    mode(root.path(), 0o644);
+    set_mode(root.path(), 0o644);
     let bad = evaluate(&installation, on_small()).await;
-    assert_eq!(bad.verdict(SHADOW), Verdict::Fail);
+    assert_eq!(bad.verdict(SHADOW_RULE), Verdict::Fail);
 
     let then = |as_of| Workflow { as_of: Some(as_of), ..on_small() };
     let past = evaluate(&installation, then(good)).await;
-    assert_eq!((past.verdict(SHADOW), past.summary.as_of), (Verdict::Pass, Some(good)));
+    assert_eq!((past.verdict(SHADOW_RULE), past.summary.as_of), (Verdict::Pass, Some(good)));
     assert!(past.view.responders.iter().all(|responder| responder.operation == "evaluate"), "{:?}", past.view);
     // Before anything was known, nothing passes.
     let before = evaluate(&installation, then(long_ago)).await;
@@ -173,7 +158,7 @@ async fn the_past_is_evaluated_as_it_was_known_and_changes_nothing_of_what_holds
         .await;
     let OperatorEvent::Results(latest) = &latest[0] else { panic!("{latest:?}") };
     assert_eq!(latest.summaries[0].transaction, bad.view.transaction);
-    let shadow = latest.results[0].iter().find(|result| result.rule.ends_with(SHADOW)).unwrap();
+    let shadow = latest.results[0].iter().find(|result| result.rule.ends_with(SHADOW_RULE)).unwrap();
     let micros = |time: Timestamp| time.as_microsecond();
     assert_eq!((shadow.verdict, shadow.since.map(micros)), (Verdict::Fail, Some(micros(bad.summary.evaluated))));
     let kept = latest.results[0].iter().find(|result| result.since.is_some_and(|since| since < good));
@@ -193,7 +178,7 @@ async fn whoever_was_away_catches_up_until_the_request_expires() {
     installation.wait_for_active(4).await;
     evaluate(&installation, on_small()).await;
     installation.stop_collector("small", collector).await;
-    mode(root.path(), 0o644);
+    set_mode(root.path(), 0o644);
     // Clocks may differ by a few seconds: what is that old is old for certain.
     tokio::time::sleep(std::time::Duration::from_secs(5)).await;
 
@@ -203,7 +188,7 @@ async fn whoever_was_away_catches_up_until_the_request_expires() {
     let missed = evaluate(&installation, short(600)).await;
     assert_eq!((missed.view.state.as_str(), missed.view.account.timed_out), ("waiting", 1));
     // What is known of it is older than the request.
-    assert_eq!((missed.verdict(SHADOW), missed.summary.is_fresh), (Verdict::Unknown, Some(false)));
+    assert_eq!((missed.verdict(SHADOW_RULE), missed.summary.is_fresh), (Verdict::Unknown, Some(false)));
 
     let _again = installation.start_collector("small", root.path(), None);
     let transaction = missed.view.transaction;
@@ -221,7 +206,7 @@ async fn whoever_was_away_catches_up_until_the_request_expires() {
         })
         .await;
     let OperatorEvent::Results(results) = &results[0] else { panic!("{results:?}") };
-    let shadow = results.results[0].iter().find(|result| result.rule.ends_with(SHADOW)).unwrap();
+    let shadow = results.results[0].iter().find(|result| result.rule.ends_with(SHADOW_RULE)).unwrap();
     assert_eq!(shadow.verdict, Verdict::Fail);
     // The other request had expired: nobody was asked for it.
     let events = installation.ask(Ask::Transaction { transaction: expired.view.transaction }).await;

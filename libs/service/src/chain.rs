@@ -195,8 +195,6 @@ struct Task {
     request: proto::id::RequestId,
     content: ContentHash,
     targets: Vec<EndpointId>,
-    /// None: all that the plan reports.
-    objects: BTreeSet<ObjectKey>,
     is_standing: bool,
 }
 
@@ -324,9 +322,6 @@ impl Chain {
         if !task.targets.is_empty() && !task.targets.contains(&results.endpoint) {
             return broken(format!("{what} is about an endpoint that was not asked about"));
         }
-        if !task.objects.is_empty() && objects.iter().any(|object| !task.objects.contains(object)) {
-            return broken(format!("{what} has an object that was not asked for"));
-        }
         let request = if task.is_standing { results.standing } else { Some(results.request) };
         if request != Some(task.request) || results.plan != task.content {
             return broken(format!("{what} answers another request, or follows another plan"));
@@ -362,8 +357,9 @@ impl Chain {
 }
 
 fn task_of(request: CollectionRequest, is_standing: bool) -> Task {
-    let CollectionRequest { request, plan, targets, objects, deadline: _ } = request;
-    Task { request, content: plan.sha256, targets, objects: objects.into_iter().collect(), is_standing }
+    // More of the plan than was asked for by name may come back (RFC 8248 OP-003).
+    let CollectionRequest { request, plan, targets, objects: _, deadline: _ } = request;
+    Task { request, content: plan.sha256, targets, is_standing }
 }
 
 fn asked_as(hash: &ContentHash, message: &Opened, content: ContentHash) -> Asked {

@@ -340,7 +340,7 @@ fn status(
 
 #[cfg(test)]
 mod tests {
-    use proto::observation::Flag;
+    use proto::observation::{Flag, Item, ItemEntity};
 
     use super::*;
 
@@ -353,10 +353,7 @@ mod tests {
             seed,
             variety_percent: 10,
         };
-        let item: proto::observation::Item = serde_json::from_value(serde_json::json!({
-            "kind": "unix:file", "entities": [{"name": "filepath", "value": "/etc/passwd"}]
-        }))
-        .unwrap();
+        let item = Item::new("unix:file", vec![ItemEntity::text("filepath", "/etc/passwd")]);
         let here = Collected { flag: Flag::Complete, items: vec![item], messages: Vec::new() };
         let all = |seed: u64| {
             let simulation = simulation(seed);
