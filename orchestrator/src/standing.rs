@@ -151,7 +151,12 @@ impl Handle {
                 self.evaluate_assigned(name, narrowed(assignment.workflow, endpoints), None).await
             }
             Due::Changed(name, endpoints, objects) => {
-                let workflow = Workflow { is_stored_only: true, ..narrowed(assignment.workflow, endpoints) };
+                // What is watched is as it was seen, however long ago.
+                let workflow = Workflow {
+                    is_stored_only: true,
+                    max_age_seconds: None,
+                    ..narrowed(assignment.workflow, endpoints)
+                };
                 self.evaluate_assigned(name, workflow, Some(objects)).await
             }
             Due::Watch(_, collector) => {

@@ -50,6 +50,8 @@ const WHOLE_SECONDS: u64 = 600;
 /// What is known of an observation while the process lives.
 #[derive(Debug, Default)]
 struct Stream {
+    /// Which one it is, of those that had its name: a look of one that was cancelled says nothing of the next.
+    generation: u64,
     /// When to look at what nobody tells of.
     next: Option<Timestamp>,
     /// When to look at everything: what was missed is found then.
@@ -76,6 +78,8 @@ struct Stream {
 pub struct Look {
     /// Of which observation.
     pub identifier: String,
+    /// Which one of that name.
+    pub generation: u64,
     /// At what: the instructions name the objects, or none for all.
     pub run: Run,
     /// Whether everything is looked at.
@@ -88,12 +92,14 @@ pub struct Observations {
     path: PathBuf,
     entries: BTreeMap<String, Entry>,
     streams: BTreeMap<String, Stream>,
+    /// How many there have been.
+    generations: u64,
 }
 
 impl Observations {
     /// Those of an earlier process; each begins a new epoch.
     pub fn load(path: &Path) -> Result<Self, KeptError> {
-        Ok(Self { path: path.to_owned(), entries: kept::load(path)?, streams: BTreeMap::new() })
+        Ok(Self { path: path.to_owned(), entries: kept::load(path)?, streams: BTreeMap::new(), generations: 0 })
     }
 
     /// Starts, cancels or lists.
@@ -155,8 +161,9 @@ impl Observations {
     }
 
     /// Whether it is not known yet what the kernel tells of it.
-    pub fn is_not_watched(&self, identifier: &str) -> bool {
-        self.streams.get(identifier).is_some_and(|stream| stream.told_of.is_none())
+    pub fn is_not_watched(&self, identifier: &str, generation: u64) -> bool {
+        let stream = self.streams.get(identifier).filter(|stream| stream.generation == generation);
+        stream.is_some_and(|stream| stream.told_of.is_none())
     }
 
     /// One of them, as it is listed.
@@ -216,6 +223,11 @@ impl Observations {
         };
         for (identifier, entry) in &self.entries {
             let stream = self.streams.entry(identifier.clone()).or_default();
+            if stream.generation == 0 {
+                self.generations += 1;
+                stream.generation = self.generations;
+            }
+            let generation = stream.generation;
             let Some(instructions) = &entry.request.collection_instructions else { continue };
             if stream.is_looking {
                 continue;
@@ -251,7 +263,7 @@ impl Observations {
             stream.is_looking = true;
             let instructions = CollectionRequest { objects: objects.into_iter().collect(), ..instructions.clone() };
             let run = Run { instructions, asked_by: entry.asked_by.clone() };
-            due.push(Look { identifier: identifier.clone(), run, is_whole });
+            due.push(Look { identifier: identifier.clone(), generation, run, is_whole });
         }
         due
     }
@@ -259,12 +271,14 @@ impl Observations {
     /// What of a look is to be reported, and whether it begins an epoch: everything then, later what changed.
     pub fn changed(
         &mut self,
-        (identifier, is_whole): (&str, bool),
+        (identifier, generation, is_whole): (&str, u64, bool),
         found: Vec<Found>,
         new_epoch: Uuid,
     ) -> (Vec<Found>, bool) {
         // Cancelled while it was looked at.
-        let Some(stream) = self.streams.get_mut(identifier) else { return (Vec::new(), false) };
+        let Some(stream) = self.streams.get_mut(identifier).filter(|stream| stream.generation == generation) else {
+            return (Vec::new(), false);
+        };
         stream.is_looking = false;
         let is_baseline = stream.epoch.is_none();
         if is_baseline && !is_whole {
@@ -331,8 +345,8 @@ impl Observations {
     }
 
     /// A look failed, or a report could not be kept: a new epoch, so that nothing is missing unseen.
-    pub fn lost(&mut self, identifier: &str) {
-        if let Some(stream) = self.streams.get_mut(identifier) {
+    pub fn lost(&mut self, identifier: &str, generation: u64) {
+        if let Some(stream) = self.streams.get_mut(identifier).filter(|stream| stream.generation == generation) {
             stream.is_looking = false;
             stream.epoch = None;
         }
@@ -388,14 +402,14 @@ mod tests {
         let (_directory, mut observations) = fresh();
         assert_eq!(observations.due(at(0)).len(), 1);
         assert!(observations.due(at(100)).is_empty(), "it is still being looked at");
-        let (first, is_baseline) = observations.changed(("files", true), found(&[("a", "1"), ("b", "1")]), EPOCH);
+        let (first, is_baseline) = observations.changed(("files", 1, true), found(&[("a", "1"), ("b", "1")]), EPOCH);
         assert_eq!((first.len(), is_baseline), (2, true));
         assert_eq!(observations.position("files", true).unwrap().sequence, 1);
         assert!(observations.due(at(9)).is_empty());
         assert_eq!(observations.due(at(10)).len(), 1);
-        assert!(observations.changed(("files", true), found(&[("a", "1"), ("b", "1")]), Uuid::nil()).0.is_empty());
+        assert!(observations.changed(("files", 1, true), found(&[("a", "1"), ("b", "1")]), Uuid::nil()).0.is_empty());
         let (changed, is_baseline) =
-            observations.changed(("files", true), found(&[("a", "1"), ("b", "2")]), Uuid::nil());
+            observations.changed(("files", 1, true), found(&[("a", "1"), ("b", "2")]), Uuid::nil());
         assert_eq!(changed.iter().map(|(object, ..)| object.0.as_str()).collect::<Vec<_>>(), ["b"]);
         assert!(!is_baseline);
         let position = observations.position("files", false).unwrap();
@@ -415,7 +429,7 @@ mod tests {
             let values: Vec<(&str, &str)> = objects.iter().map(|object| (object.as_str(), "1")).collect();
             let values = if look.is_whole { vec![("polled", "1"), ("told", "1")] } else { values };
             let found = found(&values);
-            let (changed, _) = observations.changed(("files", look.is_whole), found, EPOCH);
+            let (changed, _) = observations.changed(("files", look.generation, look.is_whole), found, EPOCH);
             Some((look.is_whole, objects, changed.len()))
         };
         let polled = |changed| Some((false, vec!["polled".to_owned()], changed));
@@ -430,7 +444,7 @@ mod tests {
         assert_eq!(look(&mut observations, 14), Some((true, Vec::new(), 0)), "what was lost may be anything");
         assert_eq!(look(&mut observations, 614), Some((true, Vec::new(), 0)));
         // After a loss the next look is at everything, whatever has been told.
-        observations.lost("files");
+        observations.lost("files", 1);
         observations.touched("files", keys(&["told"]), at(615));
         assert_eq!(look(&mut observations, 617), None);
         assert_eq!(look(&mut observations, 624), Some((true, Vec::new(), 2)));
@@ -445,8 +459,8 @@ mod tests {
         let looked = |second: i64, value: &str| {
             vec![(ObjectKey("a".to_owned()), Collected::nothing(Flag::DoesNotExist, value), at(second))]
         };
-        assert_eq!(observations.changed(("files", true), looked(1_000, "1"), EPOCH).0[0].2, at(1_000));
-        let (second, _) = observations.changed(("files", true), looked(700, "2"), EPOCH);
+        assert_eq!(observations.changed(("files", 1, true), looked(1_000, "1"), EPOCH).0[0].2, at(1_000));
+        let (second, _) = observations.changed(("files", 1, true), looked(700, "2"), EPOCH);
         assert!(second[0].2 > at(1_000));
     }
 
@@ -454,13 +468,13 @@ mod tests {
     fn a_report_that_was_refused_for_good_begins_a_new_epoch() {
         let (_directory, mut observations) = fresh();
         observations.due(at(0));
-        observations.changed(("files", true), found(&[("a", "1")]), EPOCH);
+        observations.changed(("files", 1, true), found(&[("a", "1")]), EPOCH);
         let report = MessageId(Uuid::nil());
         observations.sent("files", report);
         observations.settle("files", |_| true, |_| false);
-        assert!(!observations.changed(("files", true), found(&[("a", "1")]), EPOCH).1);
+        assert!(!observations.changed(("files", 1, true), found(&[("a", "1")]), EPOCH).1);
         observations.settle("files", |_| false, |refused| refused == report);
-        let (again, is_baseline) = observations.changed(("files", true), found(&[("a", "1")]), Uuid::from_u128(2));
+        let (again, is_baseline) = observations.changed(("files", 1, true), found(&[("a", "1")]), Uuid::from_u128(2));
         assert_eq!((again.len(), is_baseline), (1, true));
     }
 
@@ -468,14 +482,14 @@ mod tests {
     fn a_restart_and_a_lost_report_begin_a_new_epoch_with_everything() {
         let (directory, mut observations) = fresh();
         observations.due(at(0));
-        observations.changed(("files", true), found(&[("a", "1")]), EPOCH);
-        observations.lost("files");
-        assert_eq!(observations.changed(("files", true), found(&[("a", "1")]), Uuid::from_u128(2)).0.len(), 1);
+        observations.changed(("files", 1, true), found(&[("a", "1")]), EPOCH);
+        observations.lost("files", 1);
+        assert_eq!(observations.changed(("files", 1, true), found(&[("a", "1")]), Uuid::from_u128(2)).0.len(), 1);
         assert_eq!(observations.position("files", true).unwrap().epoch, Uuid::from_u128(2));
         drop(observations);
         let mut observations = Observations::load(&directory.path().join("observations.json")).unwrap();
         assert_eq!(observations.due(at(1)).len(), 1, "it goes on by itself");
-        assert_eq!(observations.changed(("files", true), found(&[("a", "1")]), Uuid::from_u128(3)).0.len(), 1);
+        assert_eq!(observations.changed(("files", 1, true), found(&[("a", "1")]), Uuid::from_u128(3)).0.len(), 1);
     }
 
     #[test]
@@ -498,11 +512,28 @@ mod tests {
     }
 
     #[test]
+    fn a_look_of_one_that_was_cancelled_says_nothing_of_the_next_of_that_name() {
+        let (_directory, mut observations) = fresh();
+        let old = observations.due(at(0)).remove(0);
+        let issuer = (ComponentId(Uuid::nil()), None);
+        for operation in [ObservationOperation::Cancel, ObservationOperation::Start] {
+            observations.apply(request(operation, 10), issuer.clone()).unwrap();
+        }
+        let new = observations.due(at(1)).remove(0);
+        let of_old = ("files", old.generation, true);
+        assert!(observations.changed(of_old, found(&[("a", "1")]), EPOCH).0.is_empty());
+        observations.lost("files", old.generation);
+        let of_new = ("files", new.generation, true);
+        assert_eq!(observations.changed(of_new, found(&[("b", "1")]), EPOCH).0.len(), 1);
+        assert_eq!(observations.position("files", true).unwrap().sequence, 1);
+    }
+
+    #[test]
     fn what_is_cancelled_while_it_is_looked_at_is_not_reported() {
         let (_directory, mut observations) = fresh();
         observations.due(at(0));
         observations.apply(request(ObservationOperation::Cancel, 1), (ComponentId(Uuid::nil()), None)).unwrap();
-        assert!(observations.changed(("files", true), found(&[("a", "1")]), EPOCH).0.is_empty());
+        assert!(observations.changed(("files", 1, true), found(&[("a", "1")]), EPOCH).0.is_empty());
         assert_eq!(observations.position("files", true), None);
     }
 }

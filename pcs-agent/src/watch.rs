@@ -3,7 +3,10 @@
 //! again; whatever is watched is looked at as a whole now and then, too.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use proto::plan::{CollectionPlan, Entity, EntityValue, Object, ObjectKey, ObjectSet, Operation, SetOperand};
@@ -11,6 +14,14 @@ use tokio::sync::mpsc;
 
 /// Directories that are watched, for all observations together.
 const DIRECTORIES_MAX: usize = 4_096;
+/// Entries of a directory that are looked at for links.
+const LISTED_MAX: usize = 10_000;
+/// Links that lead to each other.
+const HOPS_MAX: usize = 16;
+/// Directories inside each other that come at once.
+const REFRESHES_MAX: usize = 8;
+/// How often it is looked whether the directories are still the same ones.
+const REFRESH: Duration = Duration::from_secs(10);
 /// Events that wait; what is more counts as an overflow.
 const EVENTS_MAX: usize = 1_024;
 
@@ -65,7 +76,8 @@ fn of_object(object: &Object) -> Reach {
         is_whole: is_plain && object.entities.iter().all(|entity| entity.variables().is_empty()),
     };
     match object.kind.as_str() {
-        "unix:password" => files(&["/etc/passwd"]),
+        // The last login comes from elsewhere.
+        "unix:password" => files(&["/etc/passwd", "/var/log/lastlog"]),
         "unix:shadow" => files(&["/etc/shadow"]),
         "linux:dpkginfo" => files(&["/var/lib/dpkg/status"]),
         "independent:textfilecontent54" | "unix:file" | "unix:symlink" => of_files(object, is_plain),
@@ -73,12 +85,15 @@ fn of_object(object: &Object) -> Reach {
     }
 }
 
+/// The contents of pseudo file systems change without a word.
+fn is_told(path: &str) -> bool {
+    !["/proc", "/sys", "/dev"].iter().any(|silent| Path::new(path).starts_with(silent))
+}
+
 /// The files that `filepath`, or `path` and `filename`, name.
 fn of_files(object: &Object, is_plain: bool) -> Reach {
     let entity = |name: &str| object.entities.iter().find(|entity| entity.name == name);
     let is_recursive = object.behaviors.get("recurse_direction").is_some_and(|direction| direction != "none");
-    // The contents of pseudo file systems change without a word.
-    let is_told = |path: &str| !["/proc", "/sys", "/dev"].iter().any(|silent| path.starts_with(silent));
     let one = |path: String, is_whole: bool| Reach {
         is_whole: is_whole && is_plain && !is_recursive && is_told(&path),
         places: BTreeSet::from([path]),
@@ -157,11 +172,22 @@ pub struct Watch {
     root: PathBuf,
     watcher: Option<RecommendedWatcher>,
     told: mpsc::Receiver<Told>,
-    directories: BTreeSet<PathBuf>,
+    /// An event did not fit.
+    is_lost: Arc<AtomicBool>,
+    /// Directories that are watched, by their real paths: which file each was then, and by which other paths it is known.
+    directories: BTreeMap<PathBuf, Watched>,
     /// By observation.
     reaches: BTreeMap<String, BTreeMap<ObjectKey, Reach>>,
     /// Places as they are on this machine, and of which object they tell.
     places: BTreeMap<PathBuf, BTreeSet<(String, ObjectKey)>>,
+    refreshed: Instant,
+}
+
+/// A directory that is watched.
+#[derive(Debug, Default)]
+struct Watched {
+    file: (u64, u64),
+    aliases: BTreeSet<PathBuf>,
 }
 
 /// What may have changed: by observation the objects; none: all of them.
@@ -172,17 +198,15 @@ impl Watch {
     /// and again.
     pub fn new(root: &Path) -> Self {
         let (tell, told) = mpsc::channel(EVENTS_MAX);
-        let lost = std::sync::atomic::AtomicBool::new(false);
+        let is_lost = Arc::new(AtomicBool::new(false));
+        let lost = Arc::clone(&is_lost);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            use std::sync::atomic::Ordering::Relaxed;
             let message = match event {
                 Ok(event) if event.need_rescan() => Told::Lost,
                 Ok(event) if matches!(event.kind, EventKind::Access(_)) => return,
                 Ok(event) => Told::Paths(event.paths),
                 Err(_) => Told::Lost,
             };
-            // What does not fit is made up for by the next that does.
-            let message = if lost.swap(false, Relaxed) { Told::Lost } else { message };
             if tell.try_send(message).is_err() {
                 lost.store(true, Relaxed);
             }
@@ -191,12 +215,15 @@ impl Watch {
             tracing::warn!(%error, "the kernel does not tell what changes: everything is looked at again and again");
         }
         Self {
-            root: root.to_owned(),
+            // Events come with real paths.
+            root: std::fs::canonicalize(root).unwrap_or_else(|_| root.to_owned()),
             watcher: watcher.ok(),
             told,
-            directories: BTreeSet::new(),
+            is_lost,
+            directories: BTreeMap::new(),
             reaches: BTreeMap::new(),
             places: BTreeMap::new(),
+            refreshed: Instant::now(),
         }
     }
 
@@ -215,87 +242,169 @@ impl Watch {
         }
     }
 
-    fn counts(&self, identifier: &str) -> (u64, BTreeSet<ObjectKey>) {
+    /// How many objects of an observation files tell all of, and which they do not.
+    pub fn counts(&self, identifier: &str) -> (u64, BTreeSet<ObjectKey>) {
         let reaches = self.reaches.get(identifier).into_iter().flatten();
         let is_watched = |reach: &Reach| self.watcher.is_some() && reach.is_whole && self.covers(reach);
         let (watched, polled): (Vec<_>, Vec<_>) = reaches.partition(|(_, reach)| is_watched(reach));
         (watched.len() as u64, polled.into_iter().map(|(object, _)| object.clone()).collect())
     }
 
-    /// Whether the directories of all its places are watched.
+    /// The observations.
+    pub fn identifiers(&self) -> Vec<String> {
+        self.reaches.keys().cloned().collect()
+    }
+
+    /// Whether the directories of all its places are watched, and nothing leads out of them.
     fn covers(&self, reach: &Reach) -> bool {
-        reach
-            .places
-            .iter()
-            .flat_map(|place| self.located(place))
-            .all(|place| existing(&place).is_none_or(|directory| self.directories.contains(&directory)))
+        reach.places.iter().flat_map(|place| self.hops(place)).all(|place| {
+            let located = self.located(&place);
+            let is_watched = |directory: &Path| {
+                std::fs::canonicalize(directory).is_ok_and(|real| self.directories.contains_key(&real))
+            };
+            // What an entry of a directory leads to is elsewhere.
+            let has_links = || {
+                let entries = std::fs::read_dir(&located).into_iter().flatten().flatten();
+                entries.take(LISTED_MAX).any(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink()))
+            };
+            is_told(&place) && existing(&located).is_none_or(|directory| is_watched(&directory)) && !has_links()
+        })
     }
 
-    /// Where a path of the endpoint is on this machine: itself, and what it leads to where it is a link.
-    fn located(&self, place: &str) -> Vec<PathBuf> {
-        let literal = self.root.join(place.trim_start_matches('/'));
-        let followed = std::fs::canonicalize(&literal).ok().filter(|followed| *followed != literal);
-        [literal].into_iter().chain(followed).collect()
+    fn located(&self, place: &str) -> PathBuf {
+        self.root.join(place.trim_start_matches('/'))
     }
 
-    /// Watches the directories that there are now: what was not there may have come, and what was may have gone.
-    pub fn refresh(&mut self) {
+    /// A path of the endpoint, and what it leads to where it is a link, step by step.
+    fn hops(&self, place: &str) -> Vec<String> {
+        let mut hops = vec![place.to_owned()];
+        while hops.len() < HOPS_MAX
+            && let Some(last) = hops.last()
+            && let Ok(target) = std::fs::read_link(self.located(last))
+        {
+            let directory = Path::new(last).parent().unwrap_or_else(|| Path::new("/"));
+            // Absolute targets are of the endpoint.
+            let next = directory.join(target);
+            hops.push(plain(&next));
+        }
+        hops
+    }
+
+    /// Watches the directories that there are now: what was not there may have come, and what was may have gone. Says whether
+    /// something is watched that was not before.
+    pub fn refresh(&mut self) -> bool {
+        self.refreshed = Instant::now();
         let mut places: BTreeMap<PathBuf, BTreeSet<(String, ObjectKey)>> = BTreeMap::new();
         for (identifier, reaches) in &self.reaches {
             for (object, reach) in reaches {
-                for place in reach.places.iter().flat_map(|place| self.located(place)) {
-                    places.entry(place).or_default().insert((identifier.clone(), object.clone()));
+                for place in reach.places.iter().flat_map(|place| self.hops(place)) {
+                    places.entry(self.located(&place)).or_default().insert((identifier.clone(), object.clone()));
                 }
             }
         }
-        let mut wanted = BTreeSet::new();
+        let mut wanted: BTreeMap<PathBuf, BTreeSet<PathBuf>> = BTreeMap::new();
         for place in places.keys() {
-            // Its own entries, if it has some, and that it goes or comes.
-            wanted.extend(place.is_dir().then(|| place.clone()));
-            wanted.extend(existing(place));
+            // Its own entries, if it has some, and whatever is on the way to it.
+            for directory in place.ancestors().take_while(|directory| directory.starts_with(&self.root)) {
+                if let Ok(real) = std::fs::canonicalize(directory)
+                    && real.is_dir()
+                {
+                    wanted.entry(real).or_default().insert(directory.to_owned());
+                }
+            }
         }
         self.places = places;
-        let Some(watcher) = &mut self.watcher else { return };
-        for gone in self.directories.difference(&wanted) {
-            let _ = watcher.unwatch(gone);
-        }
-        self.directories.retain(|directory| wanted.contains(directory));
-        for directory in wanted {
-            if self.directories.contains(&directory) || self.directories.len() >= DIRECTORIES_MAX {
+        let Some(watcher) = &mut self.watcher else { return false };
+        self.directories.retain(|directory, _| {
+            let is_wanted = wanted.contains_key(directory);
+            if !is_wanted {
+                let _ = watcher.unwatch(directory);
+            }
+            is_wanted
+        });
+        let mut is_any_new = false;
+        for (directory, aliases) in wanted {
+            use std::os::unix::fs::MetadataExt as _;
+            let Ok(metadata) = std::fs::metadata(&directory) else { continue };
+            let file = (metadata.dev(), metadata.ino());
+            if let Some(known) = self.directories.get_mut(&directory)
+                && known.file == file
+            {
+                known.aliases = aliases;
+                continue;
+            }
+            if self.directories.remove(&directory).is_some() {
+                // Another one is in its place.
+                let _ = watcher.unwatch(&directory);
+            }
+            if self.directories.len() >= DIRECTORIES_MAX {
                 continue;
             }
             match watcher.watch(&directory, RecursiveMode::NonRecursive) {
                 Ok(()) => {
-                    self.directories.insert(directory);
+                    self.directories.insert(directory, Watched { file, aliases });
+                    is_any_new = true;
                 }
-                Err(error) => tracing::warn!(%error, directory = %directory.display(), "cannot be watched"),
+                Err(error) => tracing::debug!(%error, directory = %directory.display(), "cannot be watched"),
             }
         }
+        is_any_new
     }
 
-    /// What the kernel has told since it was asked last.
-    pub fn take(&mut self) -> Dirty {
+    /// What the kernel has told since it was asked last, and whether other directories are watched than before.
+    pub fn take(&mut self) -> (Dirty, bool) {
         let mut dirty = Dirty::new();
         let mut is_any = false;
         while let Ok(told) = self.told.try_recv() {
             is_any = true;
             match told {
-                Told::Lost => {
-                    for identifier in self.reaches.keys() {
-                        dirty.insert(identifier.clone(), BTreeSet::new());
-                    }
-                }
+                Told::Lost => self.lose(&mut dirty),
                 Told::Paths(paths) => {
                     for path in paths {
-                        self.touch(&path, &mut dirty);
+                        self.touch_real(&path, &mut dirty);
                     }
                 }
             }
         }
-        if is_any {
-            self.refresh();
+        if self.is_lost.swap(false, Relaxed) {
+            is_any = true;
+            self.lose(&mut dirty);
         }
-        dirty
+        let is_refreshed = is_any || self.refreshed.elapsed() > REFRESH;
+        if is_refreshed {
+            let before: BTreeSet<PathBuf> = self.directories.keys().cloned().collect();
+            // A directory that is new may have some of its own already.
+            for _ in 0..REFRESHES_MAX {
+                if !self.refresh() {
+                    break;
+                }
+            }
+            let fresh: Vec<PathBuf> =
+                self.directories.keys().filter(|directory| !before.contains(*directory)).cloned().collect();
+            for directory in fresh {
+                self.touch_real(&directory, &mut dirty);
+            }
+        }
+        (dirty, is_refreshed)
+    }
+
+    fn lose(&self, dirty: &mut Dirty) {
+        for identifier in self.reaches.keys() {
+            dirty.insert(identifier.clone(), BTreeSet::new());
+        }
+    }
+
+    /// Something about a real path: it may be known by others.
+    fn touch_real(&self, path: &Path, dirty: &mut Dirty) {
+        self.touch(path, dirty);
+        if let Some(known) = self.directories.get(path) {
+            known.aliases.iter().for_each(|alias| self.touch(alias, dirty));
+        }
+        if let (Some(directory), Some(name)) = (path.parent(), path.file_name())
+            && let Some(known) = self.directories.get(directory)
+        {
+            known.aliases.iter().for_each(|alias| self.touch(&alias.join(name), dirty));
+        }
     }
 
     fn touch(&self, path: &Path, dirty: &mut Dirty) {
@@ -324,6 +433,21 @@ impl Watch {
     }
 }
 
+/// A path without `.` and `..`.
+fn plain(path: &Path) -> String {
+    let mut names: Vec<&std::ffi::OsStr> = Vec::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => names.push(name),
+            Component::ParentDir => {
+                names.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    names.iter().fold(String::new(), |path, name| format!("{path}/{}", name.to_string_lossy()))
+}
+
 /// The nearest directory above a place that is there.
 fn existing(place: &Path) -> Option<PathBuf> {
     place.ancestors().skip(1).find(|directory| directory.is_dir()).map(Path::to_owned)
@@ -331,8 +455,6 @@ fn existing(place: &Path) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn object(kind: &str, entities: &[(&str, Operation, &str)]) -> Object {
@@ -379,7 +501,7 @@ mod tests {
                 &["/proc/sys/kernel/panic"],
                 false,
             ),
-            (object("unix:password", &[("username", PatternMatch, ".*")]), &["/etc/passwd"], true),
+            (object("unix:password", &[("username", PatternMatch, ".*")]), &["/etc/passwd", "/var/log/lastlog"], true),
             (object("linux:dpkginfo", &[("name", Equals, "sshd")]), &["/var/lib/dpkg/status"], true),
             (object("unix:sysctl", &[("name", Equals, "kernel.panic")]), &[], false),
         ];
@@ -395,7 +517,7 @@ mod tests {
 
     fn told(watch: &mut Watch) -> Dirty {
         for _ in 0..500 {
-            let dirty = watch.take();
+            let (dirty, _) = watch.take();
             if !dirty.is_empty() {
                 return dirty;
             }
@@ -428,7 +550,7 @@ mod tests {
             what();
             let mut seen = told(&mut watch);
             std::thread::sleep(Duration::from_millis(50));
-            for (identifier, objects) in watch.take() {
+            for (identifier, objects) in watch.take().0 {
                 seen.entry(identifier).or_default().extend(objects);
             }
             assert!(seen["test"].contains(&ObjectKey(key.to_owned())), "{key}: {seen:?}");
@@ -453,7 +575,7 @@ mod tests {
         std::fs::create_dir(root.path().join("etc")).unwrap();
         std::fs::create_dir(root.path().join("usr")).unwrap();
         std::fs::write(root.path().join("usr/real"), "a").unwrap();
-        std::os::unix::fs::symlink(root.path().join("usr/real"), root.path().join("etc/link")).unwrap();
+        std::os::unix::fs::symlink("/usr/real", root.path().join("etc/link")).unwrap();
         let link = object("unix:file", &[("filepath", Equals, "/etc/link")]);
         let (mut watch, ..) = watching(root.path(), &[("link", link)]);
         std::fs::write(root.path().join("usr/real"), "b").unwrap();
@@ -470,15 +592,59 @@ mod tests {
         for number in 0..3 * EVENTS_MAX {
             std::fs::write(root.path().join(format!("etc/{number}")), "").unwrap();
         }
-        // The one that tells of the loss.
-        for _ in 0..500 {
-            std::thread::sleep(Duration::from_millis(10));
-            if watch.take().get("test").is_some_and(BTreeSet::is_empty) {
-                return;
-            }
-            std::fs::write(root.path().join("etc/again"), "").unwrap();
+        // Nothing more happens, and the loss is told all the same.
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(watch.take().0["test"].is_empty());
+    }
+
+    #[test]
+    fn a_directory_that_is_another_one_now_is_watched_as_that() {
+        let root = tempfile::tempdir().unwrap();
+        let (etc, old) = (root.path().join("etc"), root.path().join("old"));
+        std::fs::create_dir(&etc).unwrap();
+        let file = object("unix:file", &[("filepath", Equals, "/etc/a")]);
+        let (mut watch, ..) = watching(root.path(), &[("a", file)]);
+        std::fs::rename(&etc, &old).unwrap();
+        std::fs::create_dir(&etc).unwrap();
+        told(&mut watch);
+        std::thread::sleep(Duration::from_millis(100));
+        watch.take();
+        std::fs::write(etc.join("a"), "").unwrap();
+        assert_eq!(told(&mut watch)["test"].len(), 1);
+    }
+
+    #[test]
+    fn a_file_in_a_linked_directory_goes_and_comes_back() {
+        let root = tempfile::tempdir().unwrap();
+        let sbin = root.path().join("usr/sbin");
+        std::fs::create_dir_all(&sbin).unwrap();
+        std::os::unix::fs::symlink("/usr/sbin", root.path().join("sbin")).unwrap();
+        std::os::unix::fs::symlink("usr/sbin", root.path().join("bin")).unwrap();
+        std::fs::write(sbin.join("x"), "a").unwrap();
+        let file = |path| object("unix:file", &[("filepath", Equals, path)]);
+        let (mut watch, ..) = watching(root.path(), &[("linked", file("/bin/x")), ("real", file("/usr/sbin/x"))]);
+        for round in 0..3 {
+            std::fs::remove_file(sbin.join("x")).unwrap();
+            assert_eq!(told(&mut watch)["test"].len(), 2, "{round}");
+            std::thread::sleep(Duration::from_millis(50));
+            watch.take();
+            std::fs::write(sbin.join("x"), "b").unwrap();
+            assert_eq!(told(&mut watch)["test"].len(), 2, "{round}");
+            std::thread::sleep(Duration::from_millis(50));
+            watch.take();
         }
-        panic!("the loss is not told");
+    }
+
+    #[test]
+    fn what_leads_elsewhere_is_not_told_of_in_whole() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("etc/conf.d")).unwrap();
+        std::os::unix::fs::symlink("/proc/self/mounts", root.path().join("etc/mtab")).unwrap();
+        std::os::unix::fs::symlink("../elsewhere", root.path().join("etc/conf.d/a")).unwrap();
+        let mtab = object("unix:file", &[("filepath", Equals, "/etc/mtab")]);
+        let listing = object("unix:file", &[("path", Equals, "/etc/conf.d"), ("filename", PatternMatch, ".*")]);
+        let (_, count, polled) = watching(root.path(), &[("mtab", mtab), ("listing", listing)]);
+        assert_eq!((count, polled.len()), (0, 2));
     }
 
     #[test]
@@ -491,6 +657,6 @@ mod tests {
         assert!(watch.directories.is_empty());
         std::fs::write(root.path().join("a"), "").unwrap();
         std::thread::sleep(Duration::from_millis(100));
-        assert!(watch.take().is_empty());
+        assert!(watch.take().0.is_empty());
     }
 }

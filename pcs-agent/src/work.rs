@@ -251,15 +251,28 @@ impl Worker {
             self.run_schedules(&mut running).await;
             let now = Timestamp::now();
             let mut observations = self.observations.lock().await;
-            let dirty = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
-            for (identifier, objects) in dirty {
-                observations.touched(&identifier, objects, now);
-            }
+            self.take_told(&mut observations, now);
             for look in observations.due(now) {
-                let identifier = look.identifier.clone();
+                let (identifier, generation) = (look.identifier.clone(), look.generation);
                 if self.queue.try_send(Job::Look(look)).is_err() {
-                    observations.lost(&identifier);
+                    observations.lost(&identifier, generation);
                 }
+            }
+        }
+    }
+
+    /// What the kernel has told of files.
+    fn take_told(&self, observations: &mut Observations, now: Timestamp) {
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        let (dirty, is_refreshed) = watch.take();
+        for (identifier, objects) in dirty {
+            observations.touched(&identifier, objects, now);
+        }
+        if is_refreshed {
+            // What is told of may be more, or less, than before.
+            for identifier in watch.identifiers() {
+                let (watched_count, polled) = watch.counts(&identifier);
+                observations.told_of(&identifier, watched_count, polled);
             }
         }
     }
@@ -292,9 +305,9 @@ impl Worker {
         while let Some(job) = jobs.recv().await {
             match job {
                 Job::Look(look) => {
-                    let identifier = look.identifier.clone();
+                    let (identifier, generation) = (look.identifier.clone(), look.generation);
                     if let Err(fault) = self.look_again(look).await {
-                        self.observations.lock().await.lost(&identifier);
+                        self.observations.lock().await.lost(&identifier, generation);
                         let text = format!("the observation `{}` could not look", proto::limits::shown(&identifier));
                         let status = self.status(None, None, "collect.observation-failed", &text, Some(fault));
                         self.send_status(&status, Context::alone());
@@ -365,12 +378,12 @@ impl Worker {
     }
 
     /// A look of an observation: nothing is sent unless something changed.
-    async fn look_again(self: &Arc<Self>, Look { identifier, run, is_whole }: Look) -> Result<(), Fault> {
+    async fn look_again(self: &Arc<Self>, Look { identifier, generation, run, is_whole }: Look) -> Result<(), Fault> {
         let identifier = identifier.as_str();
         let task = Self::task_of(run);
         let context = Context::of(task.transaction);
         let endpoint = self.wait_for_label().await?;
-        if self.observations.lock().await.is_not_watched(identifier) {
+        if self.observations.lock().await.is_not_watched(identifier, generation) {
             // After a start nobody asks for it anew. What changes from now on is told, what is so already is looked at.
             let plan = self.plan_of(&task.request, context).await?;
             self.watch_plan(&mut *self.observations.lock().await, identifier, &plan);
@@ -379,7 +392,7 @@ impl Worker {
         let found = Arc::clone(self).look(task.request.clone(), context, progress).await?;
         let mut observations = self.observations.lock().await;
         observations.settle(identifier, |id| self.bus.is_unacknowledged(id), |id| self.bus.was_given_up(id));
-        let (changed, is_baseline) = observations.changed((identifier, is_whole), found, Uuid::new_v4());
+        let (changed, is_baseline) = observations.changed((identifier, generation, is_whole), found, Uuid::new_v4());
         if changed.is_empty() {
             return Ok(());
         }

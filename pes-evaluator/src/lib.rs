@@ -274,11 +274,13 @@ impl Evaluator {
         endpoint: EndpointId,
         prepared: Arc<Prepared>,
     ) -> Result<Vec<MessageId>, Fault> {
+        // As of the time before anything is read: what changes meanwhile is newer.
+        let evaluated = Timestamp::now();
         let decided = match self.decide_changed(task, endpoint, &prepared).await? {
             Some(decided) => decided,
             None => self.decide_all(task, endpoint, &prepared).await?,
         };
-        self.publish(task, endpoint, &prepared.compiled.profile, decided)
+        self.publish(task, endpoint, &prepared.compiled.profile, (decided, evaluated))
     }
 
     async fn decide_all(&self, task: &Task, endpoint: EndpointId, prepared: &Arc<Prepared>) -> Result<Decided, Fault> {
@@ -319,6 +321,11 @@ impl Evaluator {
         let SummaryResponse { summary } = self.ask(request, &question, Context::of(task.transaction)).await?;
         let same = |summary: &EvaluationSummary| summary.content.as_ref() == Some(&request.content.sha256);
         let Some(before) = summary.filter(same) else { return Ok(None) };
+        // What is taken over must not be older than what may be used.
+        let is_stale = |since: Timestamp| before.oldest_collected.is_none_or(|oldest| oldest < since);
+        if request.collected_since.is_some_and(is_stale) {
+            return Ok(None);
+        }
         let partial = Partial::of(&prepared.dependencies, &request.changed);
         let objects: Vec<ObjectKey> = partial.objects.iter().cloned().collect();
         let observed = self.observations(task, endpoint, &objects).await?;
@@ -427,11 +434,10 @@ impl Evaluator {
         task: &Task,
         endpoint: EndpointId,
         profile: &str,
-        decided: Decided,
+        (decided, evaluated): (Decided, Timestamp),
     ) -> Result<Vec<MessageId>, Fault> {
         let Decided { evaluation, letters, reports, is_fresh, is_partial, oldest_collected } = decided;
         let request = &task.request;
-        let evaluated = Timestamp::now();
         let summary = EvaluationSummary {
             transaction: task.transaction,
             endpoint,
@@ -449,16 +455,17 @@ impl Evaluator {
             verdicts: letters,
             is_partial,
         };
+        let rule_count = u32::try_from(evaluation.results.len()).unwrap_or(u32::MAX);
+        let parts = parts_of(evaluation.results);
         let about = About {
             policy: request.policy.clone(),
             profile: profile.to_owned(),
             evaluated,
             content: Some(request.content.sha256.clone()),
+            part_count: u32::try_from(parts.len()).unwrap_or(u32::MAX),
             is_current: request.as_of.is_none(),
             is_partial,
         };
-        let rule_count = u32::try_from(evaluation.results.len()).unwrap_or(u32::MAX);
-        let parts = parts_of(evaluation.results);
         let last = parts.len() - 1;
         let topic = Topic::EvaluationResults(self.bus.own());
         let mut sent = Vec::with_capacity(parts.len());

@@ -139,8 +139,8 @@ pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdow
     dismissal.check()
 }
 
-/// Changes of one message that are told at once.
-const CHANGES_TOLD_MAX: usize = 200;
+/// Changes of one message that are told: more than fit into one.
+const CHANGES_TOLD_MAX: usize = 10_000;
 
 /// Questions that are answered at a time.
 const QUESTIONS_MAX: usize = 256;

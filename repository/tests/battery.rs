@@ -290,6 +290,7 @@ impl Case<'_> {
                 profile: "(default)".to_owned(),
                 evaluated: at(second),
                 content: content.clone(),
+                part_count: 1,
                 is_current: true,
                 is_partial: false,
             }),
@@ -411,6 +412,16 @@ async fn what_was_decided_in_part_leaves_the_rest_as_it_is_and_a_new_policy_lets
     });
     case.decide(&part).await;
     assert_eq!(case.holds().await, rows(&[("a", Pass, Some(0)), ("b", Pass, Some(10))]));
+    // An evaluation of everything that read before that does not undo it, and one of another part is not kept out by it.
+    let late = case.verdicts(5, &[("a", Fail), ("b", Fail)], |_| {});
+    case.decide(&late).await;
+    assert_eq!(case.holds().await, rows(&[("a", Fail, Some(5)), ("b", Pass, Some(10))]));
+    let another = case.verdicts(8, &[("a", Pass)], |results| {
+        results.about.as_mut().unwrap().is_partial = true;
+        results.summary.as_mut().unwrap().is_partial = true;
+    });
+    case.decide(&another).await;
+    assert_eq!(case.holds().await, rows(&[("a", Pass, Some(8)), ("b", Pass, Some(10))]));
     let other = case.verdicts(20, &[("b", Pass), ("c", Fail)], |results| {
         results.about.as_mut().unwrap().content = Some(ContentHash::of(b"another version"));
     });

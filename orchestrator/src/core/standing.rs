@@ -12,6 +12,9 @@ use service::recurrence::{Recurrence, RecurrenceError, Timetable};
 
 /// How long changes are gathered before they are evaluated: what changes together is decided together.
 const GATHER: SignedDuration = SignedDuration::from_millis(250);
+/// How often all is decided anew of what is stored, where changes are what is decided on: it makes up for a change that was not
+/// heard of.
+const SWEEP: SignedDuration = SignedDuration::from_hours(1);
 /// Changed objects of one endpoint that are told apart; beyond that everything is decided again.
 const OBJECTS_MAX: usize = 500;
 
@@ -37,6 +40,9 @@ pub struct Assigned {
     changed: BTreeMap<EndpointId, BTreeSet<ObjectKey>>,
     #[serde(skip)]
     changed_first: Option<Timestamp>,
+    /// When it was last evaluated as a whole.
+    #[serde(skip)]
+    swept: Option<Timestamp>,
 }
 
 /// What is to be done.
@@ -87,6 +93,7 @@ impl Standing {
             watching: BTreeSet::new(),
             changed: BTreeMap::new(),
             changed_first: None,
+            swept: None,
         };
         Ok(self.assigned.entry(name).insert_entry(assigned).into_mut())
     }
@@ -179,7 +186,15 @@ impl Standing {
                         due.push(Due::Watch(name.clone(), collector));
                     }
                 }
-                due.extend(assigned.gathered(name, look.is_run, now));
+                let swept = *assigned.swept.get_or_insert(now);
+                let is_swept = !look.is_run && now.duration_since(swept) >= SWEEP;
+                if is_swept {
+                    due.push(Due::Changed(name.clone(), assigned.covered.clone(), BTreeSet::new()));
+                }
+                if is_swept || look.is_run {
+                    assigned.swept = Some(now);
+                }
+                due.extend(assigned.gathered(name, look.is_run || is_swept, now));
             }
         }
         (due, stored)
@@ -317,6 +332,16 @@ mod tests {
             ]
         );
         assert!(world.look(9_000).is_empty());
+    }
+
+    #[test]
+    fn now_and_then_everything_is_decided_anew_of_what_is_stored() {
+        let mut world = World::new(assignment(None, true), 2);
+        world.look(0);
+        assert!(world.look(3_599_000).is_empty());
+        let everything = Due::Changed("web".to_owned(), all(2), BTreeSet::new());
+        assert_eq!(world.look(3_600_000), [everything]);
+        assert!(world.look(3_601_000).is_empty());
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub struct About {
     /// The policy's content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<ContentHash>,
+    /// How many parts there are.
+    pub part_count: u32,
     /// Whether the verdicts are what holds now: those as of a time in the past are not.
     pub is_current: bool,
     /// Whether rules that are not in any part keep the verdict that they have.

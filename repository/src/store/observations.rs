@@ -194,7 +194,7 @@ impl SqlStore {
             Some(_) => ("valid_from <= $2 AND (valid_to IS NULL OR valid_to > $2)", 3),
         };
         let sql = format!(
-            "SELECT object, origin, method, flag, items, messages, last_seen, report FROM observation \
+            "SELECT object, origin, method, flag, items, messages, valid_from, last_seen, report FROM observation \
              WHERE endpoint IN ({ALIASES}) AND object IN ({}) AND {held} ORDER BY last_seen DESC, id DESC",
             places(first, objects.len())
         );
@@ -225,11 +225,18 @@ impl SqlStore {
     }
 }
 
+/// When it was looked at, as far as that was known at a time: of the looks between the first and the last of an interval nothing
+/// is kept.
+fn collected_by(row: &Row, as_of: i64) -> Result<i64, StoreError> {
+    let last_seen: i64 = row.try_get("last_seen")?;
+    Ok(if last_seen > as_of { row.try_get("valid_from")? } else { last_seen })
+}
+
 fn row_of(object: &str, row: &Row, items: Vec<u32>, as_of: i64) -> Result<QueryRow, StoreError> {
     Ok(QueryRow {
         object: ObjectKey(object.to_owned()),
         flag: unlabel(row.try_get("flag")?)?,
-        collected: time(row.try_get::<i64, _>("last_seen")?.min(as_of))?,
+        collected: time(collected_by(row, as_of)?)?,
         origin: id(row.try_get("origin")?)?,
         method: unlabel(row.try_get("method")?)?,
         report: row.try_get::<Option<String>, _>("report")?.and_then(|hash| hash.parse().ok()),

@@ -11,7 +11,7 @@ use proto::message::{
     StalenessResponse,
 };
 use proto::plan::ObjectKey;
-use proto::verdict::{EvaluationSummary, RuleResult};
+use proto::verdict::{EvaluationSummary, RuleResult, Verdict};
 use sqlx::Row as _;
 
 use super::super::super::{Received, Report, StoreError, Stored, endpoint_text, json, time, unjson};
@@ -28,6 +28,8 @@ const NO_CONTENT: &str = "";
 
 /// A verdict that is current.
 struct Current {
+    position: i64,
+    decided: i64,
     verdict: String,
     result: String,
     content: String,
@@ -74,7 +76,7 @@ impl SqlStore {
         .await?;
         let about = results.about.as_ref().filter(|about| about.is_current);
         let is_current = match about {
-            Some(about) => !is_overtaken(&mut tx, &endpoint, about, &transaction).await?,
+            Some(about) => !is_overtaken(&mut tx, &endpoint, about).await?,
             None => false,
         };
         let change_count = match about.filter(|_| is_current) {
@@ -85,8 +87,10 @@ impl SqlStore {
             // Verdicts of versions that do not say when they were decided are the latest until others come.
             let is_past = results.about.is_some() && !is_current;
             sqlx::query(
-                "INSERT INTO evaluation (transaction_id, endpoint, policy, profile, evaluated, summary, is_past) VALUES ($1, $2, $3, $4, $5, $6, $7) \
-                 ON CONFLICT (transaction_id, endpoint) DO UPDATE SET evaluated = excluded.evaluated, summary = excluded.summary, is_past = excluded.is_past",
+                "INSERT INTO evaluation (transaction_id, endpoint, policy, profile, evaluated, summary, is_past, is_partial) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
+                 ON CONFLICT (transaction_id, endpoint) DO UPDATE SET evaluated = excluded.evaluated, summary = excluded.summary, \
+                 is_past = excluded.is_past, is_partial = excluded.is_partial WHERE excluded.evaluated >= evaluation.evaluated",
             )
             .bind(&transaction)
             .bind(&endpoint)
@@ -95,18 +99,26 @@ impl SqlStore {
             .bind(summary.evaluated.as_microsecond())
             .bind(json(summary))
             .bind(i64::from(is_past))
+            .bind(i64::from(summary.is_partial))
             .execute(&mut *tx)
             .await?;
-            if is_current && !summary.is_partial {
+        }
+        if let Some(about) = about.filter(|about| is_current && !about.is_partial) {
+            let there = sqlx::query("SELECT count(*) FROM evaluation_part WHERE transaction_id = $1 AND endpoint = $2")
+                .bind(&transaction)
+                .bind(&endpoint)
+                .fetch_one(&mut *tx)
+                .await?;
+            if there.try_get::<i64, _>(0)? >= i64::from(about.part_count) {
                 // Rules that the policy does not have any more.
                 sqlx::query(
                     "UPDATE verdict SET valid_to = $4 WHERE endpoint = $1 AND policy = $2 AND profile = $3 \
-                     AND valid_to IS NULL AND content <> $5",
+                     AND valid_to IS NULL AND content <> $5 AND decided <= $4",
                 )
                 .bind(&endpoint)
-                .bind(&summary.policy)
-                .bind(&summary.profile)
-                .bind(summary.evaluated.as_microsecond())
+                .bind(&about.policy)
+                .bind(&about.profile)
+                .bind(about.evaluated.as_microsecond())
                 .bind(content_of(results))
                 .execute(&mut *tx)
                 .await?;
@@ -268,9 +280,14 @@ impl SqlStore {
                 .bind(key.endpoint)
                 .fetch_all(&self.pool)
                 .await?;
-        if !kept.is_empty() {
-            return kept.iter().map(|row| unjson(&row.try_get::<String, _>("result")?)).collect();
+        let kept: Vec<RuleResult> =
+            kept.iter().map(|row| unjson(&row.try_get::<String, _>("result")?)).collect::<Result<_, StoreError>>()?;
+        let decided = summary.counts.iter().filter(|(verdict, _)| *verdict != Verdict::NotSelected);
+        if !kept.is_empty() && kept.len() as u64 >= decided.map(|(_, count)| count).sum::<u64>() {
+            return Ok(kept);
         }
+        let mut kept: BTreeMap<String, RuleResult> =
+            kept.into_iter().map(|result| (result.rule.clone(), result)).collect();
         let held = sqlx::query(
             "SELECT result, since FROM verdict WHERE endpoint = $1 AND policy = $2 AND profile = $3 \
              AND valid_from <= $4 AND (valid_to IS NULL OR valid_to > $4) ORDER BY position, rule",
@@ -281,12 +298,17 @@ impl SqlStore {
         .bind(summary.evaluated.as_microsecond())
         .fetch_all(&self.pool)
         .await?;
-        held.iter()
-            .map(|row| {
-                let result: RuleResult = unjson(&row.try_get::<String, _>("result")?)?;
-                Ok(RuleResult { since: Some(time(row.try_get("since")?)?), ..result })
-            })
-            .collect()
+        let mut results = Vec::with_capacity(held.len());
+        for row in held {
+            let result: RuleResult = unjson(&row.try_get::<String, _>("result")?)?;
+            // What was kept of it by itself, because it was overtaken on its way, is what it said.
+            results.push(match kept.remove(&result.rule) {
+                Some(kept) => kept,
+                None => RuleResult { since: Some(time(row.try_get("since")?)?), ..result },
+            });
+        }
+        results.extend(kept.into_values());
+        Ok(results)
     }
 }
 
@@ -299,17 +321,16 @@ fn content_of(results: &EvaluationResults) -> &str {
     results.about.as_ref().and_then(|about| about.content.as_ref()).map_or(NO_CONTENT, ContentHash::as_str)
 }
 
-/// Whether a newer evaluation has come already.
-async fn is_overtaken(tx: &mut Tx, endpoint: &str, about: &About, transaction: &str) -> Result<bool, StoreError> {
+/// Whether a newer evaluation of everything has come already. One that decided a part is newer for that part alone.
+async fn is_overtaken(tx: &mut Tx, endpoint: &str, about: &About) -> Result<bool, StoreError> {
     let newer = sqlx::query(
         "SELECT 1 FROM evaluation WHERE endpoint = $1 AND policy = $2 AND profile = $3 AND is_past = 0 \
-         AND evaluated > $4 AND transaction_id <> $5 LIMIT 1",
+         AND is_partial = 0 AND evaluated > $4 LIMIT 1",
     )
     .bind(endpoint)
     .bind(&about.policy)
     .bind(&about.profile)
     .bind(about.evaluated.as_microsecond())
-    .bind(transaction)
     .fetch_optional(&mut **tx)
     .await?;
     Ok(newer.is_some())
@@ -321,13 +342,20 @@ async fn hold(tx: &mut Tx, endpoint: &str, about: &About, results: &EvaluationRe
     let mut known = current(tx, key).await?;
     let evaluated = about.evaluated.as_microsecond();
     let content = content_of(results);
-    let (mut change_count, mut fresh) = (0, Vec::new());
+    let (mut change_count, mut fresh, mut confirmed) = (0, Vec::new(), Vec::new());
     // A rule that is there twice is decided once.
     let mut seen = BTreeSet::new();
     for (at, result) in results.results.iter().enumerate().filter(|(_, result)| seen.insert(&result.rule)) {
         let (verdict, text) = (result.verdict.as_str(), json(&RuleResult { since: None, ..result.clone() }));
         let before = known.remove(&result.rule);
+        // Decided later, by an evaluation of what has changed.
+        if before.as_ref().is_some_and(|before| before.decided > evaluated) {
+            continue;
+        }
         if before.as_ref().is_some_and(|before| before.result == text && before.content == content) {
+            if about.is_partial {
+                confirmed.push(result.rule.as_str());
+            }
             continue;
         }
         let is_same_verdict = before.as_ref().is_some_and(|before| before.verdict == verdict);
@@ -347,15 +375,30 @@ async fn hold(tx: &mut Tx, endpoint: &str, about: &About, results: &EvaluationRe
             .await?;
         }
         let position = i64::from(results.part) * 100_000 + i64::try_from(at).unwrap_or(i64::MAX);
+        // A part keeps the places of the whole.
+        let position = before.as_ref().filter(|_| about.is_partial).map_or(position, |before| before.position);
         fresh.push((result.rule.as_str(), position, verdict, text, since));
+    }
+    for rule in confirmed {
+        sqlx::query(
+            "UPDATE verdict SET decided = $5 WHERE endpoint = $1 AND policy = $2 AND profile = $3 AND rule = $4 \
+             AND valid_to IS NULL",
+        )
+        .bind(key.endpoint)
+        .bind(key.policy)
+        .bind(key.profile)
+        .bind(rule)
+        .bind(evaluated)
+        .execute(&mut **tx)
+        .await?;
     }
     for some in fresh.chunks(BATCH) {
         let sql = format!(
-            "INSERT INTO verdict (endpoint, policy, profile, rule, position, verdict, result, content, since, valid_from) \
+            "INSERT INTO verdict (endpoint, policy, profile, rule, position, verdict, result, content, since, decided, valid_from) \
              VALUES {} ON CONFLICT (endpoint, policy, profile, rule, valid_from) DO UPDATE SET \
              position = excluded.position, verdict = excluded.verdict, result = excluded.result, \
-             content = excluded.content, valid_to = NULL",
-            rows_of(some.len(), 10)
+             content = excluded.content, decided = excluded.decided, valid_to = NULL",
+            rows_of(some.len(), 11)
         );
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
         for (rule, position, verdict, text, since) in some {
@@ -369,6 +412,7 @@ async fn hold(tx: &mut Tx, endpoint: &str, about: &About, results: &EvaluationRe
                 .bind(text.as_str())
                 .bind(content)
                 .bind(*since)
+                .bind(evaluated)
                 .bind(evaluated);
         }
         query.execute(&mut **tx).await?;
@@ -378,7 +422,7 @@ async fn hold(tx: &mut Tx, endpoint: &str, about: &About, results: &EvaluationRe
 
 async fn current(tx: &mut Tx, key: Key<'_>) -> Result<BTreeMap<String, Current>, StoreError> {
     let rows = sqlx::query(
-        "SELECT rule, verdict, result, content, since FROM verdict \
+        "SELECT rule, position, decided, verdict, result, content, since FROM verdict \
          WHERE endpoint = $1 AND policy = $2 AND profile = $3 AND valid_to IS NULL",
     )
     .bind(key.endpoint)
@@ -389,6 +433,8 @@ async fn current(tx: &mut Tx, key: Key<'_>) -> Result<BTreeMap<String, Current>,
     rows.iter()
         .map(|row| {
             let current = Current {
+                position: row.try_get("position")?,
+                decided: row.try_get("decided")?,
                 verdict: row.try_get("verdict")?,
                 result: row.try_get("result")?,
                 content: row.try_get("content")?,

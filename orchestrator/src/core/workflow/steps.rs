@@ -171,6 +171,7 @@ impl Core {
         let state = ResponderState::of(phase);
         workflow.set_state(position, state, now);
         let mut actions = Vec::new();
+        let due_before = workflow.due.len();
         let responder = &workflow.responders[position];
         if !state.is_open() {
             if operation == Operation::Collect
@@ -182,6 +183,9 @@ impl Core {
             }
             // That it has been taken on is known anew after a restart; an end is kept.
             actions.push(Action::StoreResponder(transaction, position, Box::new(responder.clone())));
+            if workflow.due.len() != due_before {
+                actions.push(Action::StoreWorkflow(Box::new(workflow.header())));
+            }
         }
         // Of many, not every step is worth a line.
         let stride = (workflow.responders.len() / 100).max(1);
@@ -211,7 +215,8 @@ impl Core {
             }
         }
         let Some(workflow) = self.workflows.get_mut(&id) else { return actions };
-        if workflow.is_open(Operation::Evaluate) {
+        // Who is evaluated elsewhere at the moment comes next.
+        if workflow.is_open(Operation::Evaluate) || !workflow.due.is_empty() {
             return actions;
         }
         if workflow.waits(now) {
@@ -255,10 +260,19 @@ impl Core {
         if evaluators.is_empty() {
             return Err(none("evaluator"));
         }
+        let busy = self.in_evaluation(id);
         let due: Vec<EndpointId> = match self.workflows.get_mut(&id) {
-            Some(workflow) => std::mem::take(&mut workflow.due).into_iter().collect(),
+            Some(workflow) => {
+                let (later, now): (BTreeSet<_>, BTreeSet<_>) =
+                    std::mem::take(&mut workflow.due).into_iter().partition(|endpoint| busy.contains(endpoint));
+                workflow.due = later;
+                now.into_iter().collect()
+            }
             None => return Ok(Vec::new()),
         };
+        if due.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut actions = Vec::new();
         for shard in due.chunks(SHARD_ENDPOINTS_MAX) {
             // The one with the least to do.
@@ -288,6 +302,26 @@ impl Core {
             actions.push(Action::StoreWorkflow(Box::new(workflow.header())));
         }
         Ok(actions)
+    }
+
+    /// Endpoints that other workflows are evaluating by the same policy and profile. One evaluation goes on from what the one
+    /// before has decided, so they are made one after the other.
+    fn in_evaluation(&self, id: TransactionId) -> BTreeSet<EndpointId> {
+        let Some(own) = self.workflows.get(&id).filter(|workflow| workflow.plan.as_of.is_none()) else {
+            return BTreeSet::new();
+        };
+        let others = self.workflows.values().filter(|workflow| {
+            workflow.id != id
+                && workflow.ended.is_none()
+                && workflow.is_open(Operation::Evaluate)
+                && workflow.plan.as_of.is_none()
+                && (&workflow.plan.policy, &workflow.plan.profile) == (&own.plan.policy, &own.plan.profile)
+        });
+        let responders = others.flat_map(|workflow| &workflow.responders);
+        responders
+            .filter(|responder| responder.operation == Operation::Evaluate && responder.state.is_open())
+            .flat_map(|responder| responder.endpoints.iter().copied())
+            .collect()
     }
 
     /// Of several repositories, the first that is there.
@@ -382,7 +416,7 @@ impl Core {
         for workflow in self.workflows.values_mut().filter(|workflow| workflow.ended.is_none()) {
             if workflow.open == [0, 0] {
                 // Waiting: for somebody to come back, for an evaluator, or for the end.
-                if !workflow.due.is_empty() || workflow.settled.is_some() && !workflow.waits(now) {
+                if !workflow.due.is_empty() || workflow.settled.is_none() || !workflow.waits(now) {
                     changed.push(workflow.id);
                 }
                 continue;
