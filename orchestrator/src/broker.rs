@@ -74,6 +74,9 @@ pub trait Admission: Send + Sync + 'static {
     /// Whether this component is on the roster, and neither waits for approval nor was put out.
     fn is_admitted(&self, component: ComponentId, component_type: ComponentType) -> bool;
 
+    /// It has connected anew.
+    fn connects(&self, _component: ComponentId) {}
+
     /// Whether the handshake has given it this capability.
     fn holds(&self, component: ComponentId, capability: Capability) -> bool;
 }

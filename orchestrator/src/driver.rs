@@ -32,7 +32,7 @@ use crate::broker::{Admission, Broker, BrokerError, BrokerSettings};
 use crate::ca::{Ca, CaSettings};
 use crate::control;
 use crate::core::roster::Component;
-use crate::core::standing::Standing;
+use crate::core::standing::Standing as Assignments;
 use crate::core::{Action, Core, HEARTBEAT_SECONDS, RandomIds};
 use crate::policies::Policies;
 use crate::registration::{self, TokenScope};
@@ -118,16 +118,30 @@ pub enum RunError {
 }
 
 /// Who may be connected, and what the handshake gave them, as the broker asks it.
-#[derive(Debug, Default)]
-pub(crate) struct Admitted(RwLock<BTreeMap<ComponentId, (ComponentType, Vec<Capability>)>>);
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    stands: RwLock<BTreeMap<ComponentId, Stands>>,
+    /// Told of those that have shown a TPM and connect anew.
+    connected: mpsc::UnboundedSender<ComponentId>,
+}
+
+/// How one stands.
+#[derive(Debug)]
+struct Stands {
+    component_type: ComponentType,
+    capabilities: Vec<Capability>,
+    /// It has shown a TPM: what it was granted is withdrawn with every connection, until it has shown it again.
+    is_resident: bool,
+}
 
 impl Admitted {
     /// Takes over how a component stands now.
     pub(crate) fn set(&self, component: &Component) {
-        let mut admitted = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut admitted = self.stands.write().unwrap_or_else(PoisonError::into_inner);
         if component.is_member() {
             let capabilities = component.capabilities.iter().filter_map(Capability::from_urn).collect();
-            admitted.insert(component.id, (component.component_type, capabilities));
+            let (component_type, is_resident) = (component.component_type, component.is_resident());
+            admitted.insert(component.id, Stands { component_type, capabilities, is_resident });
         } else {
             admitted.remove(&component.id);
         }
@@ -135,20 +149,29 @@ impl Admitted {
 
     /// The orchestrator itself, which shakes hands with nobody.
     fn set_own(&self, own: ComponentId) {
-        let all = (ComponentType::Orchestrator, Capability::ALL.to_vec());
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(own, all);
+        let component_type = ComponentType::Orchestrator;
+        let all = Stands { component_type, capabilities: Capability::ALL.to_vec(), is_resident: false };
+        self.stands.write().unwrap_or_else(PoisonError::into_inner).insert(own, all);
     }
 }
 
 impl Admission for Admitted {
     fn is_admitted(&self, component: ComponentId, component_type: ComponentType) -> bool {
-        let admitted = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        admitted.get(&component).is_some_and(|(known, _)| *known == component_type)
+        let admitted = self.stands.read().unwrap_or_else(PoisonError::into_inner);
+        admitted.get(&component).is_some_and(|known| known.component_type == component_type)
+    }
+
+    fn connects(&self, component: ComponentId) {
+        let mut admitted = self.stands.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = admitted.get_mut(&component).filter(|known| known.is_resident) {
+            known.capabilities.clear();
+            let _ = self.connected.send(component);
+        }
     }
 
     fn holds(&self, component: ComponentId, capability: Capability) -> bool {
-        let admitted = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        admitted.get(&component).is_some_and(|(_, capabilities)| capabilities.contains(&capability))
+        let admitted = self.stands.read().unwrap_or_else(PoisonError::into_inner);
+        admitted.get(&component).is_some_and(|known| known.capabilities.contains(&capability))
     }
 }
 
@@ -181,7 +204,7 @@ pub(crate) struct Inner {
     pub(crate) content: ContentStore,
     pub(crate) policies: Policies,
     pub(crate) told: Mutex<Told>,
-    pub(crate) standing: Mutex<Standing>,
+    pub(crate) standing: Mutex<Assignments>,
     pub(crate) watchers: broadcast::Sender<(TransactionId, OperatorEvent)>,
     /// The own certificate.
     pub(crate) certificate: std::sync::Mutex<Certificate>,
@@ -223,7 +246,8 @@ pub async fn run(
     core.take_back(settings.takes_back_endpoints);
     let identity_directory = data.path().join("identity");
     let own = own_certificate(&ca, &identity_directory, now)?;
-    let admitted = Arc::new(Admitted::default());
+    let (connects, connecting) = mpsc::unbounded_channel();
+    let admitted = Arc::new(Admitted { stands: RwLock::default(), connected: connects });
     for component in core.components() {
         admitted.set(component);
     }
@@ -256,7 +280,7 @@ pub async fn run(
             content: ContentStore::new(Some(data.path().join("content"))),
             policies: Policies::default(),
             told: Mutex::default(),
-            standing: Mutex::new(Standing::new(assigned)),
+            standing: Mutex::new(Assignments::new(assigned)),
             watchers,
             certificate: std::sync::Mutex::new(own.certificate.clone()),
             tls,
@@ -273,7 +297,7 @@ pub async fn run(
     handle.ensure_baseline().await.map_err(RunError::Baseline)?;
     let socket = control::listen(handle.clone(), data.path())?;
     let (connected, mut connection) = mpsc::channel(1);
-    let follow = tokio::spawn(handle.clone().follow(events, connected));
+    let follow = tokio::spawn(handle.clone().follow(events, connected, connecting));
     let renewal = tokio::spawn(handle.clone().renew_own());
     let _ = tokio::time::timeout(Duration::from_secs(10), connection.recv()).await;
     if let Some(ready) = ready {
@@ -410,11 +434,26 @@ impl Handle {
         }
     }
 
-    async fn follow(self, mut events: mpsc::Receiver<Event>, connected: mpsc::Sender<()>) {
+    async fn follow(
+        self,
+        mut events: mpsc::Receiver<Event>,
+        connected: mpsc::Sender<()>,
+        mut connecting: mpsc::UnboundedReceiver<ComponentId>,
+    ) {
         let mut tick = tokio::time::interval(Duration::from_millis(500));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                biased;
+                // Before anything that it says on that connection.
+                Some(component) = connecting.recv() => {
+                    if let Err(error) = self.act(|core, _| ((), core.connected(component))).await {
+                        tracing::error!(error = %Chain(&error), "the store failed");
+                    }
+                }
+                _ = tick.tick() => {
+                    self.on_tick().await;
+                }
                 event = events.recv() => match event {
                     None => return,
                     Some(Event::Connected) => {
@@ -423,19 +462,20 @@ impl Handle {
                     Some(Event::Disconnected(reason) | Event::Refused(reason)) => tracing::warn!(reason, "the own connection to the broker is lost"),
                     Some(Event::Message(message)) => self.take(&message).await,
                 },
-                _ = tick.tick() => {
-                    if let Err(error) = self.act(|core, now| ((), core.tick(now))).await {
-                        tracing::error!(error = %Chain(&error), "the store failed");
-                    }
-                    standing::complain(self.mind_assignments().await);
-                    if let Err(error) = self.mind_cas().await {
-                        tracing::error!(error = %Chain(&error), "the store failed");
-                    }
-                    if let Err(error) = self.sign_acts().await {
-                        tracing::error!(error = %Chain(&error), "the log of acts cannot be signed");
-                    }
-                }
             }
+        }
+    }
+
+    async fn on_tick(&self) {
+        if let Err(error) = self.act(|core, now| ((), core.tick(now))).await {
+            tracing::error!(error = %Chain(&error), "the store failed");
+        }
+        standing::complain(self.mind_assignments().await);
+        if let Err(error) = self.mind_cas().await {
+            tracing::error!(error = %Chain(&error), "the store failed");
+        }
+        if let Err(error) = self.sign_acts().await {
+            tracing::error!(error = %Chain(&error), "the log of acts cannot be signed");
         }
     }
 
@@ -513,6 +553,9 @@ impl Handle {
                 tracing::debug!(identifier = response.observation_identifier, "an answer that nobody waits for");
             }
             ToOrchestrator::AttributeChange(change) => {
+                if message.sender_type() != Some(ComponentType::RepositoryInterface) {
+                    return Ok(Err(Fault::new(FaultCode::NotAuthorized, "a repository says what has changed")));
+                }
                 self.note_change(&change).await;
                 let _ = self.inner.watchers.send((message.envelope().transaction, OperatorEvent::Change(change)));
             }

@@ -214,6 +214,7 @@ impl Handle {
             as_of: workflow.as_of,
             max_age_seconds: workflow.max_age_seconds.map(|age| i64::try_from(age).unwrap_or(i64::MAX)),
             changed: Vec::new(),
+            is_assigned: false,
         })
     }
 

@@ -33,13 +33,12 @@ fn identifier(name: &str) -> String {
 fn meant(core: &Core, assignment: &PolicyAssignment) -> Meant {
     let workflow = &assignment.workflow;
     // A word that means nothing yet may mean somebody who joins tomorrow.
-    let Ok(targets) = core.targets(&workflow.targets, &workflow.excluded) else { return Meant::new() };
+    let (targets, _) = core.targets_and_unknown(&workflow.targets, &workflow.excluded);
     let mut meant = Meant::new();
     for targets in targets {
-        let can_watch =
-            core.components().find(|component| component.id == targets.component).is_some_and(|component| {
-                component.state == ComponentState::Active && component.has(Capability::CollectEventBased)
-            });
+        let can_watch = core.components.get(&targets.component).is_some_and(|component| {
+            component.state == ComponentState::Active && component.has(Capability::CollectEventBased)
+        });
         let collector = can_watch.then_some(targets.component);
         meant.extend(targets.endpoints.into_iter().map(|endpoint| (endpoint, collector)));
     }
@@ -58,6 +57,9 @@ impl Handle {
         }
         if assignment.workflow.is_stored_only || assignment.workflow.as_of.is_some() {
             return wrong("what is assigned is evaluated as of the time when it is due, on what is collected then");
+        }
+        if assignment.schedule.is_none() && assignment.workflow.max_age_seconds.is_some() {
+            return wrong("an age needs a schedule: what is decided on changes rests on what was seen to change");
         }
         // It has to be there, with that profile.
         self.plan(&assignment.workflow, true).await?;
@@ -83,8 +85,10 @@ impl Handle {
             return Err(Fault::new(FaultCode::UnknownIdentifier, text));
         }
         self.unwatch(name).await;
+        // Held until it is stored: what is stored of it meanwhile does not bring it back.
+        let mut standing = self.inner.standing.lock().await;
+        standing.unassign(name);
         self.inner.store.remove_assigned(name, &Act::new(actor, "unassign-policy", name)).await?;
-        self.inner.standing.lock().await.unassign(name);
         Ok(())
     }
 
@@ -119,19 +123,23 @@ impl Handle {
 
     /// A policy has a new version: what it is assigned to is evaluated anew, and watched for what it reads now.
     pub(crate) async fn renew_assignments(&self, policy: &str) {
-        self.inner.standing.lock().await.renew(policy);
+        let mut standing = self.inner.standing.lock().await;
+        for assigned in standing.renew(policy) {
+            complain(self.inner.store.put_assigned(&assigned, None).await);
+        }
     }
 
     /// Begins what is due.
     pub(crate) async fn mind_assignments(&self) -> Result<(), StoreError> {
-        let (due, stored) = {
-            let core = self.inner.core.lock().await;
-            let mut standing = self.inner.standing.lock().await;
-            standing.look(Timestamp::now(), rand_fraction(), |assignment| meant(&core, assignment))
-        };
+        let core = self.inner.core.lock().await;
+        let mut standing = self.inner.standing.lock().await;
+        let (due, stored) = standing.look(Timestamp::now(), rand_fraction(), |assignment| meant(&core, assignment));
+        drop(core);
+        // Held meanwhile: nobody stores something newer before this.
         for assigned in stored {
-            self.inner.store.put_assigned(&assigned, None).await?;
+            complain(self.inner.store.put_assigned(&assigned, None).await);
         }
+        drop(standing);
         for due in due {
             let handle = self.clone();
             // Repositories and collectors are asked on the way.
@@ -165,7 +173,9 @@ impl Handle {
             }
         };
         if let Err(fault) = done {
-            tracing::error!(%fault, "the assigned policy `{name}` could not be evaluated");
+            tracing::error!(%fault, "the assigned policy `{name}` could not be evaluated; it is tried again");
+            tokio::time::sleep(AGAIN).await;
+            self.inner.standing.lock().await.put_back(due, Timestamp::now());
         }
     }
 
@@ -176,6 +186,7 @@ impl Handle {
         changed: Option<&BTreeSet<ObjectKey>>,
     ) -> Result<(), Fault> {
         let mut plan = self.plan(&workflow, true).await?;
+        plan.is_assigned = true;
         if let Some(changed) = changed.filter(|changed| !changed.is_empty()) {
             let bytes = self.inner.content.find(&plan.collection_plan.sha256);
             let bytes = bytes.ok_or_else(|| Fault::new(FaultCode::Internal, "the collection plan is gone"))?;
@@ -186,8 +197,14 @@ impl Handle {
                 return Ok(());
             }
         }
+        let is_full = !plan.is_stored_only;
         let begun = self.begin(Actor::Orchestrator, "evaluate", plan).await?;
-        self.inner.standing.lock().await.begun(name, begun);
+        let before = self.inner.standing.lock().await.begun(name, begun, is_full);
+        if let Some(before) = before {
+            // What was begun now makes up for whoever it still waits for.
+            let expired = self.act(|core, now| ((), core.expire(before, now))).await;
+            complain(expired);
+        }
         Ok(())
     }
 

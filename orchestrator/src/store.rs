@@ -226,7 +226,7 @@ impl Store {
     /// Workflows that are open, and the latest of the others.
     pub async fn workflows(&self) -> Result<Vec<Workflow>, StoreError> {
         let mut workflows: Vec<Workflow> =
-            self.documents("SELECT document FROM workflow ORDER BY is_open DESC, begun DESC LIMIT 500").await?;
+            self.documents("SELECT document FROM workflow WHERE is_open = 1 OR id IN (SELECT id FROM workflow ORDER BY begun DESC LIMIT 500)").await?;
         for workflow in &mut workflows {
             self.add_responders(workflow).await?;
         }
@@ -240,6 +240,7 @@ impl Store {
             .fetch_all(&self.pool)
             .await?;
         if rows.is_empty() {
+            workflow.add_due();
             let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
             for (position, responder) in workflow.responders.iter().enumerate() {
                 put_responder(&mut tx, workflow.id, position, responder).await?;
@@ -474,7 +475,9 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         }
-        audit::record(&mut tx, &act(request), Effect::default()).await?;
+        if !begun.is_empty() {
+            audit::record(&mut tx, &act(request), Effect::default()).await?;
+        }
         tx.commit().await?;
         Ok((request, begun))
     }

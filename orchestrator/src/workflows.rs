@@ -53,10 +53,10 @@ impl Handle {
     }
 
     async fn stale(&self, plan: &Plan) -> Result<Stale, Fault> {
-        let targets = self.inner.core.lock().await.targets(&plan.targets, &plan.excluded)?;
+        let targets = self.inner.core.lock().await.targets_of(plan)?;
         let endpoints: Vec<EndpointId> = targets.into_iter().flat_map(|targets| targets.endpoints).collect();
         let collected_since = plan.stale_before(Timestamp::now());
-        let mut stale = Stale::new();
+        let mut stale = Stale { fresh: endpoints.iter().copied().collect(), ..Stale::default() };
         let mut at = 0;
         while at < endpoints.len() {
             let some = endpoints[at..endpoints.len().min(at + STALENESS_ENDPOINTS)].to_vec();
@@ -67,7 +67,10 @@ impl Handle {
                 return Err(Fault::new(FaultCode::Internal, "the repository answers nothing"));
             }
             at = at.saturating_add(answered);
-            stale.extend(answer.stale.into_iter().map(|one| (one.endpoint, one.objects)));
+            for one in answer.stale {
+                stale.fresh.remove(&one.endpoint);
+                stale.objects.insert(one.endpoint, one.objects);
+            }
         }
         Ok(stale)
     }
@@ -86,8 +89,7 @@ impl Handle {
 
     /// Waits until a workflow is done with everybody who was there, or with `is_all` until it has ended.
     pub(crate) async fn wait(&self, id: TransactionId, is_all: bool) -> Result<TransactionView, Fault> {
-        let is_done =
-            |view: &TransactionView| view.ended.is_some() || !is_all && matches!(view.state.as_str(), "waiting");
+        let is_done = |view: &TransactionView| view.ended.is_some() || !is_all && view.settled.is_some();
         // First listen, then look: nothing falls between the two.
         let mut watched = self.inner.watchers.subscribe();
         loop {
@@ -130,7 +132,7 @@ impl Handle {
     /// A workflow that is done with everybody who was there.
     pub(crate) async fn settled_view(&self, id: TransactionId) -> Option<TransactionView> {
         let core = self.inner.core.lock().await;
-        let is_done = |workflow: &&workflow::Workflow| workflow.ended.is_some() || workflow.state() == "waiting";
+        let is_done = |workflow: &&workflow::Workflow| workflow.ended.is_some() || workflow.settled.is_some();
         core.workflow(id).filter(is_done).map(workflow::Workflow::view)
     }
 }

@@ -345,6 +345,7 @@ fn plan(dice: &mut Dice) -> Plan {
         as_of: None,
         max_age_seconds: None,
         changed: Vec::new(),
+        is_assigned: false,
     }
 }
 

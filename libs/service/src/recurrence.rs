@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// Characters of a crontab expression.
 const CRON_CHARS_MAX: usize = 256;
+/// The end of the year 9000: calendars that are looked years ahead in end with 9999.
+const LAST_SECOND: i64 = 221_845_392_000;
 /// Windows of a schedule.
 const WINDOWS_MAX: usize = 32;
 
@@ -56,7 +58,7 @@ pub enum RecurrenceError {
     #[error("a schedule has at most {WINDOWS_MAX} windows")]
     Windows,
     /// It ends before it begins.
-    #[error("the schedule ends before it begins")]
+    #[error("the schedule ends before it begins, or never begins")]
     Never,
 }
 
@@ -85,7 +87,9 @@ impl Recurrence {
         if schedule.windows.len() + schedule.blackouts.len() > WINDOWS_MAX {
             return Err(RecurrenceError::Windows);
         }
-        if schedule.start.zip(schedule.end).is_some_and(|(start, end)| end <= start) {
+        if schedule.start.zip(schedule.end).is_some_and(|(start, end)| end <= start)
+            || schedule.start.is_some_and(|start| start.as_second() > LAST_SECOND)
+        {
             return Err(RecurrenceError::Never);
         }
         let windows = |windows: &[TimeWindow]| windows.iter().map(Window::of).collect::<Result<_, _>>();
@@ -102,6 +106,9 @@ impl Recurrence {
 
     /// When it is due next after a time; none where it has ended.
     pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
+        if after.as_second() > LAST_SECOND {
+            return None;
+        }
         let next = match (&self.rhythm, self.start) {
             (Rhythm::Every(interval), None) => after.saturating_add(*interval).ok()?,
             // Counted from the start, whenever it is asked.
@@ -203,6 +210,11 @@ impl Timetable {
         let mut timetable = Self::default();
         timetable.plan(recurrence, now, now, chance);
         timetable
+    }
+
+    /// A run that was begun came to nothing: it is to be made as soon as it can.
+    pub fn owe(&mut self) {
+        self.is_owed = true;
     }
 
     /// The next run after a time. Those that were due before `now` are not counted.
@@ -326,6 +338,8 @@ mod tests {
         assert!(wrong(Schedule { windows: vec![same], ..Schedule::every(1) }).contains("08:00"));
         let (start, end) = (Some(time("2026-11-27T00:00:00Z")), Some(time("2026-11-26T00:00:00Z")));
         assert!(wrong(Schedule { start, end, ..Schedule::every(1) }).contains("before it begins"));
+        let start = Some(time("9998-01-01T00:00:00Z"));
+        assert!(wrong(Schedule { start, ..cron("0 3 * * *", "UTC") }).contains("never begins"));
     }
 
     #[test]

@@ -61,6 +61,7 @@ pub(super) async fn serve(front: &Arc<Front>, client: Client, will: Option<Will>
         front.metrics.connections_refused_total.up();
         return Err(invalid("too many connections"));
     };
+    front.admission.connects(own);
     // It is back in time: nobody has to be told that it was gone.
     slot.will(None);
     // What collectors follow, the front hands to them. Services follow what many publish.

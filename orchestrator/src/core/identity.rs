@@ -145,7 +145,11 @@ impl Core {
         };
         // Whoever has shown a TPM is known by it, and by nothing that can be copied.
         let has_shown = |one: &&IdentityEvidence| one.attribute == identity::TPM_KEY;
-        let is_there = best.evidence.iter().find(has_shown).is_none_or(|key| evidence.contains(key));
+        let is_known = |endpoint: EndpointId| self.aliases.get(&endpoint).copied().unwrap_or(endpoint) == known;
+        let entries = self.components.values().flat_map(|component| &component.endpoints).map(|(_, entry)| entry);
+        let shown =
+            entries.filter(|entry| is_known(entry.endpoint)).flat_map(|entry| entry.evidence.iter().filter(has_shown));
+        let is_there = shown.into_iter().all(|key| evidence.contains(key));
         Ok(Some((known, IsGone(is_there && !self.components.values().any(speaks)))))
     }
 

@@ -4,12 +4,14 @@
 use jiff::{SignedDuration, Timestamp};
 use proto::id::ComponentId;
 use proto::identity::TPM_KEY;
+use proto::limits::shown;
 use proto::message::AdvertisedEndpoint;
-use proto::operator::EndpointEntry;
+use proto::operator::{ComponentState, EndpointEntry};
 use uuid::Uuid;
 
 use super::Core;
 use super::identity::Collision;
+use super::roster::Component;
 
 /// How long a challenge can be answered.
 const CHALLENGE_SECONDS: i64 = 60;
@@ -35,13 +37,17 @@ impl Core {
         let asked = component.challenge.take().filter(|challenge| now < challenge.until);
         let mut proven = endpoints.to_vec();
         for endpoint in &mut proven {
-            endpoint.evidence.retain(|evidence| evidence.attribute != TPM_KEY);
+            // As it is compared afterwards: what cannot be shown is left out of a name.
+            endpoint.evidence.retain(|evidence| shown(&evidence.attribute) != TPM_KEY);
             let Some(residency) = &endpoint.residency else { continue };
             let evidence = asked.and_then(|asked| residency.evidence(sender, &endpoint.local_name, asked.id));
             let Some(evidence) = evidence else {
                 let until = now.saturating_add(SignedDuration::from_secs(CHALLENGE_SECONDS)).unwrap_or(now);
                 let id = self.ids.next();
                 component.challenge = Some(Challenge { id, until });
+                // Nothing is granted before the answer, and what was granted before is not any more.
+                component.capabilities.clear();
+                component.state = ComponentState::Registered;
                 return Err(id);
             };
             endpoint.evidence.insert(0, evidence);
@@ -50,16 +56,27 @@ impl Core {
     }
 }
 
-/// An endpoint that was on a machine with a TPM is on one that has none, or another.
-pub(super) fn left(sender: ComponentId, known: &EndpointEntry, endpoint: &AdvertisedEndpoint) -> Option<Collision> {
-    let key = known.evidence.iter().find(|evidence| evidence.attribute == TPM_KEY)?;
-    let is_there = endpoint.evidence.contains(key);
-    (!is_there).then(|| Collision {
-        endpoint: known.endpoint,
-        with: sender,
-        shared: format!("no {TPM_KEY} {} any more", key.value),
-        local_name: endpoint.local_name.clone(),
+/// An endpoint of a component that was on a machine with a TPM is on one that has none, or another, or is not spoken of.
+pub(super) fn left(component: &Component, endpoints: &[AdvertisedEndpoint]) -> Option<Collision> {
+    component.endpoints.iter().find_map(|(local_name, known)| {
+        let key = known.evidence.iter().find(|evidence| evidence.attribute == TPM_KEY)?;
+        let advertised = endpoints.iter().find(|endpoint| endpoint.local_name == *local_name);
+        let is_there = advertised.is_some_and(|endpoint| endpoint.evidence.contains(key));
+        (!is_there).then(|| Collision {
+            endpoint: known.endpoint,
+            with: component.id,
+            shared: format!("no {TPM_KEY} {} any more", key.value),
+            local_name: local_name.clone(),
+        })
     })
+}
+
+impl Component {
+    /// Whether one of its endpoints has shown a TPM: it is in once it has shown it again.
+    pub fn is_resident(&self) -> bool {
+        let evidence = self.endpoints.iter().flat_map(|(_, entry)| &entry.evidence);
+        evidence.into_iter().any(|evidence| evidence.attribute == TPM_KEY)
+    }
 }
 
 /// What an endpoint says of its TPM is not asked for again until it says it again.
@@ -168,6 +185,17 @@ mod tests {
         assert_eq!(core.components[&id].state, ComponentState::Active);
         assert_eq!(keys(&core, id).len(), 1);
         assert!(keys(&core, id)[0] != "SHA256:said");
+        // Nor under a name that only looks otherwise.
+        let hidden = IdentityEvidence { attribute: "tpm-\u{1}key".to_owned(), value: keys(&core, id)[0].clone() };
+        let endpoint = AdvertisedEndpoint {
+            local_name: "self".to_owned(),
+            evidence: vec![hidden],
+            ..AdvertisedEndpoint::default()
+        };
+        let endpoints = vec![endpoint];
+        let advertisement = CapabilityAdvertisement { endpoints, ..CapabilityAdvertisement::default() };
+        let mut copied = Core::new(Box::new(RandomIds), vec![core.components[&id].clone()], Vec::new(), NOW);
+        assert!(copied.advertise(id, &advertisement, NOW).unwrap().0.is_err());
         // An answer is good once, and not for long.
         let challenge = shake(&mut core, id, Some(answer), NOW).unwrap().challenge.unwrap();
         let late = NOW + SignedDuration::from_secs(CHALLENGE_SECONDS);
@@ -194,6 +222,46 @@ mod tests {
         assert_eq!(prove(&mut core, &other).unwrap().endpoints[0].endpoint, label);
         assert_eq!(keys(&core, id).len(), 1);
         assert_eq!(prove(&mut core, &tpm).unwrap_err().code, FaultCode::Conflict);
+    }
+
+    #[test]
+    fn whoever_has_shown_a_tpm_does_not_get_around_it_by_speaking_of_something_else_or_of_nothing() {
+        for endpoints in [Vec::new(), vec![AdvertisedEndpoint { local_name: "x".to_owned(), ..Default::default() }]] {
+            let mut core = core();
+            let (id, tpm) = (join(&mut core, 1), Tpm::new());
+            let challenge = shake(&mut core, id, Some(tpm.unproven()), NOW).unwrap().challenge.unwrap();
+            shake(&mut core, id, Some(tpm.answer(id, challenge)), NOW).unwrap();
+            assert!(core.components[&id].is_resident());
+            let capabilities = Capability::all_of(PCS);
+            let advertisement = CapabilityAdvertisement { capabilities, endpoints, ..Default::default() };
+            let (answer, _) = core.advertise(id, &advertisement, NOW).unwrap();
+            assert_eq!(answer.unwrap_err().code, FaultCode::Conflict);
+            assert_eq!(core.components[&id].state, ComponentState::Quarantined);
+            assert_eq!(keys(&core, id).len(), 1);
+        }
+    }
+
+    #[test]
+    fn what_was_granted_before_is_granted_again_with_the_proof_alone() {
+        let mut core = core();
+        let (id, tpm) = (join(&mut core, 1), Tpm::new());
+        let challenge = shake(&mut core, id, Some(tpm.unproven()), NOW).unwrap().challenge.unwrap();
+        shake(&mut core, id, Some(tpm.answer(id, challenge)), NOW).unwrap();
+        // Neither a connection nor being heard gives them back.
+        core.connected(id);
+        core.heard(id, NOW);
+        let is_out = |core: &Core| {
+            let component = &core.components[&id];
+            component.capabilities.is_empty() && component.state == ComponentState::Registered
+        };
+        assert!(is_out(&core));
+        let challenge = shake(&mut core, id, Some(tpm.unproven()), NOW).unwrap().challenge.unwrap();
+        assert!(is_out(&core));
+        shake(&mut core, id, Some(tpm.answer(id, challenge)), NOW).unwrap();
+        assert_eq!(core.components[&id].state, ComponentState::Active);
+        core.components.get_mut(&id).unwrap().state = ComponentState::Unavailable;
+        core.heard(id, NOW);
+        assert!(is_out(&core));
     }
 
     #[test]

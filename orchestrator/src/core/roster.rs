@@ -1,6 +1,6 @@
 //! The roster: who is registered, what each can do, and whether it is alive.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
 use proto::capability::{Capability, CapabilityUrn, ComponentType};
@@ -121,6 +121,11 @@ impl Component {
         self.capabilities.iter().any(|urn| urn.0 == capability.as_str())
     }
 
+    /// Whether it has shaken hands, and may be asked.
+    pub(super) fn is_active(&self) -> bool {
+        matches!(self.state, ComponentState::Active | ComponentState::Suspect)
+    }
+
     /// Whether it may be connected.
     pub fn is_member(&self) -> bool {
         !matches!(self.state, ComponentState::Pending | ComponentState::Evicted | ComponentState::Banned)
@@ -169,6 +174,10 @@ impl Core {
         if advertisement.capabilities.len() > CAPABILITIES_MAX || advertisement.endpoints.len() > ENDPOINTS_MAX {
             return Err(Fault::new(FaultCode::TooLarge, "too many capabilities or endpoints in one advertisement"));
         }
+        let names: BTreeSet<&String> = advertisement.endpoints.iter().map(|endpoint| &endpoint.local_name).collect();
+        if names.len() != advertisement.endpoints.len() {
+            return Err(Fault::new(FaultCode::Malformed, "two endpoints have one local-name"));
+        }
         for endpoint in &advertisement.endpoints {
             self.not_banned(sender, endpoint)?;
         }
@@ -191,8 +200,16 @@ impl Core {
         }
         let endpoints = match self.proven(sender, &advertisement.endpoints, now) {
             Ok(endpoints) => endpoints,
-            Err(challenge) => return Ok((Ok(CapabilityAdvertisementResponse::challenging(challenge)), Vec::new())),
+            Err(challenge) => {
+                let component = self.components.get(&sender).cloned().map(Box::new);
+                let actions = component.map(Action::StoreComponent).into_iter().collect();
+                return Ok((Ok(CapabilityAdvertisementResponse::challenging(challenge)), actions));
+            }
         };
+        if let Some(collision) = self.components.get(&sender).and_then(|own| residency::left(own, &endpoints)) {
+            let (fault, actions) = self.quarantine(sender, collision);
+            return Ok((Err(fault), actions));
+        }
         self.instance(sender, advertisement.instance, now)?;
         let candidates = self.candidates(sender, &endpoints);
         let mut labels = Vec::new();
@@ -202,7 +219,6 @@ impl Core {
             let evidence = evidence_of(endpoint);
             let found = match known {
                 Some(known) if known.evidence == evidence => Ok((known.endpoint, known.likely)),
-                Some(known) if let Some(collision) = residency::left(sender, &known, endpoint) => Err(collision),
                 Some(known) => {
                     self.note_changed_evidence(sender, &known.evidence, &evidence, now);
                     self.likely(&candidates, endpoint).map(|_| (known.endpoint, known.likely))
@@ -218,6 +234,10 @@ impl Core {
             };
             let entry = EndpointEntry { endpoint: label, facts: endpoint.facts.clone(), evidence, likely };
             labels.push((endpoint.local_name.clone(), entry));
+        }
+        let of_labels: BTreeSet<EndpointId> = labels.iter().map(|(_, entry)| entry.endpoint).collect();
+        if of_labels.len() != labels.len() {
+            return Err(Fault::new(FaultCode::Conflict, "two endpoints of the advertisement seem to be one"));
         }
         let repositories = self
             .components
@@ -277,12 +297,30 @@ impl Core {
         Ok((Ok(response), actions))
     }
 
+    /// A component that has shown a TPM has connected anew: it is in again once its TPM has shown that it is where it was.
+    pub fn connected(&mut self, id: ComponentId) -> Vec<Action> {
+        let resident = self.components.get_mut(&id).filter(|component| component.is_resident());
+        let Some(component) = resident else { return Vec::new() };
+        component.capabilities.clear();
+        if matches!(component.state, ComponentState::Active | ComponentState::Suspect | ComponentState::Unavailable) {
+            component.state = ComponentState::Registered;
+        }
+        vec![Action::StoreComponent(Box::new(component.clone()))]
+    }
+
     /// A message came from a component: it is alive.
     pub fn heard(&mut self, sender: ComponentId, now: Timestamp) -> Vec<Action> {
         let Some(component) = self.components.get_mut(&sender) else { return Vec::new() };
         component.heard = Some(now);
         if !matches!(component.state, ComponentState::Suspect | ComponentState::Unavailable) {
             return Vec::new();
+        }
+        if component.is_resident() {
+            // It is in again once its TPM has shown that it is where it was.
+            component.capabilities.clear();
+            component.state = ComponentState::Registered;
+            let check = Action::CheckHealth(sender, HealthCheckAction::PingWithCapabilities);
+            return vec![Action::StoreComponent(Box::new(component.clone())), check];
         }
         component.state =
             if component.capabilities.is_empty() { ComponentState::Registered } else { ComponentState::Active };

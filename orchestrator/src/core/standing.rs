@@ -29,6 +29,9 @@ pub struct Assigned {
     /// The latest workflow.
     #[serde(default)]
     last: Option<TransactionId>,
+    /// The latest one on everybody.
+    #[serde(default)]
+    last_full: Option<TransactionId>,
     /// Endpoints that have been evaluated since it began.
     #[serde(default)]
     covered: BTreeSet<EndpointId>,
@@ -89,6 +92,7 @@ impl Standing {
             assignment,
             timetable,
             last: None,
+            last_full: None,
             covered: BTreeSet::new(),
             watching: BTreeSet::new(),
             changed: BTreeMap::new(),
@@ -118,7 +122,7 @@ impl Standing {
         for assigned in self.assigned.values_mut().filter(|one| one.assignment.is_change_based) {
             // What was never evaluated is going to be, as a whole.
             if assigned.covered.contains(&endpoint) {
-                assigned.changed.entry(endpoint).or_default().insert(object.clone());
+                assigned.note(endpoint, [object.clone()]);
                 assigned.changed_first.get_or_insert(now);
             }
         }
@@ -135,18 +139,40 @@ impl Standing {
         }
     }
 
-    /// A policy has a new version.
-    pub fn renew(&mut self, policy: &str) {
+    /// A policy has a new version; those that are to be stored.
+    pub fn renew(&mut self, policy: &str) -> Vec<Assigned> {
+        let mut renewed = Vec::new();
         for assigned in self.assigned.values_mut().filter(|one| one.assignment.workflow.policy == policy) {
             assigned.covered.clear();
             assigned.watching.clear();
+            renewed.push(assigned.clone());
         }
+        renewed
     }
 
-    /// A workflow was begun.
-    pub fn begun(&mut self, name: &str, transaction: TransactionId) {
-        if let Some(assigned) = self.assigned.get_mut(name) {
-            assigned.last = Some(transaction);
+    /// A workflow was begun; on everybody, it takes the place of the one before.
+    pub fn begun(&mut self, name: &str, transaction: TransactionId, is_full: bool) -> Option<TransactionId> {
+        let assigned = self.assigned.get_mut(name)?;
+        assigned.last = Some(transaction);
+        if is_full { assigned.last_full.replace(transaction) } else { None }
+    }
+
+    /// What could not be done is due again.
+    pub fn put_back(&mut self, due: Due, now: Timestamp) {
+        let (Due::All(name) | Due::New(name, _) | Due::Changed(name, ..) | Due::Watch(name, _)) = &due;
+        let Some(assigned) = self.assigned.get_mut(name) else { return };
+        match due {
+            Due::All(_) => assigned.timetable.owe(),
+            Due::New(_, endpoints) => assigned.covered.retain(|endpoint| !endpoints.contains(endpoint)),
+            Due::Changed(_, endpoints, objects) => {
+                for endpoint in endpoints {
+                    assigned.note(endpoint, objects.iter().cloned());
+                }
+                assigned.changed_first.get_or_insert(now);
+            }
+            Due::Watch(_, collector) => {
+                assigned.watching.remove(&collector);
+            }
         }
     }
 
@@ -187,7 +213,8 @@ impl Standing {
                     }
                 }
                 let swept = *assigned.swept.get_or_insert(now);
-                let is_swept = !look.is_run && now.duration_since(swept) >= SWEEP;
+                // Where there is a schedule, it makes up for what was not heard of.
+                let is_swept = assigned.assignment.schedule.is_none() && now.duration_since(swept) >= SWEEP;
                 if is_swept {
                     due.push(Due::Changed(name.clone(), assigned.covered.clone(), BTreeSet::new()));
                 }
@@ -214,6 +241,26 @@ impl Standing {
 }
 
 impl Assigned {
+    /// Objects of an endpoint have changed; none: all may have.
+    fn note(&mut self, endpoint: EndpointId, objects: impl IntoIterator<Item = ObjectKey>) {
+        let mut objects = objects.into_iter().peekable();
+        let is_everything = objects.peek().is_none();
+        match self.changed.get_mut(&endpoint) {
+            // Everything already.
+            Some(known) if known.is_empty() => {}
+            Some(known) if is_everything => known.clear(),
+            Some(known) => {
+                known.extend(objects);
+                if known.len() > OBJECTS_MAX {
+                    known.clear();
+                }
+            }
+            None => {
+                self.changed.insert(endpoint, objects.collect());
+            }
+        }
+    }
+
     /// What has changed, once it has been gathered for a while; endpoints with the same changes go together.
     fn gathered(&mut self, name: &str, is_evaluated: bool, now: Timestamp) -> Vec<Due> {
         if is_evaluated {
@@ -227,7 +274,6 @@ impl Assigned {
         self.changed_first = None;
         let mut groups: BTreeMap<BTreeSet<ObjectKey>, BTreeSet<EndpointId>> = BTreeMap::new();
         for (endpoint, objects) in std::mem::take(&mut self.changed) {
-            let objects = if objects.len() > OBJECTS_MAX { BTreeSet::new() } else { objects };
             groups.entry(objects).or_default().insert(endpoint);
         }
         groups.into_iter().map(|(objects, endpoints)| Due::Changed(name.to_owned(), endpoints, objects)).collect()

@@ -19,9 +19,14 @@ pub use targets::Targets;
 /// Seconds after its deadline in which what a request asks for may still be collected.
 const LATE_SECONDS: i64 = 3_600;
 
-/// What has to be collected: by endpoint, the objects that are missing or stale; none: all of them. An endpoint that is not
-/// there is fresh.
-pub type Stale = BTreeMap<EndpointId, Vec<ObjectKey>>;
+/// What has to be collected.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stale {
+    /// Endpoints of which nothing has to be.
+    pub fresh: BTreeSet<EndpointId>,
+    /// Of the others, the objects that are missing or stale; none, or not there: all of them.
+    pub objects: BTreeMap<EndpointId, Vec<ObjectKey>>,
+}
 
 /// What a workflow is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +65,9 @@ pub struct Plan {
     /// Decide only what reads these objects.
     #[serde(default)]
     pub changed: Vec<ObjectKey>,
+    /// By an assigned policy: a word that means nobody now may mean somebody tomorrow.
+    #[serde(default)]
+    pub is_assigned: bool,
 }
 
 impl Plan {
@@ -255,6 +263,14 @@ impl Workflow {
         Self { responders, ..self }.counted()
     }
 
+    /// One of an earlier version, which did not say what is still to be evaluated.
+    pub(crate) fn add_due(&mut self) {
+        let is_asked = self.responders.iter().any(|responder| responder.operation == Operation::Evaluate);
+        if self.plan.is_evaluation && self.ended.is_none() && !is_asked {
+            self.due = self.endpoints.iter().copied().collect();
+        }
+    }
+
     /// Without the responders, which are stored by themselves.
     fn header(&self) -> Self {
         Self {
@@ -416,8 +432,7 @@ impl Workflow {
         CollectionRequest {
             request: responder.request,
             plan: self.plan.collection_plan.clone(),
-            // A broadcast reaches collectors that are not meant.
-            targets: if self.plan.is_broadcast { self.endpoints.clone() } else { responder.endpoints.clone() },
+            targets: responder.endpoints.clone(),
             objects: responder.objects.clone(),
             deadline: responder.deadline,
         }

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use proto::capability::{Capability, ComponentType};
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, EndpointId, RequestId, TransactionId};
-use proto::message::{EndpointAlias, EvaluationRequest, StatusNotification};
+use proto::message::{CollectionRequest, EndpointAlias, EvaluationRequest, StatusNotification};
 use proto::operator::{ComponentState, OperatorEvent};
 use proto::plan::ObjectKey;
 
@@ -30,9 +30,11 @@ impl Core {
         stale: Option<&Stale>,
         now: Timestamp,
     ) -> Result<(TransactionId, Vec<Action>), Fault> {
-        let targets = self.targets(&plan.targets, &plan.excluded)?;
+        let targets = self.targets_of(&plan)?;
         plan.timeout_seconds = plan.timeout_seconds.clamp(1, 86_400);
         plan.expires_seconds = plan.expires_seconds.clamp(0, EXPIRES_SECONDS_MAX);
+        // What has to be collected differs from one to the next.
+        plan.is_broadcast &= stale.is_none();
         let endpoints: Vec<EndpointId> = targets.iter().flat_map(|targets| targets.endpoints.clone()).collect();
         let mut workflow = Workflow {
             id: TransactionId(self.ids.next()),
@@ -60,10 +62,14 @@ impl Core {
         actions.push(Action::Tell(id, Box::new(started)));
         let mut asked = workflow.responders.iter().filter(|responder| responder.state == ResponderState::Asked);
         if workflow.plan.is_broadcast {
+            // It reaches collectors that are not meant.
             actions.extend(asked.next().map(|responder| Action::Collect {
                 to: None,
                 transaction: id,
-                request: workflow.collection_request(responder),
+                request: CollectionRequest {
+                    targets: workflow.endpoints.clone(),
+                    ..workflow.collection_request(responder)
+                },
             }));
         } else {
             actions.extend(asked.map(|responder| Action::Collect {
@@ -84,6 +90,7 @@ impl Core {
         let shared = self.request_id();
         let wanted =
             if workflow.plan.is_broadcast { Capability::CollectOvalBroadcast } else { Capability::CollectOval };
+        let is_broadcast = workflow.plan.is_broadcast;
         for Targets { component, endpoints, excluded, is_there } in targets {
             let mut add = |request: RequestId, endpoints: Vec<EndpointId>, objects, state, detail: Option<String>| {
                 workflow.add(Responder {
@@ -103,7 +110,7 @@ impl Core {
             if !excluded.is_empty() {
                 add(self.request_id(), excluded.clone(), Vec::new(), ResponderState::Waived, None);
             }
-            let is_stale = |endpoint: &EndpointId| stale.is_none_or(|stale| stale.contains_key(endpoint));
+            let is_stale = |endpoint: &EndpointId| stale.is_none_or(|stale| !stale.fresh.contains(endpoint));
             let (lacking, fresh): (Vec<EndpointId>, Vec<EndpointId>) = endpoints.iter().partition(|one| is_stale(one));
             if !fresh.is_empty() {
                 add(self.request_id(), fresh, Vec::new(), ResponderState::Fresh, None);
@@ -112,7 +119,7 @@ impl Core {
                 continue;
             }
             let objects = objects_of(&lacking, stale);
-            let request = if is_one_request(&objects, wanted) { shared } else { self.request_id() };
+            let request = if is_broadcast { shared } else { self.request_id() };
             let offers = self.components.get(component).is_some_and(|component| component.has(wanted));
             let (state, detail) = if *is_there && offers {
                 (ResponderState::Asked, None)
@@ -151,10 +158,24 @@ impl Core {
         Ok(actions)
     }
 
+    /// A workflow that only waits for those who were not there waits no more.
+    pub fn expire(&mut self, id: TransactionId, now: Timestamp) -> Vec<Action> {
+        let Some(workflow) = self.workflows.get_mut(&id) else { return Vec::new() };
+        if workflow.ended.is_some() || workflow.settled.is_none() {
+            return Vec::new();
+        }
+        workflow.plan.expires_seconds = 0;
+        self.advance(id, now)
+    }
+
     /// A responder says how far it is. What comes after its end, or from somebody else, changes
     /// nothing.
     pub fn status(&mut self, transaction: TransactionId, status: &StatusNotification, now: Timestamp) -> Vec<Action> {
         let (Some(request), Some(phase)) = (status.request, status.phase) else { return Vec::new() };
+        if self.components.get(&status.publisher).is_none_or(|component| component.state == ComponentState::Quarantined)
+        {
+            return Vec::new();
+        }
         let Some(workflow) = self.workflows.get_mut(&transaction) else { return Vec::new() };
         let is_meant = |position: &&usize| workflow.responders[**position].request == request;
         let Some(position) = workflow.of(status.publisher).iter().find(is_meant).copied() else { return Vec::new() };
@@ -369,8 +390,9 @@ impl Core {
     /// request keeps its id, so a component that is still at it does nothing twice.
     pub(in crate::core) fn ask_again(&mut self, component: ComponentId, now: Timestamp) -> Vec<Action> {
         let mut again = Vec::new();
-        for workflow in self.workflows.values_mut().filter(|workflow| workflow.ended.is_none()) {
-            let may_catch_up = workflow.cancelled.is_none() && now < workflow.expires();
+        let is_open = |workflow: &&mut Workflow| workflow.ended.is_none() && workflow.cancelled.is_none();
+        for workflow in self.workflows.values_mut().filter(is_open) {
+            let may_catch_up = now < workflow.expires();
             let holds = workflow.expires();
             for position in workflow.of(component).to_vec() {
                 let responder = &mut workflow.responders[position];
@@ -440,10 +462,15 @@ impl Core {
                     workflow.set_state(position, ResponderState::NoAnswer, now);
                     let responder = Box::new(workflow.responders[position].clone());
                     actions.push(Action::StoreResponder(workflow.id, position, responder));
+                    actions.push(Action::StoreWorkflow(Box::new(workflow.header())));
                     if changed.last() != Some(&workflow.id) {
                         changed.push(workflow.id);
                     }
-                } else if responder.state == ResponderState::Asked && now.duration_since(responder.asked) >= patience {
+                } else if responder.state == ResponderState::Asked
+                    && now.duration_since(responder.asked) >= patience
+                    && workflow.cancelled.is_none()
+                    && self.components.get(&responder.component).is_some_and(|component| component.is_active())
+                {
                     responder.asked = now;
                     again.push((workflow.id, position, false));
                 }
@@ -465,18 +492,11 @@ impl Core {
     }
 }
 
-/// A broadcast is one request for all.
-fn is_one_request(objects: &[ObjectKey], wanted: Capability) -> bool {
-    wanted == Capability::CollectOvalBroadcast && objects.is_empty()
-}
-
 /// What of these endpoints of one collector has to be looked at; none: everything.
 fn objects_of(endpoints: &[EndpointId], stale: Option<&Stale>) -> Vec<ObjectKey> {
     let mut objects = BTreeSet::new();
-    for of_endpoint in endpoints.iter().filter_map(|endpoint| stale?.get(endpoint)) {
-        if of_endpoint.is_empty() {
-            return Vec::new();
-        }
+    for of_endpoint in endpoints.iter().map(|endpoint| stale?.objects.get(endpoint)) {
+        let Some(of_endpoint) = of_endpoint.filter(|objects| !objects.is_empty()) else { return Vec::new() };
         objects.extend(of_endpoint.iter().cloned());
     }
     if objects.len() > OBJECTS_NAMED_MAX { Vec::new() } else { objects.into_iter().collect() }

@@ -8,6 +8,7 @@ use proto::id::{ComponentId, EndpointId};
 use proto::limits::shown;
 use proto::operator::{ComponentState, EndpointEntry};
 
+use super::Plan;
 use crate::core::Core;
 use crate::core::roster::Component;
 
@@ -89,9 +90,24 @@ impl Core {
         Ok(named)
     }
 
-    /// Collectors with the endpoints that are meant. A word that means nothing is a fault, so that a slip does not go for
-    /// an empty answer.
+    /// Collectors with the endpoints that a workflow is about.
+    pub fn targets_of(&self, plan: &Plan) -> Result<Vec<Targets>, Fault> {
+        let (found, unknown) = self.targets_and_unknown(&plan.targets, &plan.excluded);
+        if plan.is_assigned { something(found) } else { known(found, unknown) }
+    }
+
+    /// The same of words. A word that means nothing is a fault, so that a slip does not go for an empty answer.
     pub fn targets(&self, targets: &[String], excluded: &[String]) -> Result<Vec<Targets>, Fault> {
+        let (found, unknown) = self.targets_and_unknown(targets, excluded);
+        known(found, unknown)
+    }
+
+    /// Collectors with the endpoints that are meant, and the words that mean nothing.
+    pub(crate) fn targets_and_unknown(
+        &self,
+        targets: &[String],
+        excluded: &[String],
+    ) -> (Vec<Targets>, HashSet<String>) {
         let mut unknown: HashSet<String> = targets.iter().chain(excluded).cloned().collect();
         let (meant, left_out) = (Words::of(targets), Words::of(excluded));
         let mut found = Vec::new();
@@ -117,14 +133,22 @@ impl Core {
                 found.push(of_component);
             }
         }
-        if let Some(word) = unknown.iter().min() {
-            let text = format!("no endpoint is called `{}`; `muster roster` lists them", shown(word));
-            return Err(Fault::new(FaultCode::TargetUnknown, text));
-        }
-        if found.iter().all(|targets| targets.endpoints.is_empty()) {
-            let text = if found.is_empty() { "no collector has joined yet" } else { "every endpoint was left out" };
-            return Err(Fault::new(FaultCode::TargetUnknown, text));
-        }
-        Ok(found)
+        (found, unknown)
     }
+}
+
+fn known(found: Vec<Targets>, unknown: HashSet<String>) -> Result<Vec<Targets>, Fault> {
+    if let Some(word) = unknown.iter().min() {
+        let text = format!("no endpoint is called `{}`; `muster roster` lists them", shown(word));
+        return Err(Fault::new(FaultCode::TargetUnknown, text));
+    }
+    something(found)
+}
+
+fn something(found: Vec<Targets>) -> Result<Vec<Targets>, Fault> {
+    if found.iter().all(|targets| targets.endpoints.is_empty()) {
+        let text = if found.is_empty() { "no collector has joined yet" } else { "every endpoint was left out" };
+        return Err(Fault::new(FaultCode::TargetUnknown, text));
+    }
+    Ok(found)
 }
