@@ -33,7 +33,7 @@ impl Partial {
         Self { rules, objects }
     }
 
-    /// The verdicts on one endpoint: `before` has one letter for each rule of the plan, as [`letters`] makes them. Gives
+    /// The verdicts on one endpoint: `before` has one letter for each rule of the plan ([`letters_of`]). Gives
     /// the evaluation as a whole, whose results are those that were decided. `None` where the letters are those of another
     /// plan.
     pub fn decide(

@@ -11,6 +11,7 @@ use proto::operator::{ComponentState, OperatorEvent};
 use proto::plan::ObjectKey;
 
 use super::{Operation, Plan, Responder, ResponderState, Stale, Targets, Workflow};
+use crate::core::roster::Component;
 use crate::core::{ASK_AGAIN_SECONDS, Action, Core, ENDED_WORKFLOWS_MAX, EVALUATION_SECONDS, words};
 
 /// Endpoints that one evaluator is asked about at a time.
@@ -347,7 +348,7 @@ impl Core {
 
     /// Of several repositories, the first that is there.
     fn repository(&self) -> Option<ComponentId> {
-        let is_there = |component: &&crate::core::roster::Component| {
+        let is_there = |component: &&Component| {
             component.component_type == ComponentType::RepositoryInterface
                 && component.state == ComponentState::Active
                 && component.has(Capability::QueryPosture)
@@ -469,7 +470,7 @@ impl Core {
                 } else if responder.state == ResponderState::Asked
                     && now.duration_since(responder.asked) >= patience
                     && workflow.cancelled.is_none()
-                    && self.components.get(&responder.component).is_some_and(|component| component.is_active())
+                    && self.components.get(&responder.component).is_some_and(Component::is_active)
                 {
                     responder.asked = now;
                     again.push((workflow.id, position, false));
