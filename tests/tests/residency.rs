@@ -7,7 +7,11 @@ use std::process::{Child, Command, Stdio};
 
 use proto::capability::ComponentType;
 use proto::identity::TPM_KEY;
+use proto::message::{HeartbeatRequest, Message as _};
 use proto::operator::{Ask, ComponentState, IdentityDecision, OperatorEvent, RosterEntry, Workflow};
+use proto::topic::Topic;
+use system_tests::attack::{connected, heartbeat, sealed};
+use system_tests::raw::{Publish, Version, reason};
 use system_tests::{Installation, baseline, eventually, verdicts};
 
 /// A TPM of its own seeds, on a Unix socket; it ends with the test.
@@ -141,4 +145,30 @@ async fn a_copy_of_a_machine_with_a_tpm_is_found_out_when_the_original_is_switch
     assert_eq!(entry.endpoints[0].endpoint, label);
     assert!(!verdicts(&installation.ask(Ask::Evaluate(workflow)).await).is_empty());
     installation.stop_collector("machine", replaced).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copied_key_without_the_tpm_is_granted_nothing_while_it_says_nothing_of_itself() {
+    let installation = Installation::complete().await;
+    let directory = tempfile::tempdir().unwrap();
+    let Some(tpm) = SoftwareTpm::start(&directory.path().join("tpm")) else { return };
+    let root = tempfile::tempdir().unwrap();
+    let token = installation.token(ComponentType::PostureCollectionService).await;
+    let original = installation.start_collector_with("machine", root.path(), Some(token), Some(tpm.socket.clone()));
+    in_state(&installation, ComponentState::Active, None).await;
+    installation.stop_collector("machine", original).await;
+    // It has the key, connects, and sends what the original might have sent, but for the handshake.
+    let copy = installation.identity("machine");
+    let mut client = connected(&copy, Version::V5).await;
+    let results = Topic::CollectionResults(copy.component).to_string();
+    assert_eq!(client.publish(Publish::of(results, *b"forged")).await, Some(reason::NOT_AUTHORISED));
+    let up = Topic::AdminUp(copy.component, HeartbeatRequest::KIND.to_owned()).to_string();
+    client.publish(Publish::of(up, sealed(&copy, &heartbeat(copy.component)))).await;
+    let entry = in_state(&installation, ComponentState::Registered, None).await;
+    assert_eq!(entry.capability_count, 0);
+    drop(client);
+    // The original shows what it has, and is in again.
+    let again = installation.start_collector_with("machine", root.path(), None, Some(tpm.socket.clone()));
+    in_state(&installation, ComponentState::Active, None).await;
+    installation.stop_collector("machine", again).await;
 }
