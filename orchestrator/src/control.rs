@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use bus::Context;
 use proto::fault::{Fault, FaultCode};
-use proto::id::ComponentId;
+use proto::id::{ComponentId, EndpointId, TransactionId};
 use proto::limits::{CONTENT_BYTES_MAX, shown};
 use proto::message::{
-    ChangesRequest, ChangesResponse, Message, QueryRequest, ResultsRequest, ResultsResponse, ResultsSelection,
+    AttributeChange, ChangesRequest, ChangesResponse, Message, QueryRequest, ResultsRequest, ResultsResponse,
+    ResultsSelection,
 };
-use proto::operator::{Ask, BrokerCertificate, IdentityDecision, OperatorEvent, OperatorRequest, Workflow};
+use proto::operator::{
+    Ask, BrokerCertificate, IdentityDecision, OperatorEvent, OperatorRequest, TransactionView, Workflow,
+};
 use proto::topic::Topic;
 use service::audit::{Act, Actor, Line};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -24,6 +27,7 @@ use uuid::Uuid;
 
 use crate::core::{Action, Core};
 use crate::driver::{Handle, RunError};
+use crate::posture::ChangeFilter;
 use crate::registration::{TokenScope, create_token, revoke_token};
 
 /// Bytes of a request line.
@@ -67,12 +71,12 @@ const AUDIT_PAGE: u32 = 500;
 const CHAIN_PAGE: usize = 16;
 
 /// The answering side of a connection.
-struct Answers {
+pub(crate) struct Answers {
     stream: tokio::net::unix::OwnedWriteHalf,
 }
 
 impl Answers {
-    async fn send(&mut self, event: &OperatorEvent) -> std::io::Result<()> {
+    pub(crate) async fn send(&mut self, event: &OperatorEvent) -> std::io::Result<()> {
         let mut line = serde_json::to_vec(event)?;
         line.push(b'\n');
         self.stream.write_all(&line).await
@@ -123,6 +127,15 @@ async fn answer(
         }
         Ask::Collect(workflow) => return follow(handle, actor, &workflow, false, answers).await,
         Ask::Evaluate(workflow) => return follow(handle, actor, &workflow, true, answers).await,
+        Ask::Query(question) => return handle.answer_question(actor, &question, answers).await,
+        Ask::LabelSet(definition) => {
+            handle.set_label(actor, *definition).await.map(|view| OperatorEvent::Labels(vec![view]))
+        }
+        Ask::LabelRemove { name } => handle
+            .remove_label(actor, &name)
+            .await
+            .map(|()| OperatorEvent::Notice(format!("`{}` means nothing any more", shown(&name)))),
+        Ask::LabelList => Ok(OperatorEvent::Labels(handle.labels().await)),
         Ask::Results { selection, verdicts } => {
             let mut after = None;
             loop {
@@ -205,8 +218,12 @@ async fn answer(
             .observation(actor, operation, identifier, poll_seconds, &workflow)
             .await
             .map(OperatorEvent::Collectors),
-        Ask::Changes { targets, limit, is_followed } => {
-            return changes(handle, &targets, limit, is_followed, answers).await;
+        Ask::Changes { targets, limit, is_followed, query } => {
+            let filter = match query.as_deref().map(ChangeFilter::new).transpose() {
+                Ok(filter) => filter,
+                Err(fault) => return Ok(Err(fault)),
+            };
+            return changes(handle, &targets, limit, is_followed, filter.as_ref(), answers).await;
         }
         Ask::CaShow => Ok(OperatorEvent::Cas(handle.cas().await)),
         Ask::CaRotate => handle.rotate_ca(actor, &content).await.map(OperatorEvent::Cas),
@@ -383,6 +400,7 @@ async fn changes(
     targets: &[String],
     limit: u32,
     is_followed: bool,
+    filter: Option<&ChangeFilter>,
     answers: &mut Answers,
 ) -> std::io::Result<Result<(), Fault>> {
     // First listen, then ask: nothing falls between the two.
@@ -404,7 +422,8 @@ async fn changes(
         if request.before.is_none() {
             answers.send(&OperatorEvent::Streams(page.streams)).await?;
         }
-        stored.extend(page.changes);
+        let is_asked = |change: &AttributeChange| filter.is_none_or(|filter| filter.is_meant(change));
+        stored.extend(page.changes.into_iter().filter(is_asked));
         request.limit = limit.saturating_sub(u32::try_from(stored.len()).unwrap_or(u32::MAX));
         match page.next {
             Some(next) if request.limit > 0 => request.before = Some(next),
@@ -422,7 +441,8 @@ async fn changes(
     loop {
         match watched.recv().await {
             Ok((_, OperatorEvent::Change(change))) => {
-                let is_meant = endpoints.is_empty() || endpoints.contains(&change.endpoint);
+                let is_meant = (endpoints.is_empty() || endpoints.contains(&change.endpoint))
+                    && filter.is_none_or(|filter| filter.is_meant(&change));
                 if is_meant && !told.contains(&change.change) {
                     answers.send(&OperatorEvent::Change(change)).await?;
                 }
@@ -451,31 +471,9 @@ async fn follow(
         Err(fault) => return Ok(Err(fault)),
     };
     let mut told = BTreeSet::new();
-    let ended = loop {
-        match watched.recv().await {
-            Ok((transaction, event)) if transaction == id => match event {
-                OperatorEvent::Fault(fault) => return Ok(Err(fault)),
-                OperatorEvent::Ended(view) => break view,
-                OperatorEvent::Verdict { endpoint, result } => {
-                    // A message that came twice is shown once.
-                    if told.insert((endpoint, result.rule.clone())) {
-                        answers.send(&OperatorEvent::Verdict { endpoint, result }).await?;
-                    }
-                }
-                OperatorEvent::Change(_) => {}
-                other => answers.send(&other).await?,
-            },
-            Ok(_) => {}
-            // Too slow to see every step; the end is asked for below.
-            Err(broadcast::error::RecvError::Lagged(_)) => {
-                if let Some(view) = handle.settled_view(id).await {
-                    break Box::new(view);
-                }
-            }
-            Err(broadcast::error::RecvError::Closed) => {
-                return Ok(Err(Fault::new(FaultCode::Internal, "the orchestrator is stopping")));
-            }
-        }
+    let ended = match until_settled(handle, id, &mut watched, answers, &mut told).await? {
+        Ok(ended) => ended,
+        Err(fault) => return Ok(Err(fault)),
     };
     if is_evaluation {
         // What is stored is the truth; what came by on the bus was for the eyes.
@@ -504,4 +502,40 @@ async fn follow(
     }
     answers.send(&OperatorEvent::Ended(ended)).await?;
     Ok(Ok(()))
+}
+
+/// Tells how a workflow goes until it is done with everybody who was there. `told`: the verdicts that were shown.
+pub(crate) async fn until_settled(
+    handle: &Handle,
+    id: TransactionId,
+    watched: &mut broadcast::Receiver<(TransactionId, OperatorEvent)>,
+    answers: &mut Answers,
+    told: &mut BTreeSet<(EndpointId, String)>,
+) -> std::io::Result<Result<Box<TransactionView>, Fault>> {
+    loop {
+        match watched.recv().await {
+            Ok((transaction, event)) if transaction == id => match event {
+                OperatorEvent::Fault(fault) => return Ok(Err(fault)),
+                OperatorEvent::Ended(view) => return Ok(Ok(view)),
+                OperatorEvent::Verdict { endpoint, result } => {
+                    // A message that came twice is shown once.
+                    if told.insert((endpoint, result.rule.clone())) {
+                        answers.send(&OperatorEvent::Verdict { endpoint, result }).await?;
+                    }
+                }
+                OperatorEvent::Change(_) => {}
+                other => answers.send(&other).await?,
+            },
+            Ok(_) => {}
+            // Too slow to see every step; the end is asked for below.
+            Err(broadcast::error::RecvError::Lagged(_)) => {
+                if let Some(view) = handle.settled_view(id).await {
+                    return Ok(Ok(Box::new(view)));
+                }
+            }
+            Err(broadcast::error::RecvError::Closed) => {
+                return Ok(Err(Fault::new(FaultCode::Internal, "the orchestrator is stopping")));
+            }
+        }
+    }
 }

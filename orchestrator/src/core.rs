@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 pub mod admission;
 pub mod identity;
+pub mod label;
 pub mod residency;
 pub mod roster;
 pub mod standing;
@@ -112,6 +113,8 @@ pub struct Core {
     pub(crate) ids: Box<dyn Ids>,
     pub(crate) components: BTreeMap<ComponentId, Component>,
     pub(crate) workflows: BTreeMap<TransactionId, Workflow>,
+    /// What operators call endpoints.
+    pub(crate) labels: BTreeMap<String, label::Label>,
     /// The fingerprints of the CAs that everybody is to trust.
     pub(crate) trusted_cas: Vec<String>,
     /// Endpoints that were merged into others.
@@ -143,6 +146,7 @@ impl Core {
             ids,
             components,
             workflows,
+            labels: BTreeMap::new(),
             trusted_cas: Vec::new(),
             aliases: BTreeMap::new(),
             takes_back: false,

@@ -242,6 +242,7 @@ pub async fn run(
     let assigned = store.assigned().await?;
     let mut core = Core::new(Box::new(RandomIds), store.components().await?, store.workflows().await?, now);
     core.set_trusted(ca.fingerprints());
+    core.set_labels(store.labels().await?);
     core.set_aliases(store.aliases().await?);
     core.take_back(settings.takes_back_endpoints);
     let identity_directory = data.path().join("identity");
@@ -470,6 +471,7 @@ impl Handle {
         if let Err(error) = self.act(|core, now| ((), core.tick(now))).await {
             tracing::error!(error = %Chain(&error), "the store failed");
         }
+        self.mind_labels().await;
         standing::complain(self.mind_assignments().await);
         if let Err(error) = self.mind_cas().await {
             tracing::error!(error = %Chain(&error), "the store failed");

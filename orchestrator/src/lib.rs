@@ -15,6 +15,7 @@ mod chain;
 mod control;
 mod driver;
 mod policies;
+mod posture;
 mod registration;
 mod standing;
 pub mod store;

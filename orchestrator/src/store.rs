@@ -19,6 +19,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqlStr, Sqlite, SqlitePool, Transaction};
 
 use crate::core::Action;
+use crate::core::label::Label;
 use crate::core::roster::Component;
 use crate::core::standing::Assigned;
 use crate::core::workflow::{Responder, Workflow};
@@ -111,6 +112,10 @@ const POLICY: Table = Table {
     upsert: "INSERT INTO policy (name, document) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET document = excluded.document",
 };
 
+const LABEL: Table = Table {
+    select: "SELECT document FROM label WHERE name = $1",
+    upsert: "INSERT INTO label (name, document) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET document = excluded.document",
+};
 const ASSIGNED: Table = Table {
     select: "SELECT document FROM policy_assignment WHERE name = $1",
     upsert: "INSERT INTO policy_assignment (name, document) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET document = excluded.document",
@@ -197,6 +202,7 @@ impl Store {
             migration(5, "endpoint_alias", include_str!("../migrations/both/0005_endpoint_alias.sql")),
             migration(6, "responder", include_str!("../migrations/both/0006_responder.sql")),
             migration(7, "policy_assignment", include_str!("../migrations/both/0007_policy_assignment.sql")),
+            migration(8, "label", include_str!("../migrations/both/0008_label.sql")),
         ];
         Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Self { pool })
@@ -282,8 +288,38 @@ impl Store {
 
     /// Keeps an assigned policy; with an act, it was an operator's word.
     pub async fn put_assigned(&self, assigned: &Assigned, act: Option<&Act>) -> Result<(), StoreError> {
+        self.put_maybe_recorded(ASSIGNED, &assigned.assignment.name, &json(assigned), act).await
+    }
+
+    /// An assigned policy is no more.
+    pub async fn remove_assigned(&self, name: &str, act: &Act) -> Result<(), StoreError> {
+        self.remove(ASSIGNED, "DELETE FROM policy_assignment WHERE name = $1", name, act).await
+    }
+
+    /// What operators call endpoints.
+    pub async fn labels(&self) -> Result<Vec<Label>, StoreError> {
+        self.documents("SELECT document FROM label ORDER BY name").await
+    }
+
+    /// Keeps a label; with an act, it was an operator's word.
+    pub async fn put_label(&self, label: &Label, act: Option<&Act>) -> Result<(), StoreError> {
+        self.put_maybe_recorded(LABEL, &label.definition.name, &json(label), act).await
+    }
+
+    /// A label is no more.
+    pub async fn remove_label(&self, name: &str, act: &Act) -> Result<(), StoreError> {
+        self.remove(LABEL, "DELETE FROM label WHERE name = $1", name, act).await
+    }
+
+    async fn put_maybe_recorded(
+        &self,
+        table: Table,
+        key: &str,
+        document: &str,
+        act: Option<&Act>,
+    ) -> Result<(), StoreError> {
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let effect = put(&mut tx, ASSIGNED, &assigned.assignment.name, &json(assigned)).await?;
+        let effect = put(&mut tx, table, key, document).await?;
         if let Some(act) = act {
             audit::record(&mut tx, act, effect).await?;
         }
@@ -291,11 +327,10 @@ impl Store {
         Ok(())
     }
 
-    /// An assigned policy is no more.
-    pub async fn remove_assigned(&self, name: &str, act: &Act) -> Result<(), StoreError> {
+    async fn remove(&self, table: Table, delete: &'static str, key: &str, act: &Act) -> Result<(), StoreError> {
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let before: Option<String> = sqlx::query_scalar(ASSIGNED.select).bind(name).fetch_optional(&mut *tx).await?;
-        sqlx::query("DELETE FROM policy_assignment WHERE name = $1").bind(name).execute(&mut *tx).await?;
+        let before: Option<String> = sqlx::query_scalar(table.select).bind(key).fetch_optional(&mut *tx).await?;
+        sqlx::query(delete).bind(key).execute(&mut *tx).await?;
         let before = before.as_deref().map(|text| ContentHash::of(text.as_bytes()));
         audit::record(&mut tx, act, Effect { before, after: None }).await?;
         tx.commit().await?;
@@ -303,11 +338,7 @@ impl Store {
     }
 
     async fn put_and_record(&self, table: Table, key: &str, document: &str, act: &Act) -> Result<(), StoreError> {
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let effect = put(&mut tx, table, key, document).await?;
-        audit::record(&mut tx, act, effect).await?;
-        tx.commit().await?;
-        Ok(())
+        self.put_maybe_recorded(table, key, document, Some(act)).await
     }
 
     /// Keeps what components are going to be asked.

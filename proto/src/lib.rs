@@ -24,6 +24,7 @@ pub mod message;
 pub mod observation;
 pub mod operator;
 pub mod plan;
+pub mod query;
 pub mod residency;
 pub mod schedule;
 pub mod schema;

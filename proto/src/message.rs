@@ -24,6 +24,7 @@ mod policy;
 mod query;
 mod registration;
 mod results_query;
+mod search;
 mod staleness;
 mod status_notification;
 mod summary;
@@ -53,6 +54,7 @@ pub use policy::{PoliciesRequest, PoliciesResponse, PolicyDescription, PolicyPub
 pub use query::{QueryRequest, QueryResponse, QueryRow};
 pub use registration::{ComponentRegistrationRequest, ComponentRegistrationResponse, JoinProof};
 pub use results_query::{ResultsRequest, ResultsResponse, ResultsSelection};
+pub use search::{OnStale, SearchContent, SearchOutcome, SearchRequest, SearchResponse, SearchRow, SearchedEndpoint};
 pub use staleness::{StaleEndpoint, StalenessRequest, StalenessResponse};
 pub use status_notification::{Phase, StatusNotification, TaskProgress};
 pub use summary::{SummaryRequest, SummaryResponse};
@@ -120,6 +122,8 @@ kinds! {
     "policies-response" => PoliciesResponse, "these";
     "query-request" => QueryRequest, "stored observations of an endpoint (draft -13 §5.5.9)";
     "query-response" => QueryResponse, "one page of them";
+    "search-request" => SearchRequest, "which items are stored of which endpoints, under a condition (draft -13 §5.5.9)";
+    "search-response" => SearchResponse, "one page of them";
     "staleness-request" => StalenessRequest, "what has to be collected so that it is fresh";
     "staleness-response" => StalenessResponse, "this";
     "summary-request" => SummaryRequest, "what was decided last, for an evaluation of what has changed";
@@ -182,6 +186,6 @@ receivers! {
     ToRepository {
         CollectionResults, EvaluationResults, PolicyPublication, PoliciesRequest, QueryRequest, ResultsRequest,
         ChangesRequest, ContentRequest, EndpointAssignment, AuditCheckpoint, ChainRequest, StalenessRequest,
-        SummaryRequest,
+        SearchRequest, SummaryRequest,
     }
 }

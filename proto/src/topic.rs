@@ -179,6 +179,7 @@ impl Topic {
                             | "policies-request"
                             | "changes-request"
                             | "chain-request"
+                            | "search-request"
                             | "staleness-request"
                             | "summary-request"
                     )
@@ -192,6 +193,7 @@ impl Topic {
                             | "changes-response"
                             | "audit-witness"
                             | "chain-response"
+                            | "search-response"
                             | "staleness-response"
                             | "summary-response"
                             | "error"

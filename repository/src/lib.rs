@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 
 use bus::{Authentic, Bus, Context};
 use jiff::Timestamp;
+use oval::condition::Matcher;
 use proto::capability::ComponentType;
 use proto::fault::{Fault, FaultCode};
 use proto::id::ComponentId;
 use proto::message::{
     Ack, AuditWitness, CollectionResults, ContentRequest, EvaluationResults, Message, PoliciesResponse,
-    PolicyPublication, QueryRequest, StalenessRequest, StatusNotification, SummaryRequest, SummaryResponse,
-    ToRepository,
+    PolicyPublication, QueryRequest, SearchRequest, StalenessRequest, StatusNotification, SummaryRequest,
+    SummaryResponse, ToRepository,
 };
 use proto::time::is_skewed;
 use proto::topic::Topic;
@@ -113,7 +114,7 @@ pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdow
                             tokio::spawn(async move { repository.take(message).await });
                         }
                         // Nor must questions, for which the orchestrator is asked what their sender may read.
-                        QueryRequest::KIND | StalenessRequest::KIND | SummaryRequest::KIND => match Arc::clone(&questions).try_acquire_owned() {
+                        QueryRequest::KIND | SearchRequest::KIND | StalenessRequest::KIND | SummaryRequest::KIND => match Arc::clone(&questions).try_acquire_owned() {
                             Ok(place) => {
                                 let repository = Arc::clone(&repository);
                                 tokio::spawn(async move {
@@ -167,6 +168,7 @@ impl Repository {
             ToRepository::ResultsRequest(_)
             | ToRepository::ChangesRequest(_)
             | ToRepository::ChainRequest(_)
+            | ToRepository::SearchRequest(_)
             | ToRepository::StalenessRequest(_)
                 if message.sender_type() != Some(ComponentType::Orchestrator) =>
             {
@@ -230,6 +232,18 @@ impl Repository {
                     return self.refuse(&message, &fault);
                 }
                 self.store.query(&request).await.map(|response| self.answer(&message, &response))
+            }
+            ToRepository::SearchRequest(request) => {
+                let wrong = |text: String| Fault::new(FaultCode::Malformed, text);
+                let matcher = request.query.check().map_err(|error| wrong(error.to_string())).and_then(|()| {
+                    Matcher::new(request.query.condition.as_ref()).map_err(|error| wrong(error.to_string()))
+                });
+                match matcher {
+                    Ok(matcher) => {
+                        self.store.search(&request, &matcher).await.map(|response| self.answer(&message, &response))
+                    }
+                    Err(fault) => return self.refuse(&message, &fault),
+                }
             }
             ToRepository::StalenessRequest(request) => match self.expected.objects(&request.plan).await {
                 Ok(objects) => self
@@ -407,12 +421,12 @@ impl Repository {
         let operation = match operation {
             "error" => match message.envelope().kind.as_str() {
                 "query-request" | "results-request" | "policies-request" | "changes-request" | "chain-request"
-                | "staleness-request" | "summary-request" | "audit-checkpoint" => "query-response",
+                | "search-request" | "staleness-request" | "summary-request" | "audit-checkpoint" => "query-response",
                 "content-request" => "content-response",
                 _ => "ack",
             },
-            "results-response" | "policies-response" | "changes-response" | "chain-response" | "staleness-response"
-            | "summary-response" | "audit-witness" => "query-response",
+            "results-response" | "policies-response" | "changes-response" | "chain-response" | "search-response"
+            | "staleness-response" | "summary-response" | "audit-witness" => "query-response",
             other => other,
         };
         Topic::Directed { to, operation: operation.to_owned(), from: self.bus.own() }

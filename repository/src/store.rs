@@ -6,12 +6,13 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use oval::condition::Matcher;
 use proto::content::ContentHash;
 use proto::id::{ComponentId, EndpointId, MessageId, TransactionId};
 use proto::message::{
     AttributeChange, AuditCheckpoint, ChainRequest, ChainResponse, ChangesRequest, ChangesResponse, CollectionResults,
     EndpointAssignment, EvaluationResults, PolicyDescription, QueryRequest, QueryResponse, ResultsRequest,
-    ResultsResponse, StalenessResponse,
+    ResultsResponse, SearchRequest, SearchResponse, StalenessResponse,
 };
 use proto::plan::ObjectKey;
 use proto::verdict::EvaluationSummary;
@@ -133,6 +134,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Stored observations of an endpoint, as many as fit into an answer.
     async fn query(&self, request: &QueryRequest) -> Result<QueryResponse, StoreError>;
+
+    /// Which items are stored of which endpoints, under a condition; as many endpoints as fit into an answer.
+    async fn search(&self, request: &SearchRequest, matcher: &Matcher) -> Result<SearchResponse, StoreError>;
 
     /// What of these objects is missing or stale at each endpoint, as many endpoints as fit into an answer.
     async fn stale(

@@ -21,6 +21,9 @@ use repository::store::sqlite::SqliteStore;
 use repository::store::{Received, Report, Store, StoreError, Stored};
 use uuid::Uuid;
 
+#[path = "battery/search.rs"]
+mod search;
+
 const OBJECT: &str = "obj:one";
 
 struct Case<'store> {
@@ -140,6 +143,11 @@ async fn battery(store: &dyn Store) {
     a_policy_is_kept_with_its_content(store).await;
     pages_end_and_go_on(store).await;
     what_was_said_of_a_log_is_remembered(store).await;
+    search::a_condition_finds_items_on_the_endpoints_that_have_them(store).await;
+    search::what_was_so_at_a_time_is_found_at_that_time_and_what_is_old_is_stale(store).await;
+    search::whoever_looked_last_is_right_and_merged_endpoints_are_one(store).await;
+    search::answers_come_in_pages_that_end_behind_an_endpoint(store).await;
+    search::verdicts_that_hold_are_found_by_what_they_are(store).await;
 }
 
 async fn what_was_said_of_a_log_is_remembered(store: &dyn Store) {

@@ -179,7 +179,7 @@ async fn a_token_is_used_up_by_those_who_joined_and_a_lost_answer_is_given_again
     assert!(roster(&installation).await.iter().all(|entry| entry.labels == ["web"]));
     // A label is a target.
     let core_answer =
-        installation.ask(Ask::Changes { targets: vec!["web".into()], limit: 1, is_followed: false }).await;
+        installation.ask(Ask::Changes { targets: vec!["web".into()], limit: 1, is_followed: false, query: None }).await;
     assert!(!matches!(&core_answer[0], OperatorEvent::Fault(fault) if fault.code == FaultCode::TargetUnknown));
 }
 

@@ -67,7 +67,8 @@ async fn a_change_decides_again_what_reads_it_and_nothing_else() {
         eventually("it is evaluated once it is assigned", async || latest(&installation).await.pop()).await;
     assert_eq!((first.is_partial, shadow(&before).verdict), (false, Verdict::Pass));
     eventually("the collector watches", async || {
-        let streams = installation.ask(Ask::Changes { targets: Vec::new(), limit: 1, is_followed: false }).await;
+        let streams =
+            installation.ask(Ask::Changes { targets: Vec::new(), limit: 1, is_followed: false, query: None }).await;
         matches!(&streams[0], OperatorEvent::Streams(streams) if !streams.is_empty()).then_some(())
     })
     .await;
@@ -199,7 +200,8 @@ async fn a_file_that_changes_is_a_verdict_in_moments_without_anybody_looking_aga
     eventually("it is evaluated once it is assigned", async || latest(&installation).await.pop()).await;
     let epoch = async |before: Option<uuid::Uuid>| {
         eventually("the collector watches", async || {
-            let streams = installation.ask(Ask::Changes { targets: Vec::new(), limit: 1, is_followed: false }).await;
+            let streams =
+                installation.ask(Ask::Changes { targets: Vec::new(), limit: 1, is_followed: false, query: None }).await;
             let OperatorEvent::Streams(streams) = &streams[0] else { return None };
             streams.first().map(|stream| stream.epoch).filter(|epoch| Some(*epoch) != before)
         })

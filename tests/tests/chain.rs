@@ -9,8 +9,9 @@ use proto::envelope::Envelope;
 use proto::fault::FaultCode;
 use proto::id::{EndpointId, RequestId, TransactionId};
 use proto::message::{
-    ChainRequest, ChainResponse, ChangesRequest, ChangesResponse, EvaluationRequest, Message as _, QueryRequest,
-    QueryResponse, ResultsRequest, ResultsResponse, ResultsSelection, ToEvaluator,
+    ChainRequest, ChainResponse, ChangesRequest, ChangesResponse, EvaluationRequest, Message as _, OnStale,
+    QueryRequest, QueryResponse, ResultsRequest, ResultsResponse, ResultsSelection, SearchContent, SearchRequest,
+    SearchResponse, ToEvaluator,
 };
 use proto::operator::Ask;
 use proto::seal::{Sealed, Sealer};
@@ -212,6 +213,17 @@ async fn an_evaluator_reads_what_it_was_asked_to_evaluate_and_nothing_else() {
     refused(bus.request::<_, ResultsResponse>(&ask, &all, alone(), PATIENCE).await.map(drop));
     let changes = ChangesRequest { endpoints: vec![endpoint], before: None, limit: 1 };
     refused(bus.request::<_, ChangesResponse>(&ask, &changes, alone(), PATIENCE).await.map(drop));
+    let search = SearchRequest {
+        query: "unix:file".parse().unwrap(),
+        objects: Vec::new(),
+        endpoints: vec![endpoint],
+        as_of: None,
+        collected_since: None,
+        on_stale: OnStale::Mark,
+        content: SearchContent::Data,
+        after: None,
+    };
+    refused(bus.request::<_, SearchResponse>(&ask, &search, alone(), PATIENCE).await.map(drop));
     let chain = ChainRequest { transaction, endpoint, rule: None };
     refused(bus.request::<_, ChainResponse>(&ask, &chain, alone(), PATIENCE).await.map(drop));
     eventually("it is told of", async || {

@@ -61,7 +61,7 @@ async fn observation(
 }
 
 async fn changes(installation: &Installation) -> (Vec<StreamState>, Vec<AttributeChange>) {
-    let ask = Ask::Changes { targets: vec!["small".to_owned()], limit: 100, is_followed: false };
+    let ask = Ask::Changes { targets: vec!["small".to_owned()], limit: 100, is_followed: false, query: None };
     let mut streams = Vec::new();
     let mut changes = Vec::new();
     for event in installation.ask(ask).await {

@@ -15,10 +15,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("libs/scap", &["proto", "oval"]),
     ("libs/bus", &["proto"]),
     ("libs/service", &["proto", "bus"]),
-    ("orchestrator", &["proto", "bus", "service", "scap"]),
+    ("orchestrator", &["proto", "bus", "service", "oval", "scap"]),
     ("pcs-agent", &["proto", "bus", "service", "oval"]),
     ("pes-evaluator", &["proto", "bus", "service", "scap"]),
-    ("repository", &["proto", "bus", "service"]),
+    ("repository", &["proto", "bus", "service", "oval"]),
     (
         "tools/muster",
         &["proto", "bus", "oval", "scap", "service", "orchestrator", "pcs-agent", "pes-evaluator", "repository"],

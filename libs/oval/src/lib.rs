@@ -9,8 +9,11 @@
 
 pub mod check;
 pub mod compare;
+pub mod condition;
 pub mod evr;
+pub mod kinds;
 pub mod pattern;
+pub mod question;
 pub mod resolve;
 pub mod set;
 pub mod state;

@@ -218,6 +218,9 @@ pub struct Workflow {
     pub plan: Plan,
     /// The endpoints that it is about.
     pub endpoints: Vec<EndpointId>,
+    /// Those of which it was not known whether they are meant: nothing is done there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undecided: Vec<EndpointId>,
     /// When it began.
     pub begun: Timestamp,
     /// When it was first done with everybody who was there.
@@ -277,6 +280,7 @@ impl Workflow {
             id: self.id,
             plan: self.plan.clone(),
             endpoints: self.endpoints.clone(),
+            undecided: self.undecided.clone(),
             begun: self.begun,
             settled: self.settled,
             cancelled: self.cancelled,
@@ -422,6 +426,7 @@ impl Workflow {
             expires: Some(self.expires()),
             ended: self.ended,
             endpoint_count: self.endpoints.len() as u64,
+            undecided: self.undecided.clone(),
             account,
             fault: self.fault.clone(),
             responders: responders.collect(),

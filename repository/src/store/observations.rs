@@ -55,7 +55,7 @@ struct Recorded {
 }
 
 /// `$from, $from + 1, …`
-fn places(from: usize, count: usize) -> String {
+pub(super) fn places(from: usize, count: usize) -> String {
     let places: Vec<String> = (from..from + count).map(|place| format!("${place}")).collect();
     places.join(", ")
 }
@@ -209,7 +209,7 @@ impl SqlStore {
     }
 
     /// The content of items, by hash.
-    async fn items(&self, hashes: &[&String]) -> Result<HashMap<String, String>, StoreError> {
+    pub(super) async fn items(&self, hashes: &[&String]) -> Result<HashMap<String, String>, StoreError> {
         let mut contents = HashMap::with_capacity(hashes.len());
         for some in hashes.chunks(BATCH) {
             let sql = format!("SELECT hash, content FROM item WHERE hash IN ({})", places(1, some.len()));
@@ -227,7 +227,7 @@ impl SqlStore {
 
 /// When it was looked at, as far as that was known at a time: of the looks between the first and the last of an interval nothing
 /// is kept.
-fn collected_by(row: &Row, as_of: i64) -> Result<i64, StoreError> {
+pub(super) fn collected_by(row: &Row, as_of: i64) -> Result<i64, StoreError> {
     let last_seen: i64 = row.try_get("last_seen")?;
     Ok(if last_seen > as_of { row.try_get("valid_from")? } else { last_seen })
 }
@@ -310,8 +310,34 @@ async fn record(
         query.execute(&mut **tx).await?;
     }
     if !fresh.is_empty() {
+        keep_kinds(tx, results, &fresh, parts).await?;
         insert(tx, results, &fresh, (&endpoint, &origin), (from, report), recorded).await?;
     }
+    Ok(())
+}
+
+/// Of which kind the objects are that found something.
+async fn keep_kinds(
+    tx: &mut Tx,
+    results: &CollectionResults,
+    fresh: &[Finding<'_>],
+    parts: &BTreeMap<&str, &CollectedPart>,
+) -> Result<(), StoreError> {
+    let kind_of = |finding: &Finding<'_>| {
+        let first = *parts.get(finding.object)?.items.first()?;
+        Some((finding.object.to_owned(), results.items.get(first as usize)?.kind.clone()))
+    };
+    let kinds: Vec<(String, String)> = fresh.iter().filter_map(kind_of).collect();
+    if kinds.is_empty() {
+        return Ok(());
+    }
+    let rows = rows_of(kinds.len(), 2);
+    let sql = format!("INSERT INTO object_kind (object, kind) VALUES {rows} ON CONFLICT DO NOTHING");
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+    for (object, kind) in kinds {
+        query = query.bind(object).bind(kind);
+    }
+    query.execute(&mut **tx).await?;
     Ok(())
 }
 

@@ -32,6 +32,7 @@ impl PostgresStore {
             5 "reports" "../../migrations/postgres/0005_reports.sql",
             6 "endpoint_alias" "../../migrations/both/0006_endpoint_alias.sql",
             7 "verdicts" "../../migrations/both/0007_verdicts.sql",
+            8 "object_kind" "../../migrations/postgres/0008_object_kind.sql",
         ];
         Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Self::over(pool))

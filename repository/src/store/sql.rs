@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use oval::condition::Matcher;
 use proto::content::ContentHash;
 use proto::id::EndpointId;
 use proto::message::{
     AttributeChange, AuditCheckpoint, ChainRequest, ChainResponse, ChangesRequest, ChangesResponse, CollectionResults,
     EndpointAssignment, EvaluationResults, PolicyDescription, QueryRequest, QueryResponse, ResultsRequest,
-    ResultsResponse, StalenessResponse,
+    ResultsResponse, SearchRequest, SearchResponse, StalenessResponse,
 };
 use proto::plan::ObjectKey;
 use proto::verdict::EvaluationSummary;
@@ -32,6 +33,8 @@ mod identity;
 mod observations;
 #[path = "reports.rs"]
 mod reports;
+#[path = "search.rs"]
+mod search;
 #[path = "verdicts.rs"]
 mod verdicts;
 
@@ -159,6 +162,10 @@ impl Store for SqlStore {
         report: &Report,
     ) -> Result<Stored, StoreError> {
         self.record_verdicts(results, from, report).await
+    }
+
+    async fn search(&self, request: &SearchRequest, matcher: &Matcher) -> Result<SearchResponse, StoreError> {
+        self.search_page(request, matcher).await
     }
 
     async fn stale(

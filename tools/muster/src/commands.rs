@@ -14,8 +14,8 @@ use serde_json::json;
 use crate::cli::{self, Cli, Command, Output, PolicyCommand, TaskArgs, WorkflowArgs};
 use crate::show::{self, Progress};
 use crate::{
-    admission, audit, broker, ca, client, drop_in, endpoint, exit, metrics, policy, simulate, tasks, transactions, up,
-    verify,
+    admission, audit, broker, ca, client, drop_in, endpoint, exit, metrics, policy, query, simulate, tasks,
+    transactions, up, verify,
 };
 
 /// Carries out a command; the exit code.
@@ -29,8 +29,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
     }
     let data = cli::data_directory(cli.data)?;
     let output = cli.output;
-    if output == Output::Csv && !matches!(cli.command, Command::Results(_)) {
-        bail!("only `muster results` has CSV; take -o json");
+    if output == Output::Csv && !matches!(cli.command, Command::Results(_) | Command::Query(_)) {
+        bail!("only `muster results` and `muster query` have CSV; take -o json");
     }
     match cli.command {
         // Carried out above.
@@ -49,6 +49,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
             evaluate(&data, workflow, output).await
         }
         Command::Results(args) => results(&data, args.verdicts, output).await,
+        Command::Query(args) => query::run(&data, *args, output).await,
+        Command::Label(command) => query::label(&data, command, output).await,
         Command::Transactions { transaction: None } => transactions::list(&data, output).await,
         Command::Transactions { transaction: Some(id) } => transactions::page(&data, id, output).await,
         Command::Wait { transaction, all, timeout } => {
@@ -225,7 +227,7 @@ async fn follow(data: &Path, ask: Ask, output: Output) -> anyhow::Result<Gathere
 const COMPLAINTS_MAX: usize = 10;
 
 /// Who did not answer as asked, in words.
-fn complain(view: &TransactionView) {
+pub(crate) fn complain(view: &TransactionView) {
     let is_good = |responder: &&ResponderView| matches!(responder.state.as_str(), "completed" | "fresh" | "waived");
     let wanting: Vec<&ResponderView> = view.responders.iter().filter(|responder| !is_good(responder)).collect();
     for responder in wanting.iter().take(COMPLAINTS_MAX) {
@@ -234,6 +236,10 @@ fn complain(view: &TransactionView) {
     }
     if wanting.len() > COMPLAINTS_MAX {
         show::note(format!("and {} more: `muster transactions {}`", wanting.len() - COMPLAINTS_MAX, view.transaction));
+    }
+    if !view.undecided.is_empty() {
+        let text = "were left out: it is not known whether a label means them (`muster label list`)";
+        show::note(format!("{} endpoints {text}", view.undecided.len()));
     }
     if view.state == "waiting" {
         let until = view.expires.map(|expires| format!(" until {expires:.0}")).unwrap_or_default();

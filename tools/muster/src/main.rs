@@ -20,6 +20,7 @@ mod endpoint;
 mod exit;
 mod metrics;
 mod policy;
+mod query;
 mod show;
 mod simulate;
 mod tasks;

@@ -126,7 +126,8 @@ fn list(answers: &[CollectorAnswer]) {
 
 /// `muster changes`
 pub(crate) async fn changes(data: &Path, args: ChangesArgs, output: Output) -> anyhow::Result<u8> {
-    let ask = Ask::Changes { targets: args.targets, limit: args.limit, is_followed: args.follow };
+    let query = args.question.map(|question| crate::query::parse(&[question])).transpose()?.map(Box::new);
+    let ask = Ask::Changes { targets: args.targets, limit: args.limit, is_followed: args.follow, query };
     let names = if output == Output::Table { endpoint_names(data).await } else { BTreeMap::new() };
     let mut answers = client::ask(data, ask, &[]).await?;
     let mut is_any = false;

@@ -41,6 +41,7 @@ impl Core {
             id: TransactionId(self.ids.next()),
             due: if plan.is_evaluation { endpoints.iter().copied().collect() } else { BTreeSet::default() },
             endpoints,
+            undecided: targets.iter().flat_map(|targets| targets.undecided.clone()).collect(),
             begun: now,
             settled: None,
             cancelled: None,
@@ -92,7 +93,7 @@ impl Core {
         let wanted =
             if workflow.plan.is_broadcast { Capability::CollectOvalBroadcast } else { Capability::CollectOval };
         let is_broadcast = workflow.plan.is_broadcast;
-        for Targets { component, endpoints, excluded, is_there } in targets {
+        for Targets { component, endpoints, excluded, is_there, .. } in targets {
             let mut add = |request: RequestId, endpoints: Vec<EndpointId>, objects, state, detail: Option<String>| {
                 workflow.add(Responder {
                     component: *component,

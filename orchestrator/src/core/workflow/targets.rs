@@ -10,6 +10,7 @@ use proto::operator::{ComponentState, EndpointEntry};
 
 use super::Plan;
 use crate::core::Core;
+use crate::core::label::Labels;
 use crate::core::roster::Component;
 
 /// A collector with those of its endpoints that are meant.
@@ -21,35 +22,44 @@ pub struct Targets {
     pub endpoints: Vec<EndpointId>,
     /// Those that were left out.
     pub excluded: Vec<EndpointId>,
+    /// Those of which it is not known whether they are meant: nothing is done there.
+    pub undecided: Vec<EndpointId>,
     /// Whether it is there.
     pub is_there: bool,
 }
 
-/// Words that mean endpoints: a label or name of one, the id or name of its collector, or a label of that.
+/// Words that mean endpoints: a label, a name or the id of one, the id or name of its collector, or a label of that.
 struct Words<'words> {
     names: HashSet<&'words str>,
     endpoints: HashSet<EndpointId>,
     components: HashSet<ComponentId>,
+    /// Those that operators have given a meaning.
+    labels: Vec<&'words str>,
 }
 
 impl<'words> Words<'words> {
-    fn of(words: &'words [String]) -> Self {
-        let names = words.iter().map(String::as_str).collect();
+    fn of(words: &'words [String], labels: &Labels<'_>) -> Self {
+        let names: HashSet<&str> = words.iter().map(String::as_str).collect();
         let (endpoints, components) =
             words.iter().map(|word| (word.parse().ok(), word.parse().ok())).unzip::<_, _, Vec<_>, Vec<_>>();
         Self {
+            labels: names.iter().copied().filter(|name| labels.has(name)).collect(),
             names,
             endpoints: endpoints.into_iter().flatten().collect(),
             components: components.into_iter().flatten().collect(),
         }
     }
 
-    /// Whether one of them means the endpoint; those that do are taken off what is unknown.
-    fn mean(&self, component: &Component, entry: &EndpointEntry, unknown: &mut HashSet<String>) -> bool {
-        let labels = component.labels.iter().map(String::as_str);
-        let called = labels.chain([entry.facts.host_name.as_str(), component.name.as_str()]);
+    /// Whether one of them means the endpoint, none where that is not known; those that do are taken off what is unknown.
+    fn mean(
+        &self,
+        labels: &Labels<'_>,
+        component: &Component,
+        entry: &EndpointEntry,
+        unknown: &mut HashSet<String>,
+    ) -> Option<bool> {
         let mut is_meant = false;
-        for name in called.filter(|name| self.names.contains(name)) {
+        for name in called(component, entry).filter(|name| self.names.contains(name)) {
             unknown.remove(name);
             is_meant = true;
         }
@@ -61,8 +71,30 @@ impl<'words> Words<'words> {
             unknown.remove(&component.id.to_string());
             is_meant = true;
         }
-        is_meant
+        if is_meant {
+            return Some(true);
+        }
+        let is_called = |word: &str| {
+            called(component, entry).any(|name| name == word)
+                || word.parse() == Ok(entry.endpoint)
+                || word.parse() == Ok(component.id)
+        };
+        let mut outcome = Some(false);
+        for label in &self.labels {
+            match labels.mean(label, component, entry, &is_called) {
+                Some(true) => return Some(true),
+                None => outcome = None,
+                Some(false) => {}
+            }
+        }
+        outcome
     }
+}
+
+/// The names of an endpoint, of its collector, and the labels of that.
+fn called<'of>(component: &'of Component, entry: &'of EndpointEntry) -> impl Iterator<Item = &'of str> {
+    let labels = component.labels.iter().map(String::as_str);
+    labels.chain([entry.facts.host_name.as_str(), component.name.as_str()])
 }
 
 impl Core {
@@ -109,7 +141,9 @@ impl Core {
         excluded: &[String],
     ) -> (Vec<Targets>, HashSet<String>) {
         let mut unknown: HashSet<String> = targets.iter().chain(excluded).cloned().collect();
-        let (meant, left_out) = (Words::of(targets), Words::of(excluded));
+        unknown.retain(|word| !self.labels.contains_key(word));
+        let labels = Labels::of(&self.labels);
+        let (meant, left_out) = (Words::of(targets, &labels), Words::of(excluded, &labels));
         let mut found = Vec::new();
         for component in self.components.values() {
             if !component.is_member() || component.component_type != ComponentType::PostureCollectionService {
@@ -119,17 +153,24 @@ impl Core {
                 component: component.id,
                 endpoints: Vec::new(),
                 excluded: Vec::new(),
+                undecided: Vec::new(),
                 is_there: component.state != ComponentState::Unavailable,
             };
             for (_, entry) in &component.endpoints {
-                let is_left_out = left_out.mean(component, entry, &mut unknown);
-                if !(meant.mean(component, entry, &mut unknown) || targets.is_empty()) {
-                    continue;
-                }
-                let place = if is_left_out { &mut of_component.excluded } else { &mut of_component.endpoints };
+                let is_left_out = left_out.mean(&labels, component, entry, &mut unknown);
+                let is_meant = meant.mean(&labels, component, entry, &mut unknown);
+                let is_meant = if targets.is_empty() { Some(true) } else { is_meant };
+                let place = match (is_meant, is_left_out) {
+                    (Some(false), _) => continue,
+                    (Some(true), Some(true)) => &mut of_component.excluded,
+                    (Some(true), Some(false)) => &mut of_component.endpoints,
+                    (None, Some(true)) => continue,
+                    (None, _) | (_, None) => &mut of_component.undecided,
+                };
                 place.push(entry.endpoint);
             }
-            if !of_component.endpoints.is_empty() || !of_component.excluded.is_empty() {
+            let Targets { endpoints, excluded, undecided, .. } = &of_component;
+            if !(endpoints.is_empty() && excluded.is_empty() && undecided.is_empty()) {
                 found.push(of_component);
             }
         }
@@ -147,7 +188,12 @@ fn known(found: Vec<Targets>, unknown: HashSet<String>) -> Result<Vec<Targets>, 
 
 fn something(found: Vec<Targets>) -> Result<Vec<Targets>, Fault> {
     if found.iter().all(|targets| targets.endpoints.is_empty()) {
-        let text = if found.is_empty() { "no collector has joined yet" } else { "every endpoint was left out" };
+        let undecided: usize = found.iter().map(|targets| targets.undecided.len()).sum();
+        let text = match (found.is_empty(), undecided) {
+            (_, 1..) => format!("of {undecided} endpoints it is not known whether they are meant: `muster label list`"),
+            (true, _) => "no endpoint is meant".to_owned(),
+            (false, _) => "every endpoint was left out".to_owned(),
+        };
         return Err(Fault::new(FaultCode::TargetUnknown, text));
     }
     Ok(found)
