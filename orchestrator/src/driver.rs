@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bus::certificate::Certificate;
 use bus::{Authentic, Bus, Context, Event, Sender, mqtt, outbox::Outbox, tls};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use proto::capability::{Capability, ComponentType};
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, TransactionId};
@@ -59,6 +59,8 @@ pub struct Settings {
     pub ca: Option<(PathBuf, PathBuf)>,
     /// Whether a machine whose component was put out has its label again when it joins anew, without being asked for.
     pub takes_back_endpoints: bool,
+    /// How long workflows that have ended are kept.
+    pub keep_workflows: SignedDuration,
 }
 
 impl Settings {
@@ -72,12 +74,16 @@ impl Settings {
             ca_passphrase: None,
             ca: None,
             takes_back_endpoints: false,
+            keep_workflows: KEEP_WORKFLOWS,
         }
     }
 }
 
 /// Seconds that a certificate holds, unless the configuration says otherwise: 30 days.
 pub const CERTIFICATE_SECONDS: i64 = 30 * 86_400;
+
+/// How long workflows that have ended are kept, unless the configuration says otherwise.
+pub const KEEP_WORKFLOWS: SignedDuration = SignedDuration::from_hours(24 * 30);
 
 /// Why an orchestrator ends.
 #[derive(Debug, thiserror::Error)]
@@ -300,6 +306,7 @@ pub async fn run(
     let (connected, mut connection) = mpsc::channel(1);
     let follow = tokio::spawn(handle.clone().follow(events, connected, connecting));
     let renewal = tokio::spawn(handle.clone().renew_own());
+    let expiry = tokio::spawn(handle.clone().mind_retention(settings.keep_workflows));
     let _ = tokio::time::timeout(Duration::from_secs(10), connection.recv()).await;
     if let Some(ready) = ready {
         let _ = ready.send(handle.clone());
@@ -313,6 +320,7 @@ pub async fn run(
     socket.abort();
     follow.abort();
     renewal.abort();
+    expiry.abort();
     let _ = std::fs::remove_file(data.path().join(crate::CONTROL_SOCKET));
     Ok(())
 }

@@ -17,14 +17,16 @@ mod driver;
 mod policies;
 mod posture;
 mod registration;
+mod retention;
 mod standing;
 pub mod store;
 mod tasks;
 mod trust;
 mod workflows;
 
-pub use driver::{CERTIFICATE_SECONDS, Handle, RunError, Settings, run};
+pub use driver::{CERTIFICATE_SECONDS, Handle, KEEP_WORKFLOWS, RunError, Settings, run};
 pub use registration::TokenScope;
+pub use retention::Expired;
 
 /// The name of the policy that comes with the program.
 pub const BASELINE: &str = "muster-baseline-linux";

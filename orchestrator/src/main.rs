@@ -33,8 +33,7 @@ struct Cli {
     /// Its key (PEM, PKCS #8; encrypted with the passphrase, or in the clear).
     #[arg(long, env = "MUSTER_CA_KEY", value_name = "FILE", requires = "ca_certificate")]
     ca_key: Option<PathBuf>,
-    /// A machine whose component was evicted has its old label, and its history, at once when it joins anew; otherwise an
-    /// operator says so with `muster endpoint same`.
+    /// A machine whose component was evicted has its old label and history at once when it joins anew.
     #[arg(long, env = "MUSTER_TAKE_BACK_ENDPOINTS")]
     take_back_endpoints: bool,
 }
@@ -55,6 +54,7 @@ async fn main() -> anyhow::Result<()> {
         ca_passphrase: service::config::secret(cli.ca_passphrase_file.or(config.ca_passphrase_file).as_ref())?,
         ca: cli.ca_certificate.zip(cli.ca_key).or(config.ca_certificate.zip(config.ca_key)),
         takes_back_endpoints: cli.take_back_endpoints || config.take_back_endpoints,
+        keep_workflows: config.keep_workflows.map_or(orchestrator::KEEP_WORKFLOWS, Seconds::duration),
     };
     Ok(orchestrator::run(settings, service::shutdown::on_signal(), None).await?)
 }

@@ -16,7 +16,7 @@ use service::audit::Act;
 use service::report::Chain;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqlStr, Sqlite, SqlitePool, Transaction};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _, SqlStr, Sqlite, SqlitePool, Transaction};
 
 use crate::core::Action;
 use crate::core::label::Label;
@@ -350,6 +350,55 @@ impl Store {
         put_tasks(&mut tx, tasks).await?;
         tx.commit().await?;
         Ok(())
+    }
+
+    /// Deletes workflows that ended before a time, with their responders.
+    pub async fn expire_workflows(&self, before: jiff::Timestamp) -> Result<u64, StoreError> {
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let old = "SELECT id FROM workflow WHERE is_open = 0 AND json_extract(document, '$.ended') < $1";
+        let sql = format!("DELETE FROM responder WHERE workflow IN ({old})");
+        sqlx::query(AssertSqlSafe(sql)).bind(before.to_string()).execute(&mut *tx).await?;
+        let sql = format!("DELETE FROM workflow WHERE id IN ({old})");
+        let deleted = sqlx::query(AssertSqlSafe(sql)).bind(before.to_string()).execute(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(deleted.rows_affected())
+    }
+
+    /// Messages that were sent before a time, after one of them, with their requests; not those of schedules and observations
+    /// that were in force since.
+    pub async fn old_tasks(
+        &self,
+        before: jiff::Timestamp,
+        after: Option<&ContentHash>,
+        limit: i64,
+    ) -> Result<Vec<(ContentHash, RequestId)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT hash, request FROM sent_task WHERE sent < $1 AND hash > $2 AND NOT EXISTS (SELECT 1 FROM standing_task \
+             WHERE standing_task.request = sent_task.request AND (ended IS NULL OR ended >= $1)) ORDER BY hash LIMIT $3",
+        )
+        .bind(before.as_microsecond())
+        .bind(after.map_or("", ContentHash::as_str))
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        let parsed = rows.iter().map(|row| {
+            let (hash, request): (String, String) = (row.try_get("hash")?, row.try_get("request")?);
+            // Nobody else writes this table; what cannot be read is left alone.
+            Ok(hash.parse().ok().zip(request.parse().ok()))
+        });
+        Ok(parsed.collect::<Result<Vec<_>, sqlx::Error>>()?.into_iter().flatten().collect())
+    }
+
+    /// Deletes messages.
+    pub async fn delete_tasks(&self, hashes: impl Iterator<Item = &ContentHash>) -> Result<u64, StoreError> {
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut count = 0;
+        for hash in hashes {
+            let deleted = sqlx::query("DELETE FROM sent_task WHERE hash = $1").bind(hash.as_str());
+            count += deleted.execute(&mut *tx).await?.rows_affected();
+        }
+        tx.commit().await?;
+        Ok(count)
     }
 
     /// Whether this component was asked this by this message.

@@ -30,6 +30,34 @@ impl ContentHash {
     }
 }
 
+/// Hashes what comes in pieces.
+#[derive(Clone)]
+pub struct ContentHasher(ring::digest::Context);
+
+impl Default for ContentHasher {
+    fn default() -> Self {
+        Self(ring::digest::Context::new(&ring::digest::SHA256))
+    }
+}
+
+impl fmt::Debug for ContentHasher {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("ContentHasher")
+    }
+}
+
+impl ContentHasher {
+    /// The next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The hash of all of them.
+    pub fn finish(self) -> ContentHash {
+        ContentHash(hex(self.0.finish().as_ref()))
+    }
+}
+
 fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(bytes.len() * 2);

@@ -22,6 +22,7 @@ mod observation_request;
 mod periodic_collection;
 mod policy;
 mod query;
+mod reference;
 mod registration;
 mod results_query;
 mod search;
@@ -52,6 +53,7 @@ pub use observation_request::{
 pub use periodic_collection::{PeriodicCollection, PeriodicCollectionResponse, PeriodicOperation, ScheduleEntry};
 pub use policy::{PoliciesRequest, PoliciesResponse, PolicyDescription, PolicyPublication, ProfileDescription};
 pub use query::{QueryRequest, QueryResponse, QueryRow};
+pub use reference::{ReferenceRequest, ReferenceResponse};
 pub use registration::{ComponentRegistrationRequest, ComponentRegistrationResponse, JoinProof};
 pub use results_query::{ResultsRequest, ResultsResponse, ResultsSelection};
 pub use search::{OnStale, SearchContent, SearchOutcome, SearchRequest, SearchResponse, SearchRow, SearchedEndpoint};
@@ -122,6 +124,8 @@ kinds! {
     "policies-response" => PoliciesResponse, "these";
     "query-request" => QueryRequest, "stored observations of an endpoint (draft -13 §5.5.9)";
     "query-response" => QueryResponse, "one page of them";
+    "reference-request" => ReferenceRequest, "which of these messages asked for something that is kept";
+    "reference-response" => ReferenceResponse, "these";
     "search-request" => SearchRequest, "which items are stored of which endpoints, under a condition (draft -13 §5.5.9)";
     "search-response" => SearchResponse, "one page of them";
     "staleness-request" => StalenessRequest, "what has to be collected so that it is fresh";
@@ -186,6 +190,6 @@ receivers! {
     ToRepository {
         CollectionResults, EvaluationResults, PolicyPublication, PoliciesRequest, QueryRequest, ResultsRequest,
         ChangesRequest, ContentRequest, EndpointAssignment, AuditCheckpoint, ChainRequest, StalenessRequest,
-        SearchRequest, SummaryRequest,
+        SearchRequest, ReferenceRequest, SummaryRequest,
     }
 }

@@ -18,8 +18,8 @@ use proto::fault::{Fault, FaultCode};
 use proto::id::ComponentId;
 use proto::message::{
     Ack, AuditWitness, CollectionResults, ContentRequest, EvaluationResults, Message, PoliciesResponse,
-    PolicyPublication, QueryRequest, SearchRequest, StalenessRequest, StatusNotification, SummaryRequest,
-    SummaryResponse, ToRepository,
+    PolicyPublication, QueryRequest, ReferenceRequest, ReferenceResponse, SearchRequest, StalenessRequest,
+    StatusNotification, SummaryRequest, SummaryResponse, ToRepository,
 };
 use proto::time::is_skewed;
 use proto::topic::Topic;
@@ -30,9 +30,11 @@ use service::shutdown::Shutdown;
 use tokio::sync::mpsc;
 
 mod expected;
+pub mod retention;
 pub mod store;
 
 use expected::Expected;
+use retention::Retention;
 use store::sqlite::SqliteStore;
 use store::{Received, Report, Store, StoreError, Stored};
 
@@ -47,6 +49,8 @@ pub struct Settings {
     pub broker: Option<String>,
     /// What operators call it.
     pub name: String,
+    /// How long what is past is kept.
+    pub retention: Retention,
 }
 
 /// Why a repository ends.
@@ -78,8 +82,26 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> Result<(), RunEr
         tied: &[],
     };
     match member::start_unless(&mut shutdown, member_settings).await? {
-        Some(member) => Ok(serve(member, store, &mut shutdown).await?),
+        Some(member) => {
+            let expiring = tokio::spawn(expire(Arc::clone(&store), settings.retention));
+            let served = serve(member, store, &mut shutdown).await;
+            expiring.abort();
+            Ok(served?)
+        }
         None => Ok(()),
+    }
+}
+
+/// Lets go of what is old, again and again.
+async fn expire(store: Arc<dyn Store>, retention: Retention) {
+    tokio::time::sleep(EXPIRY_FIRST).await;
+    loop {
+        match store.expire(&retention, Timestamp::now()).await {
+            Ok(expired) if expired.is_nothing() => {}
+            Ok(expired) => tracing::info!(?expired, "what was old is gone"),
+            Err(error) => tracing::error!(error = %Chain(&error), "what is old stays until the next time"),
+        }
+        tokio::time::sleep(EXPIRY_EVERY).await;
     }
 }
 
@@ -114,7 +136,8 @@ pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdow
                             tokio::spawn(async move { repository.take(message).await });
                         }
                         // Nor must questions, for which the orchestrator is asked what their sender may read.
-                        QueryRequest::KIND | SearchRequest::KIND | StalenessRequest::KIND | SummaryRequest::KIND => match Arc::clone(&questions).try_acquire_owned() {
+                        QueryRequest::KIND | ReferenceRequest::KIND | SearchRequest::KIND | StalenessRequest::KIND
+                        | SummaryRequest::KIND => match Arc::clone(&questions).try_acquire_owned() {
                             Ok(place) => {
                                 let repository = Arc::clone(&repository);
                                 tokio::spawn(async move {
@@ -140,6 +163,9 @@ pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdow
     dismissal.check()
 }
 
+/// From the start until what is old goes, and from then to the next time.
+const EXPIRY_FIRST: Duration = Duration::from_mins(1);
+const EXPIRY_EVERY: Duration = Duration::from_hours(1);
 /// Changes of one message that are told: more than fit into one.
 const CHANGES_TOLD_MAX: usize = 10_000;
 
@@ -169,6 +195,7 @@ impl Repository {
             | ToRepository::ChangesRequest(_)
             | ToRepository::ChainRequest(_)
             | ToRepository::SearchRequest(_)
+            | ToRepository::ReferenceRequest(_)
             | ToRepository::StalenessRequest(_)
                 if message.sender_type() != Some(ComponentType::Orchestrator) =>
             {
@@ -245,6 +272,11 @@ impl Repository {
                     Err(fault) => return self.refuse(&message, &fault),
                 }
             }
+            ToRepository::ReferenceRequest(request) => self
+                .store
+                .referenced(&request.tasks)
+                .await
+                .map(|tasks| self.answer(&message, &ReferenceResponse { tasks })),
             ToRepository::StalenessRequest(request) => match self.expected.objects(&request.plan).await {
                 Ok(objects) => self
                     .store
@@ -421,12 +453,13 @@ impl Repository {
         let operation = match operation {
             "error" => match message.envelope().kind.as_str() {
                 "query-request" | "results-request" | "policies-request" | "changes-request" | "chain-request"
-                | "search-request" | "staleness-request" | "summary-request" | "audit-checkpoint" => "query-response",
+                | "search-request" | "staleness-request" | "summary-request" | "reference-request"
+                | "audit-checkpoint" => "query-response",
                 "content-request" => "content-response",
                 _ => "ack",
             },
             "results-response" | "policies-response" | "changes-response" | "chain-response" | "search-response"
-            | "staleness-response" | "summary-response" | "audit-witness" => "query-response",
+            | "staleness-response" | "summary-response" | "reference-response" | "audit-witness" => "query-response",
             other => other,
         };
         Topic::Directed { to, operation: operation.to_owned(), from: self.bus.own() }

@@ -29,6 +29,7 @@ async fn main() -> anyhow::Result<()> {
     service::telemetry::start("info");
     let config = Config::load(cli.config.as_deref())?.repository;
     let settings = repository::Settings {
+        retention: (&config).try_into()?,
         data: cli.data.or(config.data).unwrap_or_else(|| PathBuf::from("/var/lib/muster/repository")),
         join_token: join_token(cli.join_token, config.join_token.as_ref(), config.join_token_file.as_ref())?,
         broker: cli.broker.or(config.broker),

@@ -17,6 +17,8 @@ use proto::message::{
 use proto::plan::ObjectKey;
 use proto::verdict::EvaluationSummary;
 
+use crate::retention::{Expired, Retention};
+
 pub mod postgres;
 pub mod sqlite;
 
@@ -166,6 +168,12 @@ pub trait Store: Send + Sync + 'static {
     /// Keeps what an orchestrator says of its log; to the question that has the number 0, gives the first and the latest
     /// of what was ever said.
     async fn witness(&self, told: &AuditCheckpoint, from: Received) -> Result<Vec<AuditCheckpoint>, StoreError>;
+
+    /// Lets go of what is old by then.
+    async fn expire(&self, retention: &Retention, now: Timestamp) -> Result<Expired, StoreError>;
+
+    /// Those of these messages that asked for something which is stored, by the hash of their envelope.
+    async fn referenced(&self, tasks: &[ContentHash]) -> Result<Vec<ContentHash>, StoreError>;
 
     /// How many observations, changes and results there are.
     async fn counts(&self) -> Result<Counts, StoreError>;

@@ -21,6 +21,8 @@ use repository::store::sqlite::SqliteStore;
 use repository::store::{Received, Report, Store, StoreError, Stored};
 use uuid::Uuid;
 
+#[path = "battery/retention.rs"]
+mod retention;
 #[path = "battery/search.rs"]
 mod search;
 
@@ -148,6 +150,10 @@ async fn battery(store: &dyn Store) {
     search::whoever_looked_last_is_right_and_merged_endpoints_are_one(store).await;
     search::answers_come_in_pages_that_end_behind_an_endpoint(store).await;
     search::verdicts_that_hold_are_found_by_what_they_are(store).await;
+    retention::what_is_past_goes_when_it_is_old_and_what_a_verdict_rests_on_stays(store).await;
+    retention::an_evaluation_of_the_past_keeps_what_was_then(store).await;
+    retention::kinds_of_items_have_their_own_time(store).await;
+    retention::messages_are_kept_as_long_as_something_refers_to_them(store).await;
 }
 
 async fn what_was_said_of_a_log_is_remembered(store: &dyn Store) {

@@ -134,6 +134,7 @@ impl Installation {
             join_token: Some(self.token(ComponentType::RepositoryInterface).await),
             broker: None,
             name: "repository".to_owned(),
+            retention: repository::retention::Retention::default(),
         };
         let (keep, stop) = shutdown::channel();
         tokio::spawn(async move {

@@ -29,7 +29,7 @@ const EDGES: &[(&str, &[&str])] = &[
 const KEPT_IN: &[(&str, &[&str])] = &[
     ("rumqttc", &["libs/bus", "tests"]),
     ("rumqttd", &["orchestrator"]),
-    ("sqlx", &["orchestrator", "repository"]),
+    ("sqlx", &["orchestrator", "repository", "tools/muster"]),
     ("quick-xml", &["libs/scap"]),
     ("pcre2", &["libs/oval"]),
     ("zbus", &["pcs-agent"]),

@@ -1,9 +1,11 @@
 //! Configuration: one TOML file with a table for each daemon. An unknown key is an error that names
 //! the nearest known one; flags and `MUSTER_…` variables go before the file.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use jiff::SignedDuration;
 use serde::Deserialize;
 
 /// `muster.toml`.
@@ -13,7 +15,7 @@ pub struct Config {
     /// `[orchestrator]`
     pub orchestrator: OrchestratorConfig,
     /// `[repository]`
-    pub repository: DaemonConfig,
+    pub repository: RepositoryConfig,
     /// `[pes-evaluator]`
     pub pes_evaluator: DaemonConfig,
     /// `[pcs-agent]`
@@ -40,12 +42,21 @@ pub struct OrchestratorConfig {
     pub ca_key: Option<PathBuf>,
     /// Whether a machine whose component was evicted has its old label at once when it joins anew.
     pub take_back_endpoints: bool,
+    /// How long workflows that have ended are kept.
+    pub keep_workflows: Option<Seconds>,
 }
 
 /// A duration with its unit, such as `30m`, `1h` or `7d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Seconds(pub u64);
+
+impl Seconds {
+    /// As a duration.
+    pub fn duration(self) -> SignedDuration {
+        SignedDuration::from_secs(self.0.cast_signed())
+    }
+}
 
 impl FromStr for Seconds {
     type Err = String;
@@ -74,7 +85,31 @@ impl TryFrom<String> for Seconds {
     }
 }
 
-/// `[repository]` and `[pes-evaluator]`
+/// `[repository]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct RepositoryConfig {
+    /// Data directory.
+    pub data: Option<PathBuf>,
+    /// A join token, for the first start.
+    pub join_token: Option<String>,
+    /// A file with the join token.
+    pub join_token_file: Option<PathBuf>,
+    /// Where the broker is, if not where it was when the component joined.
+    pub broker: Option<String>,
+    /// What operators call it.
+    pub name: Option<String>,
+    /// How long observations are kept that hold no more.
+    pub keep_observations: Option<Seconds>,
+    /// The same, for kinds of items.
+    pub keep_observations_of: BTreeMap<String, Seconds>,
+    /// How long verdicts are kept that hold no more.
+    pub keep_verdicts: Option<Seconds>,
+    /// How long evaluations are kept that decided nothing anew.
+    pub keep_evaluations: Option<Seconds>,
+}
+
+/// `[pes-evaluator]`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct DaemonConfig {
@@ -123,6 +158,11 @@ const KEYS: &[&str] = &[
     "ca-certificate",
     "ca-key",
     "take-back-endpoints",
+    "keep-workflows",
+    "keep-observations",
+    "keep-observations-of",
+    "keep-verdicts",
+    "keep-evaluations",
     "join-token",
     "join-token-file",
     "name",

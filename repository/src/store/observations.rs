@@ -92,7 +92,7 @@ impl SqlStore {
             }
             Some(_) => {}
         }
-        reports::keep(&mut tx, report, CollectionResults::KIND, from).await?;
+        reports::keep(&mut tx, report, CollectionResults::KIND, results.task.as_ref(), from).await?;
         let hashes = keep_items(&mut tx, &results.items).await?;
         let mut recorded = Recorded::default();
         let mut batch: BTreeMap<&str, &CollectedPart> = BTreeMap::new();

@@ -15,6 +15,8 @@ type Database = sqlx::Postgres;
 type Pool = sqlx::PgPool;
 
 const BEGIN: &str = "BEGIN";
+/// Nobody stores items until the transaction ends.
+const LOCK_ITEMS: Option<&str> = Some("LOCK TABLE item IN SHARE ROW EXCLUSIVE MODE");
 
 pub use sql::SqlStore as PostgresStore;
 
@@ -33,6 +35,7 @@ impl PostgresStore {
             6 "endpoint_alias" "../../migrations/both/0006_endpoint_alias.sql",
             7 "verdicts" "../../migrations/both/0007_verdicts.sql",
             8 "object_kind" "../../migrations/postgres/0008_object_kind.sql",
+            9 "retention" "../../migrations/both/0009_retention.sql",
         ];
         Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Self::over(pool))

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
-use proto::content::ContentRef;
+use proto::content::{ContentHash, ContentRef};
 use proto::message::{ChainRequest, ChainResponse, KeptMessage};
 use sqlx::Row as _;
 
@@ -14,16 +14,24 @@ use super::{SqlStore, Tx};
 /// what it read before.
 const RELEASED_SECONDS: i64 = 3_600;
 
-/// Keeps a sealed message.
-pub(super) async fn keep(tx: &mut Tx, report: &Report, kind: &str, from: Received) -> Result<(), StoreError> {
+/// Keeps a sealed message, and what it answers.
+pub(super) async fn keep(
+    tx: &mut Tx,
+    report: &Report,
+    kind: &str,
+    task: Option<&ContentHash>,
+    from: Received,
+) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO report (hash, kind, content, bytes, received) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (hash) DO NOTHING",
+        "INSERT INTO report (hash, kind, content, bytes, received, task) VALUES ($1, $2, $3, $4, $5, $6) \
+         ON CONFLICT (hash) DO NOTHING",
     )
     .bind(report.hash.as_str())
     .bind(kind)
     .bind(ContentRef::to(&report.packed).sha256.as_str())
     .bind(&report.packed)
     .bind(from.received.as_microsecond())
+    .bind(task.map(ContentHash::as_str))
     .execute(&mut **tx)
     .await?;
     Ok(())

@@ -18,6 +18,7 @@ use sqlx::{Row as _, Transaction};
 
 use super::super::{Counts, Received, Report, Store, StoreError, Stored, endpoint_text, json, unjson};
 use super::{BEGIN, Database, Pool};
+use crate::retention::{Expired, Retention};
 
 /// The store over a pool.
 #[derive(Debug, Clone)]
@@ -33,6 +34,8 @@ mod identity;
 mod observations;
 #[path = "reports.rs"]
 mod reports;
+#[path = "retention.rs"]
+mod retention;
 #[path = "search.rs"]
 mod search;
 #[path = "verdicts.rs"]
@@ -253,6 +256,14 @@ impl Store for SqlStore {
 
     async fn results(&self, request: &ResultsRequest) -> Result<ResultsResponse, StoreError> {
         self.results_page(request).await
+    }
+
+    async fn expire(&self, retention: &Retention, now: Timestamp) -> Result<Expired, StoreError> {
+        self.expire_all(retention, now).await
+    }
+
+    async fn referenced(&self, tasks: &[ContentHash]) -> Result<Vec<ContentHash>, StoreError> {
+        self.referenced_of(tasks).await
     }
 
     async fn counts(&self) -> Result<Counts, StoreError> {

@@ -17,6 +17,8 @@ type Pool = sqlx::SqlitePool;
 
 /// Writers must not begin by reading: the upgrade of the lock would fail at once.
 const BEGIN: &str = "BEGIN IMMEDIATE";
+/// A transaction has the database to itself.
+const LOCK_ITEMS: Option<&str> = None;
 
 pub use sql::SqlStore as SqliteStore;
 
@@ -51,6 +53,7 @@ impl SqliteStore {
             6 "endpoint_alias" "../../migrations/both/0006_endpoint_alias.sql",
             7 "verdicts" "../../migrations/both/0007_verdicts.sql",
             8 "object_kind" "../../migrations/sqlite/0008_object_kind.sql",
+            9 "retention" "../../migrations/both/0009_retention.sql",
         ];
         Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Self::over(pool))

@@ -55,7 +55,7 @@ impl SqlStore {
         if !is_first(&mut tx, from).await? {
             return Ok(Stored::Again);
         }
-        reports::keep(&mut tx, report, EvaluationResults::KIND, from).await?;
+        reports::keep(&mut tx, report, EvaluationResults::KIND, results.task.as_ref(), from).await?;
         for evidence in &results.evidence {
             sqlx::query("INSERT INTO evidence (verdicts, report) VALUES ($1, $2) ON CONFLICT DO NOTHING")
                 .bind(report.hash.as_str())
@@ -87,10 +87,10 @@ impl SqlStore {
             // Verdicts of versions that do not say when they were decided are the latest until others come.
             let is_past = results.about.is_some() && !is_current;
             sqlx::query(
-                "INSERT INTO evaluation (transaction_id, endpoint, policy, profile, evaluated, summary, is_past, is_partial) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
+                "INSERT INTO evaluation (transaction_id, endpoint, policy, profile, evaluated, summary, is_past, is_partial, as_of) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
                  ON CONFLICT (transaction_id, endpoint) DO UPDATE SET evaluated = excluded.evaluated, summary = excluded.summary, \
-                 is_past = excluded.is_past, is_partial = excluded.is_partial WHERE excluded.evaluated >= evaluation.evaluated",
+                 is_past = excluded.is_past, is_partial = excluded.is_partial, as_of = excluded.as_of WHERE excluded.evaluated >= evaluation.evaluated",
             )
             .bind(&transaction)
             .bind(&endpoint)
@@ -100,6 +100,7 @@ impl SqlStore {
             .bind(json(summary))
             .bind(i64::from(is_past))
             .bind(i64::from(summary.is_partial))
+            .bind(summary.as_of.map(Timestamp::as_microsecond))
             .execute(&mut *tx)
             .await?;
         }

@@ -65,7 +65,7 @@ impl Case<'_> {
         CollectionResults { items, objects, ..self.results("x", collected) }
     }
 
-    async fn has(&self, kind: &str, object: &str, values: &[&str], flag: Flag, collected: Timestamp) {
+    pub(super) async fn has(&self, kind: &str, object: &str, values: &[&str], flag: Flag, collected: Timestamp) {
         let results = self.items(kind, object, values, flag, collected);
         self.store.record_collection(&results, self.received(), &Case::any_report()).await.unwrap();
     }

@@ -127,6 +127,17 @@ pub(crate) enum Command {
         #[arg(long, default_value = "", hide_default_value = true)]
         reason: String,
     },
+    /// Copy a data directory, of `muster up` or of one service, while it is in use. Services on machines of their own are
+    /// copied in this order: collectors and evaluators, repositories, the orchestrator.
+    Backup {
+        /// A directory that is not there yet.
+        to: PathBuf,
+    },
+    /// Make a data directory of what `muster backup` wrote, after checking that it is whole.
+    Restore {
+        /// The backup.
+        from: PathBuf,
+    },
     /// Put a component out for good: neither its key nor its endpoint gets in again.
     Ban {
         /// The component's id, from `muster roster`.

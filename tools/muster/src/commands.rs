@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::cli::{self, Cli, Command, Output, PolicyCommand, TaskArgs, WorkflowArgs};
 use crate::show::{self, Progress};
 use crate::{
-    admission, audit, broker, ca, client, drop_in, endpoint, exit, metrics, policy, query, simulate, tasks,
+    admission, audit, backup, broker, ca, client, drop_in, endpoint, exit, metrics, policy, query, simulate, tasks,
     transactions, up, verify,
 };
 
@@ -75,6 +75,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Evict { component, reason } => {
             admission::told(&data, Ask::Dismiss { component, is_ban: false, reason }).await
         }
+        Command::Backup { to } => backup::backup(&data, &to).await,
+        Command::Restore { from } => backup::restore(&data, &from).await,
         Command::Ban { component, lift: true, .. } => admission::told(&data, Ask::LiftBan { component }).await,
         Command::Ban { component, reason, .. } => {
             admission::told(&data, Ask::Dismiss { component, is_ban: true, reason }).await

@@ -10,6 +10,7 @@ use clap::Parser as _;
 
 mod admission;
 mod audit;
+mod backup;
 mod broker;
 mod ca;
 mod cli;

@@ -121,6 +121,7 @@ async fn start_services(
         join_token: token("repository", ComponentType::RepositoryInterface).await?,
         broker: broker.clone(),
         name: "repository".to_owned(),
+        retention: repository::retention::Retention::default(),
     };
     spawn("repository", repository::run(settings, stop.clone()), ended);
     let settings = pes_evaluator::Settings {

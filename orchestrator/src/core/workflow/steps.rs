@@ -485,6 +485,13 @@ impl Core {
         actions
     }
 
+    /// Forgets workflows that ended before a time; the requests of those that are open.
+    pub fn forget_workflows(&mut self, before: Timestamp) -> BTreeSet<RequestId> {
+        self.workflows.retain(|_, workflow| workflow.ended.is_none_or(|ended| ended >= before));
+        let open = self.workflows.values().filter(|workflow| workflow.ended.is_none());
+        open.flat_map(|workflow| &workflow.responders).map(|responder| responder.request).collect()
+    }
+
     fn forget_old_workflows(&mut self) {
         let ended: Vec<TransactionId> =
             self.workflows.values().filter(|workflow| workflow.ended.is_some()).map(|workflow| workflow.id).collect();

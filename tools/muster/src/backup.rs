@@ -1,0 +1,284 @@
+//! `muster backup` and `muster restore`: a copy of a data directory, taken while its services run.
+//!
+//! A database is copied by SQLite itself, as of one moment; every other file is whole whenever it is there. Who sends is copied
+//! before who receives, and the orchestrator last: what was acknowledged meanwhile is then with the receiver, or still in the
+//! sender's outbox, and nobody answers what the orchestrator does not know of.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use jiff::Timestamp;
+use proto::content::{ContentHash, ContentHasher};
+use serde::{Deserialize, Serialize};
+use service::data::{LAYOUT_VERSION, make};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
+
+use crate::{exit, show};
+
+/// What stands in a backup beside its files.
+const MANIFEST: &str = "manifest.json";
+/// Bytes that are copied at a time.
+const CHUNK: usize = 256 * 1024;
+
+/// What a backup is.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Manifest {
+    /// Which program made it.
+    version: String,
+    /// How the data directories are laid out.
+    layout: u32,
+    /// When.
+    made: Timestamp,
+    /// What is in it.
+    files: Vec<Copied>,
+}
+
+/// A file in a backup.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Copied {
+    /// Below the data directory.
+    path: PathBuf,
+    /// Its size.
+    size_bytes: u64,
+    /// The hash of its content.
+    sha256: ContentHash,
+}
+
+/// `muster backup`
+pub(crate) async fn backup(data: &Path, to: &Path) -> anyhow::Result<u8> {
+    let services = services_of(data)?;
+    let target = Target::new(to)?;
+    let made = Timestamp::now();
+    let mut files = Vec::new();
+    for service in services {
+        let mut found = Vec::new();
+        files_below(&data.join(&service), &service, &mut found)?;
+        // The database first: what an outbox has more than it knows is sent once more.
+        found.sort_by_key(|path| (!is_database(path), path.clone()));
+        for path in found {
+            let (from, into) = (data.join(&path), target.make_room(&path)?);
+            if is_database(&path) {
+                snapshot(&from, &into).await.with_context(|| format!("{} cannot be copied", from.display()))?;
+                let (size_bytes, sha256) = read_all(&into, |_| Ok(()))?;
+                files.push(Copied { path, size_bytes, sha256 });
+            } else if let Some((size_bytes, sha256)) = copied(&from, &into)? {
+                files.push(Copied { path, size_bytes, sha256 });
+            }
+        }
+    }
+    let count = files.len();
+    let size: u64 = files.iter().map(|file| file.size_bytes).sum();
+    let manifest = Manifest { version: env!("CARGO_PKG_VERSION").to_owned(), layout: LAYOUT_VERSION, made, files };
+    service::data::write_private(&target.partial.join(MANIFEST), &serde_json::to_vec_pretty(&manifest)?)?;
+    target.finish()?;
+    show::note(format!("{count} files, {} MB, are in {}", size.div_ceil(1_000_000), to.display()));
+    show::note("Keys are among them: keep it as you keep the data directory.");
+    Ok(exit::DONE)
+}
+
+/// `muster restore`
+pub(crate) async fn restore(data: &Path, from: &Path) -> anyhow::Result<u8> {
+    let path = from.join(MANIFEST);
+    let text =
+        fs::read(&path).with_context(|| format!("{} is no backup: {MANIFEST} cannot be read", from.display()))?;
+    let manifest: Manifest = serde_json::from_slice(&text)
+        .with_context(|| format!("{} is not what `muster backup` writes", path.display()))?;
+    if manifest.layout > LAYOUT_VERSION {
+        bail!("Muster {} made this backup, with a newer layout: restore it with that version", manifest.version);
+    }
+    let target = Target::new(data)?;
+    for file in &manifest.files {
+        // Nothing is written outside, whatever the manifest says.
+        if file.path.components().any(|part| !matches!(part, Component::Normal(_))) {
+            bail!("{} names a file that is not below a data directory: {}", path.display(), file.path.display());
+        }
+        let (source, into) = (from.join(&file.path), target.make_room(&file.path)?);
+        let copy = copied(&source, &into)?.with_context(|| format!("{} is missing", source.display()))?;
+        if copy != (file.size_bytes, file.sha256.clone()) {
+            bail!("{} is not what was backed up; nothing was restored", source.display());
+        }
+        if is_database(&file.path) {
+            check(&into).await.with_context(|| format!("{} is damaged; nothing was restored", source.display()))?;
+        }
+    }
+    target.finish()?;
+    show::note(format!("{} is as it was at {:.0}; start it as before", data.display(), manifest.made));
+    Ok(exit::DONE)
+}
+
+/// The services whose data is here, below the directory: it may be one's own, or that of `muster up` with all of them.
+fn services_of(data: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    if data.join("version").is_file() {
+        return Ok(vec![PathBuf::new()]);
+    }
+    let mut services = Vec::new();
+    let entries =
+        fs::read_dir(data).with_context(|| format!("the data directory {} cannot be read", data.display()))?;
+    for entry in entries {
+        let name = PathBuf::from(entry?.file_name());
+        if data.join(&name).join("version").is_file() {
+            services.push(name);
+        }
+    }
+    if services.is_empty() {
+        bail!("{} is not the data directory of a service, nor of `muster up`", data.display());
+    }
+    let rank = |name: &Path| match name.to_str() {
+        Some("orchestrator") => 2,
+        Some("repository") => 1,
+        _ => 0,
+    };
+    services.sort_by_key(|name| (rank(name), name.clone()));
+    Ok(services)
+}
+
+/// What has to be copied of a directory. Locks, sockets and what is not whole yet are not.
+fn files_below(directory: &Path, path: &Path, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.with_context(|| format!("{} cannot be read", directory.display()))?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let path = path.join(entry.file_name());
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            files_below(&entry.path(), &path, found)?;
+        } else if kind.is_file() && !is_passing(&path) {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn is_database(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "db")
+}
+
+/// Whether a file is of a running process alone.
+fn is_passing(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name == "lock" || [".tmp", ".db-wal", ".db-shm", ".db-journal"].iter().any(|end| name.ends_with(end))
+}
+
+/// A directory that is there when it is whole.
+struct Target {
+    partial: PathBuf,
+    path: PathBuf,
+}
+
+impl Target {
+    fn new(path: &Path) -> anyhow::Result<Self> {
+        let is_there = match fs::read_dir(path).map(|mut entries| entries.next().is_some()) {
+            Ok(true) => bail!("{} is not empty: give a directory that is not there yet", path.display()),
+            Ok(false) => true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(error).with_context(|| format!("{} cannot be written", path.display())),
+        };
+        if is_there {
+            fs::remove_dir(path).with_context(|| format!("{} cannot be replaced", path.display()))?;
+        }
+        let name = path.file_name().with_context(|| format!("{} is no directory's name", path.display()))?;
+        let partial = path.with_file_name(format!("{}.partial", name.to_string_lossy()));
+        if partial.exists() {
+            bail!("{} is left of an attempt that was broken off: remove it first", partial.display());
+        }
+        make(&partial).with_context(|| format!("{} cannot be made", partial.display()))?;
+        Ok(Self { partial, path: path.to_owned() })
+    }
+
+    /// Where a file goes.
+    fn make_room(&self, path: &Path) -> anyhow::Result<PathBuf> {
+        let into = self.partial.join(path);
+        if let Some(parent) = into.parent() {
+            make(parent).with_context(|| format!("{} cannot be made", parent.display()))?;
+        }
+        Ok(into)
+    }
+
+    fn finish(self) -> anyhow::Result<()> {
+        sync_directories(&self.partial)?;
+        fs::rename(&self.partial, &self.path).with_context(|| format!("{} cannot be made", self.path.display()))?;
+        if let Some(parent) = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            File::open(parent)?.sync_all()?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        // Nothing half done is left; after `finish` there is nothing of that name.
+        let _ = fs::remove_dir_all(&self.partial);
+    }
+}
+
+fn sync_directories(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_directories(&entry.path())?;
+        }
+    }
+    File::open(directory)?.sync_all()
+}
+
+/// Copies a file; none if it is gone, as a message is that has arrived.
+fn copied(from: &Path, into: &Path) -> anyhow::Result<Option<(u64, ContentHash)>> {
+    if let Err(error) = fs::metadata(from)
+        && error.kind() == io::ErrorKind::NotFound
+    {
+        return Ok(None);
+    }
+    let failed = || format!("{} cannot be copied to {}", from.display(), into.display());
+    let mut file = File::options().create_new(true).write(true).mode(0o600).open(into).with_context(failed)?;
+    let read = read_all(from, |chunk| file.write_all(chunk)).with_context(failed)?;
+    file.sync_all().with_context(failed)?;
+    Ok(Some(read))
+}
+
+/// Reads a file to its end; its size and hash.
+fn read_all(path: &Path, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<(u64, ContentHash)> {
+    let (mut file, mut chunk) = (File::open(path)?, vec![0; CHUNK]);
+    let (mut size, mut hasher) = (0, ContentHasher::default());
+    loop {
+        let count = file.read(&mut chunk)?;
+        if count == 0 {
+            return Ok((size, hasher.finish()));
+        }
+        each(&chunk[..count])?;
+        hasher.update(&chunk[..count]);
+        size += count as u64;
+    }
+}
+
+/// Has SQLite write what a database holds at this moment, whoever else writes to it.
+async fn snapshot(from: &Path, into: &Path) -> anyhow::Result<()> {
+    // What it writes is nobody else's to read: the file is there before it writes.
+    File::options().create_new(true).write(true).mode(0o600).open(into)?;
+    let mut connection = open(from).await?;
+    let into_text = into.to_str().context("the name of the directory is not UTF-8")?;
+    let copied = sqlx::query("VACUUM INTO $1").bind(into_text).execute(&mut connection).await;
+    connection.close().await?;
+    copied?;
+    Ok(File::open(into)?.sync_all()?)
+}
+
+/// An error for a database that is damaged.
+async fn check(path: &Path) -> anyhow::Result<()> {
+    let mut connection = open(path).await?;
+    let found: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut connection).await?;
+    connection.close().await?;
+    if found == "ok" { Ok(()) } else { bail!("{found}") }
+}
+
+async fn open(path: &Path) -> anyhow::Result<SqliteConnection> {
+    let options = SqliteConnectOptions::new().filename(path).busy_timeout(std::time::Duration::from_secs(30));
+    Ok(options.disable_statement_logging().connect().await?)
+}
