@@ -215,6 +215,7 @@ impl Handle {
             max_age_seconds: workflow.max_age_seconds.map(|age| i64::try_from(age).unwrap_or(i64::MAX)),
             changed: Vec::new(),
             is_assigned: false,
+            budget: workflow.budget,
         })
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use oval::condition::Matcher;
 use oval::question;
+use proto::budget::Budget;
 use proto::content::ContentRef;
 use proto::fault::{Fault, FaultCode};
 use proto::id::{EndpointId, TransactionId};
@@ -203,6 +204,7 @@ impl Handle {
             excluded: question.excluded.clone(),
             timeout_seconds: i64::try_from(question.timeout_seconds).unwrap_or(i64::MAX),
             max_age_seconds: question.max_age_seconds.map(|age| i64::try_from(age).unwrap_or(i64::MAX)),
+            budget: question.budget,
             ..of_question(&format!("({})", cut(&question.query.to_string())), content)
         };
         Ok((self.begin(actor, "query", plan).await?, object))
@@ -399,5 +401,6 @@ fn of_question(name: &str, content: ContentRef) -> Plan {
         max_age_seconds: None,
         changed: Vec::new(),
         is_assigned: false,
+        budget: Budget::default(),
     }
 }

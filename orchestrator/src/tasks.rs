@@ -139,7 +139,14 @@ impl Handle {
         let act = |request| Act::new(actor, &word, request).because(detail);
         let (request, begun) = self.inner.store.begin_standing(&task, &collectors, act).await?;
         standing.begun = Some((request, begun));
-        Ok(CollectionRequest { request, plan, targets: Vec::new(), objects: Vec::new(), deadline: Timestamp::MAX })
+        Ok(CollectionRequest {
+            request,
+            plan,
+            targets: Vec::new(),
+            objects: Vec::new(),
+            deadline: Timestamp::MAX,
+            budget: workflow.budget,
+        })
     }
 
     /// A task that was cancelled has ended. One that a collector did not take on has ended too, but not another one of

@@ -346,6 +346,7 @@ fn plan(dice: &mut Dice) -> Plan {
         max_age_seconds: None,
         changed: Vec::new(),
         is_assigned: false,
+        budget: proto::budget::Budget::default(),
     }
 }
 

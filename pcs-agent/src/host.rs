@@ -10,7 +10,10 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use proto::budget::{Budget, bytes_in_words};
+
 use crate::limits;
+use crate::probe::ProbeError;
 use crate::probe::dpkginfo::Package;
 use crate::probe::systemd::Systemd;
 
@@ -18,27 +21,37 @@ use crate::probe::systemd::Systemd;
 #[derive(Debug)]
 pub struct Host {
     root: PathBuf,
-    deadline: Instant,
+    began: Instant,
+    /// The processor's time that this thread had used when it began.
+    cpu_before: Duration,
+    budget: Budget,
     bytes_left: Cell<u64>,
+    memory_left: Cell<u64>,
     entries_left: Cell<u64>,
-    pub(crate) packages: OnceCell<Result<Vec<Package>, String>>,
+    pub(crate) packages: OnceCell<Result<Vec<Package>, ProbeError>>,
     pub(crate) systemd: OnceCell<Result<Systemd, String>>,
 }
+
+/// How what a [`Cut`] says begins.
+pub const CUT_OFF: &str = "cut off: ";
 
 /// Why looking stops before the end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Cut {
     /// The time for this task is over.
-    #[error("cut off: the time limit of {} s for one task is reached", limits::TASK_SECONDS_MAX)]
-    Time,
+    #[error("{CUT_OFF}the time limit of {0} s for one task is reached")]
+    Time(u64),
     /// So many bytes were read.
-    #[error("cut off: {} MiB were read for one task", limits::TASK_BYTES_MAX / 1024 / 1024)]
-    Bytes,
+    #[error("{CUT_OFF}{} were read for one task", bytes_in_words(*.0))]
+    Bytes(u64),
+    /// What was found, or a file, takes more memory.
+    #[error("{CUT_OFF}it takes more than the {} of memory for one task", bytes_in_words(*.0))]
+    Memory(u64),
     /// So many directory entries were looked at.
-    #[error("cut off: {} directory entries were looked at for one task", limits::TASK_ENTRIES_MAX)]
+    #[error("{CUT_OFF}{} directory entries were looked at for one task", limits::TASK_ENTRIES_MAX)]
     Entries,
     /// So many items were found.
-    #[error("cut off: more than {} items", proto::limits::OBJECT_ITEMS_MAX)]
+    #[error("{CUT_OFF}more than {} items", proto::limits::OBJECT_ITEMS_MAX)]
     Items,
 }
 
@@ -72,16 +85,31 @@ impl From<io::Error> for ReadError {
     }
 }
 
+/// The processor's time that this thread has used.
+fn cpu_of_thread() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let part = |value: i64| value.unsigned_abs();
+    Duration::new(part(time.tv_sec), u32::try_from(part(time.tv_nsec)).unwrap_or(0))
+}
+
 /// A name that nothing has: where too many links lead.
 const NOWHERE: &str = ".too-many-links\u{1}/nowhere";
 
 impl Host {
     /// The endpoint below `root`; `/` is this machine.
     pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self::with_budget(root, limits::TASK_BUDGET)
+    }
+
+    /// The same, for one task with a budget, on the thread that looks. What the budget does not say has no limit.
+    pub fn with_budget(root: impl Into<PathBuf>, budget: Budget) -> Self {
         Self {
             root: root.into(),
-            deadline: Instant::now() + Duration::from_secs(limits::TASK_SECONDS_MAX),
-            bytes_left: Cell::new(limits::TASK_BYTES_MAX),
+            began: Instant::now(),
+            cpu_before: cpu_of_thread(),
+            budget,
+            bytes_left: Cell::new(budget.read_bytes.unwrap_or(u64::MAX)),
+            memory_left: Cell::new(budget.memory_bytes.unwrap_or(u64::MAX)),
             entries_left: Cell::new(limits::TASK_ENTRIES_MAX),
             packages: OnceCell::new(),
             systemd: OnceCell::new(),
@@ -171,10 +199,40 @@ impl Host {
             return Err(Cut::Entries);
         }
         self.entries_left.set(left - 1);
-        if left.is_multiple_of(256) && Instant::now() > self.deadline {
-            return Err(Cut::Time);
+        if left.is_multiple_of(256) {
+            self.breathe()?;
         }
         Ok(())
+    }
+
+    /// Leaves the processor to others for as long as the budget wants it, and looks at the clock.
+    pub fn breathe(&self) -> Result<(), Cut> {
+        loop {
+            let elapsed = self.began.elapsed();
+            if let Some(seconds) = self.budget.time_seconds
+                && elapsed > Duration::from_secs(seconds)
+            {
+                return Err(Cut::Time(seconds));
+            }
+            let Some(percent) = self.budget.cpu_percent.filter(|percent| *percent < 100) else { return Ok(()) };
+            let used = cpu_of_thread().saturating_sub(self.cpu_before);
+            let owed = (used * 100 / u32::from(percent.max(1))).saturating_sub(elapsed);
+            if owed.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(owed.min(Duration::from_millis(limits::PAUSE_MILLISECONDS_MAX)));
+        }
+    }
+
+    /// Counts what was found against the budget.
+    pub fn count_found(&self, bytes: u64) -> Result<(), Cut> {
+        match self.memory_left.get().checked_sub(bytes) {
+            Some(left) => {
+                self.memory_left.set(left);
+                Ok(())
+            }
+            None => Err(Cut::Memory(self.budget.memory_bytes.unwrap_or(u64::MAX))),
+        }
     }
 
     /// The whole content of a regular file, links followed.
@@ -187,19 +245,20 @@ impl Host {
         if metadata.size() > limits::FILE_BYTES_MAX {
             return Err(ReadError::TooLarge);
         }
+        self.breathe()?;
         let budget = self.bytes_left.get();
+        if metadata.size() > self.memory_left.get() {
+            return Err(Cut::Memory(self.budget.memory_bytes.unwrap_or(u64::MAX)).into());
+        }
         let mut content = Vec::new();
         // A file that grows while it is read ends at the limit all the same.
-        file.take((limits::FILE_BYTES_MAX + 1).min(budget + 1)).read_to_end(&mut content)?;
+        file.take((limits::FILE_BYTES_MAX + 1).min(budget.saturating_add(1))).read_to_end(&mut content)?;
         let length = content.len() as u64;
         if length > budget {
-            return Err(Cut::Bytes.into());
+            return Err(Cut::Bytes(self.budget.read_bytes.unwrap_or(u64::MAX)).into());
         }
         if length > limits::FILE_BYTES_MAX {
             return Err(ReadError::TooLarge);
-        }
-        if Instant::now() > self.deadline {
-            return Err(Cut::Time.into());
         }
         self.bytes_left.set(budget - length);
         Ok(content)
@@ -224,6 +283,7 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::content::ContentHash;
     use std::os::unix::fs::symlink;
 
     fn tree() -> (tempfile::TempDir, Host) {
@@ -243,6 +303,53 @@ mod tests {
         assert_eq!(host.read("/etc/absolute/file").unwrap(), b"inside");
         assert_eq!(host.read("/etc/upward/file").unwrap(), b"inside");
         assert_eq!(host.read("/../../etc/real/file").unwrap(), b"inside");
+    }
+
+    fn of_budget(root: &Path, budget: &str) -> Host {
+        Host::with_budget(root, budget.parse().unwrap())
+    }
+
+    #[test]
+    fn what_a_task_may_read_and_hold_is_bounded_and_what_is_not_said_is_not() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("small"), vec![b'x'; 600]).unwrap();
+        std::fs::write(root.path().join("large"), vec![b'x'; 3_000]).unwrap();
+        let host = of_budget(root.path(), "read=1K");
+        assert_eq!(host.read("/small").unwrap().len(), 600);
+        let cut = host.read("/small").unwrap_err().to_string();
+        assert_eq!(cut, "cut off: 1 KiB were read for one task");
+
+        let host = of_budget(root.path(), "memory=2K");
+        assert_eq!(host.read("/small").unwrap().len(), 600);
+        let cut = host.read("/large").unwrap_err().to_string();
+        assert_eq!(cut, "cut off: it takes more than the 2 KiB of memory for one task");
+        host.count_found(2_000).unwrap();
+        assert_eq!(host.count_found(100), Err(Cut::Memory(2_048)));
+        host.count_found(48).unwrap();
+
+        let host = Host::with_budget(root.path(), Budget { time_seconds: Some(0), ..Budget::default() });
+        assert_eq!(host.breathe(), Err(Cut::Time(0)));
+        assert!(matches!(host.read("/small"), Err(ReadError::Cut(Cut::Time(0)))));
+        let host = Host::with_budget(root.path(), Budget::default());
+        host.count_found(u64::MAX - 1).unwrap();
+        host.breathe().unwrap();
+        assert_eq!(host.read("/small").unwrap_err().to_string(), Cut::Memory(u64::MAX).to_string());
+    }
+
+    #[test]
+    fn a_task_leaves_most_of_the_processor_to_others() {
+        let root = tempfile::tempdir().unwrap();
+        let host = of_budget(root.path(), "cpu=20%");
+        let mut used = Duration::ZERO;
+        while used < Duration::from_millis(40) {
+            std::hint::black_box(ContentHash::of(&[7; 4_096]));
+            used = cpu_of_thread().saturating_sub(host.cpu_before);
+        }
+        host.breathe().unwrap();
+        assert!(host.began.elapsed() >= used * 5, "{:?} of {:?}", used, host.began.elapsed());
+        // What comes from elsewhere is no reason to divide by nothing.
+        let host = Host::with_budget(root.path(), Budget { cpu_percent: Some(0), ..Budget::default() });
+        host.breathe().unwrap();
     }
 
     #[test]

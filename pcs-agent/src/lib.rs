@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bus::Authentic;
+use proto::budget::Budget;
 use proto::capability::ComponentType;
 use proto::message::{AdvertisedEndpoint, ToCollector};
 use proto::residency::Residency;
@@ -48,6 +49,8 @@ pub struct Settings {
     pub root: PathBuf,
     /// The TPM that ties the endpoint to its machine: a device such as `/dev/tpmrm0`, or the Unix socket of a virtual one.
     pub tpm: Option<PathBuf>,
+    /// What one task may cost; what it does not say is as in [`limits::TASK_BUDGET`].
+    pub budget: Budget,
 }
 
 /// Why a collector ends.

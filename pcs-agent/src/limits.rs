@@ -1,10 +1,18 @@
 //! What one task may cost the endpoint. A task that is cut off says so, and its verdicts are
 //! `unknown`.
 
-/// Seconds that one task may take.
-pub const TASK_SECONDS_MAX: u64 = 300;
-/// Bytes of files that one task may read.
-pub const TASK_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+use proto::budget::Budget;
+
+/// What a task may cost, where neither the collector's configuration nor the task says otherwise: five minutes, 1 GiB of
+/// files, 256 MiB of memory, and all of the one processor that it uses.
+pub const TASK_BUDGET: Budget = Budget {
+    cpu_percent: None,
+    memory_bytes: Some(256 * 1024 * 1024),
+    read_bytes: Some(1024 * 1024 * 1024),
+    time_seconds: Some(300),
+};
+/// The longest pause for the sake of other processes: whoever cancels a task does not wait for long.
+pub const PAUSE_MILLISECONDS_MAX: u64 = 250;
 /// Directory entries that one task may look at.
 pub const TASK_ENTRIES_MAX: u64 = 20_000_000;
 /// Bytes of one file.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
+use proto::budget::Budget;
 use service::config::{Config, join_token};
 
 /// The collector of a Muster installation: looks at the machine that it runs on.
@@ -27,6 +28,9 @@ struct Cli {
     /// The TPM that ties the endpoint to its machine, such as /dev/tpmrm0 (in builds with the feature `tpm`).
     #[arg(long, env = "MUSTER_TPM", value_name = "PATH")]
     tpm: Option<PathBuf>,
+    /// What one task may cost this machine, such as cpu=20%,memory=64M,read=200M,time=60s.
+    #[arg(long, env = "MUSTER_BUDGET")]
+    budget: Option<Budget>,
 }
 
 // A collector is a guest: two threads do, one of them for the bus.
@@ -42,6 +46,7 @@ async fn main() -> anyhow::Result<()> {
         name: config.name,
         root: cli.root.or(config.root).unwrap_or_else(|| PathBuf::from("/")),
         tpm: cli.tpm.or(config.tpm),
+        budget: cli.budget.or(config.budget).unwrap_or_default(),
     };
     Ok(pcs_agent::run(settings, service::shutdown::on_signal()).await?)
 }

@@ -371,6 +371,7 @@ mod tests {
                 targets: vec![],
                 objects: vec![],
                 deadline: Timestamp::MAX,
+                budget: proto::budget::Budget::default(),
             }),
         }
     }

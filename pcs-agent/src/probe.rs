@@ -8,7 +8,8 @@ use oval::compare::CompareError;
 use oval::resolve::{Prober, Query};
 use proto::observation::{Collected, Flag, Item, Status};
 
-use crate::host::{Cut, Host};
+use crate::host::{Cut, Host, ReadError};
+use crate::report::size_of_item;
 
 pub(crate) mod dpkginfo;
 mod environmentvariable58;
@@ -41,7 +42,7 @@ pub(crate) trait Probe {
 }
 
 /// Why a probe gives nothing.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum ProbeError {
     /// The query cannot be answered, such as a pattern that is none.
     #[error(transparent)]
@@ -116,7 +117,23 @@ impl Prober for Probes<'_> {
         let Some((_, collect)) = PROBES.iter().find(|(kind, _)| *kind == query.kind) else {
             return Collected::nothing(Flag::NotCollected, format!("this collector has no probe for {}", query.kind));
         };
-        collect(self.host, query).unwrap_or_else(Collected::from)
+        let looked = self.host.breathe().map_err(ProbeError::from).and_then(|()| {
+            let collected = collect(self.host, query)?;
+            self.host.count_found(collected.items.iter().map(|item| size_of_item(item) as u64).sum())?;
+            Ok(collected)
+        });
+        looked.unwrap_or_else(Collected::from)
+    }
+}
+
+/// The text of a file that is read whole; none where there is no such file.
+pub(crate) fn text_of(host: &Host, path: &str) -> Result<Option<String>, ProbeError> {
+    match host.read_text(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(ReadError::Absent) => Ok(None),
+        Err(ReadError::Denied) => Err(ProbeError::Denied(path.to_owned())),
+        Err(ReadError::Cut(cut)) => Err(cut.into()),
+        Err(error) => Err(ProbeError::Broken(format!("{path}: {error}"))),
     }
 }
 

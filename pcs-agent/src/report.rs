@@ -8,6 +8,8 @@ use proto::message::CollectedPart;
 use proto::observation::{Collected, Flag, Item};
 use proto::plan::ObjectKey;
 
+use crate::host::CUT_OFF;
+
 /// What one object found, and when.
 pub type Found = (ObjectKey, Collected, Timestamp);
 
@@ -60,7 +62,7 @@ pub fn parts(found: Vec<Found>) -> Vec<Part> {
 }
 
 /// Bytes as they travel: escapes make control characters six times as long.
-fn size_of_item(item: &Item) -> usize {
+pub(crate) fn size_of_item(item: &Item) -> usize {
     serde_json::to_vec(item).map_or(usize::MAX, |bytes| bytes.len())
 }
 
@@ -94,6 +96,23 @@ fn cut(collected: &mut Collected) {
 
 /// Messages of one object that are reported.
 const MESSAGES_MAX: usize = 8;
+
+/// How many objects were cut off and why, where any were.
+pub(crate) fn cut_off(found: &[Found]) -> Option<String> {
+    let reason = |(_, collected, _): &Found| {
+        let said = collected.messages.iter().find(|message| message.starts_with(CUT_OFF));
+        said.filter(|_| collected.flag == Flag::Incomplete).cloned()
+    };
+    let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
+    for reason in found.iter().filter_map(reason) {
+        *reasons.entry(reason).or_default() += 1;
+    }
+    if reasons.is_empty() {
+        return None;
+    }
+    let words: Vec<String> = reasons.into_iter().map(|(reason, count)| format!("{count} objects {reason}")).collect();
+    Some(format!("of {} objects {}", found.len(), words.join("; ")))
+}
 
 #[cfg(test)]
 mod tests {

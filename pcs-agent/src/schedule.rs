@@ -206,6 +206,7 @@ mod tests {
                 targets: vec![],
                 objects: vec![],
                 deadline: Timestamp::MAX,
+                budget: proto::budget::Budget::default(),
             }),
         }
     }

@@ -12,12 +12,14 @@ use std::time::Duration;
 use bus::{Authentic, Bus, Context};
 use jiff::Timestamp;
 use oval::resolve::Resolver;
+use proto::budget::Budget;
 use proto::content::ContentHash;
 use proto::fault::{Fault, FaultCode};
 use proto::id::{EndpointId, MessageId, RequestId, TransactionId};
 use proto::message::{
-    CollectionRequest, CollectionResults, ContentRequest, Message as _, ObservationOperation, ObservationRequest,
-    ObservationResponse, PeriodicCollection, PeriodicCollectionResponse, Phase, StatusNotification, TaskProgress,
+    COLLECTION_CUT, CollectionRequest, CollectionResults, ContentRequest, Message as _, ObservationOperation,
+    ObservationRequest, ObservationResponse, PeriodicCollection, PeriodicCollectionResponse, Phase, StatusNotification,
+    TaskProgress,
 };
 use proto::observation::{EndpointFacts, Method};
 use proto::plan::{CollectionPlan, ObjectKey};
@@ -62,6 +64,7 @@ pub(crate) struct Worker {
     bus: Bus,
     assigned: watch::Receiver<Assigned>,
     root: PathBuf,
+    budget: Budget,
     content: ContentStore,
     queue: mpsc::Sender<Job>,
     state: Mutex<State>,
@@ -92,6 +95,7 @@ impl Worker {
             bus,
             assigned,
             root: settings.root.clone(),
+            budget: settings.budget.or(limits::TASK_BUDGET),
             content: ContentStore::new(Some(settings.data.join("plans"))),
             queue,
             state: Mutex::default(),
@@ -313,15 +317,17 @@ impl Worker {
                         self.send_status(&status, Context::alone());
                     }
                 }
-                Job::Task(task) => {
-                    let (phase, fault) = match self.collect(&task).await {
-                        Ok(()) => (Phase::Completed, None),
-                        Err(fault) if fault.code == FaultCode::Cancelled => (Phase::Cancelled, Some(fault)),
-                        Err(fault) if fault.code == FaultCode::TargetUnknown => (Phase::Rejected, Some(fault)),
-                        Err(fault) => (Phase::Failed, Some(fault)),
-                    };
-                    self.end(&task, phase, fault);
-                }
+                Job::Task(task) => match self.collect(&task).await {
+                    Ok(cut) => self.end_cut(&task, cut),
+                    Err(fault) => {
+                        let phase = match fault.code {
+                            FaultCode::Cancelled => Phase::Cancelled,
+                            FaultCode::TargetUnknown => Phase::Rejected,
+                            _ => Phase::Failed,
+                        };
+                        self.end(&task, phase, Some(fault));
+                    }
+                },
             }
         }
     }
@@ -330,7 +336,8 @@ impl Worker {
         self.state().cancelled.contains(&request)
     }
 
-    async fn collect(self: &Arc<Self>, task: &Task) -> Result<(), Fault> {
+    /// Looks and reports; what was cut off, in words.
+    async fn collect(self: &Arc<Self>, task: &Task) -> Result<Option<String>, Fault> {
         let request = task.request.request;
         let context = Context::of(task.transaction);
         let endpoint = self.wait_for_label().await?;
@@ -349,6 +356,7 @@ impl Worker {
             }
         }
         let found = look.await.map_err(|_| Fault::new(FaultCode::Internal, "a probe failed badly"))??;
+        let cut = report::cut_off(&found);
         let facts = facts::gather(&self.root);
         let parts = report::parts(found);
         let last = parts.len() - 1;
@@ -374,7 +382,7 @@ impl Worker {
             let text = format!("a repository refused {refused} of {} parts of the report", sent.len());
             return Err(Fault::new(FaultCode::NotAuthorized, text));
         }
-        Ok(())
+        Ok(cut)
     }
 
     /// A look of an observation: nothing is sent unless something changed.
@@ -419,7 +427,7 @@ impl Worker {
     ) -> Result<Vec<Found>, Fault> {
         let plan = self.plan_of(&request, context).await?;
         let looked = tokio::task::spawn_blocking(move || {
-            let host = Host::new(self.root.clone());
+            let host = Host::with_budget(self.root.clone(), self.budget.within(request.budget));
             let mut resolver = Resolver::new(&plan, Probes::new(&host), Timestamp::now());
             let named: BTreeSet<&ObjectKey> = request.objects.iter().collect();
             let wanted = plan.report.iter().filter(|key| named.is_empty() || named.contains(key));
@@ -487,16 +495,27 @@ impl Worker {
         self.send_status(&status, Context::of(task.transaction));
     }
 
-    /// The one terminal status of a task; kept until the orchestrator has it.
+    /// The end of a task that was done, but for what was cut off.
+    fn end_cut(&self, task: &Task, cut: Option<String>) {
+        let (code, text) = match &cut {
+            Some(cut) => (COLLECTION_CUT, cut.as_str()),
+            None => ("collect.completed", "every observation is stored"),
+        };
+        self.end_with(task, self.status(Some(task.request.request), Some(Phase::Completed), code, text, None));
+    }
+
     fn end(&self, task: &Task, phase: Phase, fault: Option<Fault>) {
-        let request = task.request.request;
         let (code, text) = match phase {
-            Phase::Completed => ("collect.completed", "every observation is stored"),
             Phase::Cancelled => ("collect.cancelled", "cancelled"),
             Phase::Rejected => ("collect.rejected", "refused"),
             _ => ("collect.failed", "the collection failed"),
         };
-        let status = self.status(Some(request), Some(phase), code, text, fault);
+        self.end_with(task, self.status(Some(task.request.request), Some(phase), code, text, fault));
+    }
+
+    /// The one terminal status of a task; kept until the orchestrator has it.
+    fn end_with(&self, task: &Task, status: StatusNotification) {
+        let request = task.request.request;
         let kept = self.bus.send_durable(&Topic::Status(self.bus.own()), &status, Context::of(task.transaction));
         let mut state = self.state();
         state.open.remove(&request);

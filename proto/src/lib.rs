@@ -12,6 +12,7 @@
 
 pub mod acl;
 pub mod asyncapi;
+pub mod budget;
 pub mod capability;
 pub mod channel;
 pub mod content;

@@ -58,7 +58,7 @@ pub use registration::{ComponentRegistrationRequest, ComponentRegistrationRespon
 pub use results_query::{ResultsRequest, ResultsResponse, ResultsSelection};
 pub use search::{OnStale, SearchContent, SearchOutcome, SearchRequest, SearchResponse, SearchRow, SearchedEndpoint};
 pub use staleness::{StaleEndpoint, StalenessRequest, StalenessResponse};
-pub use status_notification::{Phase, StatusNotification, TaskProgress};
+pub use status_notification::{COLLECTION_CUT, Phase, StatusNotification, TaskProgress};
 pub use summary::{SummaryRequest, SummaryResponse};
 pub use task::{Task, TaskRequest, TaskResponse};
 

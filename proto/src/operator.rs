@@ -5,6 +5,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::budget::Budget;
 use crate::capability::ComponentType;
 use crate::fault::Fault;
 use crate::id::{ComponentId, EndpointId, TransactionId};
@@ -303,6 +304,9 @@ pub struct Workflow {
     /// How long endpoints that are not there may catch up, from the beginning.
     #[serde(default)]
     pub expires_seconds: u64,
+    /// What collecting may cost an endpoint.
+    #[serde(default, skip_serializing_if = "Budget::is_empty")]
+    pub budget: Budget,
 }
 
 /// A policy that is evaluated on some endpoints again and again, or when what it reads changes.

@@ -186,6 +186,7 @@ impl Installation {
             name: Some(name.to_owned()),
             root: root.to_owned(),
             tpm,
+            budget: proto::budget::Budget::default(),
         };
         let (stopper, stop) = shutdown::channel();
         tokio::spawn(async move { pcs_agent::run(settings, stop).await.expect("the collector runs") });

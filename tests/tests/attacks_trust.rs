@@ -131,6 +131,7 @@ async fn a_broker_that_lies_is_not_believed() {
         targets: Vec::new(),
         objects: Vec::new(),
         deadline,
+        budget: proto::budget::Budget::default(),
     };
     let command = envelope(orchestrator.component, &request);
     let own_command = sealed(&orchestrator, &command);

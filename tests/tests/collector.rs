@@ -7,6 +7,7 @@ use bus::outbox::Outbox;
 use bus::{Authentic, Bus, BusSettings, Context, Event, Trust};
 use jiff::Timestamp;
 use orchestrator::ca::Ca;
+use proto::budget::Budget;
 use proto::capability::{Capability, ComponentType};
 use proto::content::ContentRef;
 use proto::fault::{Fault, FaultCode};
@@ -96,7 +97,15 @@ impl Script {
         };
         let bus_settings = settings(&ca, collector, ComponentType::PostureCollectionService);
         let member = member::run(bus_settings, transport, incoming, member_settings, 3600);
-        let agent = pcs_agent::Settings { data, join_token: None, broker: None, name: None, root, tpm: None };
+        let agent = pcs_agent::Settings {
+            data,
+            join_token: None,
+            broker: None,
+            name: None,
+            root,
+            tpm: None,
+            budget: Budget::default(),
+        };
         let (keep, stop) = shutdown::channel();
         tokio::spawn(async move {
             let _keep = keep;
@@ -165,6 +174,7 @@ impl Script {
             targets: Vec::new(),
             objects: Vec::new(),
             deadline: Timestamp::now() + jiff::SignedDuration::from_mins(5),
+            budget: Budget::default(),
         }
     }
 
@@ -177,6 +187,7 @@ impl Script {
             collection_instructions: Some(CollectionRequest {
                 request: RequestId(Uuid::nil()),
                 deadline: Timestamp::MAX,
+                budget: Budget::default(),
                 ..self.request()
             }),
         }

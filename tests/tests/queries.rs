@@ -29,6 +29,7 @@ fn question(text: &str) -> Question {
         on_stale: OnStale::Mark,
         content: SearchContent::Data,
         timeout_seconds: 30,
+        budget: proto::budget::Budget::default(),
     }
 }
 

@@ -238,6 +238,7 @@ async fn only_an_orchestrator_commands_a_collector() {
         targets: Vec::new(),
         objects: Vec::new(),
         deadline: jiff::Timestamp::now() + jiff::SignedDuration::from_mins(1),
+        budget: proto::budget::Budget::default(),
     };
     let context = Context::of(TransactionId(Uuid::now_v7()));
     // The broker denies it, whatever the envelope says.

@@ -175,8 +175,8 @@ impl<'plan, P: Prober> Source<'plan, P> {
                 self.filtered(collected, &object.filters, states, depth)
             }
             Err(VariableProblem::NoValues(reason)) => Collected::nothing(Flag::DoesNotExist, reason),
-            Err(VariableProblem::NotCollected) => {
-                Collected::nothing(Flag::NotCollected, VariableProblem::NotCollected.to_string())
+            Err(problem @ VariableProblem::NotCollected(_)) => {
+                Collected::nothing(Flag::NotCollected, problem.to_string())
             }
             Err(VariableProblem::Error(reason)) => Collected::nothing(Flag::Error, reason),
         }

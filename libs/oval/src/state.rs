@@ -176,7 +176,7 @@ impl States<'_> {
             EntityValue::Variable(key) => self.variables.values(key, source, depth + 1).map_err(|problem| {
                 let truth = match problem {
                     VariableProblem::Error(_) | VariableProblem::NoValues(_) => Truth::Error,
-                    VariableProblem::NotCollected => Truth::Unknown,
+                    VariableProblem::NotCollected(_) => Truth::Unknown,
                 };
                 (truth, problem.to_string())
             }),

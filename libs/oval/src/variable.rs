@@ -26,8 +26,8 @@ pub enum VariableProblem {
     #[error("the variable cannot be computed: {0}")]
     Error(String),
     /// What it needs was not collected.
-    #[error("what the variable needs was not collected")]
-    NotCollected,
+    #[error("what the variable needs was not collected: {0}")]
+    NotCollected(String),
 }
 
 /// The values of a variable, or why there are none.
@@ -195,11 +195,17 @@ fn from_object(
     item_field: &str,
     record_field: Option<&str>,
 ) -> Result<Vec<String>, VariableProblem> {
-    let object = object.ok_or(VariableProblem::NotCollected)?;
+    let missing = || VariableProblem::NotCollected("nobody has looked at its object".to_owned());
+    let object = object.ok_or_else(missing)?;
     match object.flag {
         Flag::Error => return Err(error(first_message(&object, "its object could not be collected"))),
         // Values of a part would pass for the values of all.
-        Flag::NotCollected | Flag::Incomplete => return Err(VariableProblem::NotCollected),
+        Flag::NotCollected | Flag::Incomplete => {
+            return Err(VariableProblem::NotCollected(first_message(
+                &object,
+                "its object could not be looked at whole",
+            )));
+        }
         Flag::DoesNotExist | Flag::NotApplicable => {
             return Err(VariableProblem::NoValues("its object found nothing".to_owned()));
         }

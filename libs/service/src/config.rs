@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use jiff::SignedDuration;
+use proto::budget::Budget;
 use serde::Deserialize;
 
 /// `muster.toml`.
@@ -143,6 +144,15 @@ pub struct CollectorConfig {
     pub root: Option<PathBuf>,
     /// The TPM that ties the endpoint to its machine.
     pub tpm: Option<PathBuf>,
+    /// What one task may cost this machine.
+    #[serde(deserialize_with = "parsed")]
+    pub budget: Option<Budget>,
+}
+
+/// A value that stands in the file as people write it.
+fn parsed<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Budget>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 const KEYS: &[&str] = &[
@@ -169,6 +179,7 @@ const KEYS: &[&str] = &[
     "broker",
     "root",
     "tpm",
+    "budget",
 ];
 
 /// Why a configuration cannot be used.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
+use proto::budget::Budget;
 use proto::content::ContentRef;
 use proto::id::{ComponentId, EndpointId, RequestId, TransactionId};
 use proto::message::{CollectionRequest, Phase, TaskResponse};
@@ -68,6 +69,9 @@ pub struct Plan {
     /// By an assigned policy: a word that means nobody now may mean somebody tomorrow.
     #[serde(default)]
     pub is_assigned: bool,
+    /// What collecting may cost an endpoint.
+    #[serde(default)]
+    pub budget: Budget,
 }
 
 impl Plan {
@@ -440,6 +444,7 @@ impl Workflow {
             targets: responder.endpoints.clone(),
             objects: responder.objects.clone(),
             deadline: responder.deadline,
+            budget: self.plan.budget,
         }
     }
 

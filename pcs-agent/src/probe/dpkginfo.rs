@@ -4,8 +4,8 @@ use oval::resolve::Query;
 use proto::observation::{Collected, Item, ItemEntity};
 use proto::plan::{Datatype, Operation};
 
-use super::{Probe, ProbeError, finish};
-use crate::host::{Host, ReadError};
+use super::{Probe, ProbeError, finish, text_of};
+use crate::host::Host;
 
 pub(crate) struct DpkgInfo;
 
@@ -23,12 +23,8 @@ impl Probe for DpkgInfo {
     const KIND: &'static str = "linux:dpkginfo";
 
     fn collect(host: &Host, query: &Query) -> Result<Collected, ProbeError> {
-        let packages = host.packages.get_or_init(|| match host.read_text(STATUS) {
-            Ok(text) => Ok(parse(&text)),
-            Err(ReadError::Absent) => Ok(Vec::new()),
-            Err(error) => Err(format!("{STATUS}: {error}")),
-        });
-        let packages = packages.as_ref().map_err(|error| ProbeError::Broken(error.clone()))?;
+        let packages = host.packages.get_or_init(|| Ok(parse(&text_of(host, STATUS)?.unwrap_or_default())));
+        let packages = packages.as_ref().map_err(Clone::clone)?;
         let Some(name) = query.entity("name") else { return Ok(finish(Vec::new(), Vec::new())) };
         let mut items = Vec::new();
         for package in packages {

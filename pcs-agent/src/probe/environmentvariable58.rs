@@ -53,6 +53,7 @@ impl Probe for EnvironmentVariable58 {
                     }
                 }
                 Err(ReadError::Absent) => {}
+                Err(ReadError::Cut(cut)) => return Err(cut.into()),
                 Err(error) => {
                     let mut item = Item::new(Self::KIND, vec![ItemEntity::int("pid", &process)]);
                     item.status = Status::Error;

@@ -44,7 +44,7 @@ pub(super) struct Found {
 
 /// The files that the query means.
 pub(super) fn find(host: &Host, query: &Query) -> Result<Found, ProbeError> {
-    let mut walker = Walker { host, found: Found::default(), file_systems: FileSystems::of(host, query) };
+    let mut walker = Walker { host, found: Found::default(), file_systems: FileSystems::of(host, query)? };
     let outcome = if let Some(filepath) = query.entity("filepath") {
         walker.by_filepath(filepath)
     } else {
@@ -69,10 +69,10 @@ enum FileSystems {
 }
 
 impl FileSystems {
-    fn of(host: &Host, query: &Query) -> Self {
-        match query.behavior("recurse_file_system", "all") {
+    fn of(host: &Host, query: &Query) -> Result<Self, ProbeError> {
+        Ok(match query.behavior("recurse_file_system", "all") {
             "local" => {
-                let mounts = partition::mounts(host).unwrap_or_default();
+                let mounts = partition::mounts(host)?;
                 let is_local = |mount: &&partition::Mount| {
                     !matches!(
                         mount.fs_type.as_str(),
@@ -96,7 +96,7 @@ impl FileSystems {
             }
             "defined" => Self::Defined,
             _ => Self::All,
-        }
+        })
     }
 
     fn allow(&self, start: u64, device: u64) -> bool {

@@ -8,8 +8,8 @@ use oval::resolve::Query;
 use proto::observation::{Collected, Item, ItemEntity};
 
 use super::environmentvariable58::running;
-use super::{Probe, ProbeError, matching};
-use crate::host::{Host, ReadError};
+use super::{Probe, ProbeError, matching, text_of};
+use crate::host::Host;
 
 pub(crate) struct InetListeningServers;
 
@@ -22,11 +22,8 @@ impl Probe for InetListeningServers {
     fn collect(host: &Host, query: &Query) -> Result<Collected, ProbeError> {
         let mut sockets = Vec::new();
         for (table, protocol) in TABLES {
-            match host.read_text(&format!("/proc/net/{table}")) {
-                Ok(text) => sockets.extend(text.lines().skip(1).filter_map(|line| socket(protocol, line))),
-                Err(ReadError::Absent) => {}
-                Err(error) => return Err(ProbeError::Broken(format!("/proc/net/{table}: {error}"))),
-            }
+            let text = text_of(host, &format!("/proc/net/{table}"))?.unwrap_or_default();
+            sockets.extend(text.lines().skip(1).filter_map(|line| socket(protocol, line)));
         }
         let holders = if sockets.is_empty() { BTreeMap::new() } else { holders(host) };
         let items = sockets.iter().map(|socket| item(socket, holders.get(&socket.inode))).collect();

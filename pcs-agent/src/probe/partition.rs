@@ -4,8 +4,8 @@ use oval::resolve::Query;
 use proto::observation::{Collected, Item, ItemEntity, Status};
 use proto::plan::{Datatype, Operation};
 
-use super::{Probe, ProbeError, finish};
-use crate::host::{Host, ReadError};
+use super::{Probe, ProbeError, finish, text_of};
+use crate::host::Host;
 
 pub(crate) struct Partition;
 
@@ -14,11 +14,7 @@ impl Probe for Partition {
 
     fn collect(host: &Host, query: &Query) -> Result<Collected, ProbeError> {
         let Some(mount_point) = query.entity("mount_point") else { return Ok(finish(Vec::new(), Vec::new())) };
-        let mounts = match mounts(host) {
-            Ok(mounts) => mounts,
-            Err(ReadError::Absent) => Vec::new(),
-            Err(error) => return Err(ProbeError::Broken(format!("/proc/mounts: {error}"))),
-        };
+        let mounts = mounts(host)?;
         let mut items = Vec::new();
         for mount in &mounts {
             if mount.fs_type == "rootfs" || !mount_point.matches(&mount.target)? {
@@ -45,8 +41,8 @@ pub(crate) struct Mount {
 }
 
 /// Everything that is mounted, in order.
-pub(crate) fn mounts(host: &Host) -> Result<Vec<Mount>, ReadError> {
-    let text = host.read_text("/proc/mounts")?;
+pub(crate) fn mounts(host: &Host) -> Result<Vec<Mount>, ProbeError> {
+    let text = text_of(host, "/proc/mounts")?.unwrap_or_default();
     Ok(text
         .lines()
         .filter_map(|line| {

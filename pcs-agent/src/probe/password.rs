@@ -5,8 +5,8 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use oval::resolve::Query;
 use proto::observation::{Collected, Item, ItemEntity};
 
-use super::{Probe, ProbeError, matching};
-use crate::host::{Host, ReadError};
+use super::{Probe, ProbeError, matching, text_of};
+use crate::host::Host;
 
 pub(crate) struct Password;
 
@@ -17,12 +17,7 @@ impl Probe for Password {
     const KIND: &'static str = "unix:password";
 
     fn collect(host: &Host, query: &Query) -> Result<Collected, ProbeError> {
-        let text = match host.read_text("/etc/passwd") {
-            Ok(text) => text,
-            Err(ReadError::Absent) => String::new(),
-            Err(ReadError::Denied) => return Err(ProbeError::Denied("/etc/passwd".to_owned())),
-            Err(error) => return Err(ProbeError::Broken(format!("/etc/passwd: {error}"))),
-        };
+        let text = text_of(host, "/etc/passwd")?.unwrap_or_default();
         let items = text.lines().filter_map(|line| item(host, line)).collect();
         matching(items, query)
     }

@@ -3,8 +3,8 @@
 use oval::resolve::Query;
 use proto::observation::{Collected, Item, ItemEntity};
 
-use super::{Probe, ProbeError, matching};
-use crate::host::{Host, ReadError};
+use super::{Probe, ProbeError, matching, text_of};
+use crate::host::Host;
 
 pub(crate) struct Shadow;
 
@@ -12,12 +12,7 @@ impl Probe for Shadow {
     const KIND: &'static str = "unix:shadow";
 
     fn collect(host: &Host, query: &Query) -> Result<Collected, ProbeError> {
-        let text = match host.read_text("/etc/shadow") {
-            Ok(text) => text,
-            Err(ReadError::Absent) => String::new(),
-            Err(ReadError::Denied) => return Err(ProbeError::Denied("/etc/shadow".to_owned())),
-            Err(error) => return Err(ProbeError::Broken(format!("/etc/shadow: {error}"))),
-        };
+        let text = text_of(host, "/etc/shadow")?.unwrap_or_default();
         matching(text.lines().filter_map(item).collect(), query)
     }
 }

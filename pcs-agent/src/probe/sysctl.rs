@@ -23,7 +23,7 @@ impl Probe for Sysctl {
             for value in values {
                 let path = format!("{BASE}/{}", value.replace('.', "/"));
                 match host.lstat(&path) {
-                    Ok(metadata) if metadata.is_file() => items.extend(item(host, value, &path)),
+                    Ok(metadata) if metadata.is_file() => items.extend(item(host, value, &path)?),
                     // A name with dots of its own, such as an interface `eth0.1`.
                     _ => missed = true,
                 }
@@ -37,7 +37,7 @@ impl Probe for Sysctl {
         if let Err(error) = walk(host, BASE, 0, &mut |path| {
             let dotted = path[BASE.len() + 1..].replace('/', ".");
             if name.matches(&dotted)? {
-                items.extend(item(host, &dotted, path));
+                items.extend(item(host, &dotted, path)?);
             }
             Ok(())
         }) {
@@ -79,21 +79,24 @@ fn walk(
 }
 
 /// A parameter's item; none for one that nobody may read and for one without content.
-fn item(host: &Host, name: &str, path: &str) -> Option<Item> {
+fn item(host: &Host, name: &str, path: &str) -> Result<Option<Item>, Cut> {
     use std::os::unix::fs::MetadataExt as _;
     if host.lstat(path).is_ok_and(|metadata| metadata.mode() & 0o400 == 0) {
-        return None;
+        return Ok(None);
     }
     let bytes = match host.read(path) {
-        Ok(bytes) if bytes.is_empty() => return None,
+        Ok(bytes) if bytes.is_empty() => return Ok(None),
         Ok(bytes) => bytes,
-        Err(ReadError::Absent) => return None,
-        Err(error) if path.ends_with("/stable_secret") && !matches!(error, ReadError::Denied) => return None,
+        Err(ReadError::Absent) => return Ok(None),
+        Err(ReadError::Cut(cut)) => return Err(cut),
+        Err(error) if path.ends_with("/stable_secret") && !matches!(error, ReadError::Denied) => {
+            return Ok(None);
+        }
         Err(error) => {
             let mut item = Item::new(Sysctl::KIND, Vec::new());
             item.status = Status::Error;
             item.message = Some(format!("{path}: {error}"));
-            return Some(item);
+            return Ok(Some(item));
         }
     };
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(VALUE_BYTES_MAX)]).into_owned();
@@ -101,5 +104,5 @@ fn item(host: &Host, name: &str, path: &str) -> Option<Item> {
     let mut entities = vec![ItemEntity::text("name", name)];
     let is_break = |character: char| character != '\t' && character.is_ascii_control();
     entities.extend(text.split(is_break).map(|line| ItemEntity::text("value", line)));
-    Some(Item::new(Sysctl::KIND, entities))
+    Ok(Some(Item::new(Sysctl::KIND, entities)))
 }

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::budget::Budget;
 use crate::content::ContentRef;
 use crate::id::{EndpointId, RequestId};
 use crate::plan::ObjectKey;
@@ -25,6 +26,9 @@ pub struct CollectionRequest {
     pub objects: Vec<ObjectKey>,
     /// After this nobody waits for an answer.
     pub deadline: Timestamp,
+    /// What it may cost the endpoint, where that is less than what the collector has for its tasks.
+    #[serde(default, skip_serializing_if = "Budget::is_empty")]
+    pub budget: Budget,
 }
 
 /// Stop a request, if it is still running. Who asked for it may stop it.

@@ -31,6 +31,9 @@ pub struct StatusNotification {
     pub fault: Option<Fault>,
 }
 
+/// The code of a collection that is done, but for what its budget cut off.
+pub const COLLECTION_CUT: &str = "collect.cut";
+
 /// The life of a task at its responder (spec proposal P-9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

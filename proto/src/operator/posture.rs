@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::budget::Budget;
 use crate::id::EndpointId;
 use crate::message::{OnStale, SearchContent};
 use crate::query::PostureQuery;
@@ -36,6 +37,9 @@ pub struct Question {
     pub content: SearchContent,
     /// How long collectors have.
     pub timeout_seconds: u64,
+    /// What collecting may cost an endpoint.
+    #[serde(default, skip_serializing_if = "Budget::is_empty")]
+    pub budget: Budget,
 }
 
 /// A name for endpoints: some that are named, or those of which a question holds, or both. As a target it means them.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
+use proto::budget::Budget;
 use proto::capability::ComponentType;
 use proto::id::{ComponentId, EndpointId, TransactionId};
 use proto::schedule::{OnMissed, Overlap, Schedule, TimeWindow};
@@ -189,6 +190,9 @@ pub(crate) struct UpArgs {
     /// Root directory of the endpoint.
     #[arg(long, default_value = "/")]
     pub(crate) root: PathBuf,
+    /// What one task may cost this machine, such as cpu=20%,memory=64M,read=200M,time=60s.
+    #[arg(long, env = "MUSTER_BUDGET")]
+    pub(crate) budget: Option<Budget>,
 }
 
 /// What a workflow is about.
@@ -248,6 +252,9 @@ pub(crate) struct TaskArgs {
     /// Endpoints by label or name; without, all.
     #[arg(long = "target", value_name = "ENDPOINT")]
     pub(crate) targets: Vec<String>,
+    /// What collecting may cost an endpoint, such as cpu=20%,memory=64M,read=200M,time=60s. What is cut off is unknown.
+    #[arg(long)]
+    pub(crate) budget: Option<Budget>,
 }
 
 const QUERY_HELP: &str = "\
@@ -291,6 +298,9 @@ pub(crate) struct QueryArgs {
     /// Only how many there are, for each endpoint.
     #[arg(long, conflicts_with = "metadata")]
     pub(crate) count: bool,
+    /// What collecting may cost an endpoint, such as cpu=20%,memory=64M,read=200M,time=60s.
+    #[arg(long)]
+    pub(crate) budget: Option<Budget>,
     /// Only where it comes from and how old it is.
     #[arg(long)]
     pub(crate) metadata: bool,

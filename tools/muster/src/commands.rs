@@ -103,6 +103,7 @@ pub(crate) fn workflow(task: &TaskArgs) -> Workflow {
         policy: task.policy.clone(),
         profile: task.profile.clone(),
         targets: task.targets.clone(),
+        budget: task.budget.unwrap_or_default(),
         ..Workflow::default()
     }
 }

@@ -71,6 +71,7 @@ pub(crate) async fn run(data: &Path, args: QueryArgs, output: Output) -> anyhow:
         on_stale: if args.on_stale == Staleness::Omit { OnStale::Omit } else { OnStale::Mark },
         content,
         timeout_seconds: args.timeout,
+        budget: args.budget.unwrap_or_default(),
     };
     let mut answers = client::ask(data, Ask::Query(Box::new(question)), &[]).await?;
     let mut progress = Progress::new();

@@ -21,7 +21,7 @@ const VALUE_CHARS_MAX: usize = 60;
 const ITEMS_SHOWN_MAX: usize = 5;
 
 fn nothing_but(targets: Vec<String>) -> Workflow {
-    workflow(&TaskArgs { policy: String::new(), profile: None, targets })
+    workflow(&TaskArgs { policy: String::new(), profile: None, targets, budget: None })
 }
 
 /// `muster schedule`

@@ -138,6 +138,7 @@ async fn start_services(
         name: None,
         root: args.root.clone(),
         tpm: None,
+        budget: args.budget.unwrap_or_default(),
     };
     spawn("collector", pcs_agent::run(settings, stop.clone()), ended);
     Ok(())

@@ -6,7 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use proto::capability::{Capability, ComponentType};
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, EndpointId, RequestId, TransactionId};
-use proto::message::{CollectionRequest, EndpointAlias, EvaluationRequest, StatusNotification};
+use proto::limits::shown;
+use proto::message::{COLLECTION_CUT, CollectionRequest, EndpointAlias, EvaluationRequest, StatusNotification};
 use proto::operator::{ComponentState, OperatorEvent};
 use proto::plan::ObjectKey;
 
@@ -191,6 +192,10 @@ impl Core {
             responder.progress = (progress.done.min(progress.total), progress.total);
         }
         responder.detail = status.fault.as_ref().map(words);
+        if status.code == COLLECTION_CUT {
+            // Done, but for what the budget cut off: that is no fault, and worth a word.
+            responder.detail = Some(shown(&status.message));
+        }
         let state = ResponderState::of(phase);
         workflow.set_state(position, state, now);
         let mut actions = Vec::new();

@@ -10,7 +10,9 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use pcs_agent::host::Host;
+use pcs_agent::limits::TASK_BUDGET;
 use pcs_agent::probe::Probes;
+use proto::budget::Budget;
 use proto::observation::{EndpointFacts, Flag};
 use scap::characteristics::{self, Characteristics, Numbers};
 use scap::compile::{Compiled, compile_definitions};
@@ -205,7 +207,8 @@ impl Document {
 
 /// Looks at this machine.
 pub(super) fn look(compiled: &Compiled, wanted: impl Fn(&proto::plan::ObjectKey) -> bool) -> Evidence {
-    let host = Host::new(root());
+    // What is found is all kept to be written.
+    let host = Host::with_budget(root(), Budget { memory_bytes: None, ..TASK_BUDGET });
     let now = Timestamp::now();
     let mut resolver = Resolver::new(&compiled.collection, Probes::new(&host), now);
     let mut evidence = Evidence::default();
