@@ -181,6 +181,9 @@ async fn answer(
             .await
             .map(|()| OperatorEvent::Notice(format!("`{}` is assigned no more", shown(&name)))),
         Ask::PolicyAssignments => Ok(OperatorEvent::Assignments(handle.assignments().await)),
+        Ask::PolicyCoverage(workflow) => {
+            handle.coverage(&workflow).await.map(|view| OperatorEvent::Coverage(Box::new(view)))
+        }
         Ask::PolicyList => handle.policies().await.map(OperatorEvent::Policies),
         Ask::Transaction { transaction } => {
             handle.transaction(transaction).await.map(|view| OperatorEvent::Ended(Box::new(view)))

@@ -13,6 +13,7 @@ mod assignments;
 mod audit;
 mod chain;
 mod control;
+mod coverage;
 mod driver;
 mod policies;
 mod posture;

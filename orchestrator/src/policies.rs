@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use proto::content::{ContentHash, ContentRef};
 use proto::fault::{Fault, FaultCode};
 use proto::id::ComponentId;
+use proto::limits::shown;
 use proto::message::{
     ContentRequest, Message as _, PoliciesRequest, PoliciesResponse, PolicyDescription, PolicyPublication,
     ProfileDescription, QueryRequest,
@@ -187,18 +188,24 @@ impl Handle {
         Ok(all.into_values().collect())
     }
 
-    /// What a workflow needs: the policy, and the collection plan for its profile.
-    pub(crate) async fn plan(&self, workflow: &Workflow, is_evaluation: bool) -> Result<Plan, Fault> {
+    /// A policy by its name.
+    pub(crate) async fn policy_named(&self, name: &str) -> Result<PolicyDescription, Fault> {
         // Those that were imported here need no answer from the repository.
         let own = self.inner.store.policies().await?;
-        let is_own = own.iter().any(|policy| policy.name == workflow.policy);
-        let policies = if is_own { own } else { self.policies().await? };
-        let Some(policy) = policies.iter().find(|policy| policy.name == workflow.policy) else {
+        let is_own = own.iter().any(|policy| policy.name == name);
+        let mut policies = if is_own { own } else { self.policies().await? };
+        let Some(at) = policies.iter().position(|policy| policy.name == name) else {
             let names: Vec<&str> = policies.iter().map(|policy| policy.name.as_str()).collect();
-            let text = format!("no policy is called `{}`; there is {}", workflow.policy, names.join(", "));
+            let text = format!("no policy is called `{}`; there is {}", shown(name), names.join(", "));
             return Err(Fault::new(FaultCode::UnknownIdentifier, text));
         };
-        let (collection_plan, profile) = self.collection_plan(policy, workflow.profile.clone()).await?;
+        Ok(policies.swap_remove(at))
+    }
+
+    /// What a workflow needs: the policy, and the collection plan for its profile.
+    pub(crate) async fn plan(&self, workflow: &Workflow, is_evaluation: bool) -> Result<Plan, Fault> {
+        let policy = self.policy_named(&workflow.policy).await?;
+        let (collection_plan, profile) = self.collection_plan(&policy, workflow.profile.clone()).await?;
         Ok(Plan {
             is_evaluation,
             is_stored_only: is_evaluation && (workflow.is_stored_only || workflow.as_of.is_some()),
@@ -251,7 +258,7 @@ impl Handle {
         Ok((reference, profile))
     }
 
-    async fn policy_bytes(&self, policy: &PolicyDescription) -> Result<Arc<Vec<u8>>, Fault> {
+    pub(crate) async fn policy_bytes(&self, policy: &PolicyDescription) -> Result<Arc<Vec<u8>>, Fault> {
         if let Some(found) = self.inner.content.find(&policy.content.sha256) {
             return Ok(found);
         }

@@ -79,6 +79,7 @@ pub enum RunError {
 pub async fn run(settings: Settings, mut shutdown: Shutdown) -> Result<(), RunError> {
     let _data = service::data::DataDirectory::open(&settings.data)?;
     let facts = facts::gather(&settings.root);
+    let (kinds, lacks) = probe::kinds(&host::Host::new(&settings.root));
     let tpm = settings.tpm.as_deref().map(open_tpm).transpose()?;
     let residency = tpm.as_ref().map(|tpm| Residency::unproven(tpm.public_key()));
     let member_settings = MemberSettings {
@@ -92,6 +93,8 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> Result<(), RunEr
             facts,
             evidence: evidence::gather(&settings.root),
             residency,
+            kinds,
+            lacks,
         }],
         tpm,
         tied: &["schedules.json", "observations.json"],

@@ -6,6 +6,7 @@
 
 use oval::compare::CompareError;
 use oval::resolve::{Prober, Query};
+use proto::message::LackedKind;
 use proto::observation::{Collected, Flag, Item, Status};
 
 use crate::host::{Cut, Host, ReadError};
@@ -97,6 +98,36 @@ probes! {
     systemdunitproperty::SystemdUnitProperty,
     textfilecontent54::TextFileContent54,
     uname::Uname,
+}
+
+/// The kinds of items that can be collected on an endpoint, and those that cannot, as far as that can be said before anybody
+/// asks.
+pub fn kinds(host: &Host) -> (Vec<String>, Vec<LackedKind>) {
+    let mut kinds = vec!["independent:variable".to_owned()];
+    let mut lacks = Vec::new();
+    for (kind, _) in PROBES {
+        match lacked(host, kind) {
+            None => kinds.push((*kind).to_owned()),
+            Some(reason) => lacks.push(LackedKind { kind: (*kind).to_owned(), reason }),
+        }
+    }
+    (kinds, lacks)
+}
+
+/// Why a kind cannot be collected.
+fn lacked(host: &Host, kind: &str) -> Option<String> {
+    match kind {
+        systemdunitproperty::SystemdUnitProperty::KIND | systemdunitdependency::SystemdUnitDependency::KIND => {
+            systemd::missing(host).map(|reason| reason.to_string())
+        }
+        rpminfo::RpmInfo::KIND => rpminfo::unread(host).map(|reason| reason.to_string()),
+        shadow::Shadow::KIND => {
+            let denied =
+                host.lstat("/etc/shadow").is_ok() && matches!(host.read("/etc/shadow"), Err(ReadError::Denied));
+            denied.then(|| ProbeError::Denied("/etc/shadow".to_owned()).to_string())
+        }
+        _ => None,
+    }
 }
 
 /// Asks the probes of one endpoint.

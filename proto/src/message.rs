@@ -36,7 +36,7 @@ pub use attribute_change::{AttributeChange, ChangesRequest, ChangesResponse, Obj
 pub use audit::{AuditCheckpoint, AuditWitness};
 pub use capability_advertisement::{
     AdvertisedEndpoint, AssignedEndpoint, CapabilityAdvertisement, CapabilityAdvertisementResponse, CapabilityAnswer,
-    RegistrationStatus,
+    LackedKind, RegistrationStatus,
 };
 pub use chain::{ChainRequest, ChainResponse, KeptMessage};
 pub use collection_request::{CancelRequest, CollectionRequest};

@@ -11,17 +11,19 @@ use crate::fault::Fault;
 use crate::id::{ComponentId, EndpointId, TransactionId};
 use crate::identity::IdentityEvidence;
 use crate::message::{
-    AttributeChange, ObservationEntry, ObservationOperation, PeriodicOperation, PolicyDescription, ResultsResponse,
-    ResultsSelection, ScheduleEntry, SearchResponse, StreamState,
+    AttributeChange, LackedKind, ObservationEntry, ObservationOperation, PeriodicOperation, PolicyDescription,
+    ResultsResponse, ResultsSelection, ScheduleEntry, SearchResponse, StreamState,
 };
 use crate::observation::EndpointFacts;
 use crate::query::PostureQuery;
 use crate::schedule::Schedule;
 use crate::verdict::{EvaluationSummary, RuleResult, Verdict};
 
+mod coverage;
 mod posture;
 mod transaction;
 
+pub use coverage::{CoverageGap, CoverageView};
 pub use posture::{LabelDefinition, LabelView, Question};
 pub use transaction::{Account, ResponderView, TransactionView};
 
@@ -110,6 +112,8 @@ pub enum Ask {
     },
     /// Which policies are there.
     PolicyList,
+    /// Which rules of a policy nobody can decide on some endpoints.
+    PolicyCoverage(Workflow),
     /// The workflows of late.
     Transactions,
     /// A workflow with everybody who was asked.
@@ -414,6 +418,8 @@ pub enum OperatorEvent {
     Found(Box<SearchResponse>),
     /// Answer to `label-list`, and to `label-set`.
     Labels(Vec<LabelView>),
+    /// What can be decided, and what not.
+    Coverage(Box<CoverageView>),
     /// Answer to `policy-assignments`.
     Assignments(Vec<AssignmentView>),
     /// Something the operator should know.
@@ -678,4 +684,10 @@ pub struct EndpointEntry {
     /// An endpoint that it is likely to be: an operator has not said yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub likely: Option<EndpointId>,
+    /// Kinds of items that its collector can collect there; empty: it does not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kinds: Vec<String>,
+    /// Kinds that its collector cannot collect there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacks: Vec<LackedKind>,
 }

@@ -33,6 +33,8 @@ pub struct Dependencies {
     pub objects: BTreeMap<ObjectKey, Dependents>,
     /// What reads the clock (`time_difference`): it may change with nothing else changing.
     pub clock: Dependents,
+    /// What would read something that cannot be read, by the reason.
+    pub unread: BTreeMap<String, Dependents>,
 }
 
 /// What a test reads.
@@ -60,7 +62,6 @@ impl Dependencies {
         }
         let mut index = Self::default();
         for (at, test) in compiled.tests.iter().enumerate() {
-            let Ok((object, states)) = &test.subject else { continue };
             let mut dependents = Dependents { tests: BTreeSet::from([at]), ..Dependents::default() };
             let mut open: Vec<usize> = users_of_test[at].iter().copied().collect();
             while let Some(definition) = open.pop() {
@@ -69,6 +70,13 @@ impl Dependencies {
                     open.extend(&users_of_definition[definition]);
                 }
             }
+            let (object, states) = match &test.subject {
+                Ok(subject) => subject,
+                Err((_, reason)) => {
+                    index.unread.entry(reason.clone()).or_default().extend(&dependents);
+                    continue;
+                }
+            };
             let reads = reads(&compiled.collection, object, states);
             if reads.is_clock {
                 index.clock.extend(&dependents);

@@ -14,6 +14,7 @@ pub mod arf;
 pub mod characteristics;
 pub mod compile;
 pub mod compose;
+pub mod coverage;
 pub mod cpe;
 pub mod datastream;
 pub mod dependencies;

@@ -469,7 +469,6 @@ impl Component {
 mod tests {
     use proto::capability::Capability;
     use proto::message::CapabilityAdvertisement;
-    use proto::observation::EndpointFacts;
 
     use super::*;
     use crate::core::RandomIds;
@@ -509,9 +508,8 @@ mod tests {
             let evidence = evidence.iter().filter_map(|(attribute, value)| IdentityEvidence::new(attribute, value));
             let endpoint = AdvertisedEndpoint {
                 local_name: "self".to_owned(),
-                facts: EndpointFacts::default(),
                 evidence: evidence.collect(),
-                residency: None,
+                ..AdvertisedEndpoint::default()
             };
             let advertisement = CapabilityAdvertisement {
                 capabilities: Capability::all_of(PCS),

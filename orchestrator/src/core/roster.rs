@@ -9,7 +9,7 @@ use proto::id::{ComponentId, EndpointId};
 use proto::limits::{CAPABILITIES_MAX, shown};
 use proto::message::{
     AdvertisedEndpoint, AssignedEndpoint, CapabilityAdvertisement, CapabilityAdvertisementResponse, CapabilityAnswer,
-    HealthCheckAction, RegistrationStatus,
+    HealthCheckAction, LackedKind, RegistrationStatus,
 };
 use proto::operator::{ComponentState, EndpointEntry, RosterEntry};
 use proto::topic;
@@ -20,6 +20,11 @@ use uuid::Uuid;
 use super::identity::{Collision, evidence_of};
 use super::residency::{self, Challenge};
 use super::{Action, Core, HEALTH_CHECK_SECONDS, HEARTBEAT_SECONDS, HEARTBEATS_MISSED_MAX};
+
+/// Kinds of items that are remembered of an endpoint.
+const KINDS_MAX: usize = 256;
+/// Bytes of a kind's name.
+const KIND_BYTES_MAX: usize = 64;
 
 /// Endpoints that one collector may speak for, at a time and in its life.
 const ENDPOINTS_MAX: usize = 1_000;
@@ -232,7 +237,14 @@ impl Core {
                     return Ok((Err(fault), actions));
                 }
             };
-            let entry = EndpointEntry { endpoint: label, facts: endpoint.facts.clone(), evidence, likely };
+            let entry = EndpointEntry {
+                endpoint: label,
+                facts: endpoint.facts.clone(),
+                evidence,
+                likely,
+                kinds: kinds_of(endpoint),
+                lacks: lacks_of(endpoint),
+            };
             labels.push((endpoint.local_name.clone(), entry));
         }
         let of_labels: BTreeSet<EndpointId> = labels.iter().map(|(_, entry)| entry.endpoint).collect();
@@ -355,6 +367,19 @@ impl Core {
         }
         actions
     }
+}
+
+/// What a collector says that it can collect, as far as that can be a kind.
+fn kinds_of(endpoint: &AdvertisedEndpoint) -> Vec<String> {
+    let is_kind = |kind: &&String| !kind.is_empty() && kind.len() <= KIND_BYTES_MAX;
+    endpoint.kinds.iter().filter(is_kind).take(KINDS_MAX).map(|kind| shown(kind)).collect()
+}
+
+/// The same of what it cannot.
+fn lacks_of(endpoint: &AdvertisedEndpoint) -> Vec<LackedKind> {
+    let is_kind = |lack: &&LackedKind| !lack.kind.is_empty() && lack.kind.len() <= KIND_BYTES_MAX;
+    let lacks = endpoint.lacks.iter().filter(is_kind).take(KINDS_MAX);
+    lacks.map(|lack| LackedKind { kind: shown(&lack.kind), reason: shown(&lack.reason) }).collect()
 }
 
 fn answer(component_type: ComponentType, id: ComponentId, urn: &CapabilityUrn) -> CapabilityAnswer {

@@ -26,15 +26,17 @@ impl Probe for RpmInfo {
     const KIND: &'static str = "linux:rpminfo";
 
     fn collect(host: &Host, _query: &Query) -> Result<Collected, ProbeError> {
-        for database in DATABASES {
-            match host.stat(database) {
-                Ok(_) => return Err(ProbeError::NotCovered(format!("the RPM database {database}"))),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(_) => return Err(ProbeError::Denied((*database).to_owned())),
-            }
-        }
-        Ok(finish(Vec::new(), Vec::new()))
+        unread(host).map_or_else(|| Ok(finish(Vec::new(), Vec::new())), Err)
     }
+}
+
+/// A database that cannot be read.
+pub(super) fn unread(host: &Host) -> Option<ProbeError> {
+    DATABASES.iter().find_map(|database| match host.stat(database) {
+        Ok(_) => Some(ProbeError::NotCovered(format!("the RPM database {database}"))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(_) => Some(ProbeError::Denied((*database).to_owned())),
+    })
 }
 
 #[cfg(test)]

@@ -43,6 +43,15 @@ fn no_answer(error: impl std::fmt::Display) -> ProbeError {
     ProbeError::Broken(format!("systemd does not answer over D-Bus: {error}"))
 }
 
+/// Why systemd cannot be asked at all.
+pub(super) fn missing(host: &Host) -> Option<ProbeError> {
+    if !host.is_live() {
+        return Some(ProbeError::Broken("needs a live system: systemd is asked over D-Bus".to_owned()));
+    }
+    let is_there = Path::new(SOCKET).exists();
+    (!is_there).then(|| ProbeError::Broken(format!("systemd cannot be asked: there is no D-Bus socket {SOCKET}")))
+}
+
 impl Systemd {
     /// The one of this task.
     pub(super) fn of(host: &Host) -> Result<&Self, ProbeError> {
@@ -51,11 +60,8 @@ impl Systemd {
     }
 
     fn connect(host: &Host) -> Result<Self, ProbeError> {
-        if !host.is_live() {
-            return Err(ProbeError::Broken("needs a live system: systemd is asked over D-Bus".to_owned()));
-        }
-        if !Path::new(SOCKET).exists() {
-            return Err(ProbeError::Broken(format!("systemd cannot be asked: there is no D-Bus socket {SOCKET}")));
+        if let Some(missing) = missing(host) {
+            return Err(missing);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_answer)?;
         let deadline = Duration::from_secs(DBUS_SECONDS_MAX);

@@ -45,6 +45,22 @@ pub struct AdvertisedEndpoint {
     /// What its TPM says, where the collector was told to ask it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub residency: Option<Residency>,
+    /// Kinds of items that can be collected there, such as `unix:file`; a collector that does not say has all that there are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kinds: Vec<String>,
+    /// Kinds that the collector knows and cannot collect there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacks: Vec<LackedKind>,
+}
+
+/// A kind of items that cannot be collected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct LackedKind {
+    /// Which.
+    pub kind: String,
+    /// Why, for people.
+    pub reason: String,
 }
 
 /// The orchestrator's answer. Zero successes leave the component registered but not active.

@@ -64,6 +64,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Policy(PolicyCommand::Assign(args)) => policy::assign(&data, *args).await,
         Command::Policy(PolicyCommand::Unassign { name }) => admission::told(&data, Ask::PolicyUnassign { name }).await,
         Command::Policy(PolicyCommand::Assignments) => policy::assignments(&data, output).await,
+        Command::Policy(PolicyCommand::Coverage { task, excluded }) => {
+            policy::coverage(&data, Workflow { excluded, ..workflow(&task) }, output).await
+        }
         Command::Policy(PolicyCommand::List) => policy::list(&data, output).await,
         Command::Endpoint(command) => endpoint::run(&data, command, output).await,
         Command::Ca(command) => ca::run(&data, command, output).await,

@@ -6,9 +6,11 @@ use anyhow::{Context as _, bail};
 use proto::operator::{Ask, OperatorEvent, PolicyAssignment, Workflow};
 
 use crate::cli::{AssignArgs, Output};
-use crate::commands::{one, workflow};
+use crate::commands::{endpoint_names, one, workflow};
 use crate::{admission, exit, show};
 
+/// Endpoints that are named of many.
+const ENDPOINTS_SHOWN_MAX: usize = 3;
 /// Seconds that endpoints may catch up, unless told otherwise.
 const CATCH_UP_SECONDS: u64 = 86_400;
 
@@ -70,6 +72,53 @@ pub(crate) async fn assignments(data: &Path, output: Output) -> anyhow::Result<u
     let header = ["assignment", "policy", "targets", "endpoints", "when", "next", "latest transaction"];
     show::table(&header, rows.collect());
     Ok(exit::DONE)
+}
+
+/// `muster policy coverage`
+pub(crate) async fn coverage(data: &Path, workflow: Workflow, output: Output) -> anyhow::Result<u8> {
+    let OperatorEvent::Coverage(view) = one(data, Ask::PolicyCoverage(workflow), &[]).await? else {
+        bail!("unexpected answer")
+    };
+    if output == Output::Json {
+        show::json(&view)?;
+        return Ok(exit::DONE);
+    }
+    let names = endpoint_names(data).await;
+    let rows = view.gaps.iter().map(|gap| {
+        let called: Vec<String> = gap
+            .endpoints
+            .iter()
+            .take(ENDPOINTS_SHOWN_MAX)
+            .map(|endpoint| names.get(endpoint).cloned().unwrap_or_else(|| endpoint.to_string()))
+            .collect();
+        let more = gap.endpoints.len() - called.len();
+        let place = match (gap.endpoints.len(), more) {
+            (0, _) => "anywhere".to_owned(),
+            (count, _) if count == view.endpoints.len() && count > 1 => format!("all {count}"),
+            (_, 0) => called.join(", "),
+            _ => format!("{} and {more} more", called.join(", ")),
+        };
+        vec![
+            gap.severity.to_string(),
+            gap.title.clone(),
+            gap.kind.clone().unwrap_or_default(),
+            place,
+            gap.reason.clone(),
+        ]
+    });
+    let rows: Vec<Vec<String>> = rows.collect();
+    if !rows.is_empty() {
+        show::table(&["severity", "rule", "needs", "not on", "because"], rows);
+    }
+    let counts = format!("{} of {} rules can be decided", view.covered_count, view.rule_count);
+    show::note(match view.endpoints.len() {
+        1 => format!("{counts} on the one endpoint"),
+        count => format!("{counts} on every one of {count} endpoints"),
+    });
+    if !view.silent.is_empty() {
+        show::note(format!("{} collectors do not say what they can collect", view.silent.len()));
+    }
+    Ok(if view.gaps.is_empty() { exit::DONE } else { exit::NOT_MET })
 }
 
 pub(crate) async fn import(data: &Path, file: &Path, name: Option<String>, output: Output) -> anyhow::Result<u8> {
