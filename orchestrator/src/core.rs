@@ -14,6 +14,7 @@ use uuid::Uuid;
 pub mod admission;
 pub mod identity;
 pub mod label;
+pub mod pacing;
 pub mod residency;
 pub mod roster;
 pub mod standing;
@@ -123,6 +124,8 @@ pub struct Core {
     pub(crate) takes_back: bool,
     /// What was noticed on the way and is to be done with the answer.
     pub(crate) noted: Vec<Action>,
+    /// When who may shake hands.
+    pub(crate) pacing: pacing::Pacing,
 }
 
 impl std::fmt::Debug for Core {
@@ -151,6 +154,7 @@ impl Core {
             aliases: BTreeMap::new(),
             takes_back: false,
             noted: Vec::new(),
+            pacing: pacing::Pacing::default(),
         }
     }
 

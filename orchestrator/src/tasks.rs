@@ -12,7 +12,7 @@ use proto::id::{ComponentId, RequestId};
 use proto::limits::shown;
 use proto::message::{
     CollectionRequest, Message, ObservationOperation, ObservationRequest, ObservationResponse, PeriodicCollection,
-    PeriodicCollectionResponse, PeriodicOperation, Task, TaskRequest, TaskResponse,
+    PeriodicCollectionResponse, PeriodicOperation, Priority, Task, TaskRequest, TaskResponse,
 };
 use proto::operator::{AskOutcome, CollectorAnswer, Workflow};
 use proto::schedule::Schedule;
@@ -146,6 +146,7 @@ impl Handle {
             objects: Vec::new(),
             deadline: Timestamp::MAX,
             budget: workflow.budget,
+            priority: Priority::Scheduled,
         })
     }
 

@@ -372,6 +372,7 @@ mod tests {
                 objects: vec![],
                 deadline: Timestamp::MAX,
                 budget: proto::budget::Budget::default(),
+                priority: proto::message::Priority::default(),
             }),
         }
     }

@@ -18,8 +18,8 @@ use proto::fault::{Fault, FaultCode};
 use proto::id::{EndpointId, MessageId, RequestId, TransactionId};
 use proto::message::{
     COLLECTION_CUT, CollectionRequest, CollectionResults, ContentRequest, Message as _, ObservationOperation,
-    ObservationRequest, ObservationResponse, PeriodicCollection, PeriodicCollectionResponse, Phase, StatusNotification,
-    TaskProgress,
+    ObservationRequest, ObservationResponse, PeriodicCollection, PeriodicCollectionResponse, Phase, Priority,
+    StatusNotification, TaskProgress,
 };
 use proto::observation::{EndpointFacts, Method};
 use proto::plan::{CollectionPlan, ObjectKey};
@@ -66,7 +66,9 @@ pub(crate) struct Worker {
     root: PathBuf,
     budget: Budget,
     content: ContentStore,
-    queue: mpsc::Sender<Job>,
+    /// What somebody waits for goes first.
+    interactive: mpsc::Sender<Job>,
+    scheduled: mpsc::Sender<Job>,
     state: Mutex<State>,
     schedules: tokio::sync::Mutex<Schedules>,
     observations: tokio::sync::Mutex<Observations>,
@@ -88,7 +90,8 @@ impl Worker {
         assigned: watch::Receiver<Assigned>,
         settings: &Settings,
     ) -> Result<Arc<Self>, RunError> {
-        let (queue, jobs) = mpsc::channel(limits::TASKS_MAX);
+        let (interactive, first) = mpsc::channel(limits::TASKS_MAX);
+        let (scheduled, then) = mpsc::channel(limits::TASKS_MAX);
         let schedules = Schedules::load(&settings.data.join("schedules.json"))?;
         let observations = Observations::load(&settings.data.join("observations.json"))?;
         let worker = Arc::new(Self {
@@ -97,13 +100,14 @@ impl Worker {
             root: settings.root.clone(),
             budget: settings.budget.or(limits::TASK_BUDGET),
             content: ContentStore::new(Some(settings.data.join("plans"))),
-            queue,
+            interactive,
+            scheduled,
             state: Mutex::default(),
             schedules: tokio::sync::Mutex::new(schedules),
             observations: tokio::sync::Mutex::new(observations),
             watch: Mutex::new(Watch::new(&settings.root)),
         });
-        tokio::spawn(Arc::clone(&worker).work(jobs));
+        tokio::spawn(Arc::clone(&worker).work(first, then));
         tokio::spawn(Arc::clone(&worker).keep_schedules());
         Ok(worker)
     }
@@ -137,7 +141,9 @@ impl Worker {
                 return;
             }
         }
-        if let Err(refused) = self.queue.try_send(Job::Task(task)) {
+        let is_scheduled = task.standing.is_some() || task.request.priority == Priority::Scheduled;
+        let queue = if is_scheduled { &self.scheduled } else { &self.interactive };
+        if let Err(refused) = queue.try_send(Job::Task(task)) {
             let Job::Task(task) = refused.into_inner() else { return };
             self.state().open.remove(&task.request.request);
             let text = format!("{} tasks are waiting already", limits::TASKS_MAX);
@@ -258,7 +264,7 @@ impl Worker {
             self.take_told(&mut observations, now);
             for look in observations.due(now) {
                 let (identifier, generation) = (look.identifier.clone(), look.generation);
-                if self.queue.try_send(Job::Look(look)).is_err() {
+                if self.scheduled.try_send(Job::Look(look)).is_err() {
                     observations.lost(&identifier, generation);
                 }
             }
@@ -305,8 +311,14 @@ impl Worker {
         self.assigned.borrow().endpoints.iter().find(|(name, _)| name == SELF).map(|(_, endpoint)| *endpoint)
     }
 
-    async fn work(self: Arc<Self>, mut jobs: mpsc::Receiver<Job>) {
-        while let Some(job) = jobs.recv().await {
+    async fn work(self: Arc<Self>, mut first: mpsc::Receiver<Job>, mut then: mpsc::Receiver<Job>) {
+        loop {
+            let job = tokio::select! {
+                biased;
+                Some(job) = first.recv() => job,
+                Some(job) = then.recv() => job,
+                else => return,
+            };
             match job {
                 Job::Look(look) => {
                     let (identifier, generation) = (look.identifier.clone(), look.generation);

@@ -17,8 +17,8 @@ use proto::content::ContentHash;
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, EndpointId, MessageId, RequestId, TransactionId};
 use proto::message::{
-    About, ContentRequest, EvaluationRequest, EvaluationResults, Evidence, Message, Phase, QueryRequest, QueryResponse,
-    StatusNotification, SummaryRequest, SummaryResponse, TaskProgress, ToEvaluator,
+    About, ContentRequest, EvaluationRequest, EvaluationResults, Evidence, Message, Phase, Priority, QueryRequest,
+    QueryResponse, StatusNotification, SummaryRequest, SummaryResponse, TaskProgress, ToEvaluator,
 };
 use proto::observation::Collected;
 use proto::plan::ObjectKey;
@@ -93,21 +93,29 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> Result<(), RunEr
 /// Serves a member's inbox.
 pub async fn serve(member: Member, content: ContentStore, mut shutdown: Shutdown) -> Result<(), MemberError> {
     let Member { bus, mut inbox, dismissal, .. } = member;
-    let (queue, tasks) = mpsc::channel(TASKS_MAX);
+    let (interactive, first) = mpsc::channel(TASKS_MAX);
+    let (scheduled, then) = mpsc::channel(TASKS_MAX);
+    let queues = Queues { interactive, scheduled };
     let evaluator =
         Arc::new(Evaluator { bus: bus.clone(), content, prepared: Mutex::default(), open: Mutex::default() });
-    tokio::spawn(Arc::clone(&evaluator).work(tasks));
+    tokio::spawn(Arc::clone(&evaluator).work(first, then));
     loop {
         tokio::select! {
             () = shutdown.requested() => break,
             message = inbox.recv() => {
                 let Some(message) = message else { break };
-                evaluator.take(&message, &queue);
+                evaluator.take(&message, &queues);
             }
         }
     }
     bus.close();
     dismissal.check()
+}
+
+/// Tasks that wait: those for which somebody waits go first.
+struct Queues {
+    interactive: mpsc::Sender<Task>,
+    scheduled: mpsc::Sender<Task>,
 }
 
 struct Task {
@@ -163,7 +171,7 @@ struct Evaluator {
 }
 
 impl Evaluator {
-    fn take(&self, message: &Authentic, queue: &mpsc::Sender<Task>) {
+    fn take(&self, message: &Authentic, queues: &Queues) {
         match ToEvaluator::decode(message.envelope()) {
             Ok(ToEvaluator::EvaluationRequest(request)) => {
                 let asked_by = message.hash().clone();
@@ -171,6 +179,10 @@ impl Evaluator {
                 if !self.open_task(task.request.request) {
                     return;
                 }
+                let queue = match task.request.priority {
+                    Priority::Interactive => &queues.interactive,
+                    Priority::Scheduled => &queues.scheduled,
+                };
                 if let Err(mpsc::error::TrySendError::Full(task) | mpsc::error::TrySendError::Closed(task)) =
                     queue.try_send(task)
                 {
@@ -202,8 +214,14 @@ impl Evaluator {
         !is_ending && open.requests.insert(request)
     }
 
-    async fn work(self: Arc<Self>, mut tasks: mpsc::Receiver<Task>) {
-        while let Some(task) = tasks.recv().await {
+    async fn work(self: Arc<Self>, mut first: mpsc::Receiver<Task>, mut then: mpsc::Receiver<Task>) {
+        loop {
+            let task = tokio::select! {
+                biased;
+                Some(task) = first.recv() => task,
+                Some(task) = then.recv() => task,
+                else => return,
+            };
             let task = Arc::new(task);
             let (phase, fault) = match self.evaluate(Arc::clone(&task)).await {
                 Ok(()) => (Phase::Completed, None),

@@ -98,11 +98,21 @@ pub struct Fault {
     pub code: FaultCode,
     /// What went wrong, for a person; at most [`limits::TEXT_CHARS_MAX`] characters.
     pub message: String,
+    /// After how many seconds it may be tried again, where the receiver wants it to be then: everybody else is told another
+    /// time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_seconds: Option<u64>,
 }
 
 impl Fault {
     /// A fault whose text is cut to the limit and free of control characters.
     pub fn new(code: FaultCode, message: impl AsRef<str>) -> Self {
-        Self { code, message: limits::shown(message.as_ref()) }
+        Self { code, message: limits::shown(message.as_ref()), retry_after_seconds: None }
+    }
+
+    /// The same, to be tried again after a time.
+    #[must_use]
+    pub fn after(self, seconds: u64) -> Self {
+        Self { retry_after_seconds: Some(seconds), ..self }
     }
 }

@@ -39,7 +39,7 @@ pub use capability_advertisement::{
     LackedKind, RegistrationStatus,
 };
 pub use chain::{ChainRequest, ChainResponse, KeptMessage};
-pub use collection_request::{CancelRequest, CollectionRequest};
+pub use collection_request::{CancelRequest, CollectionRequest, Priority};
 pub use collection_results::{CollectedPart, CollectionResults};
 pub use content::{ContentRequest, ContentResponse};
 pub use endpoint_assignment::{Assignment, EndpointAlias, EndpointAssignment};

@@ -30,10 +30,12 @@ use service::shutdown::Shutdown;
 use tokio::sync::mpsc;
 
 mod expected;
+mod pacing;
 pub mod retention;
 pub mod store;
 
 use expected::Expected;
+use pacing::Pacing;
 use retention::Retention;
 use store::sqlite::SqliteStore;
 use store::{Received, Report, Store, StoreError, Stored};
@@ -109,13 +111,16 @@ async fn expire(store: Arc<dyn Store>, retention: Retention) {
 pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdown) -> Result<(), MemberError> {
     let Member { bus, mut inbox, dismissal, .. } = member;
     let expected = Expected::new(bus.clone());
-    let repository = Arc::new(Repository { bus: bus.clone(), store, expected, told: Mutex::default() });
+    let pacing = Pacing::new();
+    let repository = Arc::new(Repository { bus: bus.clone(), store, expected, pacing, told: Mutex::default() });
     // Reports may have to wait for the orchestrator's word: they are stored in their order, beside everything else.
     let questions = Arc::new(tokio::sync::Semaphore::new(QUESTIONS_MAX));
     let (reports, mut reported) = mpsc::channel::<Authentic>(REPORTS_MAX);
     let record = async {
         while let Some(report) = reported.recv().await {
+            let began = Instant::now();
             repository.take(report).await;
+            repository.pacing.stored(began.elapsed());
         }
     };
     let serve = async {
@@ -127,7 +132,9 @@ pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdow
                     match message.envelope().kind.as_str() {
                         CollectionResults::KIND | EvaluationResults::KIND => {
                             if let Err(full) = reports.try_send(message) {
-                                repository.put_off(&full.into_inner(), &Fault::new(FaultCode::Busy, "too many reports wait"));
+                                let seconds = repository.pacing.put_off(REPORTS_MAX, Instant::now());
+                                let fault = Fault::new(FaultCode::Busy, "too many reports wait").after(seconds);
+                                repository.put_off(&full.into_inner(), &fault);
                             }
                         }
                         // Publications fetch content, which comes in by this inbox's bus: they must not hold it up.
@@ -180,6 +187,7 @@ struct Repository {
     bus: Bus,
     store: Arc<dyn Store>,
     expected: Expected,
+    pacing: Pacing,
     /// When it was last said that a component's reports are refused.
     told: Mutex<BTreeMap<ComponentId, Instant>>,
 }

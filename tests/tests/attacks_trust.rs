@@ -132,6 +132,7 @@ async fn a_broker_that_lies_is_not_believed() {
         objects: Vec::new(),
         deadline,
         budget: proto::budget::Budget::default(),
+        priority: proto::message::Priority::default(),
     };
     let command = envelope(orchestrator.component, &request);
     let own_command = sealed(&orchestrator, &command);

@@ -15,7 +15,7 @@ use proto::id::{ComponentId, EndpointId, RequestId};
 use proto::message::{
     AssignedEndpoint, CapabilityAdvertisement, CapabilityAdvertisementResponse, CapabilityAnswer, CollectionRequest,
     CollectionResults, ContentRequest, ContentResponse, HealthCheckAction, HealthCheckRequest, HealthCheckResponse,
-    Message, PeriodicCollection, PeriodicCollectionResponse, PeriodicOperation, Phase, RegistrationStatus,
+    Message, PeriodicCollection, PeriodicCollectionResponse, PeriodicOperation, Phase, Priority, RegistrationStatus,
     StatusNotification, Success,
 };
 use proto::plan::CollectionPlan;
@@ -37,6 +37,8 @@ struct Script {
     /// What the collector reports comes here; nobody answers unless the test does.
     repository: Option<(Bus, mpsc::Receiver<Event>)>,
     _directory: tempfile::TempDir,
+    /// Handshakes that are still put off.
+    put_off: usize,
 }
 
 fn settings(ca: &Ca, own: ComponentId, component_type: ComponentType) -> BusSettings {
@@ -65,6 +67,11 @@ fn filters(component_type: ComponentType, own: ComponentId) -> Vec<String> {
 impl Script {
     /// A real collector of an empty root, and an orchestrator that the test plays.
     async fn start() -> Self {
+        Self::start_after(0).await
+    }
+
+    /// The same, whose handshake is put off so often, a second each time.
+    async fn start_after(put_off: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let ca = Ca::open(&directory.path().join("ca"), 3_600, Timestamp::now()).unwrap();
         let broker = MemoryBroker::default();
@@ -112,8 +119,11 @@ impl Script {
             pcs_agent::serve(member, &agent, stop).await.unwrap();
         });
         let plan = scap::policy::deflate(&CollectionPlan { version: 1, ..CollectionPlan::default() }.to_bytes());
-        let mut script = Self { bus, events, collector, plan, repository: Some(repository), _directory: directory };
-        script.until(|message| message.envelope().kind == CapabilityAdvertisement::KIND).await;
+        let mut script =
+            Self { bus, events, collector, plan, put_off, repository: Some(repository), _directory: directory };
+        for _ in 0..=put_off {
+            script.until(|message| message.envelope().kind == CapabilityAdvertisement::KIND).await;
+        }
         script
     }
 
@@ -127,6 +137,11 @@ impl Script {
             loop {
                 let Some(Event::Message(message)) = self.events.recv().await else { continue };
                 match message.envelope().kind.as_str() {
+                    CapabilityAdvertisement::KIND if self.put_off > 0 => {
+                        self.put_off -= 1;
+                        let busy = Fault::new(FaultCode::Busy, "others come first").after(1);
+                        self.tell(&busy, Context::answering(&message));
+                    }
                     CapabilityAdvertisement::KIND => self.tell(
                         &CapabilityAdvertisementResponse {
                             capabilities: vec![CapabilityAnswer {
@@ -175,6 +190,7 @@ impl Script {
             objects: Vec::new(),
             deadline: Timestamp::now() + jiff::SignedDuration::from_mins(5),
             budget: Budget::default(),
+            priority: Priority::default(),
         }
     }
 
@@ -187,7 +203,6 @@ impl Script {
             collection_instructions: Some(CollectionRequest {
                 request: RequestId(Uuid::nil()),
                 deadline: Timestamp::MAX,
-                budget: Budget::default(),
                 ..self.request()
             }),
         }
@@ -280,4 +295,84 @@ async fn schedules_refuse_doubles_take_redeliveries_and_run() {
     let cancel = script.periodic(PeriodicOperation::Cancel, 1, false);
     assert_eq!(script.periodic_answer(&cancel).await.fault, None);
     assert!(script.periodic_answer(&list).await.schedules.is_empty());
+}
+
+#[tokio::test]
+async fn a_handshake_that_is_put_off_comes_again_when_it_is_wanted() {
+    let began = std::time::Instant::now();
+    let mut script = Script::start_after(2).await;
+    assert!(began.elapsed() >= std::time::Duration::from_secs(2), "{:?}", began.elapsed());
+    let past = CollectionRequest { deadline: Timestamp::UNIX_EPOCH, ..script.request() };
+    script.tell(&past, Context::alone());
+    script.status(|status| status.request == Some(past.request)).await;
+}
+
+/// The next report that a collector sends; the orchestrator goes on answering what it asks.
+async fn report(script: &mut Script, reports: &mut tokio::sync::mpsc::Receiver<Event>) -> Authentic {
+    let reported = async {
+        loop {
+            match reports.recv().await.unwrap() {
+                Event::Message(message) if message.envelope().kind == CollectionResults::KIND => return *message,
+                _ => {}
+            }
+        }
+    };
+    tokio::select! {
+        report = reported => report,
+        _ = script.until(|_| false) => panic!("no report came"),
+    }
+}
+
+#[tokio::test]
+async fn a_report_that_is_put_off_comes_again_when_it_is_wanted() {
+    let mut script = Script::start().await;
+    let (repository, mut reports) = script.repository.take().unwrap();
+    let request = script.request();
+    script.tell(&request, Context::alone());
+    let first = report(&mut script, &mut reports).await;
+    let topic = Topic::Directed { to: script.collector, operation: "ack".to_owned(), from: repository.own() };
+    let began = std::time::Instant::now();
+    repository.forget(&first);
+    let busy = Fault::new(FaultCode::Busy, "too many reports wait").after(2);
+    repository.send(&topic, &busy, Context::answering(&first)).unwrap();
+    let again = report(&mut script, &mut reports).await;
+    assert_eq!(again.envelope().id, first.envelope().id);
+    assert!(began.elapsed() >= std::time::Duration::from_secs(2), "{:?}", began.elapsed());
+    repository.acknowledge(&again, topic);
+    let is_end = |status: &StatusNotification| status.phase.is_some_and(Phase::is_terminal);
+    let status = script.status(|status| status.request == Some(request.request) && is_end(status)).await;
+    assert_eq!(status.phase, Some(Phase::Completed), "{status:?}");
+}
+
+#[tokio::test]
+async fn what_somebody_waits_for_goes_before_what_comes_by_itself() {
+    let mut script = Script::start().await;
+    let (repository, mut reports) = script.repository.take().unwrap();
+    let scheduled = |script: &Script| CollectionRequest { priority: Priority::Scheduled, ..script.request() };
+    let [first, later] = [scheduled(&script), scheduled(&script)];
+    let awaited = script.request();
+    script.tell(&first, Context::alone());
+    let held = report(&mut script, &mut reports).await;
+    // The first is at work until its report is acknowledged; the others wait in line by the time that this is answered.
+    script.tell(&later, Context::alone());
+    script.tell(&awaited, Context::alone());
+    let list = script.periodic(PeriodicOperation::List, 1, false);
+    script.periodic_answer(&list).await;
+    let topic = Topic::Directed { to: script.collector, operation: "ack".to_owned(), from: repository.own() };
+    repository.acknowledge(&held, topic.clone());
+    let mut ended = Vec::new();
+    while ended.len() < 3 {
+        tokio::select! {
+            event = reports.recv() => match event.unwrap() {
+                Event::Message(message) if message.envelope().kind == CollectionResults::KIND => {
+                    repository.acknowledge(&message, topic.clone());
+                }
+                _ => {}
+            },
+            status = script.status(|status| status.phase.is_some_and(Phase::is_terminal)) => {
+                ended.push(status.request.unwrap());
+            }
+        }
+    }
+    assert_eq!(ended, [first.request, awaited.request, later.request]);
 }

@@ -239,6 +239,7 @@ async fn only_an_orchestrator_commands_a_collector() {
         objects: Vec::new(),
         deadline: jiff::Timestamp::now() + jiff::SignedDuration::from_mins(1),
         budget: proto::budget::Budget::default(),
+        priority: proto::message::Priority::default(),
     };
     let context = Context::of(TransactionId(Uuid::now_v7()));
     // The broker denies it, whatever the envelope says.

@@ -17,6 +17,7 @@ use proto::topic::Topic;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use crate::mqtt::rand_fraction;
 use crate::open::{Authentic, Trust};
 use crate::outbox::{Outbox, OutboxError};
 use crate::{Incoming, IncomingReceiver, Transport, limits};
@@ -123,6 +124,11 @@ pub enum RequestError {
     /// The answer is a fault.
     #[error("refused: {0}")]
     Fault(Fault),
+}
+
+/// What a receiver asks for, and up to a second more: whoever is told the same second does not come in the same instant.
+pub fn put_off_for(seconds: u64) -> Duration {
+    Duration::from_secs(seconds.min(limits::PUT_OFF_SECONDS_MAX)) + Duration::from_secs(1).mul_f64(rand_fraction())
 }
 
 fn reseal(outbox: &mut Outbox, sealer: &Sealer) {
@@ -431,6 +437,12 @@ impl Bus {
                 state.given_up.pop_front();
             }
             tracing::error!(message = %refused, by = %envelope.from, "a durable message was refused for good, and is given up");
+            return None;
+        }
+        if let (true, Some(refused)) = (envelope.kind == Fault::KIND, envelope.in_reply_to)
+            && let Ok(Fault { retry_after_seconds: Some(seconds), .. }) = envelope.decode()
+            && state.outbox.put_off(refused, Instant::now() + put_off_for(seconds))
+        {
             return None;
         }
         if envelope.kind == Ack::KIND {

@@ -15,7 +15,7 @@ mod open;
 pub mod outbox;
 pub mod tls;
 
-pub use crate::core::{Bus, BusSettings, Context, Event, Prepared, RequestError, SendError};
+pub use crate::core::{Bus, BusSettings, Context, Event, Prepared, RequestError, SendError, put_off_for};
 pub use crate::open::{Authentic, Sender, Trust};
 
 use tokio::sync::mpsc;
@@ -67,6 +67,10 @@ pub mod limits {
     pub const SIGNERS_MAX: usize = 20_000;
     /// Seconds after which a durable message that nobody acknowledged is sent again.
     pub const RESEND_SECONDS: u64 = 10;
+    /// How often that time doubles, as long as nobody takes it.
+    pub const RESEND_DOUBLINGS_MAX: u32 = 2;
+    /// Seconds for which a receiver may put off a message, or an answer, at most.
+    pub const PUT_OFF_SECONDS_MAX: u64 = 600;
     /// Days after which a message is too old to be taken: replays are told by ids only so long.
     pub const AGE_DAYS_MAX: i64 = 30;
     /// Seconds without progress after which a connection is given up.

@@ -37,6 +37,23 @@ struct Entry {
     topic: String,
     payload: Vec<u8>,
     sent: Option<Instant>,
+    /// How often it was sent in this session.
+    attempts: u32,
+    /// Whoever is to take it wants it after this.
+    not_before: Option<Instant>,
+}
+
+impl Entry {
+    fn new(topic: String, payload: Vec<u8>) -> Self {
+        Self { topic, payload, sent: None, attempts: 0, not_before: None }
+    }
+
+    /// Whether it is to be sent now. The longer nobody takes it, the less often.
+    fn is_due(&self, now: Instant) -> bool {
+        let doubled = limits::RESEND_SECONDS << self.attempts.saturating_sub(1).min(limits::RESEND_DOUBLINGS_MAX);
+        let is_late = self.sent.is_none_or(|sent| now.duration_since(sent) >= Duration::from_secs(doubled));
+        is_late && self.not_before.is_none_or(|time| now >= time)
+    }
 }
 
 /// Messages that must arrive.
@@ -73,7 +90,7 @@ impl Outbox {
             let split = bytes.iter().position(|byte| *byte == b'\n');
             if let (Some(id), Some(at)) = (id, split) {
                 let topic = String::from_utf8_lossy(&bytes[..at]).into_owned();
-                entries.insert(id, Entry { topic, payload: bytes[at + 1..].to_vec(), sent: None });
+                entries.insert(id, Entry::new(topic, bytes[at + 1..].to_vec()));
             } else {
                 tracing::warn!(file = %path.display(), "not a message: moved aside");
                 fs::rename(&path, path.with_extension("damaged")).map_err(failed)?;
@@ -88,7 +105,7 @@ impl Outbox {
             return Err(OutboxError::Full);
         }
         self.write(id, topic, payload)?;
-        self.entries.insert(id, Entry { topic: topic.to_owned(), payload: payload.to_vec(), sent: None });
+        self.entries.insert(id, Entry::new(topic.to_owned(), payload.to_vec()));
         Ok(())
     }
 
@@ -120,7 +137,7 @@ impl Outbox {
         for (id, payload) in old {
             let topic = self.entries[&id].topic.clone();
             self.write(id, &topic, &payload)?;
-            self.entries.insert(id, Entry { topic, payload, sent: None });
+            self.entries.insert(id, Entry::new(topic, payload));
         }
         Ok(())
     }
@@ -154,29 +171,31 @@ impl Outbox {
         self.entries.contains_key(&id)
     }
 
-    /// A new session: everything has to be sent again.
+    /// A new session: everything has to be sent again, but for what is wanted later.
     pub fn session_began(&mut self) {
         for entry in self.entries.values_mut() {
-            entry.sent = None;
+            (entry.sent, entry.attempts) = (None, 0);
         }
+    }
+
+    /// Whoever is to take a message wants it then. Says whether it waits here.
+    pub fn put_off(&mut self, id: MessageId, until: Instant) -> bool {
+        let Some(entry) = self.entries.get_mut(&id) else { return false };
+        (entry.sent, entry.attempts, entry.not_before) = (None, 0, Some(until));
+        true
     }
 
     /// Up to `most` messages that have to be sent now, in order.
     pub fn due(&mut self, now: Instant, most: usize) -> Vec<(String, Vec<u8>)> {
-        let patience = Duration::from_secs(limits::RESEND_SECONDS);
-        let mut due: Vec<(Option<Instant>, MessageId)> = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| entry.sent.is_none_or(|sent| now.duration_since(sent) >= patience))
-            .map(|(id, entry)| (entry.sent, *id))
-            .collect();
+        let mut due: Vec<(Option<Instant>, MessageId)> =
+            self.entries.iter().filter(|(_, entry)| entry.is_due(now)).map(|(id, entry)| (entry.sent, *id)).collect();
         // What waits longest comes first, so that messages that nobody takes hold up no others.
         due.sort_unstable();
         due.into_iter()
             .take(most)
             .filter_map(|(_, id)| {
                 let entry = self.entries.get_mut(&id)?;
-                entry.sent = Some(now);
+                (entry.sent, entry.attempts, entry.not_before) = (Some(now), entry.attempts + 1, None);
                 Some((entry.topic.clone(), entry.payload.clone()))
             })
             .collect()
@@ -218,6 +237,32 @@ mod tests {
         assert_eq!(outbox.due(now + Duration::from_secs(limits::RESEND_SECONDS), 10).len(), 1);
         outbox.session_began();
         assert_eq!(outbox.due(now, 10).len(), 1);
+    }
+
+    #[test]
+    fn the_longer_nobody_takes_it_the_less_often_it_is_sent() {
+        let mut outbox = Outbox::in_memory();
+        outbox.keep(id(1), "/a", b"one").unwrap();
+        let began = Instant::now();
+        let seconds = (0..300_u64).filter(|second| !outbox.due(began + Duration::from_secs(*second), 10).is_empty());
+        assert_eq!(seconds.collect::<Vec<_>>(), [0, 10, 30, 70, 110, 150, 190, 230, 270]);
+        outbox.session_began();
+        assert_eq!(outbox.due(began + Duration::from_secs(271), 10).len(), 1);
+    }
+
+    #[test]
+    fn a_message_that_was_put_off_waits_for_its_time_in_a_new_session_too() {
+        let mut outbox = Outbox::in_memory();
+        outbox.keep(id(1), "/a", b"one").unwrap();
+        let now = Instant::now();
+        assert_eq!(outbox.due(now, 10).len(), 1);
+        assert!(outbox.put_off(id(1), now + Duration::from_secs(25)));
+        assert!(!outbox.put_off(id(2), now));
+        outbox.session_began();
+        assert!(outbox.due(now + Duration::from_secs(24), 10).is_empty());
+        assert_eq!(outbox.due(now + Duration::from_secs(25), 10).len(), 1);
+        // From then on it is as any other.
+        assert_eq!(outbox.due(now + Duration::from_secs(25 + limits::RESEND_SECONDS), 10).len(), 1);
     }
 
     #[test]

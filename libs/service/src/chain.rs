@@ -358,7 +358,7 @@ impl Chain {
 
 fn task_of(request: CollectionRequest, is_standing: bool) -> Task {
     // More of the plan than was asked for by name may come back (RFC 8248 OP-003).
-    let CollectionRequest { request, plan, targets, objects: _, deadline: _, budget: _ } = request;
+    let CollectionRequest { request, plan, targets, objects: _, deadline: _, budget: _, priority: _ } = request;
     Task { request, content: plan.sha256, targets, is_standing }
 }
 

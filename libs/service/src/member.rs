@@ -473,6 +473,10 @@ impl Membership {
                     tracing::error!("in quarantine: {}", fault.message);
                     return true;
                 }
+                Err(RequestError::Fault(Fault { retry_after_seconds: Some(seconds), message, .. })) => {
+                    tracing::info!(seconds, "the handshake has to wait: {message}");
+                    tokio::time::sleep(bus::put_off_for(seconds)).await;
+                }
                 Err(error) => {
                     tracing::debug!(%error, "the handshake has no answer yet");
                     self.pause(attempt).await;

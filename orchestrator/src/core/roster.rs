@@ -193,6 +193,14 @@ impl Core {
         if known.component_type != ComponentType::PostureCollectionService && !advertisement.endpoints.is_empty() {
             return Err(Fault::new(FaultCode::NotAuthorized, "only a collector speaks for endpoints"));
         }
+        // Whoever answers a challenge was admitted before; the other services are few, and everybody waits for them.
+        let is_paced = known.component_type == ComponentType::PostureCollectionService && known.challenge.is_none();
+        if is_paced && let Err(wait) = self.pacing.admit(sender, now) {
+            let seconds = wait.as_secs().max(0).unsigned_abs() + u64::from(wait.subsec_nanos() > 0);
+            return Err(
+                Fault::new(FaultCode::Busy, "many components come back at once; it is their turn first").after(seconds)
+            );
+        }
         let is_known = |endpoint: &&AdvertisedEndpoint| known.endpoint(&endpoint.local_name).is_some();
         let bound = advertisement.endpoints.len() - advertisement.endpoints.iter().filter(is_known).count();
         if known.bound_count + bound > ENDPOINTS_MAX {

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use proto::budget::Budget;
 use proto::content::ContentRef;
 use proto::id::{ComponentId, EndpointId, RequestId, TransactionId};
-use proto::message::{CollectionRequest, Phase, TaskResponse};
+use proto::message::{CollectionRequest, Phase, Priority, TaskResponse};
 use proto::operator::{Account, OperatorEvent, ResponderView, TransactionView};
 use proto::plan::ObjectKey;
 use serde::{Deserialize, Serialize};
@@ -75,6 +75,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Nobody waits for what is assigned.
+    pub fn priority(&self) -> Priority {
+        if self.is_assigned { Priority::Scheduled } else { Priority::Interactive }
+    }
+
     /// What was collected before this has to be collected, where a workflow begins now.
     pub fn stale_before(&self, now: Timestamp) -> Timestamp {
         let age = SignedDuration::from_secs(self.max_age_seconds.unwrap_or(0));
@@ -445,6 +450,7 @@ impl Workflow {
             objects: responder.objects.clone(),
             deadline: responder.deadline,
             budget: self.plan.budget,
+            priority: self.plan.priority(),
         }
     }
 

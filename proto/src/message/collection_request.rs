@@ -29,6 +29,27 @@ pub struct CollectionRequest {
     /// What it may cost the endpoint, where that is less than what the collector has for its tasks.
     #[serde(default, skip_serializing_if = "Budget::is_empty")]
     pub budget: Budget,
+    /// Whether somebody waits for it.
+    #[serde(default, skip_serializing_if = "Priority::is_interactive")]
+    pub priority: Priority,
+}
+
+/// What goes first where several tasks wait (proposal P-8).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Priority {
+    /// Somebody waits for it.
+    #[default]
+    Interactive,
+    /// It comes by itself, and comes again: it waits for the others.
+    Scheduled,
+}
+
+impl Priority {
+    /// Whether somebody waits.
+    pub fn is_interactive(&self) -> bool {
+        *self == Self::Interactive
+    }
 }
 
 /// Stop a request, if it is still running. Who asked for it may stop it.

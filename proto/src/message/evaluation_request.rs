@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::content::ContentRef;
 use crate::id::{ComponentId, EndpointId, RequestId};
-use crate::message::EndpointAlias;
+use crate::message::{EndpointAlias, Priority};
 use crate::plan::ObjectKey;
 
 /// Evaluate a policy on stored observations.
@@ -41,4 +41,7 @@ pub struct EvaluationRequest {
     pub changed: Vec<ObjectKey>,
     /// After this nobody waits for an answer.
     pub deadline: Timestamp,
+    /// Whether somebody waits for it.
+    #[serde(default, skip_serializing_if = "Priority::is_interactive")]
+    pub priority: Priority,
 }

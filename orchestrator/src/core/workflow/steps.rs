@@ -382,6 +382,7 @@ impl Core {
             as_of: workflow.plan.as_of,
             changed: workflow.plan.changed.clone(),
             deadline: responder.deadline,
+            priority: workflow.plan.priority(),
         };
         Some(Action::Evaluate { to: responder.component, transaction: id, request: Box::new(request) })
     }
