@@ -308,7 +308,7 @@ async fn a_handshake_that_is_put_off_comes_again_when_it_is_wanted() {
 }
 
 /// The next report that a collector sends; the orchestrator goes on answering what it asks.
-async fn report(script: &mut Script, reports: &mut tokio::sync::mpsc::Receiver<Event>) -> Authentic {
+async fn report(script: &mut Script, reports: &mut mpsc::Receiver<Event>) -> Authentic {
     let reported = async {
         loop {
             match reports.recv().await.unwrap() {
