@@ -21,6 +21,8 @@ pub const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub const LINK_DEPTH_MAX: usize = 40;
 /// Directories inside each other.
 pub const DIRECTORY_DEPTH_MAX: usize = 256;
+/// Seconds for which a task that was done is not done again, if it is asked for again.
+pub const DONE_SECONDS: u64 = 60;
 /// Tasks that wait at one collector.
 pub const TASKS_MAX: usize = 64;
 /// Schedules at one collector.

@@ -4,10 +4,10 @@
 //! A task that a killed process leaves behind is asked for again by the orchestrator when the
 //! collector comes back; doing it twice stores the same observations once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bus::{Authentic, Bus, Context};
 use jiff::Timestamp;
@@ -82,6 +82,25 @@ struct State {
     cancelled: BTreeSet<RequestId>,
     /// Terminal statuses that nobody has acknowledged yet, by request.
     ended: BTreeMap<RequestId, MessageId>,
+    /// What was done of late, with the words that said so.
+    done: VecDeque<(RequestId, Instant, StatusNotification)>,
+}
+
+impl State {
+    fn done_of_late(&self, request: RequestId) -> Option<StatusNotification> {
+        let is_late = |time: &Instant| time.elapsed() < Duration::from_secs(limits::DONE_SECONDS);
+        self.done.iter().find(|(done, time, _)| *done == request && is_late(time)).map(|(_, _, status)| status.clone())
+    }
+
+    fn note_done(&mut self, request: RequestId, status: StatusNotification) {
+        if status.phase == Some(Phase::Completed) {
+            self.done.retain(|(done, ..)| *done != request);
+            self.done.push_back((request, Instant::now(), status));
+            if self.done.len() > limits::TASKS_MAX {
+                self.done.pop_front();
+            }
+        }
+    }
 }
 
 impl Worker {
@@ -140,6 +159,11 @@ impl Worker {
             if is_ending || !state.open.insert(task.request.request) {
                 return;
             }
+        }
+        // Asked again after a break by who has not heard the end of it: it is said again, not done again.
+        let done = self.state().done_of_late(task.request.request);
+        if let Some(status) = done {
+            return self.end_with(&task, status);
         }
         let is_scheduled = task.standing.is_some() || task.request.priority == Priority::Scheduled;
         let queue = if is_scheduled { &self.scheduled } else { &self.interactive };
@@ -537,6 +561,7 @@ impl Worker {
         match kept {
             Ok(id) => {
                 state.ended.insert(request, id);
+                state.note_done(request, status);
             }
             Err(error) => tracing::error!(%error, "the end of a task cannot be kept"),
         }

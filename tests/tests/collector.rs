@@ -376,3 +376,24 @@ async fn what_somebody_waits_for_goes_before_what_comes_by_itself() {
     }
     assert_eq!(ended, [first.request, awaited.request, later.request]);
 }
+
+#[tokio::test]
+async fn what_was_just_done_is_said_again_and_not_done_again() {
+    let mut script = Script::start().await;
+    let (repository, mut reports) = script.repository.take().unwrap();
+    let request = script.request();
+    let topic = Topic::Directed { to: script.collector, operation: "ack".to_owned(), from: repository.own() };
+    let is_end = |status: &StatusNotification| status.phase.is_some_and(Phase::is_terminal);
+    script.tell(&request, Context::alone());
+    let reported = report(&mut script, &mut reports).await;
+    repository.acknowledge(&reported, topic.clone());
+    let first = script.status(|status| status.request == Some(request.request) && is_end(status)).await;
+    script.tell(&request, Context::alone());
+    let again = script.status(|status| status.request == Some(request.request)).await;
+    assert_eq!((again.phase, &again), (Some(Phase::Completed), &first));
+    // Another one is done, and its report is the next that comes.
+    let other = script.request();
+    script.tell(&other, Context::alone());
+    let next = report(&mut script, &mut reports).await;
+    assert_eq!(next.envelope().decode::<CollectionResults>().unwrap().request, other.request);
+}

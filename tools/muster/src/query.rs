@@ -173,7 +173,12 @@ fn show_answer(
 
 /// The values of a field; what comes from endpoints is shown without what a terminal would obey.
 fn cell(item: &Item, column: &str) -> String {
-    let values: Vec<&str> = item.named(column).filter_map(|entity| entity.value.as_deref()).collect();
+    let of = |column: &str| item.named(column).filter_map(|entity| entity.value.clone()).collect::<Vec<String>>();
+    let mut values = of(column);
+    if column == "filepath" && values.is_empty() {
+        // A directory has a path and no name.
+        values = of("path");
+    }
     shown(&values.join(", ").replace(['\n', '\t'], " "))
 }
 

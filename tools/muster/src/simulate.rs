@@ -1,7 +1,7 @@
 //! `muster simulate`: collectors that are not there, for sizing an installation. Each is a member of its own: key, certificate,
 //! connection, outbox, signatures. What they report is what this machine has, with a little variety.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -168,10 +168,14 @@ impl Simulation {
         let _ = assigned.wait_for(|assigned| assigned.is_active).await;
         self.counts.active.fetch_add(1, Relaxed);
         drop(place);
+        let mut taken = BTreeSet::new();
         while let Some(message) = inbox.recv().await {
             let endpoint = assigned.borrow().endpoints.first().map(|(_, endpoint)| *endpoint);
             match (ToCollector::decode(message.envelope()), endpoint) {
+                // Asked again, it is at it or has done it.
+                (Ok(ToCollector::CollectionRequest(request)), Some(_)) if taken.contains(&request.request) => {}
                 (Ok(ToCollector::CollectionRequest(request)), Some(endpoint)) => {
+                    taken.insert(request.request);
                     let (simulation, bus, facts) = (Arc::clone(&self), bus.clone(), facts.clone());
                     tokio::spawn(async move {
                         simulation.answer(number, &bus, (*request, message), endpoint, facts).await;
