@@ -389,6 +389,14 @@ pub(crate) async fn ask_repository<Q: Message, A: Message>(handle: &Handle, requ
         .repository()
         .await
         .ok_or_else(|| Fault::new(FaultCode::Busy, "no repository is active; `muster roster` shows why"))?;
+    ask_one_repository(handle, repository, request).await
+}
+
+pub(crate) async fn ask_one_repository<Q: Message, A: Message>(
+    handle: &Handle,
+    repository: ComponentId,
+    request: &Q,
+) -> Result<A, Fault> {
     let bus = &handle.inner.bus;
     let ask = Topic::Directed { to: repository, operation: QueryRequest::KIND.to_owned(), from: bus.own() };
     bus.request(&ask, request, Context::alone(), Duration::from_secs(15)).await.map_err(|error| match error {

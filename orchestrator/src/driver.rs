@@ -36,6 +36,7 @@ use crate::core::standing::Standing as Assignments;
 use crate::core::{Action, Core, HEARTBEAT_SECONDS, RandomIds};
 use crate::policies::Policies;
 use crate::registration::{self, TokenScope};
+use crate::retention::KEEP_DAYS_MIN;
 use crate::standing;
 use crate::store::{SentTask, Store, StoreError};
 
@@ -83,11 +84,14 @@ impl Settings {
 pub const CERTIFICATE_SECONDS: i64 = 30 * 86_400;
 
 /// How long workflows that have ended are kept, unless the configuration says otherwise.
-pub const KEEP_WORKFLOWS: SignedDuration = SignedDuration::from_hours(24 * 30);
+pub const KEEP_WORKFLOWS: SignedDuration = SignedDuration::from_hours(24 * KEEP_DAYS_MIN);
 
 /// Why an orchestrator ends.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// Workflows would go before the last report about them can come in.
+    #[error("keep-workflows is at least {KEEP_DAYS_MIN}d: a report that waited for its network may come in so late")]
+    Keep,
     /// The data directory.
     #[error(transparent)]
     Data(#[from] service::data::DataError),
@@ -235,6 +239,9 @@ pub async fn run(
     mut shutdown: Shutdown,
     ready: Option<oneshot::Sender<Handle>>,
 ) -> Result<(), RunError> {
+    if settings.keep_workflows < SignedDuration::from_hours(24 * KEEP_DAYS_MIN) {
+        return Err(RunError::Keep);
+    }
     let data = service::data::DataDirectory::open(&settings.data)?;
     let now = Timestamp::now();
     let ca_settings = CaSettings {

@@ -27,7 +27,7 @@ mod workflows;
 
 pub use driver::{CERTIFICATE_SECONDS, Handle, KEEP_WORKFLOWS, RunError, Settings, run};
 pub use registration::TokenScope;
-pub use retention::Expired;
+pub use retention::{Expired, KEEP_DAYS_MIN};
 
 /// The name of the policy that comes with the program.
 pub const BASELINE: &str = "muster-baseline-linux";

@@ -93,10 +93,12 @@ impl Handle {
             return Ok(Ok(()));
         }
         let now = Timestamp::now();
+        // What decides where there is nothing; where nobody could look for it, nothing does.
+        let decides = question::plan_of(&question.query).map(|(_, objects)| objects).unwrap_or_default();
         let mut objects = Vec::new();
         if question.is_collected {
             let mut watched = self.inner.watchers.subscribe();
-            let (id, object) = match self.collect_for(actor, question).await {
+            let id = match self.collect_for(actor, question).await {
                 Ok(begun) => begun,
                 Err(fault) => return Ok(Err(fault)),
             };
@@ -104,11 +106,12 @@ impl Handle {
                 Ok(view) => answers.send(&OperatorEvent::Ended(view)).await?,
                 Err(fault) => return Ok(Err(fault)),
             }
-            objects.push(object);
+            objects.clone_from(&decides);
         }
         let request = SearchRequest {
             query: question.query.clone(),
             objects,
+            decides,
             endpoints: Vec::new(),
             as_of: question.as_of,
             collected_since: question.max_age_seconds.map(|age| before(question.as_of.unwrap_or(now), age)),
@@ -197,8 +200,8 @@ impl Handle {
     }
 
     /// Has collectors look for what an operator's question is about.
-    async fn collect_for(&self, actor: Actor, question: &Question) -> Result<(TransactionId, ObjectKey), Fault> {
-        let (content, object) = self.question_plan(&question.query)?;
+    async fn collect_for(&self, actor: Actor, question: &Question) -> Result<TransactionId, Fault> {
+        let (content, _) = self.question_plan(&question.query)?;
         let plan = Plan {
             targets: question.targets.clone(),
             excluded: question.excluded.clone(),
@@ -207,16 +210,16 @@ impl Handle {
             budget: question.budget,
             ..of_question(&format!("({})", cut(&question.query.to_string())), content)
         };
-        Ok((self.begin(actor, "query", plan).await?, object))
+        self.begin(actor, "query", plan).await
     }
 
     /// The collection plan of a question, ready to be pulled.
-    fn question_plan(&self, query: &PostureQuery) -> Result<(ContentRef, ObjectKey), Fault> {
-        let (plan, object) = question::plan_of(query).map_err(malformed)?;
+    fn question_plan(&self, query: &PostureQuery) -> Result<(ContentRef, Vec<ObjectKey>), Fault> {
+        let (plan, objects) = question::plan_of(query).map_err(malformed)?;
         let bytes = deflate(&plan.to_bytes());
         let content = ContentRef::to(&bytes);
         self.inner.content.keep(bytes);
-        Ok((content, object))
+        Ok((content, objects))
     }
 
     /// Gives endpoints a name.
@@ -288,23 +291,24 @@ impl Handle {
             let Some(query) = question.filter(|_| core.endpoints().next().is_some()) else { return Ok(()) };
             query
         };
-        let (content, object) = self.question_plan(&query)?;
-        if work == LabelWork::Search {
-            return self.find_labelled(name, &query, &object, None).await;
-        }
-        let asked = Timestamp::now();
+        let (content, objects) = self.question_plan(&query)?;
+        let LabelWork::Collect(endpoints) = work else {
+            return self.find_labelled(name, &query, &objects).await;
+        };
         let plan = Plan {
             is_assigned: true,
+            targets: endpoints.iter().map(ToString::to_string).collect(),
             timeout_seconds: LABEL_SECONDS,
             ..of_question(&format!("(label {name})"), content)
         };
         let begun = self.begin(Actor::Orchestrator, "query", plan).await?;
+        self.keep_label(name).await;
         // Whoever is silent keeps nobody waiting: what has come in by then counts. Whoever is away answers when it comes
         // back, or to the next question.
         let mut patience = LABEL_PATIENCE_MIN;
         loop {
             let waited = tokio::time::timeout(patience, self.wait(begun, false)).await;
-            self.find_labelled(name, &query, &object, Some(asked)).await?;
+            self.find_labelled(name, &query, &objects).await?;
             if waited.is_ok() || patience > LABEL_PATIENCE {
                 return Ok(());
             }
@@ -313,13 +317,7 @@ impl Handle {
     }
 
     /// Searches what is stored for the endpoints that a label means.
-    async fn find_labelled(
-        &self,
-        name: &str,
-        query: &PostureQuery,
-        object: &ObjectKey,
-        asked: Option<Timestamp>,
-    ) -> Result<(), Fault> {
+    async fn find_labelled(&self, name: &str, query: &PostureQuery, objects: &[ObjectKey]) -> Result<(), Fault> {
         let (endpoints, age) = {
             let core = self.inner.core.lock().await;
             let Some(label) = core.labels.get(name) else { return Ok(()) };
@@ -330,7 +328,8 @@ impl Handle {
         for some in endpoints.chunks(SEARCH_ENDPOINTS) {
             let mut request = SearchRequest {
                 query: query.clone(),
-                objects: vec![object.clone()],
+                objects: objects.to_vec(),
+                decides: objects.to_vec(),
                 endpoints: some.to_vec(),
                 as_of: None,
                 collected_since: age.map(|age| before(Timestamp::now(), age)),
@@ -359,12 +358,17 @@ impl Handle {
             return Ok(());
         };
         label.found = found;
-        label.collected = asked.or(label.collected);
-        let label: Label = label.clone();
-        if let Err(error) = self.inner.store.put_label(&label, None).await {
+        drop(core);
+        self.keep_label(name).await;
+        Ok(())
+    }
+
+    async fn keep_label(&self, name: &str) {
+        let core = self.inner.core.lock().await;
+        let Some(label) = core.labels.get(name) else { return };
+        if let Err(error) = self.inner.store.put_label(label, None).await {
             tracing::error!(error = %Chain(&error), "a label");
         }
-        Ok(())
     }
 }
 

@@ -5,16 +5,19 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use proto::content::ContentHash;
-use proto::fault::Fault;
+use proto::fault::{Fault, FaultCode};
 use proto::id::RequestId;
 use proto::message::{ReferenceRequest, ReferenceResponse};
 
-use crate::control::ask_repository;
+use crate::control::ask_one_repository;
 use crate::driver::Handle;
 
 /// From the start to the first time, and from one time to the next.
 const FIRST: Duration = Duration::from_mins(2);
 const EVERY: Duration = Duration::from_hours(6);
+/// The least that may be kept: so late a report comes in that waited in an outbox (the bus takes messages that are up to 30 days
+/// old), and what it answers must be known then.
+pub const KEEP_DAYS_MIN: i64 = 31;
 /// Messages of one question to the repository.
 const TASKS: i64 = 1_000;
 
@@ -65,8 +68,16 @@ impl Handle {
                 continue;
             }
             let question = ReferenceRequest { tasks: candidates.iter().cloned().collect() };
-            let kept: ReferenceResponse = ask_repository(self, &question).await?;
-            let kept: BTreeSet<ContentHash> = kept.tasks.into_iter().collect();
+            // What any of them keeps stays; while one of them is not there, everything does.
+            let repositories = self.repositories().await;
+            if repositories.is_empty() {
+                return Err(Fault::new(FaultCode::Busy, "there is no repository to ask what it keeps"));
+            }
+            let mut kept: BTreeSet<ContentHash> = BTreeSet::new();
+            for (repository, _) in repositories {
+                let answer: ReferenceResponse = ask_one_repository(self, repository, &question).await?;
+                kept.extend(answer.tasks);
+            }
             count += self.inner.store.delete_tasks(candidates.difference(&kept)).await?;
         }
     }

@@ -8,6 +8,8 @@ use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use proto::budget::{Budget, bytes_in_words};
@@ -25,6 +27,8 @@ pub struct Host {
     /// The processor's time that this thread had used when it began.
     cpu_before: Duration,
     budget: Budget,
+    /// Set by whoever wants no more of it.
+    is_cancelled: Option<Arc<AtomicBool>>,
     bytes_left: Cell<u64>,
     memory_left: Cell<u64>,
     entries_left: Cell<u64>,
@@ -38,6 +42,9 @@ pub const CUT_OFF: &str = "cut off: ";
 /// Why looking stops before the end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Cut {
+    /// Nobody wants it any more.
+    #[error("{CUT_OFF}cancelled")]
+    Cancelled,
     /// The time for this task is over.
     #[error("{CUT_OFF}the time limit of {0} s for one task is reached")]
     Time(u64),
@@ -108,12 +115,19 @@ impl Host {
             began: Instant::now(),
             cpu_before: cpu_of_thread(),
             budget,
+            is_cancelled: None,
             bytes_left: Cell::new(budget.read_bytes.unwrap_or(u64::MAX)),
             memory_left: Cell::new(budget.memory_bytes.unwrap_or(u64::MAX)),
             entries_left: Cell::new(limits::TASK_ENTRIES_MAX),
             packages: OnceCell::new(),
             systemd: OnceCell::new(),
         }
+    }
+
+    /// The same, until somebody sets this.
+    #[must_use]
+    pub fn until(self, is_cancelled: Arc<AtomicBool>) -> Self {
+        Self { is_cancelled: Some(is_cancelled), ..self }
     }
 
     /// Whether this is the machine that the collector runs on.
@@ -209,6 +223,9 @@ impl Host {
     pub fn breathe(&self) -> Result<(), Cut> {
         loop {
             let elapsed = self.began.elapsed();
+            if self.is_cancelled.as_ref().is_some_and(|is_cancelled| is_cancelled.load(Ordering::Relaxed)) {
+                return Err(Cut::Cancelled);
+            }
             if let Some(seconds) = self.budget.time_seconds
                 && elapsed > Duration::from_secs(seconds)
             {
@@ -247,6 +264,9 @@ impl Host {
         }
         self.breathe()?;
         let budget = self.bytes_left.get();
+        if metadata.size() > budget {
+            return Err(Cut::Bytes(self.budget.read_bytes.unwrap_or(u64::MAX)).into());
+        }
         if metadata.size() > self.memory_left.get() {
             return Err(Cut::Memory(self.budget.memory_bytes.unwrap_or(u64::MAX)).into());
         }
@@ -254,13 +274,14 @@ impl Host {
         // A file that grows while it is read ends at the limit all the same.
         file.take((limits::FILE_BYTES_MAX + 1).min(budget.saturating_add(1))).read_to_end(&mut content)?;
         let length = content.len() as u64;
+        // What was read was read, also where nothing comes of it.
+        self.bytes_left.set(budget.saturating_sub(length));
         if length > budget {
             return Err(Cut::Bytes(self.budget.read_bytes.unwrap_or(u64::MAX)).into());
         }
         if length > limits::FILE_BYTES_MAX {
             return Err(ReadError::TooLarge);
         }
-        self.bytes_left.set(budget - length);
         Ok(content)
     }
 

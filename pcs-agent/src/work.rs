@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -80,6 +81,8 @@ struct State {
     /// Requests that are waiting or running.
     open: BTreeSet<RequestId>,
     cancelled: BTreeSet<RequestId>,
+    /// Ends the looking for a request in the middle.
+    looking: BTreeMap<RequestId, Arc<AtomicBool>>,
     /// Terminal statuses that nobody has acknowledged yet, by request.
     ended: BTreeMap<RequestId, MessageId>,
     /// What was done of late, with the words that said so.
@@ -179,6 +182,9 @@ impl Worker {
         let mut state = self.state();
         if state.open.contains(&request) {
             state.cancelled.insert(request);
+            if let Some(looking) = state.looking.get(&request) {
+                looking.store(true, Ordering::Relaxed);
+            }
         }
     }
 
@@ -462,8 +468,11 @@ impl Worker {
         progress: mpsc::Sender<TaskProgress>,
     ) -> Result<Vec<Found>, Fault> {
         let plan = self.plan_of(&request, context).await?;
+        let is_cancelled = Arc::new(AtomicBool::new(self.is_cancelled(request.request)));
+        self.state().looking.insert(request.request, Arc::clone(&is_cancelled));
+        let (worker, asked) = (Arc::clone(&self), request.request);
         let looked = tokio::task::spawn_blocking(move || {
-            let host = Host::with_budget(self.root.clone(), self.budget.within(request.budget));
+            let host = Host::with_budget(self.root.clone(), self.budget.within(request.budget)).until(is_cancelled);
             let mut resolver = Resolver::new(&plan, Probes::new(&host), Timestamp::now());
             let named: BTreeSet<&ObjectKey> = request.objects.iter().collect();
             let wanted = plan.report.iter().filter(|key| named.is_empty() || named.contains(key));
@@ -477,9 +486,14 @@ impl Worker {
                 found.push((key.clone(), proto::observation::Collected::clone(&collected), Timestamp::now()));
                 let _ = progress.try_send(TaskProgress { done: done as u64 + 1, total });
             }
+            if self.is_cancelled(request.request) {
+                return Err(Fault::new(FaultCode::Cancelled, "cancelled by who asked"));
+            }
             Ok(found)
         });
-        looked.await.map_err(|_| Fault::new(FaultCode::Internal, "a probe failed badly"))?
+        let looked = looked.await;
+        worker.state().looking.remove(&asked);
+        looked.map_err(|_| Fault::new(FaultCode::Internal, "a probe failed badly"))?
     }
 
     fn send_results(&self, results: &CollectionResults, context: Context) -> Result<MessageId, Fault> {

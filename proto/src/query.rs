@@ -169,6 +169,9 @@ impl PostureQuery {
                 _ => return wrong("a field is a name such as evr"),
             }
         }
+        if count > PARTS_MAX {
+            return wrong("the condition is too large");
+        }
         Ok(())
     }
 

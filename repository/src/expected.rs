@@ -30,13 +30,16 @@ const PLANS_MAX: usize = 32;
 /// What it said, and until when that holds.
 type Known = (Result<TaskResponse, Fault>, Instant);
 
+/// The objects that a plan reports, with their kinds.
+pub(crate) type Objects = BTreeMap<ObjectKey, String>;
+
 /// What the orchestrator said of tasks.
 #[derive(Debug)]
 pub(crate) struct Expected {
     bus: Bus,
     content: ContentStore,
     known: Mutex<BTreeMap<TaskRequest, Known>>,
-    plans: Mutex<BTreeMap<ContentHash, Arc<BTreeSet<ObjectKey>>>>,
+    plans: Mutex<BTreeMap<ContentHash, Arc<Objects>>>,
     /// It did not answer; until then it is not asked.
     silent: Mutex<Option<Instant>>,
 }
@@ -97,10 +100,20 @@ impl Expected {
             return Err(refused("an item belongs to no object"));
         }
         let asked = self.objects(plan).await?;
-        match results.objects.iter().find(|part| !asked.contains(&part.object)) {
-            Some(part) => Err(refused(&format!("the task does not ask for the object {}", part.object))),
-            None => Ok(()),
+        for part in &results.objects {
+            let Some(kind) = asked.get(&part.object) else {
+                return Err(refused(&format!("the task does not ask for the object {}", part.object)));
+            };
+            // Of which kind an object is, everybody is told by what it finds.
+            let mut items = part.items.iter().filter_map(|position| results.items.get(*position as usize));
+            if items.any(|item| item.kind != *kind) {
+                return Err(refused(&format!(
+                    "the object {} finds items of the kind {kind} and of no other",
+                    part.object
+                )));
+            }
         }
+        Ok(())
     }
 
     /// An error for verdicts that nobody asked this evaluator for.
@@ -132,7 +145,7 @@ impl Expected {
         };
         let plan = self.may_evaluate(responder, transaction, query.endpoint, request).await?;
         let read = self.objects(&plan).await?;
-        match query.objects.iter().find(|object| !read.contains(object)) {
+        match query.objects.iter().find(|object| !read.contains_key(object)) {
             Some(object) => Err(refused(&format!("the policy does not read the object {object}"))),
             None => Ok(()),
         }
@@ -184,7 +197,7 @@ impl Expected {
     }
 
     /// The objects that a plan reports.
-    pub(crate) async fn objects(&self, plan: &ContentRef) -> Result<Arc<BTreeSet<ObjectKey>>, Fault> {
+    pub(crate) async fn objects(&self, plan: &ContentRef) -> Result<Arc<Objects>, Fault> {
         if let Some(known) = self.plans.lock().unwrap_or_else(PoisonError::into_inner).get(&plan.sha256) {
             return Ok(Arc::clone(known));
         }
@@ -192,7 +205,11 @@ impl Expected {
         let bytes = self.content.fetch(&self.bus, &ask, plan, Context::alone()).await;
         let bytes = bytes.map_err(|fault| later(&format!("the plan cannot be had: {}", fault.message)))?;
         let read = plan_of(&bytes).map_err(|fault| later(&format!("the plan cannot be read: {}", fault.message)))?;
-        let objects = Arc::new(read.report.into_iter().collect::<BTreeSet<_>>());
+        let kind_of = |object: ObjectKey| {
+            let kind = read.objects.get(&object).map(|object| object.kind.clone()).unwrap_or_default();
+            (object, kind)
+        };
+        let objects = Arc::new(read.report.iter().cloned().map(kind_of).collect::<Objects>());
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         if plans.len() >= PLANS_MAX {
             plans.clear();

@@ -131,10 +131,14 @@ pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdow
                     let Some(message) = message else { break };
                     match message.envelope().kind.as_str() {
                         CollectionResults::KIND | EvaluationResults::KIND => {
-                            if let Err(full) = reports.try_send(message) {
-                                let seconds = repository.pacing.put_off(REPORTS_MAX, Instant::now());
+                            let (sender, now) = (message.envelope().from, Instant::now());
+                            // Some places are kept for those who were told to come now.
+                            let is_first = reports.capacity() > REPORTS_KEPT || repository.pacing.is_promised(sender, now);
+                            let refused = if is_first { reports.try_send(message).err() } else { Some(mpsc::error::TrySendError::Full(message)) };
+                            if let Some(refused) = refused {
+                                let seconds = repository.pacing.put_off(sender, REPORTS_MAX, now);
                                 let fault = Fault::new(FaultCode::Busy, "too many reports wait").after(seconds);
-                                repository.put_off(&full.into_inner(), &fault);
+                                repository.put_off(&refused.into_inner(), &fault);
                             }
                         }
                         // Publications fetch content, which comes in by this inbox's bus: they must not hold it up.
@@ -180,6 +184,8 @@ const CHANGES_TOLD_MAX: usize = 10_000;
 const QUESTIONS_MAX: usize = 256;
 /// Reports that wait to be stored.
 const REPORTS_MAX: usize = 1_024;
+/// Places of these that are kept for those who were sent away before.
+const REPORTS_KEPT: usize = REPORTS_MAX / 4;
 /// Seconds after which a component whose reports are refused is spoken of again.
 const TOLD_AGAIN_SECONDS: u64 = 60;
 
@@ -288,7 +294,7 @@ impl Repository {
             ToRepository::StalenessRequest(request) => match self.expected.objects(&request.plan).await {
                 Ok(objects) => self
                     .store
-                    .stale(&request.endpoints, &objects, request.collected_since)
+                    .stale(&request.endpoints, &objects.keys().cloned().collect(), request.collected_since)
                     .await
                     .map(|response| self.answer(&message, &response)),
                 Err(fault) => return self.refuse(&message, &fault),

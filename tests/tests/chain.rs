@@ -216,6 +216,7 @@ async fn an_evaluator_reads_what_it_was_asked_to_evaluate_and_nothing_else() {
     let search = SearchRequest {
         query: "unix:file".parse().unwrap(),
         objects: Vec::new(),
+        decides: Vec::new(),
         endpoints: vec![endpoint],
         as_of: None,
         collected_since: None,

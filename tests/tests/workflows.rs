@@ -369,6 +369,15 @@ async fn a_collector_is_believed_about_its_own_endpoint_only() {
         (transaction, CollectionResults { objects: vec![nothing(&invented)], ..honest.clone() }),
         // What nobody asked for, beside what was asked for.
         (transaction, CollectionResults { items: vec![stray.clone()], ..honest.clone() }),
+        // Items of a kind that the object does not find.
+        (
+            transaction,
+            CollectionResults {
+                items: vec![stray.clone()],
+                objects: vec![CollectedPart { items: vec![0], ..honest.objects[0].clone() }],
+                ..honest.clone()
+            },
+        ),
         (
             transaction,
             CollectionResults {

@@ -86,35 +86,55 @@ pub fn check(query: &PostureQuery) -> Result<(), QuestionError> {
     Ok(())
 }
 
-/// The plan whose one object finds what the question is about.
-pub fn plan_of(query: &PostureQuery) -> Result<(CollectionPlan, ObjectKey), QuestionError> {
+/// The plan whose objects together find what the question is about: one, or of files in directories two, as a directory itself
+/// is found by an object without a file's name.
+pub fn plan_of(query: &PostureQuery) -> Result<(CollectionPlan, Vec<ObjectKey>), QuestionError> {
     check(query)?;
     let kind = kinds::kind(&query.kind).filter(|kind| kind.name != "independent:variable");
     let kind = kind.ok_or_else(|| QuestionError::NoProbe { kind: query.kind.clone() })?;
-    let object = Object {
-        kind: kind.name.to_owned(),
-        entities: entities_of(kind, query)?,
-        behaviors: BTreeMap::new(),
-        filters: Vec::new(),
-        set: None,
-    };
-    let key = ObjectKey::of(&object);
-    let plan = CollectionPlan {
-        version: PLAN_VERSION,
-        report: vec![key.clone()],
-        objects: BTreeMap::from([(key.clone(), object)]),
-        ..CollectionPlan::default()
-    };
-    Ok((plan, key))
+    let entities = entities_of(kind, query)?;
+    let mut all = vec![entities.clone()];
+    let is_of_any_file = entities.iter().any(|entity| entity.name == "filename" && is_anything(entity));
+    // Contents, unlike files, are in what has a name.
+    if is_of_any_file && kind.name == "unix:file" && said(query, "filename").is_none() {
+        let of_directories = entities.into_iter().map(|entity| match entity.name.as_str() {
+            "filename" => Entity { operation: Operation::Equals, value: EntityValue::Nil, ..entity },
+            _ => entity,
+        });
+        let of_directories: Vec<Entity> = of_directories.collect();
+        match said(query, "type").filter(|comparison| comparison.operator == ComparisonOperator::Equal) {
+            Some(comparison) if comparison.values == ["directory"] => all = vec![of_directories],
+            Some(_) => {}
+            None => all.push(of_directories),
+        }
+    }
+    let objects: BTreeMap<ObjectKey, Object> = all
+        .into_iter()
+        .map(|entities| {
+            let kind = kind.name.to_owned();
+            let object = Object { kind, entities, behaviors: BTreeMap::new(), filters: Vec::new(), set: None };
+            (ObjectKey::of(&object), object)
+        })
+        .collect();
+    let keys: Vec<ObjectKey> = objects.keys().cloned().collect();
+    let plan = CollectionPlan { version: PLAN_VERSION, report: keys.clone(), objects, ..CollectionPlan::default() };
+    Ok((plan, keys))
+}
+
+/// What the condition says of a field in any case.
+fn said<'query>(query: &'query PostureQuery, name: &str) -> Option<&'query Comparison> {
+    query.conjuncts().iter().find_map(|condition| match condition {
+        Condition::Compare(comparison) if comparison.field == name => Some(comparison),
+        _ => None,
+    })
+}
+
+fn is_anything(entity: &Entity) -> bool {
+    matches!(&entity.value, EntityValue::Literal(text) if text == ".*") && entity.operation == Operation::PatternMatch
 }
 
 fn entities_of(kind: &Kind, query: &PostureQuery) -> Result<Vec<Entity>, QuestionError> {
-    let said = |name: &str| {
-        query.conjuncts().iter().find_map(|condition| match condition {
-            Condition::Compare(comparison) if comparison.field == name => Some(comparison),
-            _ => None,
-        })
-    };
+    let said = |name: &str| said(query, name);
     let is_by_path = said("filepath").is_some();
     let mut entities = Vec::new();
     for asked in kind.asked {
@@ -196,8 +216,9 @@ mod tests {
     use super::*;
 
     fn object(text: &str) -> Object {
-        let (plan, key) = plan_of(&text.parse().unwrap()).unwrap();
-        plan.objects[&key].clone()
+        let (plan, keys) = plan_of(&text.parse().unwrap()).unwrap();
+        let [key] = &keys[..] else { panic!("{keys:?}") };
+        plan.objects[key].clone()
     }
 
     fn said(text: &str) -> Vec<(String, Operation, String)> {

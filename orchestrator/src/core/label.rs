@@ -32,9 +32,12 @@ const AGAIN: SignedDuration = SignedDuration::from_secs(30);
 pub struct Label {
     /// What was said of it.
     pub definition: LabelDefinition,
-    /// When collectors were last asked for what the question is about.
+    /// When everybody was last asked for what the question is about.
     #[serde(default)]
     pub collected: Option<Timestamp>,
+    /// Who was asked since then.
+    #[serde(default)]
+    pub asked: BTreeSet<EndpointId>,
     /// What the latest search gave.
     #[serde(default)]
     pub found: Found,
@@ -56,10 +59,10 @@ pub struct Found {
 }
 
 /// What has to be done for a label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LabelWork {
-    /// Have collectors look, and search.
-    Collect,
+    /// Have collectors look on these endpoints, and search.
+    Collect(Vec<EndpointId>),
     /// Search in what has been collected.
     Search,
 }
@@ -67,7 +70,7 @@ pub enum LabelWork {
 impl Label {
     /// One of which nothing is known yet.
     pub fn new(definition: LabelDefinition) -> Self {
-        Self { definition, collected: None, found: Found::default(), is_busy: false }
+        Self { definition, collected: None, asked: BTreeSet::new(), found: Found::default(), is_busy: false }
     }
 
     /// The question that collectors have to look for.
@@ -106,7 +109,7 @@ impl Core {
         let before = self.labels.get(&name).cloned();
         let mut label = Label::new(definition);
         if let Some(before) = before.clone().filter(|before| before.definition.query == label.definition.query) {
-            (label.collected, label.found) = (before.collected, before.found);
+            (label.collected, label.asked, label.found) = (before.collected, before.asked, before.found);
         }
         self.labels.insert(name.clone(), label.clone());
         if self.is_deeper(&name, 0) {
@@ -157,12 +160,20 @@ impl Core {
                 time.is_none_or(|time| now.duration_since(time) >= after || time > now)
             };
             let Found { matched, unmatched, searched } = &label.found;
-            let is_new = |endpoint: &EndpointId| !matched.contains(endpoint) && !unmatched.contains(endpoint);
-            let work = if is_past(label.collected, every) {
-                LabelWork::Collect
-            } else if is_past(*searched, AGAIN) && known.iter().any(is_new) {
-                // Whoever has joined since is asked; of the others something may have come in.
-                if is_past(label.collected, AGAIN) { LabelWork::Collect } else { LabelWork::Search }
+            let is_unknown = |endpoint: &EndpointId| !matched.contains(endpoint) && !unmatched.contains(endpoint);
+            let new: Vec<EndpointId> =
+                known.iter().copied().filter(|endpoint| !label.asked.contains(endpoint)).collect();
+            // Of those who have not answered something may have come in; the longer not, the less often it is looked for.
+            let pause = searched.zip(label.collected).map(|(searched, collected)| searched.duration_since(collected));
+            let work = if is_past(label.collected, every) && !known.is_empty() {
+                label.asked = known.iter().copied().collect();
+                label.collected = Some(now);
+                LabelWork::Collect(Vec::new())
+            } else if !new.is_empty() {
+                label.asked.extend(&new);
+                LabelWork::Collect(new)
+            } else if is_past(*searched, AGAIN.max(pause.unwrap_or_default())) && known.iter().any(is_unknown) {
+                LabelWork::Search
             } else {
                 continue;
             };
@@ -287,4 +298,73 @@ pub(crate) fn endpoint_item(component: &Component, entry: &EndpointEntry) -> Ite
     entities.extend(component.software_version.as_ref().map(|is| ItemEntity::text("software_version", is.as_str())));
     entities.extend(component.labels.iter().map(|label| ItemEntity::text("label", label.as_str())));
     Item::new(ENDPOINT_KIND, entities)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::core::RandomIds;
+    use crate::core::admission::Joining;
+    use proto::capability::Capability;
+    use proto::message::{AdvertisedEndpoint, CapabilityAdvertisement};
+
+    const PCS: ComponentType = ComponentType::PostureCollectionService;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + second).unwrap()
+    }
+
+    fn join(core: &mut Core, key: u8) -> EndpointId {
+        let joining = Joining {
+            component_type: PCS,
+            name: "c",
+            public_key: [key; 32],
+            token: "t",
+            labels: &[],
+            needs_approval: false,
+        };
+        let id = core.join(joining, at(0)).0.unwrap();
+        let advertisement = CapabilityAdvertisement {
+            capabilities: Capability::all_of(PCS),
+            endpoints: vec![AdvertisedEndpoint { local_name: "self".to_owned(), ..AdvertisedEndpoint::default() }],
+            ..CapabilityAdvertisement::default()
+        };
+        core.advertise(id, &advertisement, at(0)).unwrap().0.unwrap().endpoints[0].endpoint
+    }
+
+    #[test]
+    fn everybody_is_asked_at_the_labels_times_and_whoever_is_silent_makes_no_more_work() {
+        let mut core = Core::new(Box::new(RandomIds), Vec::new(), Vec::new(), at(0));
+        let [answers, _silent] = [join(&mut core, 1), join(&mut core, 2)];
+        let definition = LabelDefinition {
+            name: "l".to_owned(),
+            members: Vec::new(),
+            excluded: Vec::new(),
+            query: Some("linux:dpkginfo where name = a".parse().unwrap()),
+            every_seconds: 3_600,
+            max_age_seconds: None,
+        };
+        core.set_label(definition).unwrap();
+        let mut late = None;
+        let (mut collected, mut searches) = (Vec::new(), 0);
+        for second in 0..7_300 {
+            if second == 100 {
+                late = Some(join(&mut core, 3));
+            }
+            for (name, work) in core.labels_due(at(second)) {
+                let label = core.labels.get_mut(&name).unwrap();
+                label.is_busy = false;
+                label.found =
+                    Found { searched: Some(at(second)), matched: [answers].into(), unmatched: BTreeSet::new() };
+                match work {
+                    LabelWork::Collect(of) => collected.push((second, of)),
+                    LabelWork::Search => searches += 1,
+                }
+            }
+        }
+        let all = Vec::new;
+        assert_eq!(collected, [(0, all()), (100, vec![late.unwrap()]), (3_600, all()), (7_200, all())]);
+        assert!((6..40).contains(&searches), "{searches}");
+    }
 }

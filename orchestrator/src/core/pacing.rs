@@ -12,6 +12,8 @@ pub const HANDSHAKES_PER_SECOND: i64 = 200;
 pub const HANDSHAKES_AT_ONCE: i64 = 400;
 /// How long a time that was given holds.
 const PROMISE: SignedDuration = SignedDuration::from_secs(60);
+/// How many times there are before those are looked for that nobody came for.
+const SWEPT_MIN: usize = 1_024;
 /// Whoever comes so much earlier has a clock of its own.
 const EARLY: SignedDuration = SignedDuration::from_secs(1);
 
@@ -22,6 +24,8 @@ pub struct Pacing {
     next: Option<Timestamp>,
     /// Who was told to come when.
     promised: BTreeMap<ComponentId, Timestamp>,
+    /// How many of these there are when those who did not come are forgotten.
+    swept_at: usize,
 }
 
 impl Pacing {
@@ -39,7 +43,11 @@ impl Pacing {
                 return Ok(());
             }
         }
-        self.promised.retain(|_, promised| now.duration_since(*promised) <= PROMISE);
+        if self.promised.len() >= self.swept_at.max(SWEPT_MIN) {
+            // Not at every one: there may be thousands.
+            self.promised.retain(|_, promised| now.duration_since(*promised) <= PROMISE);
+            self.swept_at = 2 * self.promised.len();
+        }
         // A clock that was set back leaves nobody waiting for the time that it showed before.
         let latest = now.saturating_add(self.longest()).unwrap_or(Timestamp::MAX);
         let next = self.next.unwrap_or(now).max(now).min(latest);
@@ -64,6 +72,7 @@ impl Pacing {
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
     use uuid::Uuid;
 
     fn id(number: u64) -> ComponentId {
@@ -76,19 +85,18 @@ mod tests {
 
     /// Everybody comes at once, and again when it was told to; in which second each got in.
     fn come(pacing: &mut Pacing, count: u64, begins: i64) -> BTreeMap<i64, u64> {
-        let mut due: Vec<(i64, u64)> = (0..count).map(|number| (begins, number)).collect();
+        let mut due: BTreeSet<(i64, u64)> = (0..count).map(|number| (begins, number)).collect();
         let (mut seconds, mut asked) = (BTreeMap::new(), BTreeMap::<u64, u64>::new());
-        while let Some((time, number)) = due.pop() {
+        while let Some((time, number)) = due.pop_first() {
             *asked.entry(number).or_default() += 1;
             match pacing.admit(id(number), at(time)) {
                 Ok(()) => *seconds.entry((time - begins) / 1_000).or_default() += 1,
                 // A second later at most, as components do by themselves.
                 Err(wait) => {
                     let millis = i64::try_from(wait.as_millis()).unwrap() + i64::try_from(number % 1_000).unwrap();
-                    due.push((time + millis, number));
+                    due.insert((time + millis, number));
                 }
             }
-            due.sort_unstable_by(|one, other| other.cmp(one));
         }
         assert!(asked.values().all(|count| *count <= 2), "whoever comes when told is not sent away again");
         seconds

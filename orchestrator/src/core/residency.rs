@@ -20,7 +20,7 @@ const CHALLENGE_SECONDS: i64 = 60;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Challenge {
     id: Uuid,
-    until: Timestamp,
+    pub(super) until: Timestamp,
 }
 
 impl Core {

@@ -194,7 +194,8 @@ impl Core {
             return Err(Fault::new(FaultCode::NotAuthorized, "only a collector speaks for endpoints"));
         }
         // Whoever answers a challenge was admitted before; the other services are few, and everybody waits for them.
-        let is_paced = known.component_type == ComponentType::PostureCollectionService && known.challenge.is_none();
+        let is_paced = known.component_type == ComponentType::PostureCollectionService
+            && known.challenge.as_ref().is_none_or(|challenge| now >= challenge.until);
         if is_paced && let Err(wait) = self.pacing.admit(sender, now) {
             let seconds = wait.as_secs().max(0).unsigned_abs() + u64::from(wait.subsec_nanos() > 0);
             return Err(

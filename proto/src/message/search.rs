@@ -19,6 +19,10 @@ pub struct SearchRequest {
     /// Only in what these objects found; empty: in whatever is stored of the kind.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<ObjectKey>,
+    /// Objects that together find everything that is asked for: where all of them found completely nothing that matches, there is
+    /// nothing. Empty: that cannot be said, for somebody may have looked for something else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decides: Vec<ObjectKey>,
     /// Only of these endpoints; empty: of all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<EndpointId>,

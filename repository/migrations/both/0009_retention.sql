@@ -10,3 +10,7 @@ CREATE INDEX observation_past ON observation (valid_to) WHERE valid_to IS NOT NU
 CREATE INDEX verdict_past ON verdict (valid_to) WHERE valid_to IS NOT NULL;
 CREATE INDEX change_collected ON change (collected);
 CREATE INDEX message_received ON message (received);
+
+-- In which evaluation a verdict was decided: that stays as long as the verdict.
+ALTER TABLE verdict ADD COLUMN transaction_id TEXT;
+CREATE INDEX verdict_decided_in ON verdict (transaction_id, endpoint);

@@ -37,7 +37,8 @@ const IS_NEEDED: &str = "EXISTS (SELECT 1 FROM evaluation WHERE (evaluation.endp
 impl SqlStore {
     pub(super) async fn expire_all(&self, retention: &Retention, now: Timestamp) -> Result<Expired, StoreError> {
         let verdict_count = self.expire_verdicts(before(now, retention.verdicts)).await?;
-        let evaluation_count = self.expire_evaluations(before(now, retention.evaluations), now).await?;
+        let evaluation_count =
+            self.expire_evaluations((before(now, retention.evaluations), before(now, retention.verdicts)), now).await?;
         // Before the observations that they go from and to.
         let change_count = self.expire_changes(retention, now).await?;
         let observation_count = self.expire_observations(retention, now).await?;
@@ -93,8 +94,13 @@ impl SqlStore {
         .await
     }
 
-    /// Evaluations, but for the newest and those in which a verdict that is kept was decided.
-    async fn expire_evaluations(&self, before: i64, now: Timestamp) -> Result<u64, StoreError> {
+    /// Evaluations, but for the newest and those in which a verdict that is kept was decided. Those of earlier versions, which do
+    /// not say which these are or keep verdicts of their own, stay as long as verdicts do.
+    async fn expire_evaluations(
+        &self,
+        (before, before_verdicts): (i64, i64),
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
         let mut count = 0;
         loop {
             let mut tx = self.begin().await?;
@@ -103,12 +109,17 @@ impl SqlStore {
                  (SELECT 1 FROM evaluation AS newer WHERE newer.endpoint = evaluation.endpoint \
                   AND newer.policy = evaluation.policy AND newer.profile = evaluation.profile AND newer.is_past = 0 \
                   AND newer.evaluated > evaluation.evaluated)) \
-                 AND (is_past <> 0 OR NOT EXISTS (SELECT 1 FROM verdict WHERE verdict.endpoint = evaluation.endpoint \
+                 AND NOT EXISTS (SELECT 1 FROM verdict WHERE verdict.endpoint = evaluation.endpoint \
+                  AND verdict.transaction_id = evaluation.transaction_id) \
+                 AND (evaluated < $3 OR NOT EXISTS (SELECT 1 FROM verdict WHERE verdict.endpoint = evaluation.endpoint \
                   AND verdict.policy = evaluation.policy AND verdict.profile = evaluation.profile \
-                  AND verdict.valid_from = evaluation.evaluated)) LIMIT $2",
+                  AND verdict.valid_from = evaluation.evaluated AND verdict.transaction_id IS NULL)) \
+                 AND (evaluated < $3 OR is_past <> 0 OR NOT EXISTS (SELECT 1 FROM result WHERE \
+                  result.transaction_id = evaluation.transaction_id AND result.endpoint = evaluation.endpoint)) LIMIT $2",
             )
             .bind(before)
             .bind(EVALUATIONS)
+            .bind(before_verdicts)
             .fetch_all(&mut *tx)
             .await?;
             for row in &rows {

@@ -296,7 +296,8 @@ impl Page<'_> {
         let endpoint = id(endpoint)?;
         let since = self.request.collected_since.map_or(i64::MIN, Timestamp::as_microsecond);
         let mut counted: BTreeSet<&str> = BTreeSet::new();
-        let (mut is_matched, mut is_unknown, mut is_known) = (false, false, false);
+        let (mut is_matched, mut is_unknown) = (false, false);
+        let mut without: BTreeSet<&str> = BTreeSet::new();
         for one in found {
             let is_stale = one.collected < since;
             if is_stale && self.request.on_stale == OnStale::Omit {
@@ -316,7 +317,7 @@ impl Page<'_> {
             match (is_stale, matching.is_empty()) {
                 (false, false) => is_matched = true,
                 (false, true) if !is_undecided && matches!(one.flag, Flag::Complete | Flag::DoesNotExist) => {
-                    is_known = true;
+                    without.insert(one.object.as_deref().unwrap_or_default());
                 }
                 _ => is_unknown = true,
             }
@@ -326,7 +327,14 @@ impl Page<'_> {
                 self.add_row(endpoint, one, is_stale, &matching)?;
             }
         }
-        let outcome = match (is_matched, is_known && !is_unknown) {
+        // That what somebody else has looked for is not it says nothing. Verdicts are all there.
+        let decides = &self.request.decides;
+        let is_nowhere = if self.request.query.kind == VERDICT_KIND {
+            !without.is_empty() && !is_unknown
+        } else {
+            !decides.is_empty() && decides.iter().all(|object| without.contains(object.0.as_str()))
+        };
+        let outcome = match (is_matched, is_nowhere) {
             (true, _) => SearchOutcome::Matched,
             (false, true) => SearchOutcome::Unmatched,
             (false, false) => SearchOutcome::Unknown,

@@ -80,7 +80,7 @@ impl SqlStore {
             None => false,
         };
         let change_count = match about.filter(|_| is_current) {
-            Some(about) => hold(&mut tx, &endpoint, about, results).await?,
+            Some(about) => hold(&mut tx, (&transaction, &endpoint), about, results).await?,
             None => keep(&mut tx, &transaction, &endpoint, results, report).await?,
         };
         if let Some(summary) = &results.summary {
@@ -338,7 +338,12 @@ async fn is_overtaken(tx: &mut Tx, endpoint: &str, about: &About) -> Result<bool
 }
 
 /// Verdicts that hold from now on: what is as it was is not written again.
-async fn hold(tx: &mut Tx, endpoint: &str, about: &About, results: &EvaluationResults) -> Result<u64, StoreError> {
+async fn hold(
+    tx: &mut Tx,
+    (transaction, endpoint): (&str, &str),
+    about: &About,
+    results: &EvaluationResults,
+) -> Result<u64, StoreError> {
     let key = Key { endpoint, policy: &about.policy, profile: &about.profile };
     let mut known = current(tx, key).await?;
     let evaluated = about.evaluated.as_microsecond();
@@ -395,11 +400,11 @@ async fn hold(tx: &mut Tx, endpoint: &str, about: &About, results: &EvaluationRe
     }
     for some in fresh.chunks(BATCH) {
         let sql = format!(
-            "INSERT INTO verdict (endpoint, policy, profile, rule, position, verdict, result, content, since, decided, valid_from) \
-             VALUES {} ON CONFLICT (endpoint, policy, profile, rule, valid_from) DO UPDATE SET \
+            "INSERT INTO verdict (endpoint, policy, profile, rule, position, verdict, result, content, since, decided, valid_from, \
+             transaction_id) VALUES {} ON CONFLICT (endpoint, policy, profile, rule, valid_from) DO UPDATE SET \
              position = excluded.position, verdict = excluded.verdict, result = excluded.result, \
-             content = excluded.content, decided = excluded.decided, valid_to = NULL",
-            rows_of(some.len(), 11)
+             content = excluded.content, decided = excluded.decided, transaction_id = excluded.transaction_id, valid_to = NULL",
+            rows_of(some.len(), 12)
         );
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
         for (rule, position, verdict, text, since) in some {
@@ -414,7 +419,8 @@ async fn hold(tx: &mut Tx, endpoint: &str, about: &About, results: &EvaluationRe
                 .bind(content)
                 .bind(*since)
                 .bind(evaluated)
-                .bind(evaluated);
+                .bind(evaluated)
+                .bind(transaction);
         }
         query.execute(&mut **tx).await?;
     }

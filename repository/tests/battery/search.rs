@@ -24,6 +24,7 @@ fn question(kind: &str, condition: &str, endpoints: &[EndpointId]) -> SearchRequ
     SearchRequest {
         query,
         objects: Vec::new(),
+        decides: Vec::new(),
         endpoints: endpoints.to_vec(),
         as_of: None,
         collected_since: None,
@@ -31,6 +32,11 @@ fn question(kind: &str, condition: &str, endpoints: &[EndpointId]) -> SearchRequ
         content: SearchContent::Data,
         after: None,
     }
+}
+
+/// The same, where this object finds everything that is asked for.
+fn decided_by(request: &SearchRequest, object: &str) -> SearchRequest {
+    SearchRequest { decides: vec![ObjectKey(object.to_owned())], ..request.clone() }
 }
 
 async fn search(store: &dyn Store, request: &SearchRequest) -> SearchResponse {
@@ -84,11 +90,18 @@ pub(super) async fn a_condition_finds_items_on_the_endpoints_that_have_them(stor
     three.has(&kind, &object, &["c-1"], Flag::Incomplete, at(2)).await;
     let all = [one.endpoint, two.endpoint, three.endpoint];
 
-    let answer = search(store, &question(&kind, "value prefix a", &all)).await;
+    let asked = question(&kind, "value prefix a", &all);
+    let answer = search(store, &decided_by(&asked, &object)).await;
     assert_eq!(found(&answer), ["a-1"]);
     // Of what was cut off nobody knows what else there is.
     let (yes, no, unsure) = ((1, SearchOutcome::Matched), (0, SearchOutcome::Unmatched), (0, SearchOutcome::Unknown));
     assert_eq!(outcomes(&answer), BTreeMap::from([(all[0], yes), (all[1], no), (all[2], unsure)]));
+    // Where nobody has looked for just that, that others found something else says nothing.
+    for decides in [vec![], vec!["obj:other"], vec![object.as_str(), "obj:other"]] {
+        let decides = decides.into_iter().map(|object| ObjectKey(object.to_owned())).collect();
+        let loose = search(store, &SearchRequest { decides, ..asked.clone() }).await;
+        assert_eq!(outcomes(&loose), BTreeMap::from([(all[0], yes), (all[1], unsure), (all[2], unsure)]));
+    }
     let row = &answer.rows[0];
     assert_eq!((row.endpoint, row.origin, row.collected), (one.endpoint, Some(one.sender), at(0)));
 
@@ -144,7 +157,10 @@ pub(super) async fn what_was_so_at_a_time_is_found_at_that_time_and_what_is_old_
     assert_eq!(outcomes(&search(store, &absent).await)[&case.endpoint].1, SearchOutcome::Unknown);
     // Looked at, and nothing there.
     case.has(&kind, &object, &[], Flag::DoesNotExist, at(200)).await;
-    assert_eq!(outcomes(&search(store, &all).await)[&case.endpoint], (0, SearchOutcome::Unmatched));
+    assert_eq!(
+        outcomes(&search(store, &decided_by(&all, &object)).await)[&case.endpoint],
+        (0, SearchOutcome::Unmatched)
+    );
 }
 
 pub(super) async fn whoever_looked_last_is_right_and_merged_endpoints_are_one(store: &dyn Store) {

@@ -57,17 +57,16 @@ pub(crate) async fn backup(data: &Path, to: &Path) -> anyhow::Result<u8> {
     let made = Timestamp::now();
     let mut files = Vec::new();
     for service in services {
-        let mut found = Vec::new();
-        files_below(&data.join(&service), &service, &mut found)?;
-        // The database first: what an outbox has more than it knows is sent once more.
-        found.sort_by_key(|path| (!is_database(path), path.clone()));
-        for path in found {
+        // The databases first, and what else there is by then: what an outbox has more than they know is sent once more.
+        for path in files_of(data, &service)?.into_iter().filter(|path| is_database(path)) {
             let (from, into) = (data.join(&path), target.make_room(&path)?);
-            if is_database(&path) {
-                snapshot(&from, &into).await.with_context(|| format!("{} cannot be copied", from.display()))?;
-                let (size_bytes, sha256) = read_all(&into, |_| Ok(()))?;
-                files.push(Copied { path, size_bytes, sha256 });
-            } else if let Some((size_bytes, sha256)) = copied(&from, &into)? {
+            snapshot(&from, &into).await.with_context(|| format!("{} cannot be copied", from.display()))?;
+            let (size_bytes, sha256) = read_all(&mut File::open(&into)?, |_| Ok(()))?;
+            files.push(Copied { path, size_bytes, sha256 });
+        }
+        for path in files_of(data, &service)?.into_iter().filter(|path| !is_database(path)) {
+            let (from, into) = (data.join(&path), target.make_room(&path)?);
+            if let Some((size_bytes, sha256)) = copied(&from, &into)? {
                 files.push(Copied { path, size_bytes, sha256 });
             }
         }
@@ -138,6 +137,14 @@ fn services_of(data: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(services)
 }
 
+/// What has to be copied of a service, in order.
+fn files_of(data: &Path, service: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    files_below(&data.join(service), service, &mut found)?;
+    found.sort();
+    Ok(found)
+}
+
 /// What has to be copied of a directory. Locks, sockets and what is not whole yet are not.
 fn files_below(directory: &Path, path: &Path, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     let entries = match fs::read_dir(directory) {
@@ -148,6 +155,9 @@ fn files_below(directory: &Path, path: &Path, found: &mut Vec<PathBuf>) -> anyho
         let entry = entry?;
         let path = path.join(entry.file_name());
         let kind = entry.file_type()?;
+        if kind.is_symlink() {
+            bail!("{} is a link: what it leads to would be left out; put it in its place", entry.path().display());
+        }
         if kind.is_dir() {
             files_below(&entry.path(), &path, found)?;
         } else if kind.is_file() && !is_passing(&path) {
@@ -231,21 +241,20 @@ fn sync_directories(directory: &Path) -> io::Result<()> {
 
 /// Copies a file; none if it is gone, as a message is that has arrived.
 fn copied(from: &Path, into: &Path) -> anyhow::Result<Option<(u64, ContentHash)>> {
-    if let Err(error) = fs::metadata(from)
-        && error.kind() == io::ErrorKind::NotFound
-    {
-        return Ok(None);
-    }
     let failed = || format!("{} cannot be copied to {}", from.display(), into.display());
+    let mut source = match File::open(from) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        source => source.with_context(failed)?,
+    };
     let mut file = File::options().create_new(true).write(true).mode(0o600).open(into).with_context(failed)?;
-    let read = read_all(from, |chunk| file.write_all(chunk)).with_context(failed)?;
+    let read = read_all(&mut source, |chunk| file.write_all(chunk)).with_context(failed)?;
     file.sync_all().with_context(failed)?;
     Ok(Some(read))
 }
 
 /// Reads a file to its end; its size and hash.
-fn read_all(path: &Path, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<(u64, ContentHash)> {
-    let (mut file, mut chunk) = (File::open(path)?, vec![0; CHUNK]);
+fn read_all(file: &mut File, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<(u64, ContentHash)> {
+    let mut chunk = vec![0; CHUNK];
     let (mut size, mut hasher) = (0, ContentHasher::default());
     loop {
         let count = file.read(&mut chunk)?;
