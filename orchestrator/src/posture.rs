@@ -301,7 +301,13 @@ impl Handle {
             timeout_seconds: LABEL_SECONDS,
             ..of_question(&format!("(label {name})"), content)
         };
-        let begun = self.begin(Actor::Orchestrator, "query", plan).await?;
+        let begun = match self.begin(Actor::Orchestrator, "query", plan).await {
+            Ok(begun) => begun,
+            Err(fault) => {
+                self.inner.core.lock().await.label_not_asked(name, &endpoints);
+                return Err(fault);
+            }
+        };
         self.keep_label(name).await;
         // Whoever is silent keeps nobody waiting: what has come in by then counts. Whoever is away answers when it comes
         // back, or to the next question.

@@ -183,6 +183,16 @@ impl Core {
         due
     }
 
+    /// Nobody could be asked for a label after all: it is due again.
+    pub fn label_not_asked(&mut self, name: &str, endpoints: &[EndpointId]) {
+        let Some(label) = self.labels.get_mut(name) else { return };
+        if endpoints.is_empty() {
+            label.collected = None;
+            label.asked.clear();
+        }
+        label.asked.retain(|asked| !endpoints.contains(asked));
+    }
+
     /// The endpoints on the roster, with their collectors.
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = (&Component, &EndpointEntry)> {
         let is_collector = |component: &&Component| {
@@ -363,6 +373,14 @@ mod tests {
                 }
             }
         }
+        // What could not be asked is due again.
+        assert_eq!(core.labels_due(at(7_300)), []);
+        core.label_not_asked("l", &[answers]);
+        let again = core.labels_due(at(7_300));
+        assert_eq!(again, [("l".to_owned(), LabelWork::Collect(vec![answers]))]);
+        core.labels.get_mut("l").unwrap().is_busy = false;
+        core.label_not_asked("l", &[]);
+        assert_eq!(core.labels_due(at(7_300)), [("l".to_owned(), LabelWork::Collect(Vec::new()))]);
         let all = Vec::new;
         assert_eq!(collected, [(0, all()), (100, vec![late.unwrap()]), (3_600, all()), (7_200, all())]);
         assert!((6..40).contains(&searches), "{searches}");
