@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import random
 import secrets
 import signal
 import sys
@@ -34,7 +35,7 @@ CAPABILITIES = [
     "tag:muster.dev,2026:cap:publish:collection-results",
 ]
 CONTENT_BYTES_MAX, CHUNK_BYTES_MAX = 64 * MIB, 32 * KIB
-RESEND_SECONDS, RETURN_SECONDS, SEEN_MAX = 10, 60, 65_536
+RESEND_SECONDS, RESEND_SECONDS_MAX, RETURN_SECONDS, PUT_OFF_SECONDS, SEEN_MAX = 10, 40, 60, 600, 65_536
 
 
 class Outbox:
@@ -43,7 +44,7 @@ class Outbox:
 
     def __init__(self, directory):
         directory.mkdir(mode=0o700, exist_ok=True)
-        self.directory, self.sent = directory, {}
+        self.directory, self.sent, self.wanted = directory, {}, {}
         self.waiting = {path.stem: json.loads(path.read_text()) for path in sorted(directory.glob("*.json"))}
 
     def keep(self, topic, envelope):
@@ -56,13 +57,18 @@ class Outbox:
         """Nobody needs it any more; whether it was here."""
         if self.waiting.pop(message, None) is None:
             return False
+        self.wanted.pop(message, None)
         (self.directory / f"{message}.json").unlink()
         return True
 
     def due(self):
         for message, entry in self.waiting.items():
-            if time.monotonic() - self.sent.get(message, float("-inf")) >= RESEND_SECONDS:
-                self.sent[message] = time.monotonic()
+            if time.monotonic() < self.wanted.get(message, 0):
+                continue  # the receiver has a place for it then, also if the connection is another one
+            last, patience = self.sent.get(message, (float("-inf"), RESEND_SECONDS / 2))
+            if time.monotonic() - last >= patience:
+                # The longer nobody takes it, the less often it is sent.
+                self.sent[message] = time.monotonic(), min(2 * patience, RESEND_SECONDS_MAX)
                 yield entry
 
     def is_ending(self, request):
@@ -176,7 +182,7 @@ class Collector:
         if kind == "ack":
             self.outbox.settle(body["message"])
         elif kind == "error":
-            self.handle_fault(Fault(body["code"], body["message"]), question)
+            self.handle_fault(Fault(body["code"], body["message"]), question, body.get("retry-after-seconds"))
         elif kind == "content-response" and question == self.question:
             self.answer = body
         elif kind == "capability-advertisement-response":
@@ -196,12 +202,20 @@ class Collector:
             fault = Fault("unsupported-capability", f"this collector does not take `{kind}`")
             self.tell("refused", envelope["transaction"], in_reply_to=envelope["id"], fault=fault.body)
 
-    def handle_fault(self, fault, question):
+    def handle_fault(self, fault, question, seconds=None):
         """A fault ends what it answers, and is never answered itself. Of a durable message only one that is worth
         no second try is the end: `busy` says that it will be taken when it comes again."""
         log(f"a message of this component was refused: {fault}")
         if fault.code not in RETRYABLE and question == self.advertisement:
             raise Problem(f"the orchestrator refuses the handshake: {fault}; its log says more")
+        if seconds is not None:
+            # Others are told the same second: not all in the same instant.
+            at = time.monotonic() + min(seconds, PUT_OFF_SECONDS) + random.random()
+            if question == self.advertisement:
+                self.next_advertisement = at
+            elif question in self.outbox.waiting:
+                self.outbox.wanted[question] = at
+                self.outbox.sent.pop(question, None)
         if fault.code not in RETRYABLE and self.outbox.settle(question):
             self.given_up[question] = fault
         if question == self.question:

@@ -16,6 +16,7 @@ use proto::message::{
 };
 use proto::operator::Workflow;
 use proto::topic::Topic;
+use scap::compile::Compiled;
 use scap::policy::{Policy, deflate};
 use service::audit::{Act, Actor};
 use service::report::Chain;
@@ -236,18 +237,11 @@ impl Handle {
         if let Some(known) = known.filter(|(plan, _)| self.inner.content.find(&plan.sha256).is_some()) {
             return Ok(known);
         }
-        let bytes = self.policy_bytes(policy).await?;
-        let compiled = tokio::task::spawn_blocking(move || {
-            let policy = Policy::from_bytes(&bytes)?;
-            let compiled = scap::compile::compile(&policy, profile.as_deref())?;
-            Ok::<_, scap::policy::PolicyError>((
-                deflate(&compiled.collection.to_bytes()),
-                profile.map(|_| compiled.profile),
-            ))
-        })
-        .await
-        .map_err(|_| Fault::new(FaultCode::Internal, "the policy could not be compiled"))?;
-        let (plan, profile) = compiled.map_err(|error| Fault::new(FaultCode::UnknownIdentifier, error.to_string()))?;
+        let is_default = profile.is_none();
+        let compiled =
+            self.compiled(policy, profile, |compiled| (deflate(&compiled.collection.to_bytes()), compiled.profile));
+        let (plan, profile) = compiled.await?;
+        let profile = Some(profile).filter(|_| !is_default);
         let reference = ContentRef::to(&plan);
         self.inner.content.keep(plan);
         let mut plans = self.inner.policies.plans.lock().unwrap_or_else(PoisonError::into_inner);
@@ -258,7 +252,24 @@ impl Handle {
         Ok((reference, profile))
     }
 
-    pub(crate) async fn policy_bytes(&self, policy: &PolicyDescription) -> Result<Arc<Vec<u8>>, Fault> {
+    /// What is wanted of a policy and profile, compiled beside everything else.
+    pub(crate) async fn compiled<T: Send + 'static>(
+        &self,
+        policy: &PolicyDescription,
+        profile: Option<String>,
+        wanted: impl FnOnce(Compiled) -> T + Send + 'static,
+    ) -> Result<T, Fault> {
+        let bytes = self.policy_bytes(policy).await?;
+        let compiled = tokio::task::spawn_blocking(move || {
+            let policy = Policy::from_bytes(&bytes)?;
+            scap::compile::compile(&policy, profile.as_deref()).map(wanted)
+        });
+        let compiled =
+            compiled.await.map_err(|_| Fault::new(FaultCode::Internal, "the policy could not be compiled"))?;
+        compiled.map_err(|error| Fault::new(FaultCode::UnknownIdentifier, error.to_string()))
+    }
+
+    async fn policy_bytes(&self, policy: &PolicyDescription) -> Result<Arc<Vec<u8>>, Fault> {
         if let Some(found) = self.inner.content.find(&policy.content.sha256) {
             return Ok(found);
         }

@@ -24,7 +24,7 @@ use service::audit::{Act, Actor};
 use service::report::Chain;
 
 use crate::control::{Answers, ask_repository, until_settled};
-use crate::core::label::{Found, Label, LabelWork, endpoint_item};
+use crate::core::label::{Found, LabelWork, endpoint_item};
 use crate::core::workflow::Plan;
 use crate::driver::Handle;
 use crate::policies::is_name;
@@ -119,21 +119,14 @@ impl Handle {
             content: question.content,
             after: None,
         };
-        for some in endpoints.chunks(SEARCH_ENDPOINTS) {
-            let mut request = SearchRequest { endpoints: some.to_vec(), ..request.clone() };
-            loop {
-                let page: SearchResponse = match ask_repository(self, &request).await {
-                    Ok(page) => page,
-                    Err(fault) => return Ok(Err(fault)),
-                };
-                request.after.clone_from(&page.next);
-                answers.send(&OperatorEvent::Found(Box::new(page))).await?;
-                if request.after.is_none() {
-                    break;
-                }
+        let mut search = Search::new(request, endpoints);
+        loop {
+            match search.next(self).await {
+                Ok(Some(page)) => answers.send(&OperatorEvent::Found(Box::new(page))).await?,
+                Ok(None) => return Ok(Ok(())),
+                Err(fault) => return Ok(Err(fault)),
             }
         }
-        Ok(Ok(()))
     }
 
     /// The endpoints that a question is about, and how many are left out because nobody knows.
@@ -285,11 +278,11 @@ impl Handle {
     }
 
     async fn search_label(&self, name: &str, work: LabelWork) -> Result<(), Fault> {
-        let query = {
+        let (query, every_seconds) = {
             let core = self.inner.core.lock().await;
-            let question = core.labels.get(name).and_then(Label::question).cloned();
-            let Some(query) = question.filter(|_| core.endpoints().next().is_some()) else { return Ok(()) };
-            query
+            let Some(label) = core.labels.get(name) else { return Ok(()) };
+            let Some(query) = label.question().cloned() else { return Ok(()) };
+            (query, label.definition.every_seconds)
         };
         let (content, objects) = self.question_plan(&query)?;
         let LabelWork::Collect(endpoints) = work else {
@@ -299,6 +292,8 @@ impl Handle {
             is_assigned: true,
             targets: endpoints.iter().map(ToString::to_string).collect(),
             timeout_seconds: LABEL_SECONDS,
+            // Whoever is away answers when it comes back, until everybody is asked anew.
+            expires_seconds: i64::try_from(every_seconds).unwrap_or(i64::MAX),
             ..of_question(&format!("(label {name})"), content)
         };
         let begun = match self.begin(Actor::Orchestrator, "query", plan).await {
@@ -309,8 +304,7 @@ impl Handle {
             }
         };
         self.keep_label(name).await;
-        // Whoever is silent keeps nobody waiting: what has come in by then counts. Whoever is away answers when it comes
-        // back, or to the next question.
+        // Whoever is silent keeps nobody waiting: what has come in by then counts.
         let mut patience = LABEL_PATIENCE_MIN;
         loop {
             let waited = tokio::time::timeout(patience, self.wait(begun, false)).await;
@@ -331,31 +325,25 @@ impl Handle {
             (endpoints, label.definition.max_age_seconds)
         };
         let mut found = Found { searched: Some(Timestamp::now()), ..Found::default() };
-        for some in endpoints.chunks(SEARCH_ENDPOINTS) {
-            let mut request = SearchRequest {
-                query: query.clone(),
-                objects: objects.to_vec(),
-                decides: objects.to_vec(),
-                endpoints: some.to_vec(),
-                as_of: None,
-                collected_since: age.map(|age| before(Timestamp::now(), age)),
-                on_stale: OnStale::Mark,
-                content: SearchContent::Count,
-                after: None,
-            };
-            loop {
-                let page: SearchResponse = ask_repository(self, &request).await?;
-                for one in page.endpoints {
-                    match one.outcome {
-                        SearchOutcome::Matched => found.matched.insert(one.endpoint),
-                        SearchOutcome::Unmatched => found.unmatched.insert(one.endpoint),
-                        SearchOutcome::Unknown => false,
-                    };
-                }
-                request.after = page.next;
-                if request.after.is_none() {
-                    break;
-                }
+        let request = SearchRequest {
+            query: query.clone(),
+            objects: objects.to_vec(),
+            decides: objects.to_vec(),
+            endpoints: Vec::new(),
+            as_of: None,
+            collected_since: age.map(|age| before(Timestamp::now(), age)),
+            on_stale: OnStale::Mark,
+            content: SearchContent::Count,
+            after: None,
+        };
+        let mut search = Search::new(request, endpoints);
+        while let Some(page) = search.next(self).await? {
+            for one in page.endpoints {
+                match one.outcome {
+                    SearchOutcome::Matched => found.matched.insert(one.endpoint),
+                    SearchOutcome::Unmatched => found.unmatched.insert(one.endpoint),
+                    SearchOutcome::Unknown => false,
+                };
             }
         }
         let mut core = self.inner.core.lock().await;
@@ -375,6 +363,30 @@ impl Handle {
         if let Err(error) = self.inner.store.put_label(label, None).await {
             tracing::error!(error = %Chain(&error), "a label");
         }
+    }
+}
+
+/// A search that goes on, page by page, until it has asked about every endpoint.
+struct Search {
+    request: SearchRequest,
+    endpoints: std::vec::IntoIter<EndpointId>,
+}
+
+impl Search {
+    fn new(request: SearchRequest, endpoints: Vec<EndpointId>) -> Self {
+        Self { request, endpoints: endpoints.into_iter() }
+    }
+
+    async fn next(&mut self, handle: &Handle) -> Result<Option<SearchResponse>, Fault> {
+        if self.request.after.is_none() {
+            self.request.endpoints = self.endpoints.by_ref().take(SEARCH_ENDPOINTS).collect();
+            if self.request.endpoints.is_empty() {
+                return Ok(None);
+            }
+        }
+        let page: SearchResponse = ask_repository(handle, &self.request).await?;
+        self.request.after.clone_from(&page.next);
+        Ok(Some(page))
     }
 }
 

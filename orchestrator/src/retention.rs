@@ -15,9 +15,8 @@ use crate::driver::Handle;
 /// From the start to the first time, and from one time to the next.
 const FIRST: Duration = Duration::from_mins(2);
 const EVERY: Duration = Duration::from_hours(6);
-/// The least that may be kept: so late a report comes in that waited in an outbox (the bus takes messages that are up to 30 days
-/// old), and what it answers must be known then.
-pub const KEEP_DAYS_MIN: i64 = 31;
+/// The least that may be kept: so late the bus takes a report that waited in an outbox, and what it answers must be known then.
+pub const KEEP_DAYS_MIN: i64 = bus::limits::AGE_DAYS_MAX + 1;
 /// Messages of one question to the repository.
 const TASKS: i64 = 1_000;
 

@@ -77,7 +77,7 @@ fn cut(collected: &mut Collected) {
         kept += 1;
     }
     if kept < collected.items.len() {
-        collected.messages.push(format!("cut off: {} of {} items are reported", kept, collected.items.len()));
+        collected.messages.push(format!("{CUT_OFF}{} of {} items are reported", kept, collected.items.len()));
         collected.items.truncate(kept);
         if matches!(collected.flag, Flag::Complete | Flag::DoesNotExist) {
             collected.flag = Flag::Incomplete;

@@ -78,11 +78,8 @@ pub(crate) struct Worker {
 
 #[derive(Default)]
 struct State {
-    /// Requests that are waiting or running.
-    open: BTreeSet<RequestId>,
-    cancelled: BTreeSet<RequestId>,
-    /// Ends the looking for a request in the middle.
-    looking: BTreeMap<RequestId, Arc<AtomicBool>>,
+    /// Requests that are waiting or running; whether somebody wants no more of them, which ends the looking in the middle.
+    open: BTreeMap<RequestId, Arc<AtomicBool>>,
     /// Terminal statuses that nobody has acknowledged yet, by request.
     ended: BTreeMap<RequestId, MessageId>,
     /// What was done of late, with the words that said so.
@@ -159,9 +156,10 @@ impl Worker {
             let mut state = self.state();
             // Asked again while it is open, or while its end is on its way: nothing to do.
             let is_ending = state.ended.get(&task.request.request).is_some_and(|id| self.bus.is_unacknowledged(*id));
-            if is_ending || !state.open.insert(task.request.request) {
+            if is_ending || state.open.contains_key(&task.request.request) {
                 return;
             }
+            state.open.insert(task.request.request, Arc::default());
         }
         // Asked again after a break by who has not heard the end of it: it is said again, not done again.
         let done = self.state().done_of_late(task.request.request);
@@ -179,12 +177,8 @@ impl Worker {
     }
 
     pub(crate) fn cancel(&self, request: RequestId) {
-        let mut state = self.state();
-        if state.open.contains(&request) {
-            state.cancelled.insert(request);
-            if let Some(looking) = state.looking.get(&request) {
-                looking.store(true, Ordering::Relaxed);
-            }
+        if let Some(is_cancelled) = self.state().open.get(&request) {
+            is_cancelled.store(true, Ordering::Relaxed);
         }
     }
 
@@ -323,7 +317,8 @@ impl Worker {
         match schedules.due(Timestamp::now()) {
             Ok(due) => {
                 for (identifier, run) in due {
-                    let is_running = running.get(&identifier).is_some_and(|before| self.state().open.contains(before));
+                    let is_running =
+                        running.get(&identifier).is_some_and(|before| self.state().open.contains_key(before));
                     if is_running && schedules.skips_overlaps(&identifier) {
                         tracing::warn!(identifier, "a run is left out: the one before goes on");
                         continue;
@@ -375,7 +370,7 @@ impl Worker {
     }
 
     fn is_cancelled(&self, request: RequestId) -> bool {
-        self.state().cancelled.contains(&request)
+        self.state().open.get(&request).is_some_and(|is_cancelled| is_cancelled.load(Ordering::Relaxed))
     }
 
     /// Looks and reports; what was cut off, in words.
@@ -468,9 +463,8 @@ impl Worker {
         progress: mpsc::Sender<TaskProgress>,
     ) -> Result<Vec<Found>, Fault> {
         let plan = self.plan_of(&request, context).await?;
-        let is_cancelled = Arc::new(AtomicBool::new(self.is_cancelled(request.request)));
-        self.state().looking.insert(request.request, Arc::clone(&is_cancelled));
-        let (worker, asked) = (Arc::clone(&self), request.request);
+        // Nobody cancels a look of an observation.
+        let is_cancelled = self.state().open.get(&request.request).cloned().unwrap_or_default();
         let looked = tokio::task::spawn_blocking(move || {
             let host = Host::with_budget(self.root.clone(), self.budget.within(request.budget)).until(is_cancelled);
             let mut resolver = Resolver::new(&plan, Probes::new(&host), Timestamp::now());
@@ -491,9 +485,7 @@ impl Worker {
             }
             Ok(found)
         });
-        let looked = looked.await;
-        worker.state().looking.remove(&asked);
-        looked.map_err(|_| Fault::new(FaultCode::Internal, "a probe failed badly"))?
+        looked.await.map_err(|_| Fault::new(FaultCode::Internal, "a probe failed badly"))?
     }
 
     fn send_results(&self, results: &CollectionResults, context: Context) -> Result<MessageId, Fault> {
@@ -569,7 +561,6 @@ impl Worker {
         let kept = self.bus.send_durable(&Topic::Status(self.bus.own()), &status, Context::of(task.transaction));
         let mut state = self.state();
         state.open.remove(&request);
-        state.cancelled.remove(&request);
         let bus = &self.bus;
         state.ended.retain(|_, id| bus.is_unacknowledged(*id));
         match kept {

@@ -135,19 +135,6 @@ pub fn bytes_in_words(bytes: u64) -> String {
     format!("{bytes} bytes")
 }
 
-impl fmt::Display for Budget {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parts = [
-            self.cpu_percent.map(|percent| format!("{percent} % of a processor")),
-            self.memory_bytes.map(|bytes| format!("{} of memory", bytes_in_words(bytes))),
-            self.read_bytes.map(|bytes| format!("{} read", bytes_in_words(bytes))),
-            self.time_seconds.map(|seconds| format!("{seconds} s")),
-        ];
-        let parts: Vec<String> = parts.into_iter().flatten().collect();
-        formatter.write_str(&parts.join(", "))
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
@@ -163,7 +150,7 @@ mod tests {
             time_seconds: Some(300),
         };
         assert_eq!(budget, wanted);
-        assert_eq!(budget.to_string(), "20 % of a processor, 64 MiB of memory, 2 GiB read, 300 s");
+        assert_eq!([64 << 20, 2 << 30, 1_500, 3 << 10].map(bytes_in_words), ["64 MiB", "2 GiB", "1500 bytes", "3 KiB"]);
         assert_eq!("cpu=100".parse::<Budget>().unwrap().cpu_percent, Some(100));
         for (wrong, because) in [
             ("", "is no budget"),

@@ -133,12 +133,14 @@ pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdow
                         CollectionResults::KIND | EvaluationResults::KIND => {
                             let (sender, now) = (message.envelope().from, Instant::now());
                             // Some places are kept for those who were told to come now.
-                            let is_first = reports.capacity() > REPORTS_KEPT || repository.pacing.is_promised(sender, now);
-                            let refused = if is_first { reports.try_send(message).err() } else { Some(mpsc::error::TrySendError::Full(message)) };
-                            if let Some(refused) = refused {
-                                let seconds = repository.pacing.put_off(sender, REPORTS_MAX, now);
-                                let fault = Fault::new(FaultCode::Busy, "too many reports wait").after(seconds);
-                                repository.put_off(&refused.into_inner(), &fault);
+                            let is_its_turn = reports.capacity() > REPORTS_KEPT || repository.pacing.is_promised(sender, now);
+                            match reports.try_reserve() {
+                                Ok(place) if is_its_turn => place.send(message),
+                                _ => {
+                                    let seconds = repository.pacing.put_off(sender, REPORTS_MAX, now);
+                                    let fault = Fault::new(FaultCode::Busy, "too many reports wait").after(seconds);
+                                    repository.put_off(&message, &fault);
+                                }
                             }
                         }
                         // Publications fetch content, which comes in by this inbox's bus: they must not hold it up.

@@ -26,7 +26,8 @@ fn the_wire_document_is_what_the_registries_say() {
 fn the_wire_document_names_the_limits_of_the_bus() {
     let text = proto::wire_doc::wire_md();
     for said in [
-        format!("sends it again every {} seconds", bus::limits::RESEND_SECONDS),
+        format!("after {} seconds, and then after twice", bus::limits::RESEND_SECONDS),
+        format!("up to {}.", bus::limits::RESEND_SECONDS << bus::limits::RESEND_DOUBLINGS_MAX),
         format!("older than {} days is refused", bus::limits::AGE_DAYS_MAX),
         format!("`sent` is more than {} days ago", bus::limits::AGE_DAYS_MAX),
     ] {

@@ -351,6 +351,29 @@ async fn whoever_may_or_may_not_be_meant_is_left_out_and_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_away_answers_for_a_label_when_it_comes_back() {
+    let installation = Installation::orchestrator().await;
+    installation.add_repository().await;
+    let root = root();
+    let token = installation.token(proto::capability::ComponentType::PostureCollectionService).await;
+    let collector = installation.start_collector("away", root.path(), Some(token));
+    installation.wait_for_active(2).await;
+    installation.stop_collector("away", collector).await;
+    // It is asked once, and is not there.
+    label(&installation, asked("closed", "unix:file where filepath = /etc/shadow and oread = false")).await.unwrap();
+    eventually("everybody was asked", async || view(&installation, "closed").await.searched).await;
+    assert_eq!(view(&installation, "closed").await.undecided.len(), 1);
+    // For as long as nobody is asked anew, which is longer than it takes to be counted as away.
+    let events = installation.ask(Ask::Transactions).await;
+    let OperatorEvent::Transactions(workflows) = &events[0] else { panic!("{events:?}") };
+    let asking = workflows.iter().find(|workflow| workflow.policy == "(label closed)").unwrap();
+    assert_eq!(asking.expires, Some(asking.begun + jiff::SignedDuration::from_hours(1)));
+    let _again = installation.start_collector("away", root.path(), None);
+    eventually("it has answered", async || (view(&installation, "closed").await.endpoints.len() == 1).then_some(()))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_label_that_cannot_be_is_refused() {
     let (installation, _roots) = installation(&["a"]).await;
     label(&installation, named("one", &["a"])).await.unwrap();

@@ -9,7 +9,7 @@ use orchestrator::Expired;
 use proto::capability::ComponentType;
 use proto::operator::{Ask, OperatorEvent, TransactionView, Workflow};
 use system_tests::endpoint::{root, set_mode};
-use system_tests::{Installation, baseline, verdicts};
+use system_tests::{Installation, baseline};
 
 async fn transactions(installation: &Installation) -> Vec<TransactionView> {
     match installation.ask(Ask::Transactions).await.into_iter().next().unwrap() {
@@ -30,7 +30,7 @@ async fn workflows_that_are_old_go_and_what_shows_a_verdict_stays() {
     installation.wait_for_active(4).await;
     let on = |name: &str, timeout| Workflow { targets: vec![name.to_owned()], ..baseline(timeout) };
     // Two that collect the same; the verdict rests on the first.
-    let decided = verdicts(&installation.ask(Ask::Evaluate(on("small", 60))).await);
+    installation.ask(Ask::Evaluate(on("small", 60))).await;
     installation.ask(Ask::Collect(on("small", 60))).await;
     // One that nobody answers, and one that is not over.
     let _silent = installation.scripted(ComponentType::PostureCollectionService, "silent").await;
@@ -58,7 +58,6 @@ async fn workflows_that_are_old_go_and_what_shows_a_verdict_stays() {
     let data = installation.stop().await;
     let installation = Installation::orchestrator_in(data, "127.0.0.1:0").await;
     assert_eq!(transactions(&installation).await.len(), open.len());
-    assert!(!decided.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -54,7 +54,7 @@ pub struct AdvertisedEndpoint {
 }
 
 /// A kind of items that cannot be collected.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct LackedKind {
     /// Which.
