@@ -322,10 +322,11 @@ pub async fn run(
     if let Err(error) = handle.sign_acts().await {
         tracing::error!(error = %Chain(&error), "the log of acts cannot be signed");
     }
-    handle.inner.broker.stop();
-    handle.inner.bus.close();
-    socket.abort();
+    // Nobody is told that the own connection ends with the broker.
     follow.abort();
+    handle.inner.bus.close();
+    handle.inner.broker.stop();
+    socket.abort();
     renewal.abort();
     expiry.abort();
     let _ = std::fs::remove_file(data.path().join(crate::CONTROL_SOCKET));
