@@ -198,7 +198,12 @@ class Collector:
                 self.tasks.append((envelope, sha256))
         elif kind == "cancel-request":
             self.cancelled |= {body["request"]} & self.open
-        elif kind not in ("heartbeat-response", "content-response"):
+        elif kind == "heartbeat-response":
+            seconds = body.get("interval-seconds")
+            if isinstance(seconds, int) and 0 < seconds <= 3600 and seconds != self.identity.heartbeat_seconds:
+                self.identity.heartbeat_seconds = seconds
+                self.next_heartbeat = time.monotonic() + seconds
+        elif kind != "content-response":
             fault = Fault("unsupported-capability", f"this collector does not take `{kind}`")
             self.tell("refused", envelope["transaction"], in_reply_to=envelope["id"], fault=fault.body)
 

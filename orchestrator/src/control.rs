@@ -156,7 +156,7 @@ async fn answer(
                 }
             }
         }
-        Ask::PolicyImport { name } => match handle.import_policy(name, content, actor).await {
+        Ask::PolicyImport(import) => match handle.import_policy(*import, content, actor).await {
             Ok((policy, notices)) => {
                 for notice in notices {
                     answers.send(&OperatorEvent::Notice(notice)).await?;
@@ -185,6 +185,23 @@ async fn answer(
             handle.coverage(&workflow).await.map(|view| OperatorEvent::Coverage(Box::new(view)))
         }
         Ask::PolicyList => handle.policies().await.map(OperatorEvent::Policies),
+        Ask::PolicyVersions { name } => handle.policy_versions(&name).await.map(OperatorEvent::Policies),
+        Ask::PolicyPreview { workflow, number } => {
+            handle.preview(actor, &workflow, number).await.map(|preview| OperatorEvent::Preview(Box::new(preview)))
+        }
+        Ask::PolicyActivate { name, number } => match handle.activate_policy(actor, &name, number).await {
+            Ok(notices) => {
+                for notice in notices {
+                    answers.send(&OperatorEvent::Notice(notice)).await?;
+                }
+                return Ok(Ok(()));
+            }
+            Err(fault) => Err(fault),
+        },
+        Ask::PolicySigner(change) => handle.change_signer(actor, change).await.map(OperatorEvent::Notice),
+        Ask::PolicySigners => handle.inner.store.signers().await.map(OperatorEvent::Signers).map_err(Fault::from),
+        Ask::PolicyFeed(change) => handle.change_feed(actor, change).await.map(OperatorEvent::Notice),
+        Ask::PolicyFeeds => handle.inner.store.feeds().await.map(OperatorEvent::Feeds).map_err(Fault::from),
         Ask::Transaction { transaction } => {
             handle.transaction(transaction).await.map(|view| OperatorEvent::Ended(Box::new(view)))
         }

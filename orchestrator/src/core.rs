@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use proto::fault::Fault;
 use proto::id::{ComponentId, EndpointId, RequestId, TransactionId};
-use proto::message::{CollectionRequest, EvaluationRequest, HealthCheckAction};
+use proto::message::{CollectionRequest, EvaluationRequest, HealthCheckAction, Priority};
 use proto::operator::OperatorEvent;
 use service::audit::Act;
 use uuid::Uuid;
@@ -23,18 +23,20 @@ pub mod workflow;
 use roster::Component;
 use workflow::{Responder, Workflow};
 
-/// Seconds between heartbeats.
-pub const HEARTBEAT_SECONDS: u64 = 20;
 /// Heartbeats that may be missed before a component is suspect.
 pub const HEARTBEATS_MISSED_MAX: i64 = 3;
 /// Seconds for the answer to a health check.
 pub const HEALTH_CHECK_SECONDS: i64 = 5;
-/// Seconds after which a request that nobody took on is sent again.
+/// Seconds after which a request that nobody took on is sent again, the first time.
 pub const ASK_AGAIN_SECONDS: i64 = 10;
+/// How often that time doubles: whoever has much to do is not given more by being asked often.
+pub const ASK_AGAIN_DOUBLINGS_MAX: u32 = 2;
 /// Seconds that an evaluation gets after the collection.
 pub const EVALUATION_SECONDS: i64 = 300;
 /// Ended workflows that are kept in memory.
 pub const ENDED_WORKFLOWS_MAX: usize = 200;
+/// Responders of these, together: of a large fleet fewer workflows are kept. The latest is, however large it is.
+pub const ENDED_RESPONDERS_MAX: usize = 50_000;
 
 /// What the driver has to do, in order. Everything to be stored is stored before anything is sent.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,6 +70,15 @@ pub enum Action {
         transaction: TransactionId,
         /// What.
         request: Box<EvaluationRequest>,
+    },
+    /// Ask a component again, as it was asked: it may not have heard.
+    AskAgain {
+        /// Who.
+        to: ComponentId,
+        /// What.
+        request: RequestId,
+        /// How urgent it is.
+        priority: Priority,
     },
     /// Tell a component to stop a request.
     Cancel {
@@ -126,6 +137,8 @@ pub struct Core {
     pub(crate) noted: Vec<Action>,
     /// When who may shake hands.
     pub(crate) pacing: pacing::Pacing,
+    /// Seconds between the heartbeats of each component, as many as there are now.
+    pub(crate) heartbeat_seconds: u64,
 }
 
 impl std::fmt::Debug for Core {
@@ -137,7 +150,7 @@ impl std::fmt::Debug for Core {
 impl Core {
     /// A core with what an earlier process stored. Every component gets a fresh chance to be heard.
     pub fn new(ids: Box<dyn Ids>, components: Vec<Component>, workflows: Vec<Workflow>, now: Timestamp) -> Self {
-        let components = components
+        let components: BTreeMap<ComponentId, Component> = components
             .into_iter()
             .map(|mut component| {
                 component.heard = Some(now);
@@ -145,6 +158,7 @@ impl Core {
             })
             .collect();
         let workflows = workflows.into_iter().map(|workflow| (workflow.id, workflow.counted())).collect();
+        let heartbeat_seconds = pacing::heartbeat_seconds(components.len());
         Self {
             ids,
             components,
@@ -155,6 +169,7 @@ impl Core {
             takes_back: false,
             noted: Vec::new(),
             pacing: pacing::Pacing::default(),
+            heartbeat_seconds,
         }
     }
 

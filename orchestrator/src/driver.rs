@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bus::certificate::Certificate;
@@ -14,7 +14,7 @@ use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, TransactionId};
 use proto::message::{
     CancelRequest, CapabilityAdvertisement, ContentRequest, EvaluationResults, HealthCheckRequest, HeartbeatResponse,
-    Message, StatusNotification, Success, ToOrchestrator,
+    Message, Priority, StatusNotification, Success, ToOrchestrator,
 };
 use proto::operator::{ComponentState, OperatorEvent, SystemStatus};
 use proto::topic::{self, COLLECTION_OVAL, Topic};
@@ -27,13 +27,15 @@ use service::shutdown::Shutdown;
 use tokio::sync::{Mutex, broadcast, mpsc, oneshot, watch};
 use uuid::Uuid;
 
+use crate::admitted::Admitted;
 use crate::assignments::Told;
 use crate::broker::{Admission, Broker, BrokerError, BrokerSettings};
 use crate::ca::{Ca, CaSettings};
 use crate::control;
-use crate::core::roster::Component;
+use crate::core::pacing::HEARTBEAT_SECONDS_MIN;
 use crate::core::standing::Standing as Assignments;
-use crate::core::{Action, Core, HEARTBEAT_SECONDS, RandomIds};
+use crate::core::{Action, Core, RandomIds};
+use crate::courier::{Courier, Letter};
 use crate::policies::Policies;
 use crate::registration::{self, TokenScope};
 use crate::retention::KEEP_DAYS_MIN;
@@ -127,64 +129,6 @@ pub enum RunError {
     Baseline(String),
 }
 
-/// Who may be connected, and what the handshake gave them, as the broker asks it.
-#[derive(Debug)]
-pub(crate) struct Admitted {
-    stands: RwLock<BTreeMap<ComponentId, Stands>>,
-    /// Told of those that have shown a TPM and connect anew.
-    connected: mpsc::UnboundedSender<ComponentId>,
-}
-
-/// How one stands.
-#[derive(Debug)]
-struct Stands {
-    component_type: ComponentType,
-    capabilities: Vec<Capability>,
-    /// It has shown a TPM: what it was granted is withdrawn with every connection, until it has shown it again.
-    is_resident: bool,
-}
-
-impl Admitted {
-    /// Takes over how a component stands now.
-    pub(crate) fn set(&self, component: &Component) {
-        let mut admitted = self.stands.write().unwrap_or_else(PoisonError::into_inner);
-        if component.is_member() {
-            let capabilities = component.capabilities.iter().filter_map(Capability::from_urn).collect();
-            let (component_type, is_resident) = (component.component_type, component.is_resident());
-            admitted.insert(component.id, Stands { component_type, capabilities, is_resident });
-        } else {
-            admitted.remove(&component.id);
-        }
-    }
-
-    /// The orchestrator itself, which shakes hands with nobody.
-    fn set_own(&self, own: ComponentId) {
-        let component_type = ComponentType::Orchestrator;
-        let all = Stands { component_type, capabilities: Capability::ALL.to_vec(), is_resident: false };
-        self.stands.write().unwrap_or_else(PoisonError::into_inner).insert(own, all);
-    }
-}
-
-impl Admission for Admitted {
-    fn is_admitted(&self, component: ComponentId, component_type: ComponentType) -> bool {
-        let admitted = self.stands.read().unwrap_or_else(PoisonError::into_inner);
-        admitted.get(&component).is_some_and(|known| known.component_type == component_type)
-    }
-
-    fn connects(&self, component: ComponentId) {
-        let mut admitted = self.stands.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = admitted.get_mut(&component).filter(|known| known.is_resident) {
-            known.capabilities.clear();
-            let _ = self.connected.send(component);
-        }
-    }
-
-    fn holds(&self, component: ComponentId, capability: Capability) -> bool {
-        let admitted = self.stands.read().unwrap_or_else(PoisonError::into_inner);
-        admitted.get(&component).is_some_and(|known| known.capabilities.contains(&capability))
-    }
-}
-
 /// A running orchestrator; clones share it.
 #[derive(Clone)]
 pub struct Handle {
@@ -201,7 +145,7 @@ impl std::fmt::Debug for Handle {
 enum Pending {
     Action(Action),
     /// A question, sealed.
-    Ask(SentTask),
+    Ask(SentTask, Priority),
 }
 
 pub(crate) struct Inner {
@@ -210,6 +154,7 @@ pub(crate) struct Inner {
     pending: Mutex<Vec<Pending>>,
     pub(crate) store: Store,
     pub(crate) bus: Bus,
+    pub(crate) courier: Courier,
     pub(crate) ca: Ca,
     pub(crate) content: ContentStore,
     pub(crate) policies: Policies,
@@ -261,7 +206,7 @@ pub async fn run(
     let identity_directory = data.path().join("identity");
     let own = own_certificate(&ca, &identity_directory, now)?;
     let (connects, connecting) = mpsc::unbounded_channel();
-    let admitted = Arc::new(Admitted { stands: RwLock::default(), connected: connects });
+    let admitted = Arc::new(Admitted::new(connects));
     for component in core.components() {
         admitted.set(component);
     }
@@ -290,6 +235,7 @@ pub async fn run(
             pending: Mutex::default(),
             store,
             bus,
+            courier: Courier::default(),
             ca,
             content: ContentStore::new(Some(data.path().join("content"))),
             policies: Policies::default(),
@@ -313,6 +259,8 @@ pub async fn run(
     let (connected, mut connection) = mpsc::channel(1);
     let follow = tokio::spawn(handle.clone().follow(events, connected, connecting));
     let renewal = tokio::spawn(handle.clone().renew_own());
+    let letters = tokio::spawn(handle.clone().mind_letters());
+    let feeds = tokio::spawn(handle.clone().mind_feeds());
     let expiry = tokio::spawn(handle.clone().mind_retention(settings.keep_workflows));
     let _ = tokio::time::timeout(Duration::from_secs(10), connection.recv()).await;
     if let Some(ready) = ready {
@@ -328,6 +276,8 @@ pub async fn run(
     handle.inner.broker.stop();
     socket.abort();
     renewal.abort();
+    letters.abort();
+    feeds.abort();
     expiry.abort();
     let _ = std::fs::remove_file(data.path().join(crate::CONTROL_SOCKET));
     Ok(())
@@ -346,7 +296,7 @@ pub(crate) fn own_certificate(ca: &Ca, directory: &Path, now: Timestamp) -> Resu
     let damaged = |what: String| identity::IdentityError::Damaged { path: directory.to_owned(), what };
     let request = identity::signing_request(&key).map_err(|error| damaged(error.to_string()))?;
     let (certificate, _) = ca.issue_own(&request, component, now)?;
-    Identity::store(directory, &certificate, &ca.pems().concat(), ("127.0.0.1", 0), HEARTBEAT_SECONDS)?;
+    Identity::store(directory, &certificate, &ca.pems().concat(), ("127.0.0.1", 0), HEARTBEAT_SECONDS_MIN)?;
     Ok(Identity::load(directory)?.ok_or_else(|| damaged("membership.json".to_owned()))?)
 }
 
@@ -365,14 +315,14 @@ impl Handle {
         for one in pending.iter() {
             match one {
                 Pending::Action(action) => to_store.push(action),
-                Pending::Ask(task) => tasks.push(task.clone()),
+                Pending::Ask(task, _) => tasks.push(task.clone()),
             }
         }
         self.inner.store.apply(&to_store, &tasks).await?;
         for one in pending.drain(..) {
             match one {
                 Pending::Action(action) => self.perform(action),
-                Pending::Ask(task) => self.inner.bus.send_prepared(task.message),
+                Pending::Ask(task, priority) => self.send_task(task, priority),
             }
         }
         Ok(answer)
@@ -381,20 +331,20 @@ impl Handle {
     /// What asks somebody for something is sealed first, and kept as it was sealed: answers refer to it.
     fn prepare(&self, action: Action) -> Pending {
         let bus = &self.inner.bus;
-        let (responder, id, prepared) = match &action {
+        let (responder, id, priority, prepared) = match &action {
             Action::Collect { to, transaction, request } => {
                 let topic = to.map_or_else(|| Topic::Collection(COLLECTION_OVAL.to_owned()), Topic::Admin);
                 let context = Context { to: *to, expires: Some(request.deadline), ..Context::of(*transaction) };
-                (*to, request.request, bus.prepare(&topic, request, context))
+                (*to, request.request, request.priority, bus.prepare(&topic, request, context))
             }
             Action::Evaluate { to, transaction, request } => {
                 let context = Context { to: Some(*to), expires: Some(request.deadline), ..Context::of(*transaction) };
-                (Some(*to), request.request, bus.prepare(&Topic::Admin(*to), &**request, context))
+                (Some(*to), request.request, request.priority, bus.prepare(&Topic::Admin(*to), &**request, context))
             }
             _ => return Pending::Action(action),
         };
         match prepared {
-            Ok(message) => Pending::Ask(SentTask { request: id, responder, message }),
+            Ok(message) => Pending::Ask(SentTask { request: id, responder, message }, priority),
             Err(error) => {
                 tracing::error!(error = %Chain(&error), "cannot ask");
                 Pending::Action(action)
@@ -416,7 +366,12 @@ impl Handle {
             | Action::Record(_) => Ok(()),
             // They were sealed before they were stored; what could not be is asked again when it is due.
             Action::Collect { .. } | Action::Evaluate { .. } => Ok(()),
+            Action::AskAgain { to, request, priority } => {
+                inner.courier.add(Letter { request, to }, priority);
+                Ok(())
+            }
             Action::Cancel { to, transaction, request } => {
+                inner.courier.call_back(&Letter { request, to });
                 let context = Context { to: Some(to), ..Context::of(transaction) };
                 inner.bus.send(&Topic::Admin(to), &CancelRequest { request }, context).map(|_| ())
             }
@@ -558,7 +513,8 @@ impl Handle {
                 return self.shake_hands(sender, message, &advertisement).await;
             }
             ToOrchestrator::HeartbeatRequest(_) => {
-                self.answer(sender, message, &HeartbeatResponse { response: Success::Success });
+                let interval_seconds = Some(self.inner.core.lock().await.pulse(sender));
+                self.answer(sender, message, &HeartbeatResponse { response: Success::Success, interval_seconds });
             }
             // Having been heard is all that it is for.
             ToOrchestrator::HealthCheckResponse(_) => {}

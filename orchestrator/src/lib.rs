@@ -9,20 +9,26 @@ pub mod broker;
 pub mod ca;
 pub mod core;
 
+mod admitted;
 mod assignments;
 mod audit;
 mod chain;
 mod control;
+mod courier;
 mod coverage;
 mod driver;
+mod feeds;
 mod policies;
 mod posture;
+mod preview;
 mod registration;
 mod retention;
+mod signers;
 mod standing;
 pub mod store;
 mod tasks;
 mod trust;
+mod versions;
 mod workflows;
 
 pub use driver::{CERTIFICATE_SECONDS, Handle, KEEP_WORKFLOWS, RunError, Settings, run};

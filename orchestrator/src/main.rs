@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Parser;
 use service::config::{Config, Seconds};
 
+service::allocator!();
+
 /// The orchestrator of a Muster installation, with the broker inside.
 #[derive(Debug, Parser)]
 #[command(name = "muster-orchestrator", version)]
@@ -43,13 +45,12 @@ async fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     service::telemetry::start("info");
     let config = Config::load(cli.config.as_deref())?.orchestrator;
+    let lifetime = cli.certificate_lifetime.or(config.certificate_lifetime);
     let settings = orchestrator::Settings {
         data: cli.data.or(config.data).unwrap_or_else(|| PathBuf::from("/var/lib/muster/orchestrator")),
         listen: cli.listen.or(config.listen).unwrap_or_else(|| "0.0.0.0:8883".to_owned()),
         advertise: cli.advertise.or(config.advertise),
-        certificate_seconds: cli
-            .certificate_lifetime
-            .or(config.certificate_lifetime)
+        certificate_seconds: lifetime
             .map_or(orchestrator::CERTIFICATE_SECONDS, |Seconds(seconds)| seconds.cast_signed()),
         ca_passphrase: service::config::secret(cli.ca_passphrase_file.or(config.ca_passphrase_file).as_ref())?,
         ca: cli.ca_certificate.zip(cli.ca_key).or(config.ca_certificate.zip(config.ca_key)),

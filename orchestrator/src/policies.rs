@@ -5,20 +5,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bus::Context;
-use jiff::Timestamp;
 use proto::content::{ContentHash, ContentRef};
 use proto::fault::{Fault, FaultCode};
 use proto::id::ComponentId;
 use proto::limits::shown;
 use proto::message::{
-    ContentRequest, Message as _, PoliciesRequest, PoliciesResponse, PolicyDescription, PolicyPublication,
-    ProfileDescription, QueryRequest,
+    ContentRequest, Message as _, PoliciesRequest, PoliciesResponse, PolicyDescription, PolicyPublication, QueryRequest,
 };
-use proto::operator::Workflow;
+use proto::operator::{PolicyImport, Workflow};
 use proto::topic::Topic;
 use scap::compile::Compiled;
 use scap::policy::{Policy, deflate};
-use service::audit::{Act, Actor};
+use service::audit::Actor;
 use service::report::Chain;
 
 use crate::BASELINE;
@@ -35,6 +33,8 @@ type PlanKey = (ContentHash, Option<String>);
 #[derive(Debug, Default)]
 pub(crate) struct Policies {
     plans: Mutex<BTreeMap<PlanKey, (ContentRef, Option<String>)>>,
+    /// Held while versions are counted.
+    pub(crate) changing: tokio::sync::Mutex<()>,
 }
 
 /// Whether it can be the name of a policy.
@@ -61,84 +61,15 @@ impl Handle {
         if is_there {
             return Ok(());
         }
-        self.keep_policy(BASELINE.to_owned(), BASELINE_SOURCE.to_vec(), Actor::Orchestrator)
-            .await
-            .map(|_| ())
-            .map_err(|fault| fault.message)
+        // It comes with the program, and so does its being in force.
+        let import = PolicyImport { name: BASELINE.to_owned(), is_activated: true, ..PolicyImport::default() };
+        let kept = self.keep_policy(import, BASELINE_SOURCE.to_vec(), None, Actor::Orchestrator).await;
+        let (policy, _) = kept.map_err(|fault| fault.message)?;
+        self.derive_again(&policy, &Actor::Orchestrator).await;
+        Ok(())
     }
 
-    /// Reads a data stream and keeps it as a policy; what was left out comes along in words.
-    async fn keep_policy(
-        &self,
-        name: String,
-        source: Vec<u8>,
-        actor: Actor,
-    ) -> Result<(PolicyDescription, Vec<String>), Fault> {
-        let invalid = |text: String| Fault::new(FaultCode::ContentInvalid, text);
-        let read = tokio::task::spawn_blocking(move || {
-            let plain = scap::source::plain(source).map_err(|error| error.to_string())?;
-            let source_sha256 = ContentHash::of(&plain);
-            let policy = scap::datastream::read(plain).map_err(|error| error.to_string())?;
-            let profiles = policy
-                .benchmark
-                .profiles
-                .iter()
-                .map(|profile| {
-                    let selected = scap::compile::compile(&policy, Some(&profile.id))
-                        .map(|compiled| compiled.rules.iter().filter(|rule| rule.selected).count() as u64);
-                    ProfileDescription {
-                        id: profile.id.clone(),
-                        title: profile.title.clone(),
-                        selected_count: selected.unwrap_or_default(),
-                    }
-                })
-                .collect::<Vec<_>>();
-            let bytes = policy.to_bytes();
-            Ok::<_, String>((policy, profiles, bytes, source_sha256))
-        })
-        .await
-        .map_err(|_| Fault::new(FaultCode::Internal, "reading the data stream failed badly"))?;
-        let (policy, profiles, bytes, source_sha256) = read.map_err(invalid)?;
-        let description = PolicyDescription {
-            name,
-            benchmark: policy.benchmark.id.clone(),
-            title: policy.benchmark.title.clone(),
-            version: policy.benchmark.version.clone(),
-            content: ContentRef::to(&bytes),
-            source_sha256,
-            rule_count: policy.benchmark.rules().len() as u64,
-            profiles,
-            imported: Timestamp::now(),
-        };
-        self.inner.content.keep(bytes);
-        let act = Act::new(actor, "import-policy", &description.name)
-            .because(format!("sha256 {}", description.source_sha256.as_str()));
-        self.inner.store.put_policy(&description, &act).await?;
-        Ok((description, policy.problems))
-    }
-
-    /// Imports a data stream and waits until a repository has it.
-    pub(crate) async fn import_policy(
-        &self,
-        name: String,
-        source: Vec<u8>,
-        actor: Actor,
-    ) -> Result<(PolicyDescription, Vec<String>), Fault> {
-        if !is_name(&name) {
-            return Err(Fault::new(
-                FaultCode::Malformed,
-                "a policy's name is up to 64 letters, digits, dots, dashes and underscores",
-            ));
-        }
-        let (description, mut notices) = self.keep_policy(name, source, actor).await?;
-        self.renew_assignments(&description.name).await;
-        if self.publish(&description, Duration::from_mins(1)).await.is_err() {
-            notices.push("no repository has taken the policy yet; it is sent until one does".to_owned());
-        }
-        Ok((description, notices))
-    }
-
-    async fn publish(&self, policy: &PolicyDescription, patience: Duration) -> Result<(), Fault> {
+    pub(crate) async fn publish(&self, policy: &PolicyDescription, patience: Duration) -> Result<(), Fault> {
         let bus = &self.inner.bus;
         let publication = PolicyPublication { policy: policy.clone() };
         let sent = bus
@@ -156,7 +87,9 @@ impl Handle {
     pub(crate) async fn publish_missing(&self, repository: ComponentId) {
         let Ok(known) = self.ask_policies(repository).await else { return };
         let Ok(own) = self.inner.store.policies().await else { return };
-        for policy in own {
+        let Ok(versions) = self.inner.store.policy_versions().await else { return };
+        // What waits is evaluated, too, before it is in force; of that a repository does not say what it has.
+        for policy in own.into_iter().chain(versions.into_iter().filter(|version| version.is_waiting)) {
             if !known.iter().any(|known| known.name == policy.name && known.content == policy.content) {
                 let _ = self.publish(&policy, Duration::from_mins(1)).await;
             }
@@ -206,7 +139,17 @@ impl Handle {
     /// What a workflow needs: the policy, and the collection plan for its profile.
     pub(crate) async fn plan(&self, workflow: &Workflow, is_evaluation: bool) -> Result<Plan, Fault> {
         let policy = self.policy_named(&workflow.policy).await?;
-        let (collection_plan, profile) = self.collection_plan(&policy, workflow.profile.clone()).await?;
+        self.plan_of(&policy, workflow, is_evaluation).await
+    }
+
+    /// The same for a version of the policy.
+    pub(crate) async fn plan_of(
+        &self,
+        policy: &PolicyDescription,
+        workflow: &Workflow,
+        is_evaluation: bool,
+    ) -> Result<Plan, Fault> {
+        let (collection_plan, profile) = self.collection_plan(policy, workflow.profile.clone()).await?;
         Ok(Plan {
             is_evaluation,
             is_stored_only: is_evaluation && (workflow.is_stored_only || workflow.as_of.is_some()),
@@ -269,7 +212,7 @@ impl Handle {
         compiled.map_err(|error| Fault::new(FaultCode::UnknownIdentifier, error.to_string()))
     }
 
-    async fn policy_bytes(&self, policy: &PolicyDescription) -> Result<Arc<Vec<u8>>, Fault> {
+    pub(crate) async fn policy_bytes(&self, policy: &PolicyDescription) -> Result<Arc<Vec<u8>>, Fault> {
         if let Some(found) = self.inner.content.find(&policy.content.sha256) {
             return Ok(found);
         }

@@ -13,8 +13,8 @@ use service::token::{JoinToken, is_proof_of};
 use uuid::Uuid;
 
 use crate::ca;
+use crate::core::Action;
 use crate::core::admission::Joining;
-use crate::core::{Action, HEARTBEAT_SECONDS};
 use crate::driver::Handle;
 use crate::store::{StoreError, TokenRow};
 
@@ -158,11 +158,11 @@ async fn certify(
         };
     let detail = format!("until {:.0}", validity.until);
     let act = Act::new(Actor::Orchestrator, "issue-certificate", id).because(detail);
-    handle
+    let heartbeat_interval_seconds = handle
         .act(|core, _| {
             let mut actions = core.certified(id, validity);
             actions.push(Action::Record(Box::new(act)));
-            ((), actions)
+            (core.pulse(id), actions)
         })
         .await?;
     Ok(Ok(ComponentRegistrationResponse {
@@ -170,7 +170,7 @@ async fn certify(
         certificate,
         ca_certificate: handle.inner.ca.pem(),
         orchestrator: handle.inner.bus.own(),
-        heartbeat_interval_seconds: HEARTBEAT_SECONDS,
+        heartbeat_interval_seconds,
         server_time: now,
     }))
 }

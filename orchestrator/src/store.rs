@@ -9,7 +9,6 @@ use bus::Prepared;
 use proto::content::{ContentHash, ContentRef};
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, EndpointId, RequestId, TransactionId};
-use proto::message::PolicyDescription;
 use proto::operator::TokenView;
 use serde::{Deserialize, Serialize};
 use service::audit::Act;
@@ -18,11 +17,11 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _, SqlStr, Sqlite, SqlitePool, Transaction};
 
-use crate::core::Action;
 use crate::core::label::Label;
 use crate::core::roster::Component;
 use crate::core::standing::Assigned;
 use crate::core::workflow::{Responder, Workflow};
+use crate::core::{Action, ENDED_RESPONDERS_MAX, ENDED_WORKFLOWS_MAX};
 
 /// Why the store does not do it.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +90,7 @@ pub struct StandingTask {
 }
 
 pub(crate) mod audit;
+mod policies;
 
 /// How documents of a kind are read and written.
 #[derive(Clone, Copy)]
@@ -106,10 +106,6 @@ const COMPONENT: Table = Table {
 const TOKEN: Table = Table {
     select: "SELECT document FROM token WHERE id = $1",
     upsert: "INSERT INTO token (id, document) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET document = excluded.document",
-};
-const POLICY: Table = Table {
-    select: "SELECT document FROM policy WHERE name = $1",
-    upsert: "INSERT INTO policy (name, document) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET document = excluded.document",
 };
 
 const LABEL: Table = Table {
@@ -203,6 +199,8 @@ impl Store {
             migration(6, "responder", include_str!("../migrations/both/0006_responder.sql")),
             migration(7, "policy_assignment", include_str!("../migrations/both/0007_policy_assignment.sql")),
             migration(8, "label", include_str!("../migrations/both/0008_label.sql")),
+            migration(9, "sent_task_request", include_str!("../migrations/both/0009_sent_task_request.sql")),
+            migration(10, "policy_version", include_str!("../migrations/both/0010_policy_version.sql")),
         ];
         Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Self { pool })
@@ -231,10 +229,23 @@ impl Store {
 
     /// Workflows that are open, and the latest of the others.
     pub async fn workflows(&self) -> Result<Vec<Workflow>, StoreError> {
-        let mut workflows: Vec<Workflow> =
-            self.documents("SELECT document FROM workflow WHERE is_open = 1 OR id IN (SELECT id FROM workflow ORDER BY begun DESC LIMIT 500)").await?;
-        for workflow in &mut workflows {
-            self.add_responders(workflow).await?;
+        let rows = sqlx::query(
+            "SELECT id, is_open, (SELECT count(*) FROM responder WHERE workflow = workflow.id) AS responders FROM workflow \
+             WHERE is_open = 1 OR id IN (SELECT id FROM workflow ORDER BY begun DESC LIMIT $1) ORDER BY begun DESC",
+        );
+        let rows = rows.bind(i64::try_from(ENDED_WORKFLOWS_MAX).unwrap_or(i64::MAX)).fetch_all(&self.pool).await?;
+        let (mut workflows, mut responders) = (Vec::new(), 0);
+        for row in rows {
+            let is_open = row.try_get::<i64, _>("is_open")? != 0;
+            if !is_open {
+                responders += usize::try_from(row.try_get::<i64, _>("responders")?).unwrap_or_default();
+            }
+            // What is not in memory is read when it is asked for.
+            if (is_open || responders <= ENDED_RESPONDERS_MAX)
+                && let Some(workflow) = self.workflow_of(&row.try_get::<String, _>("id")?).await?
+            {
+                workflows.push(workflow);
+            }
         }
         Ok(workflows)
     }
@@ -269,16 +280,6 @@ impl Store {
             serde_json::from_value(text.into()).map_err(StoreError::Damaged)
         };
         rows.iter().map(|row| Ok((id(row, "endpoint")?, id(row, "alias_of")?))).collect()
-    }
-
-    /// Policies that were imported here.
-    pub async fn policies(&self) -> Result<Vec<PolicyDescription>, StoreError> {
-        self.documents("SELECT document FROM policy ORDER BY name").await
-    }
-
-    /// Keeps a policy's description.
-    pub async fn put_policy(&self, policy: &PolicyDescription, act: &Act) -> Result<(), StoreError> {
-        self.put_and_record(POLICY, &policy.name, &json(policy), act).await
     }
 
     /// Assigned policies.
@@ -425,6 +426,14 @@ impl Store {
         Ok(sealed.bind(hash.as_str()).fetch_optional(&self.pool).await?)
     }
 
+    /// What a component was last asked by a request, as it was sealed.
+    pub async fn task_of(&self, request: RequestId, responder: ComponentId) -> Result<Option<String>, StoreError> {
+        let sealed = sqlx::query_scalar(
+            "SELECT sealed FROM sent_task WHERE request = $1 AND responder = $2 ORDER BY sent DESC LIMIT 1",
+        );
+        Ok(sealed.bind(request.to_string()).bind(responder.to_string()).fetch_optional(&self.pool).await?)
+    }
+
     /// Stores what the core wants stored, and what is going to be asked, in one transaction.
     pub async fn apply(&self, actions: &[&Action], tasks: &[SentTask]) -> Result<(), StoreError> {
         let is_stored = |action: &&Action| {
@@ -507,7 +516,11 @@ impl Store {
 
     /// A workflow that is in memory no more.
     pub async fn workflow(&self, id: TransactionId) -> Result<Option<Workflow>, StoreError> {
-        let workflow = self.document("SELECT document FROM workflow WHERE id = $1", &id.to_string()).await?;
+        self.workflow_of(&id.to_string()).await
+    }
+
+    async fn workflow_of(&self, id: &str) -> Result<Option<Workflow>, StoreError> {
+        let workflow = self.document("SELECT document FROM workflow WHERE id = $1", id).await?;
         let Some(mut workflow) = workflow else { return Ok(None) };
         self.add_responders(&mut workflow).await?;
         Ok(Some(workflow))

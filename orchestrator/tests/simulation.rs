@@ -74,6 +74,8 @@ struct World {
     /// Terminal states that were seen, to catch one that changes.
     ended: BTreeMap<(TransactionId, ComponentId, RequestId), String>,
     trace: u64,
+    /// What was asked, as it was stored.
+    sent: BTreeMap<(ComponentId, RequestId), TransactionId>,
 }
 
 fn at(second: i64) -> Timestamp {
@@ -94,6 +96,7 @@ impl World {
             stored_responders: BTreeMap::new(),
             ended: BTreeMap::new(),
             trace: 0,
+            sent: BTreeMap::new(),
         };
         let collectors = 1 + world.dice.roll(4);
         let mut types = vec![ComponentType::PostureEvaluationService, ComponentType::RepositoryInterface];
@@ -159,6 +162,7 @@ impl World {
         for action in actions {
             match action {
                 Action::Collect { to: Some(to), transaction, request } => {
+                    self.sent.insert((to, request.request), transaction);
                     self.post(Message::Ask { to, transaction, request: request.request });
                 }
                 Action::Collect { to: None, transaction, request } => {
@@ -174,6 +178,11 @@ impl World {
                 }
                 Action::Evaluate { to, transaction, request } => {
                     self.post(Message::Ask { to, transaction, request: request.request });
+                }
+                // As it was stored: there was one.
+                Action::AskAgain { to, request, .. } => {
+                    let transaction = self.sent[&(to, request)];
+                    self.post(Message::Ask { to, transaction, request });
                 }
                 _ => {}
             }

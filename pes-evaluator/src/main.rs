@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Parser;
 use service::config::{Config, join_token};
 
+service::allocator!();
+
 /// The evaluator of a Muster installation.
 #[derive(Debug, Parser)]
 #[command(name = "muster-pes-evaluator", version)]

@@ -51,7 +51,9 @@ pub use observation_request::{
     ObservationEntry, ObservationMode, ObservationOperation, ObservationRequest, ObservationResponse, StreamPosition,
 };
 pub use periodic_collection::{PeriodicCollection, PeriodicCollectionResponse, PeriodicOperation, ScheduleEntry};
-pub use policy::{PoliciesRequest, PoliciesResponse, PolicyDescription, PolicyPublication, ProfileDescription};
+pub use policy::{
+    PoliciesRequest, PoliciesResponse, PolicyDescription, PolicyOrigin, PolicyPublication, ProfileDescription,
+};
 pub use query::{QueryRequest, QueryResponse, QueryRow};
 pub use reference::{ReferenceRequest, ReferenceResponse};
 pub use registration::{ComponentRegistrationRequest, ComponentRegistrationResponse, JoinProof};

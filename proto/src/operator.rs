@@ -20,10 +20,12 @@ use crate::schedule::Schedule;
 use crate::verdict::{EvaluationSummary, RuleResult, Verdict};
 
 mod coverage;
+mod policy;
 mod posture;
 mod transaction;
 
 pub use coverage::{CoverageGap, CoverageView};
+pub use policy::{FeedChange, PolicyFeed, PolicyImport, PolicyPreview, PolicySigner, PreviewChange, SignerChange};
 pub use posture::{LabelDefinition, LabelView, Question};
 pub use transaction::{Account, ResponderView, TransactionView};
 
@@ -105,11 +107,39 @@ pub enum Ask {
         verdicts: Vec<Verdict>,
     },
     /// Take the data stream that follows as a policy.
+    PolicyImport(Box<PolicyImport>),
+    /// Put a version of a policy in force.
     #[serde(rename_all = "kebab-case")]
-    PolicyImport {
+    PolicyActivate {
+        /// The policy.
+        name: String,
+        /// Which version; without, the newest that waits.
+        #[serde(default)]
+        number: Option<u64>,
+    },
+    /// The versions of a policy.
+    #[serde(rename_all = "kebab-case")]
+    PolicyVersions {
         /// Its name.
         name: String,
     },
+    /// What a version would change, decided on what is stored.
+    #[serde(rename_all = "kebab-case")]
+    PolicyPreview {
+        /// The policy, profile and endpoints.
+        workflow: Workflow,
+        /// Which version; without, the newest that waits.
+        #[serde(default)]
+        number: Option<u64>,
+    },
+    /// Believe, or no longer believe, a key that signs policies.
+    PolicySigner(SignerChange),
+    /// The keys that are believed.
+    PolicySigners,
+    /// Look for policies in a directory, or do no longer.
+    PolicyFeed(FeedChange),
+    /// Where policies are looked for.
+    PolicyFeeds,
     /// Which policies are there.
     PolicyList,
     /// Which rules of a policy nobody can decide on some endpoints.
@@ -392,7 +422,13 @@ pub enum OperatorEvent {
     Results(Box<ResultsResponse>),
     /// Answer to `policy-import`.
     Policy(Box<PolicyDescription>),
-    /// Answer to `policy-list`.
+    /// Answer to `policy-preview`.
+    Preview(Box<PolicyPreview>),
+    /// Answer to `policy-signers`.
+    Signers(Vec<PolicySigner>),
+    /// Answer to `policy-feeds`.
+    Feeds(Vec<PolicyFeed>),
+    /// Answer to `policy-list` and `policy-versions`.
     Policies(Vec<PolicyDescription>),
     /// Answer to `transactions`.
     Transactions(Vec<TransactionView>),

@@ -128,7 +128,7 @@ pub trait Store: Send + Sync + 'static {
         from: Received,
     ) -> Result<Stored, StoreError>;
 
-    /// The newest policy of each name.
+    /// Of each name the policy that came into force last.
     async fn policies(&self) -> Result<Vec<PolicyDescription>, StoreError>;
 
     /// Content by its hash: a policy, or a sealed message.

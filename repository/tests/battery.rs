@@ -592,10 +592,21 @@ async fn a_policy_is_kept_with_its_content(store: &dyn Store) {
         rule_count: 1,
         profiles: Vec::new(),
         imported: Timestamp::now(),
+        number: None,
+        platforms: Vec::new(),
+        is_waiting: false,
+        activated: None,
+        supersedes: None,
+        signed_by: None,
+        derived_from: None,
     };
     for version in ["1", "2"] {
         store.record_policy(&policy(version), &bytes, case.received()).await.unwrap();
     }
+    // What waits is kept, and is not the policy; what comes into force again is, however old it is.
+    let waiting = PolicyDescription { content: ContentRef::to(b"3"), is_waiting: true, ..policy("3") };
+    store.record_policy(&waiting, b"3", case.received()).await.unwrap();
+    assert!(store.content(&waiting.content.sha256).await.unwrap().is_some());
     let known = store.policies().await.unwrap();
     let versions: Vec<&str> =
         known.iter().filter(|policy| policy.name == name).map(|policy| policy.version.as_str()).collect();

@@ -8,7 +8,7 @@ use proto::capability::ComponentType;
 use proto::fault::Fault;
 use proto::id::EndpointId;
 use proto::message::LackedKind;
-use proto::operator::{Ask, CoverageGap, CoverageView, OperatorEvent, Workflow};
+use proto::operator::{Ask, CoverageGap, CoverageView, OperatorEvent, PolicyImport, Workflow};
 use proto::verdict::Verdict;
 use service::member::{self, Member};
 use system_tests::endpoint::{SHADOW_RULE, root};
@@ -116,7 +116,7 @@ async fn what_is_not_covered_is_named_wherever_it_is() {
     installation.wait_for_active(2).await;
     // A kind that no probe has yet.
     let content = String::from_utf8(BASELINE.to_vec()).unwrap().replace("partition_", "selinuxboolean_");
-    let ask = Ask::PolicyImport { name: "other".to_owned() };
+    let ask = Ask::PolicyImport(Box::new(PolicyImport { name: "other".to_owned(), ..PolicyImport::default() }));
     let directory = installation.data.path().join("orchestrator");
     let events = system_tests::ask(&directory, ask, content.as_bytes()).await.unwrap();
     assert!(events.iter().any(|event| matches!(event, OperatorEvent::Policy(_))), "{events:?}");

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use proto::message::{AttributeChange, ObservationOperation, PeriodicOperation, StreamState};
-use proto::operator::{Ask, AskOutcome, CollectorAnswer, OperatorEvent, Workflow};
+use proto::operator::{Ask, AskOutcome, CollectorAnswer, OperatorEvent, PolicyImport, Workflow};
 use service::shutdown::Stopper;
 use system_tests::{Installation, baseline, eventually, verdicts};
 use tempfile::TempDir;
@@ -177,7 +177,7 @@ async fn a_vulnerability_that_is_there_is_bad_and_compliance_that_is_there_is_go
     let text = String::from_utf8(system_tests::BASELINE.to_vec()).unwrap();
     let turned = text.replace("class=\"compliance\"", "class=\"vulnerability\"");
     let orchestrator = installation.data.path().join("orchestrator");
-    let import = Ask::PolicyImport { name: "turned".to_owned() };
+    let import = Ask::PolicyImport(Box::new(PolicyImport { name: "turned".to_owned(), ..PolicyImport::default() }));
     system_tests::ask(&orchestrator, import, turned.as_bytes()).await.unwrap();
     let workflow = Workflow { policy: "turned".to_owned(), ..baseline(60) };
     let events = installation.ask(Ask::Evaluate(workflow)).await;

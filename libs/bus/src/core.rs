@@ -266,6 +266,20 @@ impl Bus {
         Ok(Prepared { id, hash, sealed, topic: topic.clone(), kind: M::KIND })
     }
 
+    /// Whether much may be sent at the moment, with room left for what others have to say.
+    pub fn has_room(&self) -> bool {
+        self.inner.transport.room() > limits::QUEUE_MESSAGES_MAX / 2
+    }
+
+    /// Sends once more what was sealed before; with a new seal, where the certificate is another one now. Whoever has it
+    /// already drops it.
+    pub fn send_again(&self, topic: &Topic, sealed: &[u8]) {
+        let sealer = Arc::clone(&self.inner.sealer.read().unwrap_or_else(PoisonError::into_inner));
+        let Ok(parts) = Sealed::split(sealed) else { return };
+        let payload = if sealer.has_sealed(&parts) { sealed.to_vec() } else { sealer.seal(parts.envelope) };
+        self.inner.transport.publish(topic.to_string(), payload);
+    }
+
     /// Sends it.
     pub fn send_prepared(&self, message: Prepared) {
         self.inner.transport.publish(message.topic.to_string(), message.sealed);

@@ -25,6 +25,9 @@ pub trait Transport: Send + Sync + 'static {
     /// Hands over a message; `false` where the queue is full or the transport is gone.
     fn publish(&self, topic: String, payload: Vec<u8>) -> bool;
 
+    /// How many messages it takes at the moment.
+    fn room(&self) -> usize;
+
     /// Subscribes, now and after every reconnection.
     fn subscribe(&self, filters: Vec<String>);
 

@@ -61,6 +61,10 @@ struct MemoryTransport {
 }
 
 impl Transport for MemoryTransport {
+    fn room(&self) -> usize {
+        limits::QUEUE_MESSAGES_MAX
+    }
+
     fn publish(&self, topic: String, payload: Vec<u8>) -> bool {
         self.broker.publish(self.principal, &topic, &payload)
     }

@@ -46,6 +46,10 @@ impl Transport for MqttTransport {
         self.out.try_send((topic, payload)).is_ok()
     }
 
+    fn room(&self) -> usize {
+        self.out.capacity()
+    }
+
     fn subscribe(&self, filters: Vec<String>) {
         self.shared.filters.lock().unwrap_or_else(PoisonError::into_inner).extend(filters);
         self.shared.subscribe.notify_one();

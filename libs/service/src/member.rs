@@ -15,11 +15,13 @@ use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, EndpointId};
 use proto::message::{
     AdvertisedEndpoint, CapabilityAdvertisement, CapabilityAdvertisementResponse, HealthCheckAction,
-    HealthCheckResponse, HeartbeatAction, HeartbeatRequest, Message, RegistrationStatus, Success, ToMember,
+    HealthCheckResponse, HeartbeatAction, HeartbeatRequest, HeartbeatResponse, Message, RegistrationStatus, Success,
+    ToMember,
 };
 use proto::residency;
 use proto::topic::{self, Topic};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, Interval};
 use uuid::Uuid;
 
 use crate::identity::{self, Identity, IdentityError};
@@ -27,6 +29,9 @@ use crate::renewal::Renewal;
 use crate::shutdown::Shutdown;
 use crate::token::host_and_port;
 use crate::{data, joining};
+
+/// Seconds between heartbeats, at most, whatever is asked for.
+const HEARTBEAT_SECONDS_MAX: u64 = 3_600;
 
 /// A key that cannot leave the machine.
 pub trait ResidencyKey: std::fmt::Debug + Send + Sync {
@@ -354,11 +359,25 @@ struct Membership {
     copied: watch::Sender<Option<Fault>>,
 }
 
+/// When heartbeats are due.
+fn pulses(seconds: u64, first: Instant) -> Interval {
+    let mut pulses = tokio::time::interval_at(first, Duration::from_secs(seconds));
+    pulses.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    pulses
+}
+
+/// How many seconds there are to be between heartbeats, where a message says so.
+fn heartbeat_of(message: &Authentic) -> Option<u64> {
+    let is_told = message.envelope().kind == HeartbeatResponse::KIND;
+    let response = is_told.then(|| message.envelope().decode::<HeartbeatResponse>().ok()).flatten()?;
+    Some(response.interval_seconds?.clamp(1, HEARTBEAT_SECONDS_MAX))
+}
+
 impl Membership {
     async fn follow(self, mut events: mpsc::Receiver<Event>, inbox: mpsc::Sender<Authentic>) {
         let (advertise, mut advertise_wanted) = mpsc::channel::<()>(1);
-        let mut heartbeat = tokio::time::interval(Duration::from_secs(self.heartbeat_interval_seconds.max(1)));
-        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut interval = self.heartbeat_interval_seconds.clamp(1, HEARTBEAT_SECONDS_MAX);
+        let mut heartbeat = pulses(interval, Instant::now());
         let handshake = async {
             let mut is_in_quarantine = false;
             loop {
@@ -389,6 +408,10 @@ impl Membership {
                             self.refused.notify_one();
                         }
                         Some(Event::Message(message)) => {
+                            if let Some(told) = heartbeat_of(&message).filter(|told| *told != interval) {
+                                interval = told;
+                                heartbeat = pulses(interval, Instant::now() + Duration::from_secs(interval));
+                            }
                             if let Some(message) = self.take(*message, &advertise)
                                 && inbox.send(message).await.is_err()
                             {

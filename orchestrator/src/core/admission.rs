@@ -115,6 +115,7 @@ impl Core {
             change_told: None,
             dismissal: None,
             heard: Some(now),
+            heartbeat_seconds: None,
             bound_count: 0,
             is_ending_told: false,
             issued: VecDeque::new(),

@@ -17,6 +17,19 @@ const SWEPT_MIN: usize = 1_024;
 /// Whoever comes so much earlier has a clock of its own.
 const EARLY: SignedDuration = SignedDuration::from_secs(1);
 
+/// Seconds between two heartbeats of a component, at least: where there are few.
+pub const HEARTBEAT_SECONDS_MIN: u64 = 20;
+/// The same, at most: it says how late it may be known that a component is gone.
+pub const HEARTBEAT_SECONDS_MAX: u64 = 300;
+/// Milliseconds between two heartbeats of the fleet, at least: ten thousand components have a minute.
+const HEARTBEAT_MILLIS: u64 = 6;
+
+/// Seconds between two heartbeats of each of so many components.
+pub fn heartbeat_seconds(components: usize) -> u64 {
+    let millis = u64::try_from(components).unwrap_or(u64::MAX).saturating_mul(HEARTBEAT_MILLIS);
+    millis.div_ceil(1_000).clamp(HEARTBEAT_SECONDS_MIN, HEARTBEAT_SECONDS_MAX)
+}
+
 /// When who may shake hands.
 #[derive(Debug, Default)]
 pub struct Pacing {

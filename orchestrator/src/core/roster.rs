@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::identity::{Collision, evidence_of};
 use super::residency::{self, Challenge};
-use super::{Action, Core, HEALTH_CHECK_SECONDS, HEARTBEAT_SECONDS, HEARTBEATS_MISSED_MAX};
+use super::{Action, Core, HEALTH_CHECK_SECONDS, HEARTBEATS_MISSED_MAX, pacing};
 
 /// Kinds of items that are remembered of an endpoint.
 const KINDS_MAX: usize = 256;
@@ -91,6 +91,9 @@ pub struct Component {
     /// When it was last heard; not stored.
     #[serde(skip)]
     pub heard: Option<Timestamp>,
+    /// How many seconds it was told to leave between two heartbeats; not stored.
+    #[serde(skip)]
+    pub heartbeat_seconds: Option<u64>,
     /// How many endpoints it has named in its life.
     #[serde(default)]
     pub bound_count: usize,
@@ -352,11 +355,24 @@ impl Core {
         actions
     }
 
+    /// A component's heartbeat is answered: after how many seconds the next one is due.
+    pub fn pulse(&mut self, sender: ComponentId) -> u64 {
+        if let Some(component) = self.components.get_mut(&sender) {
+            component.heartbeat_seconds = Some(self.heartbeat_seconds);
+        }
+        self.heartbeat_seconds
+    }
+
     /// Heartbeats missed: suspect, and asked; no answer: unavailable.
     pub(super) fn watch_components(&mut self, now: Timestamp) -> Vec<Action> {
         let mut actions = Vec::new();
-        let patience = i64::try_from(HEARTBEAT_SECONDS).unwrap_or(i64::MAX) * HEARTBEATS_MISSED_MAX;
+        let members = self.components.values().filter(|component| component.is_member()).count();
+        self.heartbeat_seconds = pacing::heartbeat_seconds(members);
         for component in self.components.values_mut() {
+            // One that was told nothing yet has what its registration said, which was no more than it is now, or is not
+            // much more than what the fleet has.
+            let interval = component.heartbeat_seconds.unwrap_or_default().max(self.heartbeat_seconds);
+            let patience = i64::try_from(interval).unwrap_or(i64::MAX).saturating_mul(HEARTBEATS_MISSED_MAX);
             actions.extend(component.watch_certificate(now));
             let silent = component.heard.map_or(SignedDuration::ZERO, |heard| now.duration_since(heard));
             match component.state {

@@ -207,6 +207,9 @@ pub struct Responder {
     pub detail: Option<String>,
     /// When it was last asked.
     pub asked: Timestamp,
+    /// How often it was asked again since then; not stored.
+    #[serde(skip)]
+    pub again: u32,
     /// Until when it may answer.
     pub deadline: Timestamp,
     /// When it came to the state that it is in, if that is an end.

@@ -29,6 +29,9 @@ pub enum HeartbeatAction {
 pub struct HeartbeatResponse {
     /// Always `success`.
     pub response: Success,
+    /// Seconds until the next one, from now on. Where it is absent, the interval stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval_seconds: Option<u64>,
 }
 
 /// `response: success`.

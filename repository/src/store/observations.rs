@@ -14,7 +14,7 @@ use sqlx::Row as _;
 use super::super::super::{
     Received, Report, StoreError, Stored, endpoint_text, id, json, label, time, unjson, unlabel,
 };
-use super::super::Database;
+use super::super::{Database, mark};
 use super::{ALIASES, SqlStore, Tx, changes, is_first, reports};
 
 type Row = <Database as sqlx::Database>::Row;
@@ -60,9 +60,16 @@ pub(super) fn places(from: usize, count: usize) -> String {
     places.join(", ")
 }
 
+/// The same for a statement that has its parameters in the order of their numbers, each once: SQLite goes through the names of
+/// all parameters to find one, which takes longer than the statement where there are thousands.
+pub(super) fn marks(from: usize, count: usize) -> String {
+    let marks: Vec<String> = (from..from + count).map(mark).collect();
+    marks.join(", ")
+}
+
 /// `($1, $2), ($3, $4), …`
 pub(super) fn rows_of(count: usize, columns: usize) -> String {
-    let rows: Vec<String> = (0..count).map(|row| format!("({})", places(row * columns + 1, columns))).collect();
+    let rows: Vec<String> = (0..count).map(|row| format!("({})", marks(row * columns + 1, columns))).collect();
     rows.join(", ")
 }
 
@@ -212,7 +219,7 @@ impl SqlStore {
     pub(super) async fn items(&self, hashes: &[&String]) -> Result<HashMap<String, String>, StoreError> {
         let mut contents = HashMap::with_capacity(hashes.len());
         for some in hashes.chunks(BATCH) {
-            let sql = format!("SELECT hash, content FROM item WHERE hash IN ({})", places(1, some.len()));
+            let sql = format!("SELECT hash, content FROM item WHERE hash IN ({})", marks(1, some.len()));
             let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
             for hash in some {
                 query = query.bind(hash.as_str());
@@ -296,9 +303,10 @@ async fn record(
     }
     if !confirmed.is_empty() {
         let sql = format!(
-            "UPDATE observation SET report = $1, last_seen = CASE id {} END WHERE id IN ({})",
+            "UPDATE observation SET report = {}, last_seen = CASE id {} END WHERE id IN ({})",
+            mark(1),
             cases(2, confirmed.len()),
-            places(2 * confirmed.len() + 2, confirmed.len())
+            marks(2 * confirmed.len() + 2, confirmed.len())
         );
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(report.hash.as_str());
         for (id, collected) in &confirmed {
@@ -343,7 +351,7 @@ async fn keep_kinds(
 
 /// `WHEN $from THEN $from + 1 …`
 fn cases(from: usize, count: usize) -> String {
-    let case = |at: usize| format!("WHEN ${} THEN ${}", from + 2 * at, from + 2 * at + 1);
+    let case = |at: usize| format!("WHEN {} THEN {}", mark(from + 2 * at), mark(from + 2 * at + 1));
     (0..count).map(case).collect::<Vec<_>>().join(" ")
 }
 
@@ -355,8 +363,10 @@ async fn current(
 ) -> Result<HashMap<String, Current>, StoreError> {
     let sql = format!(
         "SELECT id, object, content, last_seen, report FROM observation \
-         WHERE endpoint = $1 AND origin = $2 AND valid_to IS NULL AND object IN ({})",
-        places(3, objects.len())
+         WHERE endpoint = {} AND origin = {} AND valid_to IS NULL AND object IN ({})",
+        mark(1),
+        mark(2),
+        marks(3, objects.len())
     );
     let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(endpoint).bind(origin);
     for object in objects {
@@ -390,7 +400,7 @@ async fn insert(
         let sql = format!(
             "UPDATE observation SET valid_to = CASE id {} END WHERE id IN ({})",
             cases(1, ended.len()),
-            places(2 * ended.len() + 1, ended.len())
+            marks(2 * ended.len() + 1, ended.len())
         );
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
         for (id, collected) in &ended {

@@ -15,6 +15,12 @@ type Database = sqlx::Postgres;
 type Pool = sqlx::PgPool;
 
 const BEGIN: &str = "BEGIN";
+
+/// A parameter of a statement that has each once, in order.
+fn mark(number: usize) -> String {
+    format!("${number}")
+}
+
 /// Nobody stores items until the transaction ends.
 const LOCK_ITEMS: Option<&str> = Some("LOCK TABLE item IN SHARE ROW EXCLUSIVE MODE");
 

@@ -211,7 +211,7 @@ impl Store for SqlStore {
         .bind(&policy.name)
         .bind(policy.content.sha256.as_str())
         .bind(json(policy))
-        .bind(policy.imported.as_microsecond())
+        .bind(policy.in_force_since().unwrap_or(policy.imported).as_microsecond())
         .execute(&mut *tx)
         .await?;
         tx.commit().await?;
@@ -223,7 +223,9 @@ impl Store for SqlStore {
         let mut newest: BTreeMap<String, PolicyDescription> = BTreeMap::new();
         for row in rows {
             let policy: PolicyDescription = unjson(&row.try_get::<String, _>("description")?)?;
-            newest.insert(policy.name.clone(), policy);
+            if !policy.is_waiting {
+                newest.insert(policy.name.clone(), policy);
+            }
         }
         Ok(newest.into_values().collect())
     }

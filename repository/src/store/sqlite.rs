@@ -17,6 +17,12 @@ type Pool = sqlx::SqlitePool;
 
 /// Writers must not begin by reading: the upgrade of the lock would fail at once.
 const BEGIN: &str = "BEGIN IMMEDIATE";
+
+/// A parameter of a statement that has each once, in order.
+fn mark(_: usize) -> String {
+    "?".to_owned()
+}
+
 /// A transaction has the database to itself.
 const LOCK_ITEMS: Option<&str> = None;
 

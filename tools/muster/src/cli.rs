@@ -12,8 +12,10 @@ use proto::schedule::{OnMissed, Overlap, Schedule, TimeWindow};
 use proto::verdict::Verdict;
 use service::config::Seconds;
 
+mod policy;
 mod posture;
 
+pub(crate) use policy::{AssignArgs, FeedCommand, ListArgs, PolicyCommand, SignerCommand};
 use posture::QUERY_HELP;
 pub(crate) use posture::{LabelCommand, QueryArgs, Staleness};
 
@@ -419,70 +421,6 @@ pub(crate) struct ChangesArgs {
     /// Go on as changes come in, until Ctrl-C.
     #[arg(long)]
     pub(crate) follow: bool,
-}
-
-/// `muster policy`
-#[derive(Debug, Subcommand)]
-pub(crate) enum PolicyCommand {
-    /// Take a SCAP data stream (plain, .xz or .gz) as a policy.
-    Import {
-        /// The file.
-        file: PathBuf,
-        /// The policy's name; without, from the file's name.
-        #[arg(long)]
-        name: Option<String>,
-    },
-    /// The policies with their profiles.
-    List,
-    /// Evaluate a policy again and again, or when what it reads changes; on endpoints that join later, too.
-    Assign(Box<AssignArgs>),
-    /// End that.
-    Unassign {
-        /// What it is called.
-        name: String,
-    },
-    /// Which policies are assigned to what, and how it goes.
-    Assignments,
-    /// Which rules of a policy nobody can decide, on which endpoints, and why.
-    Coverage {
-        /// What, and where.
-        #[command(flatten)]
-        task: TaskArgs,
-        /// Endpoints that are left out, by label or name; may be given several times.
-        #[arg(long = "exclude", value_name = "ENDPOINT")]
-        excluded: Vec<String>,
-    },
-}
-
-/// `muster policy assign`
-#[derive(Debug, Args)]
-pub(crate) struct AssignArgs {
-    /// What it is called; the same name again replaces what was assigned before.
-    pub(crate) name: String,
-    /// What, and where.
-    #[command(flatten)]
-    pub(crate) task: TaskArgs,
-    /// Endpoints that are left out, by label or name; may be given several times.
-    #[arg(long = "exclude", value_name = "ENDPOINT")]
-    pub(crate) excluded: Vec<String>,
-    /// Evaluate when something has changed that the policy reads: collectors watch for it.
-    #[arg(long)]
-    pub(crate) on_change: bool,
-    /// How often collectors look for changes, such as 10s or 5m; without, as they like.
-    #[arg(long, value_name = "TIME", requires = "on_change")]
-    pub(crate) poll: Option<Seconds>,
-    /// When.
-    #[command(flatten)]
-    pub(crate) schedule: ScheduleArgs,
-    /// Do not collect what is stored and not older than this, such as 15m.
-    #[arg(long, value_name = "AGE", value_parser = parse_age)]
-    pub(crate) max_age: Option<Seconds>,
-    /// How long endpoints that are not there are asked when they come back; without, a day, or until the next run.
-    #[arg(long, value_name = "TIME", value_parser = parse_age)]
-    pub(crate) catch_up: Option<Seconds>,
-    /// Seconds to wait for answers.
-    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
-    pub(crate) timeout: u64,
 }
 
 /// `muster endpoint`

@@ -11,7 +11,7 @@ use proto::operator::{Ask, OperatorEvent, ResponderView, TransactionView, Workfl
 use proto::verdict::{EvaluationSummary, RuleResult, Verdict};
 use serde_json::json;
 
-use crate::cli::{self, Cli, Command, Output, PolicyCommand, TaskArgs, WorkflowArgs};
+use crate::cli::{self, Cli, Command, Output, TaskArgs, WorkflowArgs};
 use crate::show::{self, Progress};
 use crate::{
     admission, audit, backup, broker, ca, client, drop_in, endpoint, exit, metrics, policy, query, simulate, tasks,
@@ -60,14 +60,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Schedule(command) => tasks::schedule(&data, command, output).await,
         Command::Observe(command) => tasks::observe(&data, command, output).await,
         Command::Changes(args) => tasks::changes(&data, args, output).await,
-        Command::Policy(PolicyCommand::Import { file, name }) => policy::import(&data, &file, name, output).await,
-        Command::Policy(PolicyCommand::Assign(args)) => policy::assign(&data, *args).await,
-        Command::Policy(PolicyCommand::Unassign { name }) => admission::told(&data, Ask::PolicyUnassign { name }).await,
-        Command::Policy(PolicyCommand::Assignments) => policy::assignments(&data, output).await,
-        Command::Policy(PolicyCommand::Coverage { task, excluded }) => {
-            policy::coverage(&data, Workflow { excluded, ..workflow(&task) }, output).await
-        }
-        Command::Policy(PolicyCommand::List) => policy::list(&data, output).await,
+        Command::Policy(command) => policy::run(&data, command, output).await,
         Command::Endpoint(command) => endpoint::run(&data, command, output).await,
         Command::Ca(command) => ca::run(&data, command, output).await,
         Command::Verify(args) => verify::run(&data, args, output).await,

@@ -28,6 +28,9 @@ mod tasks;
 mod transactions;
 mod up;
 mod verify;
+mod versions;
+
+service::allocator!();
 
 fn main() -> ExitCode {
     let cli = match cli::Cli::try_parse() {

@@ -2,20 +2,53 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
-use proto::operator::{Ask, OperatorEvent, PolicyAssignment, Workflow};
+use anyhow::bail;
+use proto::operator::{Ask, OperatorEvent, PolicyAssignment, PolicyImport, Workflow};
 
-use crate::cli::{AssignArgs, Output};
+use crate::cli::{AssignArgs, Output, PolicyCommand};
 use crate::commands::{endpoint_names, one, workflow};
-use crate::{admission, exit, show};
+use crate::{admission, exit, show, versions};
 
 /// Endpoints that are named of many.
 const ENDPOINTS_SHOWN_MAX: usize = 3;
 /// Seconds that endpoints may catch up, unless told otherwise.
 const CATCH_UP_SECONDS: u64 = 86_400;
 
+/// `muster policy`
+pub(crate) async fn run(data: &Path, command: PolicyCommand, output: Output) -> anyhow::Result<u8> {
+    match command {
+        PolicyCommand::Import { file, name, activate, signature } => {
+            let name = name.unwrap_or_else(|| versions::name_of(&file));
+            let import = PolicyImport { name, is_activated: activate, ..PolicyImport::default() };
+            versions::import(data, import, &file, signature.as_deref(), output).await
+        }
+        PolicyCommand::Tailor { policy, file, name, activate, signature } => {
+            let import =
+                PolicyImport { name, tailors: Some(policy), is_activated: activate, ..PolicyImport::default() };
+            versions::import(data, import, &file, signature.as_deref(), output).await
+        }
+        PolicyCommand::List(args) => versions::list(data, &args, output).await,
+        PolicyCommand::Versions { policy } => versions::versions(data, policy, output).await,
+        PolicyCommand::Preview { policy, version, profile, targets, excluded } => {
+            let workflow = Workflow { policy, profile, targets, excluded, ..Workflow::default() };
+            versions::preview(data, workflow, version, output).await
+        }
+        PolicyCommand::Activate { policy, version } => {
+            versions::told(data, Ask::PolicyActivate { name: policy, number: version }).await
+        }
+        PolicyCommand::Signer(command) => versions::signer(data, command, output).await,
+        PolicyCommand::Feed(command) => versions::feed(data, command, output).await,
+        PolicyCommand::Assign(args) => assign(data, *args).await,
+        PolicyCommand::Unassign { name } => admission::told(data, Ask::PolicyUnassign { name }).await,
+        PolicyCommand::Assignments => assignments(data, output).await,
+        PolicyCommand::Coverage { task, excluded } => {
+            coverage(data, Workflow { excluded, ..workflow(&task) }, output).await
+        }
+    }
+}
+
 /// `muster policy assign`
-pub(crate) async fn assign(data: &Path, args: AssignArgs) -> anyhow::Result<u8> {
+async fn assign(data: &Path, args: AssignArgs) -> anyhow::Result<u8> {
     let schedule = args.schedule.schedule();
     if schedule.is_none() && !args.on_change {
         bail!("say when: --every 1d, --cron '0 3 * * *', --on-change, or both");
@@ -40,7 +73,7 @@ pub(crate) async fn assign(data: &Path, args: AssignArgs) -> anyhow::Result<u8> 
 }
 
 /// `muster policy assignments`
-pub(crate) async fn assignments(data: &Path, output: Output) -> anyhow::Result<u8> {
+async fn assignments(data: &Path, output: Output) -> anyhow::Result<u8> {
     let OperatorEvent::Assignments(views) = one(data, Ask::PolicyAssignments, &[]).await? else {
         bail!("unexpected answer")
     };
@@ -75,7 +108,7 @@ pub(crate) async fn assignments(data: &Path, output: Output) -> anyhow::Result<u
 }
 
 /// `muster policy coverage`
-pub(crate) async fn coverage(data: &Path, workflow: Workflow, output: Output) -> anyhow::Result<u8> {
+async fn coverage(data: &Path, workflow: Workflow, output: Output) -> anyhow::Result<u8> {
     let OperatorEvent::Coverage(view) = one(data, Ask::PolicyCoverage(workflow), &[]).await? else {
         bail!("unexpected answer")
     };
@@ -119,56 +152,4 @@ pub(crate) async fn coverage(data: &Path, workflow: Workflow, output: Output) ->
         show::note(format!("{} collectors do not say what they can collect", view.silent.len()));
     }
     Ok(if view.gaps.is_empty() { exit::DONE } else { exit::NOT_MET })
-}
-
-pub(crate) async fn import(data: &Path, file: &Path, name: Option<String>, output: Output) -> anyhow::Result<u8> {
-    let content = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let name = name.unwrap_or_else(|| {
-        let base = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        base.trim_end_matches(".xz").trim_end_matches(".gz").trim_end_matches(".xml").trim_end_matches("-ds").to_owned()
-    });
-    let answer = one(data, Ask::PolicyImport { name }, &content).await;
-    let OperatorEvent::Policy(policy) = answer.with_context(|| format!("{} was not imported", file.display()))? else {
-        bail!("unexpected answer")
-    };
-    if output == Output::Json {
-        show::json(&policy)?;
-    } else {
-        show::line(format!(
-            "imported {}: {} ({} rules, {} profiles)",
-            policy.name,
-            policy.title,
-            policy.rule_count,
-            policy.profiles.len()
-        ));
-        show::note(format!(
-            "hint: `muster evaluate --policy {} --profile PROFILE`; `muster policy list` shows the profiles",
-            policy.name
-        ));
-    }
-    Ok(exit::DONE)
-}
-
-pub(crate) async fn list(data: &Path, output: Output) -> anyhow::Result<u8> {
-    let OperatorEvent::Policies(policies) = one(data, Ask::PolicyList, &[]).await? else { bail!("unexpected answer") };
-    if output == Output::Json {
-        show::json(&policies)?;
-        return Ok(exit::DONE);
-    }
-    let mut rows = Vec::new();
-    for policy in policies {
-        rows.push(vec![
-            policy.name.clone(),
-            policy.version.clone(),
-            "(default)".to_owned(),
-            policy.rule_count.to_string(),
-            policy.title,
-        ]);
-        for profile in policy.profiles {
-            let id = profile.id.rsplit("_profile_").next().unwrap_or(&profile.id).to_owned();
-            rows.push(vec![policy.name.clone(), String::new(), id, profile.selected_count.to_string(), profile.title]);
-        }
-    }
-    show::table(&["policy", "version", "profile", "rules", "title"], rows);
-    Ok(exit::DONE)
 }

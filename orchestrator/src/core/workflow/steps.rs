@@ -13,7 +13,10 @@ use proto::plan::ObjectKey;
 
 use super::{Operation, Plan, Responder, ResponderState, Stale, Targets, Workflow};
 use crate::core::roster::Component;
-use crate::core::{ASK_AGAIN_SECONDS, Action, Core, ENDED_WORKFLOWS_MAX, EVALUATION_SECONDS, words};
+use crate::core::{
+    ASK_AGAIN_DOUBLINGS_MAX, ASK_AGAIN_SECONDS, Action, Core, ENDED_RESPONDERS_MAX, ENDED_WORKFLOWS_MAX,
+    EVALUATION_SECONDS, words,
+};
 
 /// Endpoints that one evaluator is asked about at a time.
 const SHARD_ENDPOINTS_MAX: usize = 500;
@@ -105,6 +108,7 @@ impl Core {
                     state,
                     detail,
                     asked: now,
+                    again: 0,
                     deadline,
                     ended: (!state.is_open()).then_some(now),
                     progress: (0, 0),
@@ -319,6 +323,7 @@ impl Core {
                 state: ResponderState::Asked,
                 detail: None,
                 asked: now,
+                again: 0,
                 deadline: now + SignedDuration::from_secs(EVALUATION_SECONDS),
                 ended: None,
                 progress: (0, 0),
@@ -405,7 +410,7 @@ impl Core {
             for position in workflow.of(component).to_vec() {
                 let responder = &mut workflow.responders[position];
                 if responder.state.is_open() {
-                    responder.asked = now;
+                    (responder.asked, responder.again) = (now, 0);
                     again.push((workflow.id, position, false));
                 } else if responder.state.is_away() && responder.operation == Operation::Collect && may_catch_up {
                     let patience = SignedDuration::from_secs(workflow.plan.timeout_seconds);
@@ -427,10 +432,16 @@ impl Core {
                 actions.push(Action::StoreResponder(id, position, Box::new(responder.clone())));
             }
             match responder.operation {
-                Operation::Collect => actions.push(Action::Collect {
+                // What was broadcast was never said to it alone; and one that was not there has another deadline now.
+                Operation::Collect if is_stored || workflow.plan.is_broadcast => actions.push(Action::Collect {
                     to: Some(responder.component),
                     transaction: id,
                     request: workflow.collection_request(responder),
+                }),
+                Operation::Collect => actions.push(Action::AskAgain {
+                    to: responder.component,
+                    request: responder.request,
+                    priority: workflow.plan.priority(),
                 }),
                 Operation::Evaluate => actions.extend(self.evaluation_request(id, position)),
             }
@@ -442,7 +453,6 @@ impl Core {
     pub(in crate::core) fn watch_workflows(&mut self, now: Timestamp) -> Vec<Action> {
         let mut actions = Vec::new();
         let (mut changed, mut again) = (Vec::new(), Vec::new());
-        let patience = SignedDuration::from_secs(ASK_AGAIN_SECONDS);
         for workflow in self.workflows.values_mut().filter(|workflow| workflow.ended.is_none()) {
             if workflow.open == [0, 0] {
                 // Waiting: for somebody to come back, for an evaluator, or for the end.
@@ -451,11 +461,13 @@ impl Core {
                 }
                 continue;
             }
+            let mut is_changed = false;
             for position in 0..workflow.responders.len() {
                 let responder = &mut workflow.responders[position];
                 if !responder.state.is_open() {
                     continue;
                 }
+                let patience = ASK_AGAIN_SECONDS << responder.again.min(ASK_AGAIN_DOUBLINGS_MAX);
                 let is_gone = responder.operation == Operation::Evaluate
                     && self.components.get(&responder.component).is_none_or(|component| {
                         !component.is_member() || component.state == ComponentState::Unavailable
@@ -470,18 +482,19 @@ impl Core {
                     workflow.set_state(position, ResponderState::NoAnswer, now);
                     let responder = Box::new(workflow.responders[position].clone());
                     actions.push(Action::StoreResponder(workflow.id, position, responder));
-                    actions.push(Action::StoreWorkflow(Box::new(workflow.header())));
-                    if changed.last() != Some(&workflow.id) {
-                        changed.push(workflow.id);
-                    }
+                    is_changed = true;
                 } else if responder.state == ResponderState::Asked
-                    && now.duration_since(responder.asked) >= patience
+                    && now.duration_since(responder.asked).as_secs() >= patience
                     && workflow.cancelled.is_none()
                     && self.components.get(&responder.component).is_some_and(Component::is_active)
                 {
-                    responder.asked = now;
+                    (responder.asked, responder.again) = (now, responder.again + 1);
                     again.push((workflow.id, position, false));
                 }
+            }
+            if is_changed {
+                actions.push(Action::StoreWorkflow(Box::new(workflow.header())));
+                changed.push(workflow.id);
             }
         }
         for id in changed {
@@ -499,10 +512,15 @@ impl Core {
     }
 
     fn forget_old_workflows(&mut self) {
-        let ended: Vec<TransactionId> =
-            self.workflows.values().filter(|workflow| workflow.ended.is_some()).map(|workflow| workflow.id).collect();
-        for id in ended.iter().take(ended.len().saturating_sub(ENDED_WORKFLOWS_MAX)) {
-            self.workflows.remove(id);
+        let ended = self.workflows.values().filter(|workflow| workflow.ended.is_some());
+        let ended: Vec<(TransactionId, usize)> =
+            ended.map(|workflow| (workflow.id, workflow.responders.len())).collect();
+        let mut responders = 0;
+        for (later, (id, count)) in ended.into_iter().rev().enumerate() {
+            responders += count;
+            if later > 0 && (later >= ENDED_WORKFLOWS_MAX || responders > ENDED_RESPONDERS_MAX) {
+                self.workflows.remove(&id);
+            }
         }
     }
 }
