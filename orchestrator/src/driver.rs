@@ -64,6 +64,8 @@ pub struct Settings {
     pub takes_back_endpoints: bool,
     /// How long workflows that have ended are kept.
     pub keep_workflows: SignedDuration,
+    /// A directory in which a join token for each type of component is kept.
+    pub join_tokens: Option<PathBuf>,
 }
 
 impl Settings {
@@ -78,6 +80,7 @@ impl Settings {
             ca: None,
             takes_back_endpoints: false,
             keep_workflows: KEEP_WORKFLOWS,
+            join_tokens: None,
         }
     }
 }
@@ -118,6 +121,15 @@ pub enum RunError {
     /// The operators' socket.
     #[error("the operators' socket {path} cannot be opened")]
     Control {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A join token.
+    #[error("the join token {path} cannot be written: the directory has to be this process's own")]
+    Tokens {
         /// Where.
         path: PathBuf,
         /// Why.
@@ -256,6 +268,11 @@ pub async fn run(
     };
     handle.ensure_baseline().await.map_err(RunError::Baseline)?;
     let socket = control::listen(handle.clone(), data.path())?;
+    let mut tokens = None;
+    if let Some(directory) = settings.join_tokens {
+        handle.write_tokens(&directory).await?;
+        tokens = Some(tokio::spawn(handle.clone().mind_tokens(directory)));
+    }
     let (connected, mut connection) = mpsc::channel(1);
     let follow = tokio::spawn(handle.clone().follow(events, connected, connecting));
     let renewal = tokio::spawn(handle.clone().renew_own());
@@ -278,6 +295,7 @@ pub async fn run(
     renewal.abort();
     letters.abort();
     feeds.abort();
+    tokens.inspect(tokio::task::JoinHandle::abort);
     expiry.abort();
     let _ = std::fs::remove_file(data.path().join(crate::CONTROL_SOCKET));
     Ok(())

@@ -18,6 +18,7 @@ mod courier;
 mod coverage;
 mod driver;
 mod feeds;
+mod onboarding;
 mod policies;
 mod posture;
 mod preview;

@@ -2,46 +2,27 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
-use proto::budget::Budget;
+use clap::Parser as _;
 use service::config::{Config, join_token};
+use service::health;
 
-/// The collector of a Muster installation: looks at the machine that it runs on.
-#[derive(Debug, Parser)]
-#[command(name = "muster-pcs-agent", version)]
-struct Cli {
-    /// Configuration file.
-    #[arg(long, env = "MUSTER_CONFIG")]
-    config: Option<PathBuf>,
-    /// Data directory.
-    #[arg(long, env = "MUSTER_DATA")]
-    data: Option<PathBuf>,
-    /// Join token, for the first start.
-    #[arg(long, env = "MUSTER_JOIN_TOKEN", hide_env_values = true)]
-    join_token: Option<String>,
-    /// Where the broker is, if not where it was when this component joined.
-    #[arg(long, env = "MUSTER_BROKER", value_name = "HOST:PORT")]
-    broker: Option<String>,
-    /// Root directory of the endpoint.
-    #[arg(long)]
-    root: Option<PathBuf>,
-    /// The TPM that ties the endpoint to its machine, such as /dev/tpmrm0 (in builds with the feature `tpm`).
-    #[arg(long, env = "MUSTER_TPM", value_name = "PATH")]
-    tpm: Option<PathBuf>,
-    /// What one task may cost this machine, such as cpu=20%,memory=64M,read=200M,time=60s.
-    #[arg(long, env = "MUSTER_BUDGET")]
-    budget: Option<Budget>,
-}
+mod cli;
 
 // A collector is a guest: two threads do, one of them for the bus.
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
 async fn main() -> anyhow::Result<()> {
-    let cli = Cli::parse();
+    let cli = cli::Cli::parse();
     service::telemetry::start("info");
     let config = Config::load(cli.config.as_deref())?.pcs_agent;
+    let data = cli.data.or(config.data).unwrap_or_else(|| PathBuf::from("/var/lib/muster/pcs-agent"));
+    if cli.health {
+        return Ok(health::check(&data)?);
+    }
+    let file = cli.join_token_file.or(config.join_token_file);
+    let join_token = join_token(&data, cli.join_token, config.join_token.as_ref(), file.as_ref()).await?;
     let settings = pcs_agent::Settings {
-        data: cli.data.or(config.data).unwrap_or_else(|| PathBuf::from("/var/lib/muster/pcs-agent")),
-        join_token: join_token(cli.join_token, config.join_token.as_ref(), config.join_token_file.as_ref())?,
+        data,
+        join_token,
         broker: cli.broker.or(config.broker),
         name: config.name,
         root: cli.root.or(config.root).unwrap_or_else(|| PathBuf::from("/")),

@@ -4,10 +4,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use jiff::SignedDuration;
 use proto::budget::Budget;
 use serde::Deserialize;
+
+use crate::member;
+
+/// How often a file is looked for that is not there yet.
+const TOKEN_PAUSE: Duration = Duration::from_millis(200);
 
 /// `muster.toml`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -45,6 +51,8 @@ pub struct OrchestratorConfig {
     pub take_back_endpoints: bool,
     /// How long workflows that have ended are kept.
     pub keep_workflows: Option<Seconds>,
+    /// A directory in which a join token for each type of component is kept.
+    pub join_tokens: Option<PathBuf>,
 }
 
 /// A duration with its unit, such as `30m`, `1h` or `7d`.
@@ -175,6 +183,7 @@ const KEYS: &[&str] = &[
     "keep-evaluations",
     "join-token",
     "join-token-file",
+    "join-tokens",
     "name",
     "broker",
     "root",
@@ -256,21 +265,31 @@ pub fn secret(file: Option<&PathBuf>) -> Result<Option<String>, ConfigError> {
     file.map(read).transpose()
 }
 
-/// The join token from wherever it was given.
-pub fn join_token(
+/// The join token from wherever it was given, for the component with this data directory. A file is for the first start alone: one
+/// that is not there yet is waited for, and whoever was put out does not come back by it.
+pub async fn join_token(
+    data: &Path,
     given: Option<String>,
     text: Option<&String>,
     file: Option<&PathBuf>,
 ) -> Result<Option<String>, ConfigError> {
-    if given.is_some() {
-        return Ok(given);
+    let (None, None, Some(path)) = (&given, text, file) else { return Ok(given.or_else(|| text.cloned())) };
+    if !member::needs_token(data) {
+        return Ok(None);
     }
-    match (text, file) {
-        (Some(text), _) => Ok(Some(text.clone())),
-        (None, Some(path)) => std::fs::read_to_string(path)
-            .map(|text| Some(text.trim().to_owned()))
-            .map_err(|source| ConfigError::Io { path: path.clone(), source }),
-        (None, None) => Ok(None),
+    let mut is_told = false;
+    loop {
+        match std::fs::read_to_string(path) {
+            Ok(text) if !text.trim().is_empty() => return Ok(Some(text.trim().to_owned())),
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(ConfigError::Io { path: path.clone(), source });
+            }
+            Ok(_) | Err(_) => {}
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            tracing::info!(file = %path.display(), "waits for a file with a join token");
+        }
+        tokio::time::sleep(TOKEN_PAUSE).await;
     }
 }
 

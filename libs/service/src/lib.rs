@@ -7,6 +7,7 @@ pub mod config;
 pub mod content;
 pub mod data;
 pub mod descriptors;
+pub mod health;
 pub mod identity;
 mod joining;
 pub mod member;

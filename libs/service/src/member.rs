@@ -28,7 +28,7 @@ use crate::identity::{self, Identity, IdentityError};
 use crate::renewal::Renewal;
 use crate::shutdown::Shutdown;
 use crate::token::host_and_port;
-use crate::{data, joining};
+use crate::{data, health, joining};
 
 /// Seconds between heartbeats, at most, whatever is asked for.
 const HEARTBEAT_SECONDS_MAX: u64 = 3_600;
@@ -390,6 +390,7 @@ impl Membership {
             }
         };
         let mut trusted = self.trusted.clone();
+        health::idle(&self.settings.data);
         let follow = async {
             loop {
                 tokio::select! {
@@ -408,6 +409,9 @@ impl Membership {
                             self.refused.notify_one();
                         }
                         Some(Event::Message(message)) => {
+                            if message.envelope().kind == HeartbeatResponse::KIND && self.assigned.borrow().is_active {
+                                health::heard(&self.settings.data, interval);
+                            }
                             if let Some(told) = heartbeat_of(&message).filter(|told| *told != interval) {
                                 interval = told;
                                 heartbeat = pulses(interval, Instant::now() + Duration::from_secs(interval));
@@ -540,6 +544,11 @@ impl Membership {
         }
         if !answer.ca_certificates.is_empty() {
             self.cas.send_replace(answer.ca_certificates.clone());
+        }
+        if granted.is_empty() {
+            health::idle(&self.settings.data);
+        } else {
+            health::heard(&self.settings.data, self.heartbeat_interval_seconds);
         }
         self.assigned.send_replace(Assigned {
             is_active: !granted.is_empty(),

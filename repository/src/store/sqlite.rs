@@ -36,6 +36,8 @@ impl SqliteStore {
             .filename(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
+            // There may be no other directory that can be written to.
+            .pragma("temp_store", "memory")
             .synchronous(SqliteSynchronous::Full)
             // Pages that change again and again go into the file once, not at every few commits.
             .pragma("wal_autocheckpoint", "8000")
