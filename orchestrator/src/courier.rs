@@ -100,13 +100,14 @@ impl Handle {
     pub(crate) async fn mind_letters(self) {
         let courier = &self.inner.courier;
         loop {
+            // Not taken out before it can go: until then it can be called back.
+            while !self.inner.bus.has_room() {
+                tokio::time::sleep(PAUSE).await;
+            }
             let Some(letter) = courier.lines().next() else {
                 courier.filled.notified().await;
                 continue;
             };
-            while !self.inner.bus.has_room() {
-                tokio::time::sleep(PAUSE).await;
-            }
             match self.inner.store.task_of(letter.request, letter.to).await {
                 Ok(Some(sealed)) => self.inner.bus.send_again(&Topic::Admin(letter.to), sealed.as_bytes()),
                 Ok(None) => {}

@@ -48,7 +48,8 @@ impl Handle {
     /// Imports the policy that comes with the program, where it is not there already.
     pub(crate) async fn ensure_baseline(&self) -> Result<(), String> {
         let source_sha256 = ContentHash::of(BASELINE_SOURCE);
-        let known = self.inner.store.policies().await.map_err(|error| Chain(&error).to_string())?;
+        // As any version: an operator may have put another one in force.
+        let known = self.inner.store.policy_versions().await.map_err(|error| Chain(&error).to_string())?;
         let is_there = known.iter().any(|policy| {
             policy.name == BASELINE
                 && policy.source_sha256 == source_sha256

@@ -136,8 +136,13 @@ async fn a_new_version_waits_says_what_it_would_change_and_changes_that_when_it_
         assert_eq!(verdict, foretold, "{rule}");
     }
 
-    // What is in force, and what was, outlives the process; and there is a way back.
+    // What is in force, and what was, outlives the process; and there is a way back. So it is of the one that comes with the
+    // program.
+    let own = PolicyImport { is_activated: true, ..import_of(orchestrator::BASELINE) };
+    assert_eq!(import(&installation, own, &turned()).await.unwrap().0.number, Some(2));
     let installation = restarted(installation).await;
+    let known = versions(&installation, orchestrator::BASELINE).await;
+    assert!(known.len() == 2 && known[1].in_force_since() > known[0].in_force_since(), "{known:?}");
     let known = versions(&installation, MINE).await;
     assert_eq!(known.iter().map(|version| version.number).collect::<Vec<_>>(), [Some(1), Some(2)]);
     assert!(known[1].in_force_since() > known[0].in_force_since());
