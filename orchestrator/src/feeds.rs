@@ -1,5 +1,5 @@
 //! Policy feeds: directories in which data streams turn up. What is new in one waits as a version, like what an operator
-//! imports; what is wrong is told once, and looked at again when it has changed.
+//! imports; what is wrong is told once, and tried again at every look.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ type State = (SystemTime, u64, Option<SystemTime>);
 type Seen = BTreeMap<PathBuf, State>;
 
 /// The name of a policy in a file of this name; none for what is no data stream.
-pub(crate) fn policy_name(file: &str) -> Option<&str> {
+pub fn policy_name(file: &str) -> Option<&str> {
     let plain = file.strip_suffix(".xz").or_else(|| file.strip_suffix(".gz")).unwrap_or(file);
     let name = plain.strip_suffix(".xml")?;
     Some(name.strip_suffix("-ds").unwrap_or(name)).filter(|name| is_name(name))
@@ -52,8 +52,8 @@ fn files_in(directory: &Path) -> std::io::Result<Vec<(PathBuf, State)>> {
     Ok(files)
 }
 
-/// Where its signature is, if it has one.
-fn signature_of(path: &Path) -> PathBuf {
+/// Where the signature of a file is, if it has one: beside it, in `FILE.sig`, as `ssh-keygen -Y sign` writes it.
+pub fn signature_of(path: &Path) -> PathBuf {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".sig");
     PathBuf::from(beside)
@@ -156,26 +156,32 @@ impl Handle {
             }
         };
         seen.retain(|path, _| files.iter().any(|(known, _)| known == path));
-        // What went wrong with a file holds until the file is another one.
         let mut problems: Vec<String> = Vec::new();
         for (path, state) in files {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            let about = format!("{}: ", shown(&name));
             if seen.get(&path) == Some(&state) {
-                problems.extend(feed.problems.iter().filter(|problem| problem.starts_with(&about)).cloned());
                 continue;
             }
-            seen.insert(path.clone(), state);
-            if let Err(text) = self.take_from_feed(&feed.name, &name, path, state.1).await {
-                tracing::warn!(feed = feed.name, file = name, text, "a file of a policy feed is not taken");
-                problems.push(format!("{about}{text}"));
+            // What is not taken is tried again: what was wrong may have been the store, or a signer who was not believed yet.
+            match self.take_from_feed(&feed.name, &name, &path, state.1).await {
+                Ok(()) => {
+                    seen.insert(path, state);
+                }
+                Err(text) => {
+                    let problem = format!("{}: {text}", shown(&name));
+                    if !feed.problems.contains(&problem) {
+                        tracing::warn!(feed = feed.name, problem, "a file of a policy feed is not taken");
+                    }
+                    problems.push(problem);
+                }
             }
         }
         PolicyFeed { looked: Some(Timestamp::now()), problems, ..feed }
     }
 
-    async fn take_from_feed(&self, feed: &str, file: &str, path: PathBuf, bytes: u64) -> Result<(), String> {
+    async fn take_from_feed(&self, feed: &str, file: &str, path: &Path, bytes: u64) -> Result<(), String> {
         let Some(name) = policy_name(file) else { return Ok(()) };
+        let path = path.to_owned();
         let read = tokio::task::spawn_blocking(move || read(&path, bytes)).await;
         let (content, signature) = read.map_err(|error| error.to_string())??;
         let import = PolicyImport { name: name.to_owned(), signature, ..PolicyImport::default() };

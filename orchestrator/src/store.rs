@@ -90,7 +90,6 @@ pub struct StandingTask {
 }
 
 pub(crate) mod audit;
-mod policies;
 
 /// How documents of a kind are read and written.
 #[derive(Clone, Copy)]
@@ -99,23 +98,31 @@ struct Table {
     upsert: &'static str,
 }
 
-const COMPONENT: Table = Table {
-    select: "SELECT document FROM component WHERE id = $1",
-    upsert: "INSERT INTO component (id, document) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET document = excluded.document",
-};
-const TOKEN: Table = Table {
-    select: "SELECT document FROM token WHERE id = $1",
-    upsert: "INSERT INTO token (id, document) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET document = excluded.document",
-};
+/// The table of this name, whose documents have this key.
+macro_rules! table {
+    ($table:literal, $key:literal) => {
+        Table {
+            select: concat!("SELECT document FROM ", $table, " WHERE ", $key, " = $1"),
+            upsert: concat!(
+                "INSERT INTO ",
+                $table,
+                " (",
+                $key,
+                ", document) VALUES ($1, $2) ON CONFLICT (",
+                $key,
+                ") DO UPDATE SET document = excluded.document"
+            ),
+        }
+    };
+}
 
-const LABEL: Table = Table {
-    select: "SELECT document FROM label WHERE name = $1",
-    upsert: "INSERT INTO label (name, document) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET document = excluded.document",
-};
-const ASSIGNED: Table = Table {
-    select: "SELECT document FROM policy_assignment WHERE name = $1",
-    upsert: "INSERT INTO policy_assignment (name, document) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET document = excluded.document",
-};
+const COMPONENT: Table = table!("component", "id");
+const TOKEN: Table = table!("token", "id");
+
+const LABEL: Table = table!("label", "name");
+const ASSIGNED: Table = table!("policy_assignment", "name");
+
+mod policies;
 
 /// Writes a document, and says what it was.
 async fn put(tx: &mut Transaction<'_, Sqlite>, table: Table, key: &str, document: &str) -> Result<Effect, StoreError> {

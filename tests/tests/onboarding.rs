@@ -51,11 +51,9 @@ async fn a_file_with_a_token_is_waited_for_and_is_for_the_first_start_alone() {
     let data = tempfile::tempdir().unwrap();
     let file = data.path().join("token");
     let waiting = service::config::join_token(data.path(), None, None, Some(&file));
-    let write = async {
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-        std::fs::write(&file, "muster1.x\n").unwrap();
-    };
-    let (found, ()) = tokio::join!(waiting, write);
+    let write = async { std::fs::write(&file, "muster1.x\n").unwrap() };
+    // In this order: the file is not there when it is first looked for.
+    let (found, ()) = tokio::join!(biased; waiting, write);
     assert_eq!(found.unwrap().as_deref(), Some("muster1.x"));
     // It is a member, or was one: whoever was put out does not come back by itself.
     std::fs::create_dir(data.path().join("identity")).unwrap();

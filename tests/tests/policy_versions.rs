@@ -350,8 +350,23 @@ async fn what_turns_up_in_a_directory_is_a_policy_and_what_changes_there_waits()
         feed(&installation).await.problems.is_empty().then_some(())
     })
     .await;
+    // What was not taken is tried again: it may not have been the file's fault.
+    let key = public(&KeyPair::generate_for(&PKCS_ED25519).unwrap());
+    let signer = "team".to_owned();
+    told(&installation, Ask::PolicySigner(SignerChange::Add { name: signer.clone(), key })).await.unwrap();
+    write(directory.path(), "two.xml", &text());
+    eventually("what nobody has signed is not taken", async || {
+        let problems = feed(&installation).await.problems;
+        problems.iter().any(|problem| problem.starts_with("two.xml: policies have to be signed")).then_some(())
+    })
+    .await;
+    told(&installation, Ask::PolicySigner(SignerChange::Remove { name: signer })).await.unwrap();
+    eventually("it is taken without having changed", async || {
+        names(&installation).await.contains(&"two".to_owned()).then_some(())
+    })
+    .await;
     let remove = Ask::PolicyFeed(FeedChange::Remove { name: "incoming".to_owned() });
     told(&installation, remove.clone()).await.unwrap();
     assert!(told(&installation, remove).await.unwrap_err().contains("no feed"));
-    assert_eq!(names(&installation).await, [orchestrator::BASELINE, "one"]);
+    assert_eq!(names(&installation).await, [orchestrator::BASELINE, "one", "two"]);
 }

@@ -15,7 +15,7 @@ pub enum Unhealthy {
     /// It has not shaken hands since it was started, or runs no more.
     #[error("not active: it has not shaken hands with the orchestrator ({0} is not there)")]
     NotActive(PathBuf),
-    /// Nobody has answered for a while.
+    /// Nobody has answered for so many seconds.
     #[error("the orchestrator has not answered for {0} s")]
     Silent(u64),
 }

@@ -369,8 +369,7 @@ impl Core {
         let members = self.components.values().filter(|component| component.is_member()).count();
         self.heartbeat_seconds = pacing::heartbeat_seconds(members);
         for component in self.components.values_mut() {
-            // One that was told nothing yet has what its registration said, which was no more than it is now, or is not
-            // much more than what the fleet has.
+            // What it was told before this process began is not known: what it is told now is what counts.
             let interval = component.heartbeat_seconds.unwrap_or_default().max(self.heartbeat_seconds);
             let patience = i64::try_from(interval).unwrap_or(i64::MAX).saturating_mul(HEARTBEATS_MISSED_MAX);
             actions.extend(component.watch_certificate(now));

@@ -7,18 +7,9 @@ use sqlx::Row as _;
 
 use super::{Store, StoreError, Table, audit, json, put};
 
-const POLICY: Table = Table {
-    select: "SELECT document FROM policy WHERE name = $1",
-    upsert: "INSERT INTO policy (name, document) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET document = excluded.document",
-};
-const SIGNER: Table = Table {
-    select: "SELECT document FROM policy_signer WHERE name = $1",
-    upsert: "INSERT INTO policy_signer (name, document) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET document = excluded.document",
-};
-const FEED: Table = Table {
-    select: "SELECT document FROM policy_feed WHERE name = $1",
-    upsert: "INSERT INTO policy_feed (name, document) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET document = excluded.document",
-};
+const POLICY: Table = table!("policy", "name");
+const SIGNER: Table = table!("policy_signer", "name");
+const FEED: Table = table!("policy_feed", "name");
 
 impl Store {
     /// Of each name the policy that is in force.

@@ -23,7 +23,7 @@ const ENDPOINTS_SHOWN_MAX: usize = 2;
 /// A policy's name, from the name of its file.
 pub(crate) fn name_of(file: &Path) -> String {
     let base = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    base.trim_end_matches(".xz").trim_end_matches(".gz").trim_end_matches(".xml").trim_end_matches("-ds").to_owned()
+    orchestrator::policy_name(&base).unwrap_or(&base).to_owned()
 }
 
 /// Asks for something that is told in several notices.
@@ -46,10 +46,8 @@ pub(crate) async fn import(
     output: Output,
 ) -> anyhow::Result<u8> {
     let content = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let mut beside = file.as_os_str().to_owned();
-    beside.push(".sig");
-    let beside = Path::new(&beside);
-    let signature = match signature.or_else(|| beside.exists().then_some(beside)) {
+    let beside = orchestrator::signature_of(file);
+    let signature = match signature.or_else(|| beside.exists().then_some(beside.as_path())) {
         Some(path) => {
             let text = std::fs::read_to_string(path);
             Some(text.with_context(|| format!("cannot read the signature {}", path.display()))?)
