@@ -14,10 +14,13 @@ use std::time::{Duration, Instant};
 
 use proto::budget::{Budget, bytes_in_words};
 
+use crate::contents::Contents;
 use crate::limits;
 use crate::probe::ProbeError;
 use crate::probe::dpkginfo::Package;
+use crate::probe::rpmdb::Installed;
 use crate::probe::systemd::Systemd;
+use crate::probe::tree::Tree;
 
 /// An endpoint's file system, and how much of it one task may look at.
 #[derive(Debug)]
@@ -34,6 +37,10 @@ pub struct Host {
     entries_left: Cell<u64>,
     pub(crate) packages: OnceCell<Result<Vec<Package>, ProbeError>>,
     pub(crate) systemd: OnceCell<Result<Systemd, String>>,
+    pub(crate) rpm: OnceCell<Result<Installed, ProbeError>>,
+    pub(crate) tree: Tree,
+    pub(crate) contents: Contents,
+    looks: Cell<u32>,
 }
 
 /// How what a [`Cut`] says begins.
@@ -121,6 +128,10 @@ impl Host {
             entries_left: Cell::new(limits::TASK_ENTRIES_MAX),
             packages: OnceCell::new(),
             systemd: OnceCell::new(),
+            rpm: OnceCell::new(),
+            tree: Tree::default(),
+            contents: Contents::default(),
+            looks: Cell::new(0),
         }
     }
 
@@ -219,6 +230,12 @@ impl Host {
         Ok(())
     }
 
+    /// The same, for something that is done very often: it looks at the clock now and then.
+    pub fn breathe_now_and_then(&self) -> Result<(), Cut> {
+        self.looks.set(self.looks.get().wrapping_add(1));
+        if self.looks.get().is_multiple_of(64) { self.breathe() } else { Ok(()) }
+    }
+
     /// Leaves the processor to others for as long as the budget wants it, and looks at the clock.
     pub fn breathe(&self) -> Result<(), Cut> {
         loop {
@@ -252,6 +269,13 @@ impl Host {
         }
     }
 
+    /// Counts bytes that were read piece by piece against the budget.
+    pub(crate) fn count_read(&self, bytes: u64) -> Result<(), Cut> {
+        let left = self.bytes_left.get();
+        self.bytes_left.set(left.saturating_sub(bytes));
+        if bytes > left { Err(Cut::Bytes(self.budget.read_bytes.unwrap_or(u64::MAX))) } else { Ok(()) }
+    }
+
     /// The whole content of a regular file, links followed.
     pub fn read(&self, path: &str) -> Result<Vec<u8>, ReadError> {
         let file = self.open(path)?;
@@ -283,6 +307,13 @@ impl Host {
             return Err(ReadError::TooLarge);
         }
         Ok(content)
+    }
+
+    /// So many bytes of a regular file from a place on.
+    pub(crate) fn part(&self, path: &str, at: u64, bytes: &mut [u8]) -> Result<(), ReadError> {
+        use std::os::unix::fs::FileExt as _;
+        self.open(path)?.read_exact_at(bytes, at)?;
+        Ok(self.count_read(bytes.len() as u64)?)
     }
 
     fn open(&self, path: &str) -> Result<File, ReadError> {

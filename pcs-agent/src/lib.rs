@@ -1,7 +1,7 @@
 //! The posture collection service: looks at its endpoint as a plan says, and reports what it found.
 //!
 //! Listens: collection requests and schedules from the orchestrator. Tells: the repositories what was
-//! found, the orchestrator how each request ended. Never: runs a command, parses XML, decides whether
+//! found, the orchestrator how each request ended. Never: runs a command, reads SCAP content, decides whether
 //! what it found is good.
 
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use proto::residency::Residency;
 use service::member::{self, Member, MemberError, MemberSettings, ResidencyKey};
 use service::shutdown::Shutdown;
 
+mod contents;
 pub mod evidence;
 pub mod facts;
 pub mod host;

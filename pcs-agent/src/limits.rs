@@ -11,10 +11,18 @@ pub const TASK_BUDGET: Budget = Budget {
     read_bytes: Some(1024 * 1024 * 1024),
     time_seconds: Some(300),
 };
+/// How much the collector stands back behind other processes: `nice`(1), 0 to 19.
+pub const NICENESS: i32 = 10;
 /// The longest pause for the sake of other processes: whoever cancels a task does not wait for long.
 pub const PAUSE_MILLISECONDS_MAX: u64 = 250;
 /// Directory entries that one task may look at.
 pub const TASK_ENTRIES_MAX: u64 = 20_000_000;
+/// Bytes of memory for the directories that one task has read; what is over it is read again by each object.
+pub const TREE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of the files that one task keeps for the objects that read them too, and of one such file.
+pub const CONTENTS_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of one file that is kept.
+pub const CONTENT_BYTES_MAX: usize = 512 * 1024;
 /// Bytes of one file.
 pub const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Links that may lead to each other.

@@ -8,9 +8,16 @@ use service::health;
 
 mod cli;
 
-// A collector is a guest: two threads do, one of them for the bus.
-#[tokio::main(flavor = "multi_thread", worker_threads = 1)]
-async fn main() -> anyhow::Result<()> {
+// A collector is a guest: two threads do, one of them for the bus, and whatever else the endpoint does comes first. The
+// priority at its disks follows from this one (ioprio_set(2)).
+fn main() -> anyhow::Result<()> {
+    // Where that is not allowed it looks all the same.
+    let _ = rustix::process::nice(pcs_agent::limits::NICENESS);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(collect())
+}
+
+async fn collect() -> anyhow::Result<()> {
     let cli = cli::Cli::parse();
     service::telemetry::start("info");
     let config = Config::load(cli.config.as_deref())?.pcs_agent;

@@ -5,31 +5,60 @@
 //! 5.11 system characteristics schemas; behaviour follows `oscap` 1.3.7 where the schemas are silent.
 
 use oval::compare::CompareError;
-use oval::resolve::{Prober, Query};
+use oval::resolve::{Prober, Query, QueryFilter};
 use proto::message::LackedKind;
 use proto::observation::{Collected, Flag, Item, Status};
 
 use crate::host::{Cut, Host, ReadError};
 use crate::report::size_of_item;
 
+mod apparmorstatus;
+mod certificate;
 pub(crate) mod dpkginfo;
+mod entities;
 mod environmentvariable58;
 mod family;
 mod file;
+mod fileextendedattribute;
+mod filehash58;
 mod files;
+mod group;
+mod hardware;
+mod iflisteners;
 mod inetlisteningservers;
+mod interface;
+mod kernel_module;
+mod mount;
+mod os;
+mod package;
 mod partition;
 mod password;
+mod process58;
 mod prune;
+mod routingtable;
+pub(crate) mod rpmdb;
 mod rpminfo;
+mod rpmverifyfile;
+mod rpmverifypackage;
+mod runlevel;
+mod selinuxboolean;
+mod selinuxsecuritycontext;
+mod service;
 mod shadow;
+mod sieve;
+mod socket;
 mod symlink;
 mod sysctl;
 pub(crate) mod systemd;
 mod systemdunitdependency;
 mod systemdunitproperty;
+mod textfilecontent;
 mod textfilecontent54;
+pub(crate) mod tree;
 mod uname;
+mod user;
+mod xmlfilecontent;
+mod xpath;
 
 pub(crate) use uname::machine;
 
@@ -40,6 +69,11 @@ pub(crate) trait Probe {
 
     /// What there is that the query asks for.
     fn collect(host: &Host, query: &Query) -> Result<Collected, ProbeError>;
+
+    /// The same, where the probe can leave out early what the filters are certain to drop.
+    fn collect_some(host: &Host, query: &Query, _filters: &[QueryFilter]) -> Result<Collected, ProbeError> {
+        Self::collect(host, query)
+    }
 }
 
 /// Why a probe gives nothing.
@@ -73,31 +107,55 @@ impl From<ProbeError> for Collected {
     }
 }
 
-type Collect = fn(&Host, &Query) -> Result<Collected, ProbeError>;
+type Collect = fn(&Host, &Query, &[QueryFilter]) -> Result<Collected, ProbeError>;
 
 macro_rules! probes {
     ($($probe:path,)*) => {
         /// Every probe by kind.
-        const PROBES: &[(&str, Collect)] = &[$((<$probe as Probe>::KIND, <$probe as Probe>::collect)),*];
+        const PROBES: &[(&str, Collect)] = &[$((<$probe as Probe>::KIND, <$probe as Probe>::collect_some)),*];
     };
 }
 
 probes! {
+    apparmorstatus::AppArmorStatus,
+    certificate::Certificate,
     dpkginfo::DpkgInfo,
     environmentvariable58::EnvironmentVariable58,
     family::Family,
     file::File,
+    fileextendedattribute::FileExtendedAttribute,
+    filehash58::FileHash58,
+    group::Group,
+    hardware::Hardware,
+    iflisteners::IfListeners,
     inetlisteningservers::InetListeningServers,
+    interface::Interface,
+    kernel_module::KernelModule,
+    mount::Mount,
+    os::Os,
+    package::Package,
     partition::Partition,
     password::Password,
+    process58::Process58,
+    routingtable::RoutingTable,
     rpminfo::RpmInfo,
+    rpmverifyfile::RpmVerifyFile,
+    rpmverifypackage::RpmVerifyPackage,
+    runlevel::Runlevel,
+    selinuxboolean::SelinuxBoolean,
+    selinuxsecuritycontext::SelinuxSecurityContext,
+    service::Service,
     shadow::Shadow,
+    socket::Socket,
     symlink::Symlink,
     sysctl::Sysctl,
     systemdunitdependency::SystemdUnitDependency,
     systemdunitproperty::SystemdUnitProperty,
+    textfilecontent::TextFileContent,
     textfilecontent54::TextFileContent54,
     uname::Uname,
+    user::User,
+    xmlfilecontent::XmlFileContent,
 }
 
 /// The kinds of items that can be collected on an endpoint, and those that cannot, as far as that can be said before anybody
@@ -117,9 +175,9 @@ pub fn kinds(host: &Host) -> (Vec<String>, Vec<LackedKind>) {
 /// Why a kind cannot be collected.
 fn lacked(host: &Host, kind: &str) -> Option<String> {
     match kind {
-        systemdunitproperty::SystemdUnitProperty::KIND | systemdunitdependency::SystemdUnitDependency::KIND => {
-            systemd::missing(host).map(|reason| reason.to_string())
-        }
+        systemdunitproperty::SystemdUnitProperty::KIND
+        | systemdunitdependency::SystemdUnitDependency::KIND
+        | service::Service::KIND => systemd::missing(host).map(|reason| reason.to_string()),
         rpminfo::RpmInfo::KIND => rpminfo::unread(host).map(|reason| reason.to_string()),
         shadow::Shadow::KIND => {
             let denied =
@@ -144,12 +202,12 @@ impl<'host> Probes<'host> {
 }
 
 impl Prober for Probes<'_> {
-    fn probe(&mut self, query: &Query) -> Collected {
+    fn probe(&mut self, query: &Query, filters: &[QueryFilter]) -> Collected {
         let Some((_, collect)) = PROBES.iter().find(|(kind, _)| *kind == query.kind) else {
             return Collected::nothing(Flag::NotCollected, format!("this collector has no probe for {}", query.kind));
         };
         let looked = self.host.breathe().map_err(ProbeError::from).and_then(|()| {
-            let collected = collect(self.host, query)?;
+            let collected = collect(self.host, query, filters)?;
             self.host.count_found(collected.items.iter().map(|item| size_of_item(item) as u64).sum())?;
             Ok(collected)
         });
@@ -222,7 +280,7 @@ mod tests {
         for (kind, collect) in PROBES {
             let query =
                 Query { kind: (*kind).to_owned(), entities: Vec::new(), behaviors: std::collections::BTreeMap::new() };
-            let collected = collect(&host, &query).unwrap_or_else(Collected::from);
+            let collected = collect(&host, &query, &[]).unwrap_or_else(Collected::from);
             for item in &collected.items {
                 assert_eq!(item.kind, *kind);
                 assert!(item.entities.iter().all(|entity| entity.value.is_some() == (entity.status == Status::Exists)));
@@ -234,12 +292,12 @@ mod tests {
     fn a_kind_without_a_probe_is_not_collected_and_says_so() {
         let host = Host::new("/");
         let query = Query {
-            kind: "linux:selinuxboolean".into(),
+            kind: "windows:registry".into(),
             entities: Vec::new(),
             behaviors: std::collections::BTreeMap::new(),
         };
-        let collected = Probes::new(&host).probe(&query);
+        let collected = Probes::new(&host).probe(&query, &[]);
         assert_eq!(collected.flag, Flag::NotCollected);
-        assert!(collected.messages[0].contains("selinuxboolean"));
+        assert!(collected.messages[0].contains("windows:registry"));
     }
 }

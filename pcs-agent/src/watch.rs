@@ -80,10 +80,32 @@ fn of_object(object: &Object) -> Reach {
         "unix:password" => files(&["/etc/passwd", "/var/log/lastlog"]),
         "unix:shadow" => files(&["/etc/shadow"]),
         "linux:dpkginfo" => files(&["/var/lib/dpkg/status"]),
-        "independent:textfilecontent54" | "unix:file" | "unix:symlink" => of_files(object, is_plain),
+        "muster:group" => files(&["/etc/group"]),
+        "muster:user" => files(&["/etc/passwd", "/etc/shadow"]),
+        "independent:filehash58"
+        | "independent:textfilecontent"
+        | "independent:textfilecontent54"
+        | "independent:xmlfilecontent"
+        | "unix:file"
+        | "unix:fileextendedattribute"
+        | "unix:symlink" => of_files(object, is_plain),
+        // What these files say is not all that the object is about: the rest is looked at again and again.
+        "linux:systemdunitdependency" | "linux:systemdunitproperty" | "muster:service" => {
+            Reach { is_whole: false, ..files(&UNIT_DIRECTORIES) }
+        }
+        "linux:rpminfo" | "linux:rpmverifyfile" | "linux:rpmverifypackage" => {
+            Reach { is_whole: false, ..files(&RPM_DIRECTORIES) }
+        }
+        "muster:package" => Reach { is_whole: false, ..files(&["/var/lib/dpkg/status", "/var/lib/rpm"]) },
         _ => Reach::default(),
     }
 }
+
+/// Where systemd's units have their files.
+const UNIT_DIRECTORIES: [&str; 5] =
+    ["/etc/systemd/system", "/lib/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/etc/init.d"];
+/// Where RPM has its database.
+const RPM_DIRECTORIES: [&str; 3] = ["/usr/lib/sysimage/rpm", "/usr/share/rpm", "/var/lib/rpm"];
 
 /// The contents of pseudo file systems change without a word.
 fn is_told(path: &str) -> bool {
@@ -481,7 +503,7 @@ mod tests {
 
     #[test]
     fn files_tell_of_what_is_read_from_them_and_only_where_that_is_certain_is_nothing_else_needed() {
-        let cases: [(Object, &[&str], bool); 10] = [
+        let cases: [(Object, &[&str], bool); 12] = [
             (object("unix:file", &[("filepath", Equals, "/etc/shadow")]), &["/etc/shadow"], true),
             (object("unix:file", &[("path", Equals, "/etc/ssh/"), ("filename", Equals, "a")]), &["/etc/ssh/a"], true),
             (
@@ -504,6 +526,8 @@ mod tests {
             (object("unix:password", &[("username", PatternMatch, ".*")]), &["/etc/passwd", "/var/log/lastlog"], true),
             (object("linux:dpkginfo", &[("name", Equals, "sshd")]), &["/var/lib/dpkg/status"], true),
             (object("unix:sysctl", &[("name", Equals, "kernel.panic")]), &[], false),
+            (object("muster:user", &[("name", PatternMatch, ".*")]), &["/etc/passwd", "/etc/shadow"], true),
+            (object("linux:systemdunitproperty", &[("unit", Equals, "x.service")]), &UNIT_DIRECTORIES, false),
         ];
         for (object, places, is_whole) in cases {
             let found = of_object(&object);

@@ -467,7 +467,9 @@ impl Worker {
         let is_cancelled = self.state().open.get(&request.request).cloned().unwrap_or_default();
         let looked = tokio::task::spawn_blocking(move || {
             let host = Host::with_budget(self.root.clone(), self.budget.within(request.budget)).until(is_cancelled);
-            let mut resolver = Resolver::new(&plan, Probes::new(&host), Timestamp::now());
+            // What objects share is read once: none of it is younger than this.
+            let began = Timestamp::now();
+            let mut resolver = Resolver::new(&plan, Probes::new(&host), began);
             let named: BTreeSet<&ObjectKey> = request.objects.iter().collect();
             let wanted = plan.report.iter().filter(|key| named.is_empty() || named.contains(key));
             let total = wanted.clone().count() as u64;
@@ -477,7 +479,7 @@ impl Worker {
                     return Err(Fault::new(FaultCode::Cancelled, "cancelled by who asked"));
                 }
                 let collected = resolver.object(key);
-                found.push((key.clone(), proto::observation::Collected::clone(&collected), Timestamp::now()));
+                found.push((key.clone(), proto::observation::Collected::clone(&collected), began));
                 let _ = progress.try_send(TaskProgress { done: done as u64 + 1, total });
             }
             if self.is_cancelled(request.request) {

@@ -115,7 +115,7 @@ async fn what_is_not_covered_is_named_wherever_it_is() {
     let _any = saying(&installation, "any", &[], &[]).await;
     installation.wait_for_active(2).await;
     // A kind that no probe has yet.
-    let content = String::from_utf8(BASELINE.to_vec()).unwrap().replace("partition_", "selinuxboolean_");
+    let content = String::from_utf8(BASELINE.to_vec()).unwrap().replace("partition_", "slackwarepkginfo_");
     let ask = Ask::PolicyImport(Box::new(PolicyImport { name: "other".to_owned(), ..PolicyImport::default() }));
     let directory = installation.data.path().join("orchestrator");
     let events = system_tests::ask(&directory, ask, content.as_bytes()).await.unwrap();
@@ -125,6 +125,6 @@ async fn what_is_not_covered_is_named_wherever_it_is() {
     assert!(!gaps.is_empty(), "{view:?}");
     for gap in &gaps {
         assert!(gap.kind.is_none() && gap.endpoints.is_empty(), "{gap:?}");
-        assert!(gap.reason.contains("selinuxboolean_object"), "{gap:?}");
+        assert!(gap.reason.contains("slackwarepkginfo_object"), "{gap:?}");
     }
 }

@@ -54,6 +54,11 @@ fn the_schemas_are_what_the_types_say_and_there_are_no_others() {
 }
 
 #[test]
+fn the_page_of_the_probes_is_what_the_kinds_say() {
+    check("docs/probes.md", &oval::kinds::about::probes_md());
+}
+
+#[test]
 fn the_asyncapi_document_is_what_the_access_table_says() {
     check("docs/asyncapi.json", &pretty(&proto::asyncapi::asyncapi()));
 }

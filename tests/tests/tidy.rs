@@ -30,7 +30,7 @@ const KEPT_IN: &[(&str, &[&str])] = &[
     ("rumqttc", &["libs/bus", "tests"]),
     ("rumqttd", &["orchestrator"]),
     ("sqlx", &["orchestrator", "repository", "tools/muster"]),
-    ("quick-xml", &["libs/scap"]),
+    ("quick-xml", &["libs/scap", "pcs-agent"]),
     ("pcre2", &["libs/oval"]),
     ("zbus", &["pcs-agent"]),
     ("notify", &["pcs-agent"]),

@@ -136,8 +136,15 @@ fn is_anything(entity: &Entity) -> bool {
 fn entities_of(kind: &Kind, query: &PostureQuery) -> Result<Vec<Entity>, QuestionError> {
     let said = |name: &str| said(query, name);
     let is_by_path = said("filepath").is_some();
+    let is_of_file = ["filepath", "path", "filename"].iter().any(|name| said(name).is_some());
     let mut entities = Vec::new();
-    for asked in kind.asked {
+    if !is_of_file
+        && let Some(asked) = kind.asked.iter().find(|asked| asked.otherwise == Otherwise::Instead)
+        && let Some(entity) = said(asked.name).and_then(|comparison| narrowed(asked, comparison))
+    {
+        return Ok(vec![entity]);
+    }
+    for asked in kind.asked.iter().filter(|asked| asked.otherwise != Otherwise::Instead) {
         let narrowed = said(asked.name).and_then(|comparison| narrowed(asked, comparison));
         match (narrowed, asked.otherwise) {
             (Some(entity), Otherwise::File) if is_by_path == (asked.name == "filepath") => entities.push(entity),
@@ -150,7 +157,7 @@ fn entities_of(kind: &Kind, query: &PostureQuery) -> Result<Vec<Entity>, Questio
             (None, Otherwise::File) if asked.name == "filepath" && is_by_path => {
                 return Err(too_wide(kind, "filepath = '/etc/ssh/sshd_config', or filepath prefix '/etc/ssh/'"));
             }
-            (_, Otherwise::File) => {}
+            (_, Otherwise::File | Otherwise::Instead) => {}
             (Some(entity), _) => entities.push(entity),
             (None, Otherwise::Nil) => {
                 entities.push(Entity { value: EntityValue::Nil, ..entity(asked, Operation::Equals, "") });
@@ -278,7 +285,7 @@ mod tests {
         assert!(error("unix:file where size > 1").contains("filepath = "));
         assert!(error("unix:file where filename = passwd").contains("filepath = "));
         assert!(error("independent:textfilecontent54 where filepath = /a").contains("pattern"));
-        assert!(error("linux:selinuxboolean").contains("no probe"));
+        assert!(error("windows:registry").contains("no probe"));
         assert!(error("verdict").contains("no probe"));
         assert!(error("linux:dpkginfo where name matches '('").contains('('));
         // Of a kind that others have, nothing is known here.

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use jiff::Timestamp;
 use proto::observation::{Collected, Flag, Item, ItemEntity};
 use proto::plan::{
-    Check, CollectionPlan, Datatype, Entity, EntityValue, Filter, FilterAction, Object, ObjectKey, ObjectSet,
-    Operation, SetOperand,
+    Check, CollectionPlan, Datatype, Entity, EntityValue, Existence, Filter, FilterAction, Object, ObjectKey,
+    ObjectSet, Operation, Operator, SetOperand,
 };
 
 use crate::check::{self, Truth};
@@ -20,8 +20,20 @@ use crate::variable::{ObjectSource, VariableProblem, Variables};
 
 /// Looks at an endpoint.
 pub trait Prober {
-    /// What there is of that kind that the query asks for.
-    fn probe(&mut self, query: &Query) -> Collected;
+    /// What there is of that kind that the query asks for. The filters are applied to whatever comes back: a probe may leave
+    /// out early what they are certain to drop, and does not have to.
+    fn probe(&mut self, query: &Query, filters: &[QueryFilter]) -> Collected;
+}
+
+/// A filter of an object with its variables resolved, as far as they could be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueryFilter {
+    /// Keep or drop what is so.
+    pub action: FilterAction,
+    /// How the entities combine.
+    pub operator: Operator,
+    /// What an item's entities are compared with; none where that cannot be said before there is an item.
+    pub entities: Vec<Option<QueryEntity>>,
 }
 
 /// An object with its variables resolved: what a probe gets.
@@ -63,6 +75,15 @@ impl QueryEntity {
             truths.push(Truth::from(compare(self.datatype, self.operation, actual, expected)?));
         }
         Ok(check::check(self.var_check, truths) == Truth::True)
+    }
+
+    /// What a value comes to, without a word why it may not be compared.
+    pub fn truth(&self, actual: &str) -> Truth {
+        let compared = self
+            .values
+            .iter()
+            .map(|expected| compare(self.datatype, self.operation, actual, expected).map_or(Truth::Error, Truth::from));
+        check::check(self.var_check, compared)
     }
 
     /// The values that a probe can go straight to: those of an `equals` that any one may meet.
@@ -171,7 +192,8 @@ impl<'plan, P: Prober> Source<'plan, P> {
                 self.filtered(collected, &object.filters, states, depth)
             }
             Ok(query) => {
-                let collected = self.prober.probe(&query);
+                let filters = self.query_filters(&object.filters, states, depth);
+                let collected = self.prober.probe(&query, &filters);
                 self.filtered(collected, &object.filters, states, depth)
             }
             Err(VariableProblem::NoValues(reason)) => Collected::nothing(Flag::DoesNotExist, reason),
@@ -188,7 +210,13 @@ impl<'plan, P: Prober> Source<'plan, P> {
             let values = match &entity.value {
                 EntityValue::Literal(value) => vec![value.clone()],
                 EntityValue::Nil => Vec::new(),
-                EntityValue::Variable(key) => states.variables.values(key, self, depth + 1)?.to_vec(),
+                EntityValue::Variable(key) => {
+                    let values = states.variables.values(key, self, depth + 1)?.to_vec();
+                    if states.variables.is_count_of_nothing(key, self, depth + 1) {
+                        return Err(VariableProblem::NoValues("it counts what is not there".to_owned()));
+                    }
+                    values
+                }
                 EntityValue::Record(_) => {
                     return Err(VariableProblem::Error("record entities are not covered yet".to_owned()));
                 }
@@ -196,6 +224,31 @@ impl<'plan, P: Prober> Source<'plan, P> {
             entities.push(query_entity(entity, values));
         }
         Ok(Query { kind: object.kind.clone(), entities, behaviors: object.behaviors.clone() })
+    }
+
+    /// The filters up to the first one that the plan does not have: that one is an error once there is an item.
+    fn query_filters(&mut self, filters: &[Filter], states: &mut States<'plan>, depth: usize) -> Vec<QueryFilter> {
+        let plan = self.plan;
+        let known = filters.iter().map_while(|filter| Some((filter.action, plan.states.get(&filter.state)?)));
+        known
+            .map(|(action, state)| QueryFilter {
+                action,
+                operator: state.operator,
+                entities: state.entities.iter().map(|entity| self.state_entity(entity, states, depth)).collect(),
+            })
+            .collect()
+    }
+
+    /// One that an item has once, and that is compared with values that are known.
+    fn state_entity(&mut self, entity: &Entity, states: &mut States<'plan>, depth: usize) -> Option<QueryEntity> {
+        let is_plain = entity.check_existence == Existence::AtLeastOneExists
+            && !matches!(entity.entity_check, Check::NoneSatisfy | Check::NoneExist);
+        let values = match &entity.value {
+            EntityValue::Literal(value) => vec![value.clone()],
+            EntityValue::Variable(key) => states.variables.values(key, self, depth + 1).ok()?.to_vec(),
+            EntityValue::Nil | EntityValue::Record(_) => return None,
+        };
+        is_plain.then(|| query_entity(entity, values))
     }
 
     fn filtered(
@@ -275,7 +328,7 @@ fn query_entity(entity: &Entity, values: Vec<String>) -> QueryEntity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::plan::{Component, Operator, SetOperator, State, StateKey, Variable, VariableKey, VariableSource};
+    use proto::plan::{Component, SetOperator, State, StateKey, Variable, VariableKey, VariableSource};
 
     /// Answers with one item for each value of `name`, and counts how often it was asked.
     #[derive(Default)]
@@ -284,7 +337,7 @@ mod tests {
     }
 
     impl Prober for Echo {
-        fn probe(&mut self, query: &Query) -> Collected {
+        fn probe(&mut self, query: &Query, _filters: &[QueryFilter]) -> Collected {
             self.asked += 1;
             let values = query.entity("name").map(|entity| entity.values.clone()).unwrap_or_default();
             Collected::from_items(
@@ -301,7 +354,7 @@ mod tests {
             value,
             var_check: Check::AtLeastOne,
             entity_check: Check::All,
-            check_existence: proto::plan::Existence::default(),
+            check_existence: Existence::default(),
             mask: false,
         }
     }
@@ -364,6 +417,35 @@ mod tests {
         let collected = Resolver::new(&plan, Echo::default(), Timestamp::UNIX_EPOCH).object(&asked);
         assert_eq!(collected.flag, Flag::DoesNotExist);
         assert!(!collected.messages.is_empty());
+    }
+
+    #[test]
+    fn an_object_that_asks_with_a_count_of_nothing_does_not_exist() {
+        let mut plan = CollectionPlan::default();
+        let nothing =
+            Object { kind: "x".into(), entities: vec![], behaviors: BTreeMap::new(), filters: vec![], set: None };
+        let nothing = add(&mut plan, nothing);
+        let something = add(&mut plan, object(literal("a"), vec![]));
+        let of = |object: &ObjectKey| Component::Object {
+            object: object.clone(),
+            item_field: "name".into(),
+            record_field: None,
+        };
+        let count = |of: Vec<Component>| Component::Count(of);
+        let sum = |operands| Component::Arithmetic { is_product: false, operands };
+        for (source, expect) in [
+            (count(vec![of(&nothing)]), Flag::DoesNotExist),
+            (count(vec![of(&nothing), of(&something)]), Flag::DoesNotExist),
+            (count(vec![of(&something)]), Flag::Complete),
+            (sum(vec![count(vec![of(&nothing)]), Component::Literal("1".into())]), Flag::Complete),
+        ] {
+            let variable = Variable { datatype: Datatype::Int, source: VariableSource::Local(source) };
+            let key = VariableKey::of(&variable);
+            plan.variables.insert(key.clone(), variable);
+            let asked = add(&mut plan, object(EntityValue::Variable(key), vec![]));
+            let collected = Resolver::new(&plan, Echo::default(), Timestamp::UNIX_EPOCH).object(&asked);
+            assert_eq!(collected.flag, expect);
+        }
     }
 
     #[test]

@@ -75,6 +75,26 @@ impl<'plan> Variables<'plan> {
         values
     }
 
+    /// Whether a variable counts something that is not there: it is 0, and as for `oscap` an object that asks with it does not
+    /// exist.
+    pub fn is_count_of_nothing(&mut self, key: &VariableKey, source: &mut dyn ObjectSource, depth: usize) -> bool {
+        let plan = self.plan;
+        let Some(VariableSource::Local(component)) = plan.variables.get(key).map(|variable| &variable.source) else {
+            return false;
+        };
+        if depth > limits::REFERENCE_DEPTH_MAX {
+            return false;
+        }
+        match component {
+            Component::Variable(other) => self.is_count_of_nothing(other, source, depth + 1),
+            Component::Count(parts) => parts.iter().any(|part| match part {
+                Component::Variable(other) if self.is_count_of_nothing(other, source, depth + 1) => true,
+                part => matches!(self.component(part, source, depth + 1), Err(VariableProblem::NoValues(_))),
+            }),
+            _ => false,
+        }
+    }
+
     fn component(
         &mut self,
         component: &Component,

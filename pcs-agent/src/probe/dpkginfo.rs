@@ -12,9 +12,9 @@ pub(crate) struct DpkgInfo;
 /// A package whose files are there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Package {
-    name: String,
-    arch: String,
-    version: String,
+    pub(super) name: String,
+    pub(super) arch: String,
+    pub(super) version: String,
 }
 
 const STATUS: &str = "/var/lib/dpkg/status";

@@ -1,13 +1,14 @@
 //! `unix:file`: metadata of files. The last component of a path is never followed.
 
 use std::fs::Metadata;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 
-use oval::resolve::Query;
+use oval::resolve::{Query, QueryFilter};
 use proto::observation::{Collected, Flag, Item, ItemEntity, Status};
 use proto::plan::Datatype;
 
 use super::files::{self, Entry};
+use super::sieve::{MODE_BITS, type_name};
 use super::{Probe, ProbeError, finish};
 use crate::host::Host;
 
@@ -17,7 +18,11 @@ impl Probe for File {
     const KIND: &'static str = "unix:file";
 
     fn collect(host: &Host, query: &Query) -> Result<Collected, ProbeError> {
-        let found = files::find(host, query)?;
+        Self::collect_some(host, query, &[])
+    }
+
+    fn collect_some(host: &Host, query: &Query, filters: &[QueryFilter]) -> Result<Collected, ProbeError> {
+        let found = files::find_some(host, query, filters)?;
         let items = found
             .entries
             .iter()
@@ -48,7 +53,7 @@ fn item(host: &Host, entry: &Entry, metadata: &Metadata) -> Item {
     }
     entities.push(ItemEntity::text("path", &entry.path));
     entities.push(ItemEntity::text("filename", entry.filename.as_deref().unwrap_or_default()));
-    entities.push(ItemEntity::text("type", type_name(metadata)));
+    entities.push(ItemEntity::text("type", type_name(metadata.mode())));
     entities.push(ItemEntity::int("group_id", metadata.gid()));
     entities.push(ItemEntity::int("user_id", metadata.uid()));
     entities.push(ItemEntity::int("a_time", metadata.atime()));
@@ -56,20 +61,7 @@ fn item(host: &Host, entry: &Entry, metadata: &Metadata) -> Item {
     entities.push(ItemEntity::int("m_time", metadata.mtime()));
     entities.push(ItemEntity::int("size", metadata.size()));
     let mode = metadata.mode();
-    for (name, bit) in [
-        ("suid", 0o4000),
-        ("sgid", 0o2000),
-        ("sticky", 0o1000),
-        ("uread", 0o400),
-        ("uwrite", 0o200),
-        ("uexec", 0o100),
-        ("gread", 0o040),
-        ("gwrite", 0o020),
-        ("gexec", 0o010),
-        ("oread", 0o004),
-        ("owrite", 0o002),
-        ("oexec", 0o001),
-    ] {
+    for (name, bit) in MODE_BITS {
         entities.push(ItemEntity::boolean(name, mode & bit != 0));
     }
     let located = host.locate_followed(&entry.filepath());
@@ -79,23 +71,4 @@ fn item(host: &Host, entry: &Entry, metadata: &Metadata) -> Item {
         Err(_) => ItemEntity::without_value("has_extended_acl", Datatype::Boolean, Status::DoesNotExist),
     });
     Item::new(File::KIND, entities)
-}
-
-fn type_name(metadata: &Metadata) -> &'static str {
-    let kind = metadata.file_type();
-    if kind.is_file() {
-        "regular"
-    } else if kind.is_dir() {
-        "directory"
-    } else if kind.is_symlink() {
-        "symbolic link"
-    } else if kind.is_block_device() {
-        "block special"
-    } else if kind.is_char_device() {
-        "character special"
-    } else if kind.is_fifo() {
-        "fifo"
-    } else {
-        "socket"
-    }
 }

@@ -2,15 +2,22 @@
 //! (`FileBehaviors` of the unix schema). Shared by every probe over files.
 
 use std::collections::BTreeSet;
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::rc::Rc;
 
-use oval::resolve::{Query, QueryEntity};
+use oval::compare::CompareError;
+use oval::pattern::{Flags, Pattern};
+use oval::resolve::{Query, QueryEntity, QueryFilter};
 use proto::plan::Operation;
 
 use super::ProbeError;
 use super::limits::CANDIDATES_MAX;
 use super::partition;
 use super::prune::Prune;
+use super::sieve::Sieve;
+use super::tree::{Identity, Kind, Listing, Seen};
 use crate::host::{Cut, Host};
 use crate::limits::DIRECTORY_DEPTH_MAX;
 
@@ -26,11 +33,15 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn filepath(&self) -> String {
         match &self.filename {
-            Some(name) if self.path == "/" => format!("/{name}"),
-            Some(name) => format!("{}/{name}", self.path),
+            Some(name) => joined(&self.path, name),
             None => self.path.clone(),
         }
     }
+}
+
+/// The path of something in a directory.
+pub(super) fn joined(directory: &str, name: &str) -> String {
+    if directory == "/" { format!("/{name}") } else { format!("{directory}/{name}") }
 }
 
 /// What was found, and why it is not all.
@@ -44,7 +55,13 @@ pub(super) struct Found {
 
 /// The files that the query means.
 pub(super) fn find(host: &Host, query: &Query) -> Result<Found, ProbeError> {
-    let mut walker = Walker { host, found: Found::default(), file_systems: FileSystems::of(host, query)? };
+    find_some(host, query, &[])
+}
+
+/// The files that the query means, without those that the filters are certain to drop.
+pub(super) fn find_some(host: &Host, query: &Query, filters: &[QueryFilter]) -> Result<Found, ProbeError> {
+    let file_systems = FileSystems::of(host, query)?;
+    let mut walker = Walker { host, found: Found::default(), file_systems, sieve: Sieve::of(filters) };
     let outcome = if let Some(filepath) = query.entity("filepath") {
         walker.by_filepath(filepath)
     } else {
@@ -109,13 +126,45 @@ impl FileSystems {
     }
 }
 
-/// Called with a directory, the name of something in it, and whether that is a directory.
-type Visit<'call, W> = dyn FnMut(&mut W, &str, Option<&str>, bool) -> Result<(), ProbeError> + 'call;
+/// A directory on the way of a walk.
+struct Directory {
+    /// As the object spells it.
+    path: String,
+    /// Where it is on this machine, links followed.
+    located: PathBuf,
+    identity: Identity,
+}
+
+impl Directory {
+    /// The one at this path; none where there is no directory.
+    fn at(host: &Host, path: &str) -> Option<Self> {
+        Self::of(path.to_owned(), host.locate_followed(path))
+    }
+
+    fn of(path: String, located: PathBuf) -> Option<Self> {
+        let metadata = std::fs::metadata(&located).ok().filter(Metadata::is_dir)?;
+        Some(Self { path, located, identity: (metadata.dev(), metadata.ino()) })
+    }
+
+    /// The one of that name in it, and what it leads to if it is a link.
+    fn child(&self, host: &Host, name: &str, kind: Kind) -> Option<Self> {
+        let path = joined(&self.path, name);
+        match kind {
+            Kind::Directory => Self::of(path, self.located.join(name)),
+            Kind::Link => Self::at(host, &path),
+            Kind::Other => None,
+        }
+    }
+}
+
+/// Called with a directory, what is in it, the position of an entry there, and whether that is a directory.
+type Visit<'call, W> = dyn FnMut(&mut W, &Directory, &Listing, usize, bool) -> Result<(), ProbeError> + 'call;
 
 struct Walker<'host> {
     host: &'host Host,
     found: Found,
     file_systems: FileSystems,
+    sieve: Sieve<'host>,
 }
 
 /// How far a recursion goes.
@@ -131,10 +180,9 @@ impl Walker<'_> {
             for value in values {
                 let Some((path, name)) = value.rsplit_once('/') else { continue };
                 let path = path.trim_end_matches('/');
-                let is_file = !name.is_empty() && self.host.lstat(value).is_ok_and(|metadata| !metadata.is_dir());
-                if is_file {
-                    let path = if path.is_empty() { "/" } else { path };
-                    self.push(path, Some(name));
+                let file = self.host.lstat(value).ok().filter(|metadata| !name.is_empty() && !metadata.is_dir());
+                if let Some(metadata) = file {
+                    self.push(if path.is_empty() { "/" } else { path }, Some(name), Seen::from(&metadata));
                 }
             }
             return Ok(());
@@ -143,29 +191,37 @@ impl Walker<'_> {
         if filepath.matches("/").is_err() {
             return Err(ProbeError::Broken("the pattern of `filepath` is not a regular expression".to_owned()));
         }
+        let matches = matcher(filepath)?;
         let mut seen = BTreeSet::new();
         let prune = Prune::of(filepath);
+        let mut whole = String::new();
         for start in starts(filepath) {
-            self.walk_matching(&start, (0, None), &prune, &mut seen, &mut |walker, path, name, is_directory| {
-                if let Some(name) = name
-                    && !is_directory
-                {
-                    let entry = Entry { path: path.to_owned(), filename: Some(name.to_owned()) };
-                    if filepath.matches(&entry.filepath())? {
-                        walker.found.entries.push(entry);
+            let Some(start) = Directory::at(self.host, &start) else { continue };
+            let device = start.identity.0;
+            self.walk_matching(
+                &start,
+                (0, device),
+                &prune,
+                &mut seen,
+                &mut |walker, directory, listing, at, is_directory| {
+                    if is_directory {
+                        return Ok(());
                     }
-                }
-                Ok(())
-            })?;
+                    whole.clear();
+                    whole.push_str(if directory.path == "/" { "" } else { &directory.path });
+                    whole.push('/');
+                    whole.push_str(listing.entry(at).0);
+                    if matches(&whole)? { walker.entry(directory, listing, at) } else { Ok(()) }
+                },
+            )?;
         }
         Ok(())
     }
 
     fn by_path(&mut self, query: &Query, path: &QueryEntity, filename: Option<&QueryEntity>) -> Result<(), ProbeError> {
         let filename = filename.filter(|filename| !filename.is_nil);
-        if let Some(filename) = filename {
-            filename.matches("")?;
-        }
+        let wanted = filename.map(Name::of).transpose()?;
+        let wanted = wanted.as_ref();
         for start in self.directories(path)? {
             match query.behavior("recurse_direction", "none") {
                 "down" => {
@@ -179,44 +235,53 @@ impl Walker<'_> {
                         directories: recurse.contains("directories"),
                         links: recurse.contains("symlinks"),
                     };
-                    let device = self.host.stat(&start).map(|metadata| metadata.dev()).unwrap_or_default();
-                    self.down(&start, 0, device, &recursion, filename, &mut BTreeSet::new())?;
+                    let device = start.identity.0;
+                    self.down(&start, 0, device, &recursion, wanted, &mut BTreeSet::new())?;
                 }
                 "up" => {
                     let depth_max = query.behavior("max_depth", "-1").parse::<i64>().unwrap_or(-1);
-                    self.up(&start, depth_max, filename)?;
+                    self.up(start, depth_max, wanted)?;
                 }
-                _ => self.here(&start, filename)?,
+                _ => self.here(&start, wanted)?,
             }
         }
         Ok(())
     }
 
     /// The directories that `path` means.
-    fn directories(&mut self, path: &QueryEntity) -> Result<Vec<String>, ProbeError> {
+    fn directories(&mut self, path: &QueryEntity) -> Result<Vec<Directory>, ProbeError> {
         if let Some(values) = path.exact() {
-            let is_directory = |value: &&String| self.host.stat(value).is_ok_and(|metadata| metadata.is_dir());
-            let mut directories: Vec<String> = values.iter().filter(is_directory).map(|value| trimmed(value)).collect();
-            directories.dedup();
+            let mut directories: Vec<Directory> =
+                values.iter().filter_map(|value| Directory::at(self.host, &trimmed(value))).collect();
+            directories.dedup_by(|left, right| left.path == right.path);
             return Ok(directories);
         }
         path.matches("/")?;
+        let matches = matcher(path)?;
         let mut directories = Vec::new();
         let mut seen = BTreeSet::new();
         let prune = Prune::of(path);
         for start in starts(path) {
-            if self.host.stat(&start).is_ok_and(|metadata| metadata.is_dir()) && path.matches(&start)? {
-                directories.push(start.clone());
+            let Some(start) = Directory::at(self.host, &start) else { continue };
+            if matches(&start.path)? {
+                directories.extend(Directory::at(self.host, &start.path));
             }
-            self.walk_matching(&start, (0, None), &prune, &mut seen, &mut |_, parent, name, is_directory| {
-                if let Some(name) = name.filter(|_| is_directory) {
-                    let directory = Entry { path: parent.to_owned(), filename: Some(name.to_owned()) }.filepath();
-                    if path.matches(&directory)? {
-                        directories.push(directory);
+            let device = start.identity.0;
+            self.walk_matching(
+                &start,
+                (0, device),
+                &prune,
+                &mut seen,
+                &mut |walker, parent, listing, at, is_directory| {
+                    if is_directory {
+                        let (name, kind) = listing.entry(at);
+                        if matches(&joined(&parent.path, name))? {
+                            directories.extend(parent.child(walker.host, name, kind));
+                        }
                     }
-                }
-                Ok(())
-            })?;
+                    Ok(())
+                },
+            )?;
         }
         Ok(directories)
     }
@@ -224,52 +289,53 @@ impl Walker<'_> {
     /// Visits everything below a directory, links followed, each directory once.
     fn walk_matching(
         &mut self,
-        directory: &str,
-        (depth, device): (usize, Option<u64>),
+        directory: &Directory,
+        (depth, device): (usize, u64),
         prune: &Prune,
-        seen: &mut BTreeSet<(u64, u64)>,
+        seen: &mut BTreeSet<Identity>,
         visit: &mut Visit<'_, Self>,
     ) -> Result<(), ProbeError> {
-        let Ok(metadata) = self.host.stat(directory) else { return Ok(()) };
-        self.note_depth(directory, depth);
-        let start = device.unwrap_or_else(|| metadata.dev());
+        self.note_depth(&directory.path, depth);
         if depth > DIRECTORY_DEPTH_MAX
-            || !metadata.is_dir()
-            || !self.file_systems.allow(start, metadata.dev())
-            || !seen.insert((metadata.dev(), metadata.ino()))
+            || !self.file_systems.allow(device, directory.identity.0)
+            || !seen.insert(directory.identity)
         {
             return Ok(());
         }
-        for (name, is_directory, is_link) in self.list(directory)? {
-            let path = Entry { path: directory.to_owned(), filename: Some(name.clone()) }.filepath();
-            let is_directory = is_directory || is_link && self.host.stat(&path).is_ok_and(|metadata| metadata.is_dir());
-            visit(self, directory, Some(&name), is_directory)?;
-            if is_directory && prune.may_match_below(&path) {
-                self.walk_matching(&path, (depth + 1, Some(start)), prune, seen, visit)?;
+        let listing = self.list(directory)?;
+        for at in 0..listing.len() {
+            let (name, kind) = listing.entry(at);
+            // Whatever a link leads to, a directory below it is one more directory.
+            let child = if kind == Kind::Other { None } else { directory.child(self.host, name, kind) };
+            visit(self, directory, &listing, at, child.is_some())?;
+            if let Some(child) = child.filter(|child| prune.may_match_below(&child.path)) {
+                self.walk_matching(&child, (depth + 1, device), prune, seen, visit)?;
             }
         }
         Ok(())
     }
 
     /// A directory's own entries, or the directory as such.
-    fn here(&mut self, directory: &str, filename: Option<&QueryEntity>) -> Result<(), ProbeError> {
+    fn here(&mut self, directory: &Directory, filename: Option<&Name<'_>>) -> Result<(), ProbeError> {
         let Some(filename) = filename else {
-            self.push(directory, None);
+            let Ok(metadata) = self.host.lstat(&directory.path) else { return Ok(()) };
+            self.push(&directory.path, None, Seen::from(&metadata));
             return Ok(());
         };
-        if let Some(values) = filename.exact() {
-            for value in values {
-                let entry = Entry { path: directory.to_owned(), filename: Some(value.clone()) };
-                let is_plain = !value.is_empty() && !value.contains('/');
-                if is_plain && self.host.lstat(&entry.filepath()).is_ok_and(|metadata| !metadata.is_dir()) {
-                    self.found.entries.push(entry);
+        if let Some(values) = filename.exact {
+            for value in values.iter().filter(|value| !value.is_empty() && !value.contains('/')) {
+                let metadata = std::fs::symlink_metadata(directory.located.join(value));
+                if let Some(metadata) = metadata.ok().filter(|metadata| !metadata.is_dir()) {
+                    self.push(&directory.path, Some(value), Seen::from(&metadata));
                 }
             }
             return Ok(());
         }
-        for (name, is_directory, _) in self.list(directory)? {
-            if !is_directory && filename.matches(&name)? {
-                self.push(directory, Some(&name));
+        let listing = self.list(directory)?;
+        for at in 0..listing.len() {
+            let (name, kind) = listing.entry(at);
+            if kind != Kind::Directory && (filename.matches)(name)? {
+                self.entry(directory, &listing, at)?;
             }
         }
         Ok(())
@@ -277,78 +343,66 @@ impl Walker<'_> {
 
     fn down(
         &mut self,
-        directory: &str,
+        directory: &Directory,
         depth: usize,
         device: u64,
         recursion: &Recursion,
-        filename: Option<&QueryEntity>,
-        open: &mut BTreeSet<(u64, u64)>,
+        filename: Option<&Name<'_>>,
+        open: &mut BTreeSet<Identity>,
     ) -> Result<(), ProbeError> {
-        let Ok(metadata) = self.host.stat(directory) else { return Ok(()) };
-        let identity = (metadata.dev(), metadata.ino());
-        self.note_depth(directory, depth);
+        self.note_depth(&directory.path, depth);
         // Only a directory that is open above is a cycle; the same one by two links counts twice.
-        if depth > DIRECTORY_DEPTH_MAX || !self.file_systems.allow(device, metadata.dev()) || !open.insert(identity) {
+        if depth > DIRECTORY_DEPTH_MAX
+            || !self.file_systems.allow(device, directory.identity.0)
+            || !open.insert(directory.identity)
+        {
             return Ok(());
         }
         self.here(directory, filename)?;
         if recursion.depth_max.is_none_or(|depth_max| depth < depth_max) {
-            for (name, is_directory, is_link) in self.list(directory)? {
-                let path = Entry { path: directory.to_owned(), filename: Some(name) }.filepath();
-                let is_followed =
-                    is_link && recursion.links && self.host.stat(&path).is_ok_and(|metadata| metadata.is_dir());
-                if is_directory && recursion.directories || is_followed {
-                    self.down(&path, depth + 1, device, recursion, filename, open)?;
+            let listing = self.list(directory)?;
+            for at in 0..listing.len() {
+                let (name, kind) = listing.entry(at);
+                let is_followed = match kind {
+                    Kind::Directory => recursion.directories,
+                    Kind::Link => recursion.links,
+                    Kind::Other => false,
+                };
+                if let Some(child) = is_followed.then(|| directory.child(self.host, name, kind)).flatten() {
+                    self.down(&child, depth + 1, device, recursion, filename, open)?;
                 }
             }
         }
-        open.remove(&identity);
+        open.remove(&directory.identity);
         Ok(())
     }
 
-    fn up(&mut self, directory: &str, depth_max: i64, filename: Option<&QueryEntity>) -> Result<(), ProbeError> {
-        let mut directory = directory.to_owned();
+    fn up(&mut self, start: Directory, depth_max: i64, filename: Option<&Name<'_>>) -> Result<(), ProbeError> {
+        let mut directory = start;
         let mut depth = 0;
         loop {
             self.here(&directory, filename)?;
-            if directory == "/" || (depth_max >= 0 && depth >= depth_max) {
+            if directory.path == "/" || (depth_max >= 0 && depth >= depth_max) {
                 return Ok(());
             }
-            let parent = directory.rsplit_once('/').map_or("/", |(parent, _)| parent);
-            directory = if parent.is_empty() { "/".to_owned() } else { parent.to_owned() };
+            let parent = directory.path.rsplit_once('/').map_or("/", |(parent, _)| parent);
+            let parent = if parent.is_empty() { "/" } else { parent };
+            let Some(parent) = Directory::at(self.host, parent) else { return Ok(()) };
+            directory = parent;
             depth += 1;
         }
     }
 
-    /// Name, whether it is a directory, whether it is a link; sorted, so that results do not depend
-    /// on the file system's order.
-    fn list(&mut self, directory: &str) -> Result<Vec<(String, bool, bool)>, ProbeError> {
-        let entries = match std::fs::read_dir(self.host.locate_followed(directory)) {
-            Ok(entries) => entries,
-            Err(error) => {
-                // What even root may not read, such as parts of /proc, is not there, as for `oscap`.
-                if error.kind() == std::io::ErrorKind::PermissionDenied && !rustix::process::geteuid().is_root() {
-                    self.found.denied.push(directory.to_owned());
-                }
-                return Ok(Vec::new());
-            }
-        };
-        if self.found.entries.len() > CANDIDATES_MAX {
-            return Err(ProbeError::Cut(Cut::Items));
+    fn list(&mut self, directory: &Directory) -> Result<Rc<Listing>, ProbeError> {
+        let listing = self.host.tree.list(self.host, directory.identity, &directory.located)?;
+        if listing.is_denied {
+            self.found.denied.push(directory.path.clone());
         }
-        let mut listed = Vec::new();
-        for entry in entries.filter_map(Result::ok) {
-            // What cannot be named cannot be reported, and must not pass for absent.
-            let Ok(name) = entry.file_name().into_string() else {
-                self.found.cut = Some(format!("a name in {directory} is not UTF-8 and cannot be reported"));
-                continue;
-            };
-            self.host.count_entry().map_err(ProbeError::Cut)?;
-            let Ok(kind) = entry.file_type() else { continue };
-            listed.push((name, kind.is_dir(), kind.is_symlink()));
+        if listing.is_any_unnamed {
+            self.found.cut = Some(format!("a name in {} is not UTF-8 and cannot be reported", directory.path));
         }
-        listed.sort();
-        Ok(listed)
+        self.host.breathe_now_and_then()?;
+        Ok(listing)
     }
 
     fn note_depth(&mut self, directory: &str, depth: usize) {
@@ -358,9 +412,52 @@ impl Walker<'_> {
         }
     }
 
-    fn push(&mut self, path: &str, filename: Option<&str>) {
-        self.found.entries.push(Entry { path: path.to_owned(), filename: filename.map(str::to_owned) });
+    /// An entry of a directory that is wanted by its name.
+    fn entry(&mut self, directory: &Directory, listing: &Listing, at: usize) -> Result<(), ProbeError> {
+        let name = listing.entry(at).0;
+        if self.sieve.is_empty() {
+            self.found.entries.push(Entry { path: directory.path.clone(), filename: Some(name.to_owned()) });
+        } else if let Some(seen) = listing.seen(at, &directory.located) {
+            self.push(&directory.path, Some(name), seen);
+        }
+        if self.found.entries.len() > CANDIDATES_MAX { Err(Cut::Items.into()) } else { Ok(()) }
     }
+
+    fn push(&mut self, path: &str, filename: Option<&str>, seen: Seen) {
+        if self.sieve.may_keep(seen, path, filename) {
+            self.found.entries.push(Entry { path: path.to_owned(), filename: filename.map(str::to_owned) });
+        }
+    }
+}
+
+/// A name that is asked for, compiled once.
+struct Name<'query> {
+    exact: Option<&'query [String]>,
+    matches: Matcher<'query>,
+}
+
+/// Whether a text is what an entity asks for.
+type Matcher<'query> = Box<dyn Fn(&str) -> Result<bool, CompareError> + 'query>;
+
+impl<'query> Name<'query> {
+    fn of(entity: &'query QueryEntity) -> Result<Self, ProbeError> {
+        entity.matches("")?;
+        Ok(Self { exact: entity.exact(), matches: matcher(entity)? })
+    }
+}
+
+/// An entity's question, with its pattern compiled once where there is one.
+fn matcher(entity: &QueryEntity) -> Result<Matcher<'_>, ProbeError> {
+    let pattern = match entity.values.as_slice() {
+        [only] if entity.operation == Operation::PatternMatch && !entity.is_nil => {
+            Some(Pattern::new(only, Flags::default()).map_err(CompareError::from)?)
+        }
+        _ => None,
+    };
+    Ok(Box::new(move |actual: &str| match &pattern {
+        Some(pattern) => Ok(pattern.is_match(actual.as_bytes())?),
+        None => entity.matches(actual),
+    }))
 }
 
 fn trimmed(path: &str) -> String {

@@ -38,9 +38,9 @@ struct Socket {
     inode: u64,
 }
 
-struct Holder {
-    pid: String,
-    name: String,
+pub(super) struct Holder {
+    pub(super) pid: String,
+    pub(super) name: String,
     user_id: u32,
 }
 
@@ -55,7 +55,7 @@ fn socket(protocol: &'static str, line: &str) -> Option<Socket> {
 }
 
 /// `0100007F:1F90` is 127.0.0.1 port 8080: words in the machine's byte order, then the port.
-fn address(text: &str) -> Option<(String, u16)> {
+pub(super) fn address(text: &str) -> Option<(String, u16)> {
     let (address, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
     let words: Vec<[u8; 4]> = (0..address.len() / 8)
@@ -70,7 +70,7 @@ fn address(text: &str) -> Option<(String, u16)> {
 }
 
 /// Which process holds which socket. Processes that cannot be looked into are passed over.
-fn holders(host: &Host) -> BTreeMap<u64, Holder> {
+pub(super) fn holders(host: &Host) -> BTreeMap<u64, Holder> {
     use std::os::unix::fs::MetadataExt as _;
     let mut holders = BTreeMap::new();
     for pid in running(host) {
@@ -84,7 +84,7 @@ fn holders(host: &Host) -> BTreeMap<u64, Holder> {
                 .and_then(|rest| rest.strip_suffix(']'))
                 .and_then(|inode| inode.parse().ok());
             if let Some(inode) = inode {
-                let name = std::fs::read_to_string(base.join("comm")).unwrap_or_default().trim_end().to_owned();
+                let name = host.read_text(&format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned();
                 let user_id = std::fs::metadata(&base).map(|metadata| metadata.uid()).unwrap_or_default();
                 holders.insert(inode, Holder { pid: pid.clone(), name, user_id });
             }

@@ -58,7 +58,7 @@ pub(crate) fn mounts(host: &Host) -> Result<Vec<Mount>, ProbeError> {
 }
 
 /// Blanks and the like stand as three octal digits.
-fn unescape(field: &str) -> String {
+pub(super) fn unescape(field: &str) -> String {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field.as_bytes();
     while let Some((first, after)) = rest.split_first() {

@@ -1,7 +1,5 @@
 //! `unix:password`: the lines of `/etc/passwd`, with the last login from `/var/log/lastlog`.
 
-use std::io::{Read as _, Seek as _, SeekFrom};
-
 use oval::resolve::Query;
 use proto::observation::{Collected, Item, ItemEntity};
 
@@ -45,12 +43,7 @@ fn item(host: &Host, line: &str) -> Option<Item> {
 }
 
 fn last_login(host: &Host, uid: u64) -> i64 {
-    let read = || -> std::io::Result<i64> {
-        let mut file = std::fs::File::open(host.locate_followed("/var/log/lastlog"))?;
-        file.seek(SeekFrom::Start(uid.saturating_mul(LASTLOG_BYTES)))?;
-        let mut time = [0; 4];
-        file.read_exact(&mut time)?;
-        Ok(i64::from(i32::from_le_bytes(time)))
-    };
-    read().unwrap_or(-1)
+    let mut time = [0; 4];
+    let read = host.part("/var/log/lastlog", uid.saturating_mul(LASTLOG_BYTES), &mut time);
+    read.map_or(-1, |()| i64::from(i32::from_le_bytes(time)))
 }

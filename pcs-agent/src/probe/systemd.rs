@@ -30,6 +30,7 @@ pub(crate) struct Systemd {
     runtime: tokio::runtime::Runtime,
     connection: Connection,
     units: OnceCell<Vec<String>>,
+    unit_files: OnceCell<Vec<String>>,
     properties: RefCell<BTreeMap<String, Rc<Properties>>>,
 }
 
@@ -73,24 +74,38 @@ impl Systemd {
             })
             .map_err(|_| no_answer("no answer in time"))?
             .map_err(no_answer)?;
-        Ok(Self { runtime, connection, units: OnceCell::new(), properties: RefCell::default() })
+        Ok(Self {
+            runtime,
+            connection,
+            units: OnceCell::new(),
+            unit_files: OnceCell::new(),
+            properties: RefCell::default(),
+        })
     }
 
-    /// The names of all units: those that are loaded and those that have a file.
+    /// The names of the units that systemd has in memory, as `oscap` 1.3.7 has them: a unit that nothing refers to, and an
+    /// alias, is none of them.
     pub(super) fn units(&self) -> Result<&[String], ProbeError> {
         if let Some(known) = self.units.get() {
             return Ok(known);
         }
         type Loaded = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
         let loaded: Vec<Loaded> = self.manager("ListUnits", &())?;
-        let files: Vec<(String, String)> = self.manager("ListUnitFiles", &())?;
         let mut names: Vec<String> = loaded.into_iter().map(|unit| unit.0).collect();
+        names.sort();
+        Ok(self.units.get_or_init(|| names))
+    }
+
+    /// The names of the units that have a file, whether in memory or not; an alias is one of them.
+    pub(super) fn unit_files(&self) -> Result<&[String], ProbeError> {
+        if let Some(known) = self.unit_files.get() {
+            return Ok(known);
+        }
+        let files: Vec<(String, String)> = self.manager("ListUnitFiles", &())?;
         let of_file = |path: String| path.rsplit('/').next().map(str::to_owned);
         // A template is no unit until it has an instance.
-        names.extend(files.into_iter().filter_map(|(path, _)| of_file(path)).filter(|name| !name.contains("@.")));
-        names.sort();
-        names.dedup();
-        Ok(self.units.get_or_init(|| names))
+        let names = files.into_iter().filter_map(|(path, _)| of_file(path)).filter(|name| !name.contains("@."));
+        Ok(self.unit_files.get_or_init(|| names.collect()))
     }
 
     /// The properties of a unit's `org.freedesktop.systemd1.Unit` interface.

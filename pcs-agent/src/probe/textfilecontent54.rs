@@ -40,7 +40,7 @@ impl Probe for TextFileContent54 {
         let mut cut = None;
         for entry in &found.entries {
             let filepath = entry.filepath();
-            let content = match host.read(&filepath) {
+            let content = match host.content(&filepath) {
                 Ok(content) => content,
                 Err(ReadError::Absent) => continue,
                 Err(ReadError::Denied) => {

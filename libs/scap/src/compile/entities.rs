@@ -18,11 +18,19 @@ pub(super) fn check(object: &OvalObject) -> Result<(), String> {
             return Err(format!("a {}_object has one `{name}`, here are two", kind.name));
         }
     }
-    let (of_file, required): (Vec<_>, Vec<_>) = kind.asked.iter().partition(|asked| asked.otherwise == Otherwise::File);
-    if let Some(missing) = required.iter().find(|asked| !has(asked.name)) {
+    let of = |otherwise: Otherwise| kind.asked.iter().filter(move |asked| asked.otherwise == otherwise);
+    let mut required =
+        kind.asked.iter().filter(|asked| !matches!(asked.otherwise, Otherwise::File | Otherwise::Instead));
+    if let Some(missing) = required.find(|asked| !has(asked.name)) {
         return Err(format!("the {}_object has no `{}`", kind.name, missing.name));
     }
-    if !of_file.is_empty() && has("filepath") == (has("path") && has("filename")) {
+    if let Some(instead) = of(Otherwise::Instead).find(|asked| has(asked.name)) {
+        return match of(Otherwise::File).find(|asked| has(asked.name)) {
+            Some(other) => Err(format!("a {}_object has `{}` or `{}`", kind.name, instead.name, other.name)),
+            None => Ok(()),
+        };
+    }
+    if of(Otherwise::File).next().is_some() && has("filepath") == (has("path") && has("filename")) {
         return Err(format!("a {}_object has either `filepath`, or `path` and `filename`", kind.name));
     }
     Ok(())
