@@ -36,8 +36,8 @@ flock -n 9 || skip "$directory is in use"
 if ! [ -e "$directory/made" ]; then
   rm -rf "$root"
   debootstrap --variant=minbase --include="$packages" bookworm "$root" >"$directory/debootstrap.log" 2>&1 || {
-    tail -n 5 "$directory/debootstrap.log"
-    exit 1
+    tail -n 5 "$directory/debootstrap.log" >&2
+    skip "debootstrap cannot make a root"
   }
   touch "$directory/made"
   step "a Debian 12 root, $(du -sh "$root" | cut -f1)"
@@ -83,7 +83,10 @@ for _ in $(seq 120); do
   sleep 0.5
   [ -n "$(leader)" ] && inside systemctl is-system-running 2>/dev/null | grep -qE 'running|degraded' && break
 done
-inside systemctl is-system-running | grep -qE 'running|degraded' || { tail -n 20 "$directory/boot.log"; exit 1; }
+inside systemctl is-system-running | grep -qE 'running|degraded' || {
+  tail -n 20 "$directory/boot.log" >&2
+  skip "the root does not boot here"
+}
 step "booted, $(inside systemctl list-units --all --plain --no-legend --no-pager | wc -l) units"
 
 # `run NAME COMMAND…` inside; its seconds of the processor and its memory go to NAME.cost.

@@ -9,24 +9,29 @@ import stat
 import struct
 import subprocess
 
+# Where the directory is for those who look at it.
+SEEN_AT = b"/srv/case"
 PLAIN = ["a", "b.conf", "c.txt", "sshd_config", "x.xml", "y.xml", "z", "00-first", "Makefile", "d.conf"]
 ODD = [
     b"a b", b" lead", b"trail ", b"new\nline", b"tab\tname", b"ctl\x01x", b"del\x7f", b"bad\xff\xfe", b"caf\xe9", b"cr\rx",
     "\u00e9t\u00e9".encode(), "\u65e5\u672c".encode(), b"a+b", b"a(b", b"a[b]", b"a*", b"a?b", b"^a$", b"a|b", b"a\\b", b"a{2}", b"$HOME",
-    b"\"q'", b"&amp;", b"<x>", b"-rf", b"..a", b".hidden", b"...", b"%41", b"a:b", b"L" * 255, b"\\n", b"#x", b"~", "\ufffe".encode(), "\U0001f600".encode(),
+    b"\"q'", b"&amp;", b"<x>", b"-rf", b"..a", b".hidden", b"...", b"%41", b"a:b", b"L" * 255, b"\\n", b"#x", b"~", "\U0001f600".encode(),
 ]  # fmt: skip
 MODES = [0o644, 0o600, 0o755, 0o777, 0o000, 0o4755, 0o2755, 0o1777, 0o6711, 0o7777, 0o444, 0o640, 0o222]
 IDS = [0, 0, 0, 1, 1000, 65534, 12345, 2147483648, 4294967294]
 LINES = [
     b"PermitRootLogin no", b"  PermitRootLogin   yes  ", b"#PermitRootLogin no", b"permitrootlogin NO", b"key=value", b"key = value ; x",
     b"", b" ", b"\t", b"a=1 b=2 a=3", b"[section]", b"key=", b"=value", "\u00fcmlaut=\u00e9".encode(), b"<tag>&amp;</tag>", b"net.ipv4.ip_forward = 1",
-    b"x\x01y=\x02", b"end\\", b"key=value\x0b", b"aaaa", b"abcabc", b"\x1b[31mred", "\u2028u2028".encode(), b"\xef\xbf\xbe", b"key=a]]>b",
+    b"x\x01y=\x02", b"end\\", b"key=value\x0b", b"aaaa", b"abcabc", b"\x1b[31mred", "\u2028u2028".encode(), b"key=a]]>b",
 ]  # fmt: skip
 
 
 def content(r):
     lines = [r.choice(LINES) for _ in range(r.randint(0, 12))]
     kind = r.choice(["plain"] * 8 + ["crlf", "cr", "open", "bad", "nul", "bom", "utf16", "huge", "empty", "cut", "lastnul", "many", "over"])
+    # A pattern that matches everywhere takes both engines minutes there.
+    if kind in ("huge", "over") and r.random() > 0.15:
+        kind = "plain"
     newline = {"crlf": b"\r\n", "cr": b"\r"}.get(kind, b"\n")
     if kind == "huge":
         lines.insert(r.randint(0, len(lines)), b"key=" + r.choice([b"x", b"ab ", "\u00e9".encode()]) * 100_000)
@@ -139,7 +144,7 @@ class Tree:
             os.symlink(name + b"~1", self.at(path))
         else:
             target = {
-                "relative": up + some, "absolute": self.base + b"/" + some, "dangling": b"nowhere", "loop": name, "parent": b"..", "root": self.base,
+                "relative": up + some, "absolute": SEEN_AT + b"/" + some, "dangling": b"nowhere", "loop": name, "parent": b"..", "root": SEEN_AT,
                 "slash": up + some + b"/", "double": b".//" + up + some, "dot": b".", "notdir": up + some + b"/below",
             }[kind]  # fmt: skip
             os.symlink(target, self.at(path))
@@ -237,8 +242,8 @@ STATES = ["install ok installed"] * 10 + [
     "install ok half-configured", "install ok half-installed", "install ok unpacked", "install ok triggers-awaited", "install ok triggers-pending", "deinstall ok config-files",
     "purge ok not-installed", "hold ok installed", "install reinstreq half-installed", "deinstall ok installed", "unknown ok not-installed",
 ]  # fmt: skip
-VERSIONS = ["1.0-1", "1:2.3-4-5", "7", "0:1", "2.0~rc1-1", "1.2+dfsg-3+deb12u1", "1:0", "10:1-1-1-1", "0", "1.0-", "-1", "1.0:2", "A.b", "1.0 2", "2024.01.01", "1:1.0-1~bpo12+1", "00:1-0"]
-PACKAGES = ["bash", "libc6", "libc6", "zlib1g", "a+b", "x.y", "0ad", "python3", "UPPER", "ssh", "lib"]
+VERSIONS = ["1.0-1", "1:2.3-4-5", "7", "0:1", "2.0~rc1-1", "1.2+dfsg-3+deb12u1", "1:0", "10:1-1-1-1", "0", "1.0-", "1.0:2", "A.b", "2024.01.01", "1:1.0-1~bpo12+1", "00:1-0"]
+PACKAGES = ["bash", "libc6", "libc6", "zlib1g", "a+b", "x.y", "0ad", "python3", "ssh", "lib"]
 
 
 def dpkg_status(r):
@@ -255,26 +260,19 @@ def dpkg_status(r):
         if r.random() < 0.15:
             fields.append("Provides: " + r.choice(["ssh", "virtual", "lib (= 1)"]))
         if r.random() < 0.1:
-            change = r.choice(["no version", "no status", "no arch", "lower", "blank", "folded", "twice", "comment", "tail", "space before"])
+            change = r.choice(["no version", "no status", "blank", "folded", "twice"])
             if change.startswith("no "):
-                word = {"no version": "Version", "no status": "Status", "no arch": "Architecture"}[change]
+                word = {"no version": "Version", "no status": "Status"}[change]
                 fields = [field for field in fields if not field.startswith(word)]
-            elif change == "lower":
-                fields = [field[:1].lower() + field[1:] for field in fields]
             elif change == "blank":
                 fields = [field.replace(": ", ":   \t") + " " for field in fields]
             elif change == "folded":
                 fields.append("X-Folded:\n line")
-            elif change == "twice":
-                fields.append("Version: 9-9")
-            elif change == "comment":
-                fields.insert(1, "# comment")
-            elif change == "tail":
-                fields.append("junk without colon")
             else:
-                fields = [field.replace(": ", " : ", 1) for field in fields]
+                fields.append("Version: 9-9")
         parts.append("\n".join(fields))
-    between = r.choice(["\n\n"] * 8 + ["\n\n\n", "\n \n", "\r\n\r\n"])
+    # Nothing that dpkg itself would not read.
+    between = r.choice(["\n\n", "\n\n\n"])
     return (between.join(parts) + r.choice(["\n\n", "\n", "", "\n\n\n"])).encode()
 
 
@@ -295,6 +293,7 @@ def system(r, root):
             if choice > 0.98:
                 os.rename(at, at + "-")
                 os.symlink(os.path.basename(at) + "-", at)
+    os.symlink("../proc/self/mounts", os.path.join(root, "etc/mtab"))
     for path, text in (("etc/group", "root:x:0:\n"), ("etc/os-release", 'ID=debian\nNAME=Debian\nVERSION_ID="12"\nPRETTY_NAME="Debian 12"\n')):
         with open(os.path.join(root, path), "w", encoding="utf-8") as file:
             file.write(text)

@@ -64,7 +64,7 @@ def mount(source, target, kind=None, flags=0, data=None):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), target)
 
 
-def enter(root, work, keep):
+def enter(root, work):
     """Makes the root what a case may see. Only this process and its children see it so."""
     mount(None, "/", flags=MS_REC | MS_PRIVATE)
     mount(root, root, flags=MS_BIND)
@@ -79,9 +79,6 @@ def enter(root, work, keep):
         os.mknod(f"{root}/dev/{name}", 0o666 | 0o020000, os.makedev(1, minor))
     os.makedirs(root + "/srv/case")
     os.makedirs(root + "/var/lib/dpkg")
-    if keep:
-        os.makedirs(keep + "/tree", exist_ok=True)
-        mount(keep + "/tree", root + "/srv/case", flags=MS_BIND)
     # Without an address oscap collects nothing. And an interface with a dot in its name.
     for words in ("set lo up", "add v0.1 type veth peer name v1"):
         subprocess.run(["ip", "link", *words.split()], check=False, stderr=subprocess.DEVNULL)
@@ -104,27 +101,46 @@ def ask(root, name, arguments):
     return ended.returncode
 
 
+def why_dead(code, root, tree):
+    """The reason for which oscap gives no answer, if it is one that is known."""
+    if code == "timeout" and tree.has_fifo:
+        return "oscap waits for a FIFO (cases)"
+    if code == -11 and re.search(rb"^\s*[+-][^:\n]*$", read_bytes(root + "/etc/shadow"), re.M):
+        return "oscap dies of a line of NIS in shadow (cases)"
+    return None
+
+
+def read_bytes(path):
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
 def inside(root, work, seed, keep):
     """One case, in namespaces of its own."""
     os.umask(0)
-    enter(root, work, keep)
+    enter(root, work)
     r = random.Random(seed)
     broken.system(r, root)
     tree = broken.Tree(r, root + "/srv/case")
     with open(work + "/D.xml", "w", encoding="utf-8") as file:
         file.write(questions.document(r, tree.names))
     if keep:
-        shutil.copytree(root + "/etc", keep + "/etc", symlinks=True, dirs_exist_ok=True)
-        shutil.copytree(root + "/var", keep + "/var", symlinks=True, dirs_exist_ok=True)
+        os.makedirs(keep, exist_ok=True)
+        subprocess.run(["cp", "-a", root + "/srv", root + "/etc", root + "/var", keep], check=False)
     ended = {}
     for name, program, syschar in (("oscap", "/usr/bin/oscap", "A"), ("muster", "/usr/bin/muster", "B")):
         ended[name] = ask(root, name, [program] + (["scap"] if name == "muster" else []) + ["oval", "collect", "--skip-valid", "--syschar", f"/work/{syschar}.xml", "/work/D.xml"])
     with open(work + "/ended.json", "w", encoding="utf-8") as file:
-        json.dump({**ended, "fifo": tree.has_fifo}, file)
+        json.dump({**ended, "why": why_dead(ended["oscap"], root, tree)}, file)
 
 
 # What XML 1.0 cannot say, and what is no UTF-8: oscap writes them all the same.
 NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+# The words that stand for them.
+NO_XML_WORD = re.compile(r"\{[0-9a-f]{1,4}\}")
 NO_REFERENCE = re.compile(r"&#(x[0-9a-fA-F]+|[0-9]+);")
 
 
@@ -150,12 +166,15 @@ def read(path):
 
 
 class Question:
-    """An object of a document, for the reasons below."""
+    """An object of a document, with what the reasons below ask about it."""
 
-    def __init__(self, element, endpoint):
+    def __init__(self, element, messages, their_messages, variables):
+        self.id = element.get("id")
         self.kind = compare.local(element.tag).removesuffix("_object")
         self.text = ET.tostring(element, encoding="unicode")
-        self.endpoint = endpoint
+        self.messages = messages.get(self.id, [])
+        self.variables = [value for key in re.findall(r'var_ref="([^"]*)', self.text) for value in variables.get(key, [])]
+        self.their_messages = their_messages.get(self.id, [])
         self.entities = {compare.local(child.tag): child for child in element}
 
     def value(self, name):
@@ -166,15 +185,212 @@ class Question:
         child = self.entities.get(name)
         return None if child is None else child.get("operation", "equals")
 
+    def says(self, text):
+        return any(text in message for message in self.messages)
 
-# Reasons: name -> whether it is the whole difference of (question, theirs, ours).
-EXPLAINED = {}
+
+def with_text(found, change):
+    """The same flag and items with each value changed."""
+    flag, items = found
+    changed = Counter()
+    for (item, status, entities), count in items.items():
+        changed[(item, status, tuple(sorted((n, d, s, change(n, v)) for n, d, s, v in entities)))] += count
+    return flag, changed
+
+
+def without(found, is_left_out):
+    return found[0], Counter({item: count for item, count in found[1].items() if not is_left_out(item)})
+
+
+def values(items, name):
+    return [value for item in items for entity, _, _, value in item[2] if entity == name]
+
+
+# Each reason takes (question, theirs, ours) and gives both back without what it explains.
+
+
+def broken_pattern(question, theirs, ours):
+    is_it = question.says("is not a regular expression") and (theirs[0], ours[0]) == ("does not exist", "error")
+    return (theirs, (theirs[0], ours[1])) if is_it and not ours[1] else (theirs, ours)
+
+
+def controls(question, theirs, ours):
+    """XML has no control characters: oscap leaves them out, Muster writes a question mark."""
+    if not any("?" in value for item in ours[1] - theirs[1] for _, _, _, value in item[2]):
+        return theirs, ours
+    shown = lambda _, text: NO_XML_WORD.sub("", text).replace("?", "")
+    return with_text(theirs, shown), with_text(ours, shown)
+
+
+def no_utf8(question, theirs, ours):
+    """In values that are told all the same, such as lines of passwd. oscap writes the bytes, or what they are in Latin 1."""
+    if not any("\ufffd" in value for item in ours[1] for _, _, _, value in item[2]):
+        return theirs, ours
+    shown = lambda _, text: re.sub(r"\{dc[0-9a-f]{2}\}|(?<=bad)\xff|(?<=caf)\xe9", "\ufffd", text)
+    return with_text(theirs, shown), with_text(ours, shown)
+
+
+def unnamed(question, theirs, ours):
+    """Only what has a name that is no UTF-8, and what is below it, is lacking, and Muster says so."""
+    if not question.says("is not UTF-8 and cannot be reported") or ours[0] not in ("incomplete", "not collected", "error"):
+        return theirs, ours
+    is_told = question.says("an attribute's name")
+    is_bad = lambda item: any("{dc" in v or "\ufffd" in v or (is_told and n == "attribute_name" and v == "user.\xff") for n, _, _, v in item[2])
+    left = without((theirs[0], theirs[1] - ours[1]), is_bad)[1] + (theirs[1] & ours[1])
+    return (theirs[0], left), (theirs[0], ours[1])
+
+
+def deep(question, theirs, ours):
+    if not question.says("directories deeper than") or ours[0] != "incomplete":
+        return theirs, ours
+    is_deep = lambda item: any(n == "path" and v.count("/") > 250 for n, _, _, v in item[2])
+    return without(theirs, is_deep), without((theirs[0], ours[1]), is_deep)
+
+
+def other_operation(question, theirs, ours):
+    """oscap 1.3.7 looks for a package of that very name, whatever the operation is."""
+    if question.kind != "dpkginfo" or question.operation("name") in (None, "equals"):
+        return theirs, ours
+    name = question.value("name")
+    is_it = sum(theirs[1].values()) <= 1 and all(value == name.split(":")[0] for value in values(theirs[1], "name"))
+    return (theirs, theirs) if is_it and ours[0] != "error" else (theirs, ours)
+
+
+def empty_match(question, theirs, ours):
+    """After an empty match oscap goes on one byte later. Inside a character, and behind a NUL byte, that is its error."""
+    errors = set(re.findall(r"with error (-\d+)", " ".join(question.their_messages)))
+    if question.kind != "textfilecontent54" or not errors & {"-11", "-24"} or errors - {"-10", "-11", "-24"} or theirs[1] - ours[1]:
+        return theirs, ours
+    return theirs, (ours[0] if errors & {"-10"} else theirs[0], theirs[1])
+
+
+def match_limit(question, theirs, ours):
+    """A pattern that takes too many steps: PCRE 1 gives up where PCRE 2 goes on."""
+    is_it = question.their_messages and all(re.search(r"with error -(8|21|27)\b", each) for each in question.their_messages)
+    return (theirs, (theirs[0], theirs[1])) if is_it and not theirs[1] - ours[1] else (theirs, ours)
+
+
+def long_value(question, theirs, ours):
+    """Muster cuts a value at 64 KiB."""
+    cut = lambda _, text: text.encode("utf-8", "replace")[:65_536].decode("utf-8", "replace").rstrip("\ufffd")
+    return (with_text(theirs, cut), with_text(ours, cut)) if any(len(v) > 30_000 for item in ours[1] for _, _, _, v in item[2]) else (theirs, ours)
+
+
+def large_file(question, theirs, ours):
+    return theirs, (theirs[0] if question.says("larger than 64 MiB") and ours[0] == "error" else ours[0], ours[1])
+
+
+def binary(question, theirs, ours):
+    """A value with NUL bytes, or with others that are no text: oscap cuts it at the first NUL byte."""
+    if question.kind != "fileextendedattribute":
+        return theirs, ours
+    plain = lambda item: (item[0], item[1], tuple(each for each in item[2] if each[0] != "value"))
+    binaries = {plain(item) for item in ours[1] if any(n == "value" and d == "binary" for n, d, _, _ in item[2])}
+
+    def shown(found):
+        changed = Counter()
+        for item, count in found[1].items():
+            changed[plain(item) if plain(item) in binaries else item] += count
+        return found[0], changed
+
+    return shown(theirs), shown(ours)
+
+
+def no_file(question, theirs, ours):
+    """Muster reads the expression before it looks for files; oscap only where there is one."""
+    is_it = question.kind == "xmlfilecontent" and (theirs[0], ours[0]) == ("does not exist", "error") and question.says("XPath")
+    return (theirs, theirs) if is_it and not ours[1] else (theirs, ours)
+
+
+def no_number(question, theirs, ours):
+    """`sum` and others of what is no number: oscap says -2147483648."""
+    if question.kind != "xmlfilecontent" or not any(d == "float" and s == "error" for item in ours[1] for _, d, s, _ in item[2]):
+        return theirs, ours
+
+    def shown(found):
+        changed = Counter()
+        for (item, status, entities), count in found[1].items():
+            kept = tuple(each for each in entities if each[0] != "value_of" or each[1:] not in (("int", "exists", "-2147483648"), ("float", "error", "")))
+            changed[(item, "exists" if kept != entities else status, kept)] += count
+        return theirs[0], changed
+
+    return shown(theirs), shown(ours)
+
+
+def before_1970(question, theirs, ours):
+    shown = lambda name, text: str(int(text) % 2**64) if name == "m_time" and re.fullmatch(r"-?\d+", text) else text
+    return with_text(theirs, shown), with_text(ours, shown)
+
+
+def wrong_start(question, theirs, ours):
+    """Where oscap begins to look: it takes a class, `+`, `{` and `|` for letters, and does not end an escape at a letter."""
+    child = question.entities.get("filepath", question.entities.get("path"))
+    patterns = [child.text] if child is not None and child.text else question.variables
+    if child is None or child.get("operation") != "pattern match" or theirs[1] - ours[1]:
+        return theirs, ours
+    wrong = [pattern for pattern in patterns if start_of(pattern, "^*?$.([", True) > start_of(pattern, "^*?$.([+{|", False)]
+    if not wrong:
+        return theirs, ours
+    if len(patterns) == 1:
+        return (theirs, theirs) if theirs[0] == "does not exist" else (theirs, ours)
+    is_there = lambda item: any(re.search(pattern, path, re.S) for pattern in wrong for path in values([item], child_name(child)))
+    left = without(ours, is_there)
+    return theirs, (theirs[0] if left[1] == theirs[1] else left[0], left[1])
+
+
+def child_name(child):
+    return compare.local(child.tag)
+
+
+def start_of(pattern, special, is_theirs):
+    """How long the plain beginning of a pattern is, to the slash before the first special character."""
+    rest, at, is_escaped = pattern.removeprefix("^"), 0, False
+    while at < len(rest):
+        if rest[at] == "\\":
+            if not is_theirs and rest[at + 1 : at + 2].isalpha():
+                break
+            is_escaped = not is_escaped
+        elif rest[at] in special:
+            if not is_escaped:
+                break
+            is_escaped = False
+        elif not is_theirs:
+            is_escaped = False
+        at += 1
+    return at if at == len(rest) else max(rest.rfind("/", 0, at), 0)
+
+
+# As docs/oscap-differences.md has them.
+EXPLAINED = {
+    "a pattern that is none": broken_pattern,
+    "a name that is no UTF-8": unnamed,
+    "characters that XML does not have": controls,
+    "bytes that are no UTF-8": no_utf8,
+    "deeper than 256 directories": deep,
+    "an operation on dpkginfo's name": other_operation,
+    "after an empty match": empty_match,
+    "too many steps": match_limit,
+    "a value longer than 64 KiB": long_value,
+    "a file larger than 64 MiB": large_file,
+    "a binary value": binary,
+    "an XPath that is none, and no file": no_file,
+    "what is no number": no_number,
+    "before 1970": before_1970,
+    "where oscap begins to look": wrong_start,
+}
 
 
 def why(question, theirs, ours):
-    for reason, is_so in EXPLAINED.items():
-        if is_so(question, theirs, ours):
-            return reason
+    """The reasons that are together the whole difference."""
+    found = []
+    for reason, take in EXPLAINED.items():
+        before = theirs == ours
+        changed = take(question, theirs, ours)
+        if changed != (theirs, ours):
+            found.append(reason)
+            theirs, ours = changed
+        if not before and theirs == ours:
+            return found[-1]
     return None
 
 
@@ -192,29 +408,59 @@ def case(arguments, root, seed):
             return [f"seed {seed}: cannot be made: {done.stderr.strip()[-2000:]}"], 0, 0, explained
         with open(work + "/ended.json", encoding="utf-8") as file:
             ended = json.load(file)
-        asked = {each.get("id"): Question(each, ended) for each in ET.parse(work + "/D.xml").getroot().find("{*}objects")}
+        document = ET.parse(work + "/D.xml").getroot()
+        if ended["muster"] == ended["oscap"] == "timeout":
+            return [], 0, 0, Counter({"both take longer than 20 s (cases)": 1})
         if ended["muster"] != 0:
-            return [f"seed {seed}: muster ended with {ended['muster']}"], len(asked), 0, explained
+            return [f"seed {seed}: muster ended with {ended['muster']}"], 0, 0, explained
         if ended["oscap"] != 0:
-            if ended["oscap"] == "timeout" and ended["fifo"]:
-                return [], len(asked), 0, Counter({"oscap waits for a FIFO": len(asked)})
-            return [f"seed {seed}: oscap ended with {ended['oscap']}"], len(asked), 0, explained
+            reason = ended["why"]
+            if reason:
+                return [], 0, 0, Counter({reason: 1})
+            return [f"seed {seed}: oscap ended with {ended['oscap']}"], 0, 0, explained
         try:
-            theirs, _ = read(work + "/A.xml")
+            theirs, their_messages = read(work + "/A.xml")
         except ET.ParseError as error:
-            return [f"seed {seed}: oscap's answer is no XML: {error}"], len(asked), 0, explained
+            return [f"seed {seed}: oscap's answer is no XML: {error}"], 0, 0, explained
         ours, messages = read(work + "/B.xml")
-    for key, question in asked.items():
-        their, our = theirs.get(key), ours.get(key)
+    uses = {each.get("id"): re.findall("oval:m:(?:obj|var):[0-9]+", ET.tostring(each, encoding="unicode")) for part in ("objects", "variables") for each in document.iterfind(f"{{*}}{part}/*")}
+    differ = set()
+    variables = {each.get("id"): [value.text or "" for value in each] for each in document.iterfind("{*}variables/{*}constant_variable")}
+    asked = [Question(each, messages, their_messages, variables) for each in document.find("{*}objects")]
+    for question in asked:
+        their, our = theirs.get(question.id), ours.get(question.id)
         if their == our:
             agree += 1
             continue
-        reason = their and our and why(question, their, our)
+        differ.add(question.id)
+        reason = their and our and (why(question, their, our) or follows(question.id, uses, differ) or of_error(question.id, uses, ours))
         if reason:
             explained[reason] += 1
-            continue
-        lines.append((seed, question, their, our))
+        else:
+            lines.append((seed, question, their, our))
     return lines, len(asked), agree, explained
+
+
+def follows(key, uses, differ):
+    """Whether an object uses another one that is different: that one is told."""
+    return "follows from another object" if used_by(key, uses) & differ else None
+
+
+def of_error(key, uses, ours):
+    """A variable of an object that is an error or not all: oscap takes the values that there are."""
+    flags = {ours[used][0] for used in used_by(key, uses) if used in ours}
+    is_it = ours[key][0] in ("error", "not collected", "incomplete") and flags & {"error", "not collected", "incomplete"}
+    return "a variable of an object that is not complete" if is_it and not ours[key][1] else None
+
+
+def used_by(key, uses):
+    seen, left = {key}, list(uses[key])
+    while left:
+        used = left.pop()
+        if used not in seen:
+            seen.add(used)
+            left += uses.get(used, [])
+    return seen - {key}
 
 
 def main():

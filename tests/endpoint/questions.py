@@ -110,13 +110,13 @@ class Document:
         r, path = self.r, self.full(self.some_file())
         return r.choice([
             f"^{CASE}/.*$", f"^{CASE}/[^/]+$", f"^{re.escape(path)}$", rf"^{CASE}/.*\.conf$", f"^{CASE}/(a|b|c).*", f"^{re.escape(path)}", rf"^{CASE}/[^/]*/[^/]*$", rf"^{CASE}/.*a", f"^{CASE}/.*\\s",
-            f"^{CASE}.*/[a-z]+$", f"^{CASE}/?.*x", "^/srv/cas[e]/z", f"{CASE}/a$", f"^{CASE}/\\w+", "^/srv/case/(" if r.random() < 0.2 else "^/srv/case/.", f"^{CASE}/{self.name(path)}" if is_xml(path) else "^/srv/case/a",
+            f"^{CASE}.*/[a-z]+$", f"^{CASE}/?.*x", "^/srv/cas[e]/z", f"^{CASE}/\\w+", "^/srv/case/(" if r.random() < 0.2 else "^/srv/case/.", f"^{CASE}/{self.name(path)}" if is_xml(path) else "^/srv/case/a",
         ])  # fmt: skip
 
     def path_pattern(self):
         r = self.r
         directory = self.full(r.choice(self.directories))
-        return r.choice([f"^{CASE}$", f"^{CASE}/.*$", f"^{CASE}", f"^{re.escape(directory)}$", rf"^{CASE}/[^/]+$", f"^{re.escape(directory)}", rf"^{CASE}(/.*)?$", rf"^{CASE}/.*[a-z]$", "^/srv/.*", "^/srv/c.se/?$", "/srv/case/a"])
+        return r.choice([f"^{CASE}$", f"^{CASE}/.*$", f"^{CASE}", f"^{re.escape(directory)}$", rf"^{CASE}/[^/]+$", f"^{re.escape(directory)}", rf"^{CASE}(/.*)?$", rf"^{CASE}/.*[a-z]$", "^/srv/.*", "^/srv/c.se/?$"])
 
     def filename(self, prefix):
         r, name = self.r, f"{prefix}:filename"
@@ -154,7 +154,7 @@ class Document:
         behaviors, name, choice = self.behaviors(prefix, more), f"{prefix}:path", r.random()
         if choice < 0.6:
             path = self.full(r.choice(self.directories + [self.some_file()]))
-            path = self.entity(name, r.choice([path] * 6 + [CASE, CASE, path + "/", path + "//", path.replace("/srv", "//srv"), path + "/.", path + "/..", "relative", "", "/srv"]))
+            path = self.entity(name, r.choice([path] * 12 + [CASE, CASE, CASE, path + "/", path + "//", path.replace("/srv", "//srv"), path + "/.", path + "/..", "relative", "", "/srv"]))
         elif choice < 0.85:
             path = self.entity(name, self.path_pattern(), "pattern match")
         elif choice < 0.9:
@@ -263,7 +263,7 @@ class Document:
 
     def package(self):
         r = self.r
-        value = r.choice(["bash", "libc6", "libc6:i386", "libc6:amd64", "a+b", "x.y", "ssh", "virtual", "none", "UPPER", "", "lib", "bash:all", "bash:any"])
+        value = r.choice(["bash", "libc6", "libc6:i386", "libc6:amd64", "a+b", "x.y", "ssh", "virtual", "none", "", "lib", "bash:all", "bash:any"])
         operation = r.choice(["equals", "equals", "pattern match", "pattern match", "not equal", "case insensitive equals"])
         if operation == "pattern match":
             value = r.choice([".*", "^lib", "^[a-z]", "6", r"\+", "^x.y$"] * 4 + ["("])

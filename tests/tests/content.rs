@@ -79,10 +79,10 @@ fn a_construct_that_is_not_covered_is_named_and_never_guessed() {
     let from = "<linux:partition_object";
     let text = String::from_utf8(BASELINE.to_vec()).unwrap();
     assert!(text.contains(from));
-    let stream = baseline_with("unix:uname_", "unix:runlevel_");
+    let stream = baseline_with("unix:uname_", "unix:sccs_");
     let (verdict, reasons) = broken(&stream, "kernel_is_64_bit");
     assert_eq!(verdict, "unknown");
-    assert!(reasons.contains("unix:runlevel_object"), "{reasons}");
+    assert!(reasons.contains("unix:sccs_object"), "{reasons}");
 }
 
 #[test]

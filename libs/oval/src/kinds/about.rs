@@ -210,7 +210,7 @@ pub fn probes_md() -> String {
         "# What collectors can look at\n\n\
          Made from `libs/oval/src/kinds`. Kinds of OVAL have the entities of the OVAL 5.11 schemas; kinds of Muster's own begin \
          with `muster:` and are documented below. A policy asks with objects; an operator asks with `muster query`, \
-         such as `muster query \"muster:package where manager = 'pip' and name = 'requests'\"`. Nothing is ever run: everything \
+         such as `muster query --collect \"muster:package where manager = 'pip' and name = 'requests'\"`. Nothing is ever run: everything \
          is read in-process.\n\n\
          | kind | what | asked with | from |\n|---|---|---|---|\n",
     );
