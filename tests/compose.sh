@@ -97,12 +97,12 @@ read -r endpoints verdicts <<<"$(results "$work/twenty.json")"
 expect "$endpoints" 20 "endpoints with verdicts"
 step "twenty collectors joined by themselves and are assessed: $verdicts verdicts, $(($(date +%s) - up)) s after \`up\`"
 
-memory=$(docker stats --no-stream --format '{{.Name}} {{.MemUsage}}' $(ids orchestrator) $(ids repository) $(ids pes-evaluator) $(ids pcs-agent | head -n 1) | sed 's, / .*,,; s,muster-test[-_],,' | paste -sd, -)
+memory=$(docker stats --no-stream --format '{{.Name}} {{.MemUsage}}' $(ids orchestrator) $(ids repository) $(ids pes-evaluator) $(ids pcs-agent | sed -n 1p) | sed 's, / .*,,; s,muster-test[-_],,' | paste -sd, -)
 step "memory: $memory"
 
 # For whom one is away the request waits; nobody is lost from the count.
 network=$(docker network ls -q -f name=muster-test_default)
-away=$(ids pcs-agent | head -n 5)
+away=$(ids pcs-agent | sed -n 1,5p)
 for id in $away; do docker network disconnect -f "$network" "$id"; done
 (muster evaluate --timeout 20 --catch-up 10m -o json || true) >"$work/cut.json" 2>"$work/cut.err" &
 follower=$!
