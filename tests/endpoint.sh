@@ -19,6 +19,7 @@ skip() {
   [ -z "${MUSTER_REQUIRE_ENDPOINT:-}" ] || exit 1
   exit 0
 }
+[ -x "$program" ] || { echo "there is no program $program: cargo build --release --bin muster" >&2; exit 64; }
 [ "$(id -u)" = 0 ] || skip "only root boots it"
 for needed in debootstrap systemd-nspawn nsenter python3; do
   command -v "$needed" >/dev/null || skip "there is no $needed"
@@ -132,7 +133,7 @@ step "all objects of $name: oscap $(seconds oscap-objects) s, muster $(seconds m
 compare objects "$work/oscap.xml" "$work/muster.xml"
 cost "all objects of $name, collected" oscap-objects muster-objects
 
-# As a tree of files: nothing runs in it.
+# With more files than a small server has.
 if [ -n "${MUSTER_ENDPOINT_FILES:-}" ] && [ "$MUSTER_ENDPOINT_FILES" != 0 ]; then
   python3 tests/endpoint/files.py "$root/srv/many" "$MUSTER_ENDPOINT_FILES" 644
   both "$name" -files ", $MUSTER_ENDPOINT_FILES more files"

@@ -28,9 +28,10 @@ impl Host {
             return Ok(Rc::clone(known));
         }
         let content: Rc<[u8]> = self.read(path)?.into();
-        if content.len() <= CONTENT_BYTES_MAX {
+        let most = self.share_of_memory(CONTENTS_BYTES_MAX);
+        if content.len() <= CONTENT_BYTES_MAX.min(most) {
             let mut kept = self.contents.kept.borrow_mut();
-            if kept.bytes + content.len() > CONTENTS_BYTES_MAX {
+            if kept.bytes + content.len() > most {
                 *kept = Kept::default();
             }
             kept.bytes += content.len();

@@ -269,6 +269,12 @@ impl Host {
         }
     }
 
+    /// Bytes that a memory of what was seen may have: so many, and a part of what the task may take at all.
+    pub(crate) fn share_of_memory(&self, most: usize) -> usize {
+        let share = self.budget.memory_bytes.map_or(most as u64, |bytes| bytes / 4);
+        usize::try_from(share).map_or(most, |share| most.min(share))
+    }
+
     /// Counts bytes that were read piece by piece against the budget.
     pub(crate) fn count_read(&self, bytes: u64) -> Result<(), Cut> {
         let left = self.bytes_left.get();

@@ -55,6 +55,7 @@ mod systemdunitproperty;
 mod textfilecontent;
 mod textfilecontent54;
 pub(crate) mod tree;
+mod troubles;
 mod uname;
 mod user;
 mod xmlfilecontent;

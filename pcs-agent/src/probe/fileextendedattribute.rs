@@ -6,13 +6,13 @@ use std::path::Path;
 
 use oval::resolve::{Query, QueryEntity};
 use proto::limits::ENTITY_VALUE_BYTES_MAX;
-use proto::observation::{Collected, Flag, Item, ItemEntity, Status};
+use proto::observation::{Collected, Item, ItemEntity, Status};
 use proto::plan::Datatype;
 use rustix::fs::{lgetxattr, llistxattr};
 use rustix::io::Errno;
 
-use super::file::flagged;
 use super::files::{self, Entry};
+use super::troubles::Troubles;
 use super::{Probe, ProbeError, finish};
 use crate::host::{Cut, Host};
 
@@ -36,35 +36,23 @@ impl Probe for FileExtendedAttribute {
             buffer: vec![0; ATTRIBUTE_BYTES_MAX],
             items: Vec::new(),
             unnamed: None,
-            broken: Vec::new(),
+            troubles: Troubles::default(),
         };
-        let mut cut = None;
         for entry in &found.entries {
             match reader.read(host, entry) {
                 Ok(()) => {}
                 Err(ProbeError::Cut(reason)) => {
-                    cut = Some(reason);
+                    reader.troubles.cut(reason);
                     break;
                 }
                 Err(error) => return Err(error),
             }
         }
-        let Reader { items, unnamed, broken, .. } = reader;
-        let mut collected = flagged(items, found);
+        let Reader { items, unnamed, mut troubles, .. } = reader;
         if let Some(filepath) = unnamed {
-            let what = format!("an attribute's name of {filepath} is not UTF-8 and cannot be reported");
-            collected.messages.push(what);
-            collected.flag = if collected.items.is_empty() { Flag::NotCollected } else { Flag::Incomplete };
+            troubles.lack(format!("an attribute's name of {filepath} is not UTF-8 and cannot be reported"));
         }
-        if let Some(cut) = cut {
-            collected.messages.push(cut.to_string());
-            collected.flag = Flag::Incomplete;
-        }
-        if !broken.is_empty() {
-            collected.messages.extend(broken);
-            collected.flag = Flag::Error;
-        }
-        Ok(collected)
+        Ok(troubles.flag(items, found))
     }
 }
 
@@ -75,7 +63,7 @@ struct Reader<'query> {
     items: Vec<Item>,
     /// A file with an attribute that has no name that is text.
     unnamed: Option<String>,
-    broken: Vec<String>,
+    troubles: Troubles,
 }
 
 impl Reader<'_> {
@@ -88,7 +76,7 @@ impl Reader<'_> {
             // A file that is gone by now, or a file system without attributes, has none.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::OPNOTSUPP) => return Ok(()),
             Err(error) => {
-                self.note(format!("{filepath}: {error}"));
+                self.troubles.note(format!("{filepath}: {error}"));
                 return Ok(());
             }
         };
@@ -134,12 +122,6 @@ impl Reader<'_> {
         entities.push(ItemEntity::text("attribute_name", name));
         entities.push(value);
         self.items.push(Item { status, message, ..Item::new(FileExtendedAttribute::KIND, entities) });
-    }
-
-    fn note(&mut self, what: String) {
-        if self.broken.len() < 20 {
-            self.broken.push(what);
-        }
     }
 }
 

@@ -7,13 +7,13 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 
 use md5::Md5;
 use oval::resolve::Query;
-use proto::observation::{Collected, Flag, Item, ItemEntity, Status};
+use proto::observation::{Collected, Item, ItemEntity, Status};
 use proto::plan::Datatype;
 use ring::digest;
 use sha2::{Digest as _, Sha224};
 
-use super::file::flagged;
 use super::files::{self, Entry};
+use super::troubles::Troubles;
 use super::{Probe, ProbeError, finish};
 use crate::host::{Cut, Host};
 
@@ -43,7 +43,7 @@ impl Probe for FileHash58 {
         }
         let found = files::find(host, query)?;
         let mut items = Vec::new();
-        let mut cut = None;
+        let mut troubles = Troubles::default();
         for entry in found.entries.iter().filter(|entry| entry.filename.is_some()) {
             match hashes(host, &entry.filepath(), &algorithms) {
                 Ok(hashes) => {
@@ -53,7 +53,7 @@ impl Probe for FileHash58 {
                 }
                 Err(Unhashed::NoFile) => {}
                 Err(Unhashed::Cut(reason)) => {
-                    cut = Some(reason);
+                    troubles.cut(reason);
                     break;
                 }
                 Err(Unhashed::Broken(what)) => {
@@ -70,12 +70,7 @@ impl Probe for FileHash58 {
                 }
             }
         }
-        let mut collected = flagged(items, found);
-        if let Some(cut) = cut {
-            collected.messages.push(cut.to_string());
-            collected.flag = Flag::Incomplete;
-        }
-        Ok(collected)
+        Ok(troubles.flag(items, found))
     }
 }
 
@@ -221,6 +216,7 @@ fn unhashed(filepath: &str, error: &io::Error) -> Unhashed {
 mod tests {
     use super::*;
     use oval::resolve::QueryEntity;
+    use proto::observation::Flag;
     use proto::plan::{Check, Operation};
     use std::os::unix::fs::symlink;
 

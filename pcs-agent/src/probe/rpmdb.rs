@@ -388,8 +388,9 @@ mod limits {
 #[cfg(test)]
 pub(super) mod testing {
     use super::*;
-    use proto::plan::{Check, Datatype};
     use std::path::PathBuf;
+
+    pub(in crate::probe) use crate::probe::entities::fixture::{asked as entity, query};
 
     /// Databases with the same packages, and where such a one is installed.
     pub(in crate::probe) const FORMATS: [(&str, &str); 5] = [
@@ -416,21 +417,6 @@ pub(super) mod testing {
         }
         let host = Host::new(root.path());
         (root, host)
-    }
-
-    pub(in crate::probe) fn entity(name: &str, operation: Operation, value: &str) -> QueryEntity {
-        QueryEntity {
-            name: name.into(),
-            operation,
-            datatype: Datatype::String,
-            values: vec![value.into()],
-            var_check: Check::All,
-            is_nil: false,
-        }
-    }
-
-    pub(in crate::probe) fn query(kind: &str, entities: Vec<QueryEntity>) -> Query {
-        Query { kind: kind.into(), entities, behaviors: std::collections::BTreeMap::new() }
     }
 }
 

@@ -5,20 +5,15 @@
 use oval::compare::CompareError;
 use oval::pattern::{Flags, Pattern};
 use oval::resolve::Query;
-use proto::limits::{ENTITY_VALUE_BYTES_MAX, OBJECT_ITEMS_MAX};
-use proto::observation::{Collected, Flag, Item, ItemEntity};
+use proto::observation::{Collected, Item};
 
-use super::file::flagged;
 use super::files::{self, Entry};
+use super::textfilecontent54::{MATCHES_MAX, item};
+use super::troubles::Troubles;
 use super::{Probe, ProbeError, finish};
-use crate::host::{Cut, Host, ReadError};
+use crate::host::{Cut, Host};
 
 pub(crate) struct TextFileContent;
-
-/// Matches that one object may have before filters.
-const MATCHES_MAX: usize = 50 * OBJECT_ITEMS_MAX;
-/// Lines that cannot be searched and are named.
-const BROKEN_MAX: usize = 20;
 
 impl Probe for TextFileContent {
     const KIND: &'static str = "independent:textfilecontent";
@@ -34,47 +29,19 @@ impl Probe for TextFileContent {
             .map_err(CompareError::from)?;
         let found = files::find(host, query)?;
         let mut items = Vec::new();
-        let mut broken = Vec::new();
-        let mut denied = None;
-        let mut cut = None;
+        let mut troubles = Troubles::default();
         for entry in &found.entries {
-            let filepath = entry.filepath();
-            match host.content(&filepath) {
-                Ok(content) => {
-                    if let Err(reason) = search(host, entry, &patterns, &content, &mut items, &mut broken) {
-                        cut = Some(reason);
-                        break;
-                    }
-                }
-                Err(ReadError::Absent) => {}
-                Err(ReadError::Denied) => denied = Some(filepath),
-                Err(ReadError::Cut(reason)) => {
-                    cut = Some(reason);
-                    break;
-                }
-                Err(error) => note(&mut broken, format!("{filepath}: {error}")),
+            let searched = match troubles.content(host, &entry.filepath()) {
+                Ok(Some(content)) => search(host, entry, &patterns, &content, &mut items, &mut troubles),
+                Ok(None) => Ok(()),
+                Err(reason) => Err(reason),
+            };
+            if let Err(reason) = searched {
+                troubles.cut(reason);
+                break;
             }
         }
-        let mut collected = flagged(items, found);
-        if let Some(filepath) = denied {
-            collected.messages.push(ProbeError::Denied(filepath).to_string());
-            collected.flag = if collected.items.is_empty() { Flag::NotCollected } else { Flag::Incomplete };
-        }
-        if let Some(cut) = cut {
-            collected.messages.push(cut.to_string());
-            collected.flag = Flag::Incomplete;
-        }
-        if !broken.is_empty() {
-            collected.messages.extend(broken);
-            collected.flag = Flag::Error;
-        }
-        Ok(collected)
-    }
-}
-
-fn note(broken: &mut Vec<String>, what: String) {
-    if broken.len() < BROKEN_MAX {
-        broken.push(what);
+        Ok(troubles.flag(items, found))
     }
 }
 
@@ -85,7 +52,7 @@ fn search(
     patterns: &[(&str, Pattern)],
     content: &[u8],
     items: &mut Vec<Item>,
-    broken: &mut Vec<String>,
+    troubles: &mut Troubles,
 ) -> Result<(), Cut> {
     for (text, pattern) in patterns {
         let mut instance = 0_u64;
@@ -94,7 +61,7 @@ fn search(
             let end = line.iter().position(|byte| *byte == 0).unwrap_or(line.len());
             let line = line.get(..end).unwrap_or_default();
             if std::str::from_utf8(line).is_err() {
-                note(broken, format!("{}: line {} is not UTF-8", entry.filepath(), at.saturating_add(1)));
+                troubles.note(format!("{}: line {} is not UTF-8", entry.filepath(), at.saturating_add(1)));
                 continue;
             }
             match pattern.find(line, 0) {
@@ -104,10 +71,10 @@ fn search(
                         return Err(Cut::Items);
                     }
                     instance = instance.saturating_add(1);
-                    items.push(item(entry, text, instance, line, &found));
+                    items.push(item(TextFileContent::KIND, entry, text, instance, line, &found));
                 }
                 Err(error) => {
-                    note(broken, format!("{}: line {}: {error}", entry.filepath(), at.saturating_add(1)));
+                    troubles.note(format!("{}: line {}: {error}", entry.filepath(), at.saturating_add(1)));
                     break;
                 }
             }
@@ -116,30 +83,11 @@ fn search(
     Ok(())
 }
 
-fn item(entry: &Entry, pattern: &str, instance: u64, line: &[u8], found: &oval::pattern::Found) -> Item {
-    let value = |start: usize, end: usize| {
-        let end = end.min(start.saturating_add(ENTITY_VALUE_BYTES_MAX));
-        String::from_utf8_lossy(line.get(start..end).unwrap_or_default()).into_owned()
-    };
-    let mut entities = vec![
-        ItemEntity::text("filepath", entry.filepath()),
-        ItemEntity::text("path", &entry.path),
-        ItemEntity::text("filename", entry.filename.as_deref().unwrap_or_default()),
-        ItemEntity::text("pattern", pattern),
-        ItemEntity::int("instance", instance),
-        ItemEntity::text("line", pattern),
-        ItemEntity::text("text", value(found.start, found.end)),
-    ];
-    entities.extend(
-        found.groups.iter().flatten().map(|(start, end)| ItemEntity::text("subexpression", value(*start, *end))),
-    );
-    Item::new(TextFileContent::KIND, entities)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use oval::resolve::QueryEntity;
+    use proto::observation::Flag;
     use proto::plan::{Check, Datatype, Operation};
 
     fn collect(content: &[u8], pattern: &str) -> Collected {

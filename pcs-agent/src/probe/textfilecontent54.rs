@@ -1,20 +1,20 @@
 //! `independent:textfilecontent54`: matches of a pattern in files.
 
 use oval::compare::CompareError;
-use oval::pattern::{Flags, Pattern};
+use oval::pattern::{Flags, Found, Pattern};
 use oval::resolve::Query;
 use proto::limits::{ENTITY_VALUE_BYTES_MAX, OBJECT_ITEMS_MAX};
-use proto::observation::{Collected, Flag, Item, ItemEntity};
+use proto::observation::{Collected, Item, ItemEntity};
 
-use super::file::flagged;
 use super::files::{self, Entry};
+use super::troubles::Troubles;
 use super::{Probe, ProbeError, finish};
-use crate::host::{Cut, Host, ReadError};
+use crate::host::{Cut, Host};
 
 pub(crate) struct TextFileContent54;
 
 /// Matches that one object may have before filters.
-const MATCHES_MAX: usize = 50 * OBJECT_ITEMS_MAX;
+pub(super) const MATCHES_MAX: usize = 50 * OBJECT_ITEMS_MAX;
 
 impl Probe for TextFileContent54 {
     const KIND: &'static str = "independent:textfilecontent54";
@@ -35,60 +35,40 @@ impl Probe for TextFileContent54 {
             .map_err(CompareError::from)?;
         let found = files::find(host, query)?;
         let mut items = Vec::new();
-        let mut broken = Vec::new();
-        let mut denied = None;
-        let mut cut = None;
+        let mut troubles = Troubles::default();
         for entry in &found.entries {
             let filepath = entry.filepath();
-            let content = match host.content(&filepath) {
-                Ok(content) => content,
-                Err(ReadError::Absent) => continue,
-                Err(ReadError::Denied) => {
-                    denied = Some(filepath);
-                    continue;
-                }
-                Err(ReadError::Cut(reason)) => {
-                    cut = Some(reason);
+            let content = match troubles.content(host, &filepath) {
+                Ok(Some(content)) => content,
+                Ok(None) => continue,
+                Err(reason) => {
+                    troubles.cut(reason);
                     break;
-                }
-                Err(error) => {
-                    broken.push(format!("{filepath}: {error}"));
-                    continue;
                 }
             };
             // `oscap` searches a C string: what follows a NUL byte does not count.
             let end = content.iter().position(|byte| *byte == 0).unwrap_or(content.len());
             let content = &content[..end];
             if std::str::from_utf8(content).is_err() {
-                broken.push(format!("{filepath}: the content is not UTF-8"));
+                troubles.broken.push(format!("{filepath}: the content is not UTF-8"));
                 continue;
             }
+            let mut is_cut = false;
             for (text, pattern) in &patterns {
-                if let Err(error) = search(query, entry, text, pattern, content, &mut items) {
-                    match error {
-                        ProbeError::Cut(reason) => cut = Some(reason),
-                        other => broken.push(format!("{filepath}: {other}")),
+                match search(query, entry, text, pattern, content, &mut items) {
+                    Ok(()) => {}
+                    Err(ProbeError::Cut(reason)) => {
+                        troubles.cut(reason);
+                        is_cut = true;
                     }
+                    Err(other) => troubles.broken.push(format!("{filepath}: {other}")),
                 }
             }
-            if cut.is_some() {
+            if is_cut {
                 break;
             }
         }
-        let mut collected = flagged(items, found);
-        if let Some(filepath) = denied {
-            collected.messages.push(ProbeError::Denied(filepath).to_string());
-            collected.flag = if collected.items.is_empty() { Flag::NotCollected } else { Flag::Incomplete };
-        }
-        if let Some(cut) = cut {
-            collected.messages.push(cut.to_string());
-            collected.flag = Flag::Incomplete;
-        }
-        if !broken.is_empty() {
-            collected.messages.extend(broken);
-            collected.flag = Flag::Error;
-        }
-        Ok(collected)
+        Ok(troubles.flag(items, found))
     }
 }
 
@@ -111,7 +91,7 @@ fn search(
             if items.len() >= MATCHES_MAX {
                 return Err(Cut::Items.into());
             }
-            items.push(item(entry, text, instance, content, &found));
+            items.push(item(TextFileContent54::KIND, entry, text, instance, content, &found));
         }
         // After an empty match the search goes on one byte later, at the next character.
         from = if found.end == from { next_character(content, from) } else { found.end };
@@ -127,7 +107,8 @@ fn next_character(content: &[u8], from: usize) -> usize {
     next
 }
 
-fn item(entry: &Entry, text: &str, instance: u64, content: &[u8], found: &oval::pattern::Found) -> Item {
+/// A match, of either kind of item that has one.
+pub(super) fn item(kind: &str, entry: &Entry, text: &str, instance: u64, content: &[u8], found: &Found) -> Item {
     let value = |start: usize, end: usize| {
         let end = end.min(start + ENTITY_VALUE_BYTES_MAX);
         String::from_utf8_lossy(&content[start..end]).into_owned()
@@ -145,14 +126,14 @@ fn item(entry: &Entry, text: &str, instance: u64, content: &[u8], found: &oval::
     entities.extend(
         found.groups.iter().flatten().map(|(start, end)| ItemEntity::text("subexpression", value(*start, *end))),
     );
-    Item::new(TextFileContent54::KIND, entities)
+    Item::new(kind, entities)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::Host;
     use oval::resolve::QueryEntity;
+    use proto::observation::Flag;
     use proto::plan::{Check, Datatype, Operation};
 
     fn collect(content: &[u8], pattern: &str, instance: (Operation, &str)) -> Collected {

@@ -102,7 +102,7 @@ impl Tree {
         }
         let listing = Rc::new(read(host, directory)?);
         let bytes = self.bytes.get() + listing.bytes();
-        if bytes <= TREE_BYTES_MAX {
+        if bytes <= host.share_of_memory(TREE_BYTES_MAX) {
             self.bytes.set(bytes);
             self.listings.borrow_mut().insert(identity, Rc::clone(&listing));
         }
@@ -182,6 +182,17 @@ mod tests {
         assert_eq!((listing.len(), listing.is_any_unnamed), (0, true));
         let listing = host.tree.list(&host, (1, 2), &root.path().join("gone")).unwrap();
         assert_eq!((listing.len(), listing.is_denied), (0, false));
+    }
+
+    #[test]
+    fn a_task_with_a_small_budget_keeps_little() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("a"), "").unwrap();
+        let budget = proto::budget::Budget { memory_bytes: Some(100), ..proto::budget::Budget::default() };
+        let host = Host::with_budget(root.path(), budget);
+        assert_eq!(listed(&host, root.path()), ["a"]);
+        std::fs::write(root.path().join("b"), "").unwrap();
+        assert_eq!(listed(&host, root.path()), ["a", "b"]);
     }
 
     #[test]

@@ -4,21 +4,19 @@
 
 use oval::resolve::Query;
 use proto::limits::{ENTITY_VALUE_BYTES_MAX, RESULT_PART_BYTES};
-use proto::observation::{Collected, Flag, Item, ItemEntity, Status};
+use proto::observation::{Collected, Item, ItemEntity, Status};
 use proto::plan::Datatype;
 
-use super::file::flagged;
 use super::files::{self, Entry};
+use super::troubles::Troubles;
 use super::xpath::{Document, DocumentError, Expression, Value, XPathError};
 use super::{Probe, ProbeError, finish};
-use crate::host::{Cut, Host, ReadError};
+use crate::host::{Cut, Host};
 
 pub(crate) struct XmlFileContent;
 
 /// Values of one item.
 const VALUES_MAX: usize = 5_000;
-/// Files that cannot be used and are named.
-const NAMED_MAX: usize = 20;
 
 impl Probe for XmlFileContent {
     const KIND: &'static str = "independent:xmlfilecontent";
@@ -36,26 +34,11 @@ impl Probe for XmlFileContent {
         let mut seen = Seen::default();
         for entry in &found.entries {
             if let Err(cut) = seen.look(host, entry, &expressions) {
-                seen.cut = Some(cut);
+                seen.troubles.cut(cut);
                 break;
             }
         }
-        let Seen { items, broken, denied, uncovered, cut } = seen;
-        let mut collected = flagged(items, found);
-        let is_any = !collected.items.is_empty();
-        for what in uncovered.into_iter().chain(denied.map(ProbeError::Denied)) {
-            collected.messages.push(what.to_string());
-            collected.flag = if is_any { Flag::Incomplete } else { Flag::NotCollected };
-        }
-        if let Some(cut) = cut {
-            collected.messages.push(cut.to_string());
-            collected.flag = Flag::Incomplete;
-        }
-        if !broken.is_empty() {
-            collected.messages.extend(broken);
-            collected.flag = Flag::Error;
-        }
-        Ok(collected)
+        Ok(seen.troubles.flag(seen.items, found))
     }
 }
 
@@ -71,38 +54,21 @@ fn unusable(error: XPathError) -> ProbeError {
 #[derive(Default)]
 struct Seen {
     items: Vec<Item>,
-    broken: Vec<String>,
-    denied: Option<String>,
-    uncovered: Vec<ProbeError>,
-    cut: Option<Cut>,
+    troubles: Troubles,
 }
 
 impl Seen {
     fn look(&mut self, host: &Host, entry: &Entry, expressions: &[(&str, Expression)]) -> Result<(), Cut> {
         let filepath = entry.filepath();
-        let content = match host.content(&filepath) {
-            Ok(content) => content,
-            Err(ReadError::Absent) => return Ok(()),
-            Err(ReadError::Denied) => {
-                self.denied = Some(filepath);
-                return Ok(());
-            }
-            Err(ReadError::Cut(reason)) => return Err(reason),
-            Err(error) => {
-                self.note(format!("{filepath}: {error}"));
-                return Ok(());
-            }
-        };
+        let Some(content) = self.troubles.content(host, &filepath)? else { return Ok(()) };
         let document = match Document::parse(&content) {
             Ok(document) => document,
             Err(DocumentError::NotCovered(what)) => {
-                if self.uncovered.len() < NAMED_MAX {
-                    self.uncovered.push(ProbeError::NotCovered(format!("{filepath}: {what}")));
-                }
+                self.troubles.lack(ProbeError::NotCovered(format!("{filepath}: {what}")).to_string());
                 return Ok(());
             }
             Err(DocumentError::Broken(what)) => {
-                self.note(format!("{filepath}: not well-formed XML: {what}"));
+                self.troubles.note(format!("{filepath}: not well-formed XML: {what}"));
                 return Ok(());
             }
         };
@@ -126,16 +92,10 @@ impl Seen {
                     }
                 },
                 Err(XPathError::Cut(cut)) => return Err(cut),
-                Err(error) => self.note(format!("{filepath}: {error}")),
+                Err(error) => self.troubles.note(format!("{filepath}: {error}")),
             }
         }
         if self.items.len() > super::limits::CANDIDATES_MAX { Err(Cut::Items) } else { Ok(()) }
-    }
-
-    fn note(&mut self, what: String) {
-        if self.broken.len() < NAMED_MAX {
-            self.broken.push(what);
-        }
     }
 }
 
@@ -213,6 +173,7 @@ fn item(entry: &Entry, xpath: &str, values: Vec<ItemEntity>, message: Option<Str
 mod tests {
     use super::*;
     use oval::resolve::QueryEntity;
+    use proto::observation::Flag;
     use proto::plan::{Check, Operation};
 
     fn collect(files: &[(&str, &[u8])], xpath: &str) -> Collected {
