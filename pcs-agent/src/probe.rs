@@ -12,6 +12,7 @@ use proto::observation::{Collected, Flag, Item, Status};
 use crate::host::{Cut, Host, ReadError};
 use crate::report::size_of_item;
 
+mod accounts;
 mod apparmorstatus;
 mod certificate;
 pub(crate) mod dpkginfo;

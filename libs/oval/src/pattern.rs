@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use pcre2::bytes::{Regex, RegexBuilder};
+use pcre2::bytes::{CaptureLocations, Regex, RegexBuilder};
 
 use crate::limits;
 
@@ -46,7 +46,7 @@ pub struct Pattern {
     text: String,
     /// For text that is UTF-8.
     regex: Regex,
-    /// For bytes that are not.
+    /// For bytes that are not, and for ASCII where that is the same.
     bytes: Option<Regex>,
 }
 
@@ -102,9 +102,13 @@ impl Pattern {
         Ok(Self { text: text.to_owned(), regex, bytes: bytes.ok() })
     }
 
+    /// PCRE checks at each search the rest of a text for UTF-8, and the wrapper has no way to turn that off. ASCII is the
+    /// same to both engines if the pattern is ASCII too: one that names a character beyond 255, which might have a letter
+    /// of ASCII as its other case, does not compile for bytes.
     fn engine(&self, subject: &[u8]) -> &Regex {
         match &self.bytes {
-            Some(bytes) if std::str::from_utf8(subject).is_err() => bytes,
+            Some(bytes) if subject.is_ascii() && self.text.is_ascii() => bytes,
+            Some(bytes) if !subject.is_ascii() && std::str::from_utf8(subject).is_err() => bytes,
             _ => &self.regex,
         }
     }
@@ -120,13 +124,34 @@ impl Pattern {
 
     /// The first match at or after `start`: where it is, and its groups from 1 on.
     pub fn find(&self, subject: &[u8], start: usize) -> Result<Option<Found>, PatternError> {
+        self.on(subject).find(start)
+    }
+
+    /// The pattern on a text that is searched more than once: what the text is made of is looked at once.
+    pub fn on<'all>(&'all self, subject: &'all [u8]) -> Search<'all> {
         let regex = self.engine(subject);
-        let mut locations = regex.capture_locations();
-        let found = regex.captures_read_at(&mut locations, subject, start).map_err(|error| self.costly(error))?;
+        Search { pattern: self, regex, subject, locations: regex.capture_locations() }
+    }
+}
+
+/// A pattern on one text.
+#[derive(Debug)]
+pub struct Search<'all> {
+    pattern: &'all Pattern,
+    regex: &'all Regex,
+    subject: &'all [u8],
+    locations: CaptureLocations,
+}
+
+impl Search<'_> {
+    /// The first match at or after `start`: where it is, and its groups from 1 on.
+    pub fn find(&mut self, start: usize) -> Result<Option<Found>, PatternError> {
+        let found = self.regex.captures_read_at(&mut self.locations, self.subject, start);
+        let found = found.map_err(|error| self.pattern.costly(error))?;
         Ok(found.map(|whole| Found {
             start: whole.start(),
             end: whole.end(),
-            groups: (1..locations.len()).map(|group| locations.get(group)).collect(),
+            groups: (1..self.locations.len()).map(|group| self.locations.get(group)).collect(),
         }))
     }
 }
@@ -313,6 +338,58 @@ mod tests {
     fn bytes_that_are_not_utf_8_can_be_searched() {
         let pattern = Pattern::new("b+", Flags::default()).unwrap();
         assert_eq!(pattern.find(b"\xff\xfebb", 0).unwrap().unwrap().start, 2);
+    }
+
+    #[test]
+    fn ascii_is_searched_as_bytes_and_says_the_same_as_text() {
+        let patterns = [
+            r"^(\w+)\s*=\s*(.*)$",
+            r"\bk\w",
+            r"[^\x80-\xff]+",
+            r"[^\d\xe5]\R",
+            r"(?<=a)\p{Lu}|\X\z",
+            r"x*",
+            r"[[:^alpha:]]+",
+            r"[\x{61}-\x{ff}]+",
+            r"[\x61-\x{17f}]+",
+            r"\xb5|\x{212a}|S",
+            "ä|a",
+        ];
+        let subjects = ["", "key = Value\nK s\r\n", "aB\u{7f}~\tkind\n", "xxS_9", "ab\u{b}\u{c}"];
+        for (pattern, is_caseless) in patterns.iter().flat_map(|pattern| [(pattern, false), (pattern, true)]) {
+            let flags = Flags { is_caseless, is_multiline: true, is_singleline: false };
+            let pattern = Pattern::new(pattern, flags).unwrap();
+            let as_text = Pattern { bytes: None, ..pattern.clone() };
+            for subject in subjects.map(str::as_bytes) {
+                for start in 0..=subject.len() {
+                    assert_eq!(pattern.find(subject, start), as_text.find(subject, start), "{pattern:?} {start}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_text_has_the_engine_that_looks_at_it_least() {
+        let is_of_bytes = |pattern: &str, subject: &[u8]| {
+            let pattern = Pattern::new(pattern, Flags::default()).unwrap();
+            !std::ptr::eq(pattern.on(subject).regex, &raw const pattern.regex)
+        };
+        assert!(is_of_bytes("a", b"aaa"));
+        assert!(is_of_bytes("a", b"a\xff"));
+        assert!(!is_of_bytes("a", "aä".as_bytes()));
+        assert!(!is_of_bytes("ä*", b"aaa"));
+        assert!(!is_of_bytes(r"\x{212a}", b"aaa"));
+    }
+
+    #[test]
+    fn a_search_goes_on_behind_what_it_found() {
+        let pattern = Pattern::new(r"(\w)=(x)?", Flags::default()).unwrap();
+        let mut search = pattern.on(b"a= b=x");
+        let first = Found { start: 0, end: 2, groups: vec![Some((0, 1)), None] };
+        assert_eq!(search.find(0).unwrap(), Some(first));
+        let second = Found { start: 3, end: 6, groups: vec![Some((3, 4)), Some((5, 6))] };
+        assert_eq!(search.find(2).unwrap(), Some(second));
+        assert_eq!(search.find(6).unwrap(), None);
     }
 
     #[test]

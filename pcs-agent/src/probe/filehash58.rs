@@ -1,9 +1,10 @@
 //! `independent:filehash58`: hashes of regular files, read a piece at a time. A link to a file counts as the
-//! file; a link to nothing is an item that is an error, as in `oscap`. Devices and FIFOs are never opened.
+//! file; a socket and a link to nothing are items that are errors, as in `oscap`, and have no hash. Devices and FIFOs
+//! are never opened.
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 
 use md5::Md5;
 use oval::resolve::Query;
@@ -48,7 +49,7 @@ impl Probe for FileHash58 {
             match hashes(host, &entry.filepath(), &algorithms) {
                 Ok(hashes) => {
                     items.extend(
-                        hashes.into_iter().map(|(name, hash)| item(entry, name, ItemEntity::text("hash", hash))),
+                        hashes.into_iter().map(|(name, hash)| item(entry, name, Some(ItemEntity::text("hash", hash)))),
                     );
                 }
                 Err(Unhashed::NoFile) => {}
@@ -57,15 +58,20 @@ impl Probe for FileHash58 {
                     break;
                 }
                 Err(Unhashed::Broken(what)) => {
-                    items.extend(algorithms.iter().map(|name| {
-                        let hash = ItemEntity::without_value("hash", Datatype::String, Status::Error);
-                        Item { status: Status::Error, message: Some(what.clone()), ..item(entry, name, hash) }
+                    items.extend(algorithms.iter().map(|name| Item {
+                        status: Status::Error,
+                        message: Some(what.clone()),
+                        ..item(entry, name, None)
                     }));
                 }
                 Err(Unhashed::NotCollected(what)) => {
                     items.extend(algorithms.iter().map(|name| {
                         let hash = ItemEntity::without_value("hash", Datatype::String, Status::NotCollected);
-                        Item { status: Status::NotCollected, message: Some(what.clone()), ..item(entry, name, hash) }
+                        Item {
+                            status: Status::NotCollected,
+                            message: Some(what.clone()),
+                            ..item(entry, name, Some(hash))
+                        }
                     }));
                 }
             }
@@ -74,21 +80,21 @@ impl Probe for FileHash58 {
     }
 }
 
-fn item(entry: &Entry, algorithm: &str, hash: ItemEntity) -> Item {
-    let entities = vec![
+fn item(entry: &Entry, algorithm: &str, hash: Option<ItemEntity>) -> Item {
+    let mut entities = vec![
         ItemEntity::text("filepath", entry.filepath()),
         ItemEntity::text("path", &entry.path),
         ItemEntity::text("filename", entry.filename.as_deref().unwrap_or_default()),
         ItemEntity::text("hash_type", algorithm),
-        hash,
     ];
+    entities.extend(hash);
     Item::new(FileHash58::KIND, entities)
 }
 
 /// Why a file has no hash.
 #[derive(Debug)]
 enum Unhashed {
-    /// It is not a regular file, or it is gone: no item.
+    /// It is a directory, a device or a FIFO, or it is gone: no item.
     NoFile,
     Cut(Cut),
     Broken(String),
@@ -157,6 +163,9 @@ fn hashes<'name>(
     // Without this look, opening a device could have effects; `O_NONBLOCK` covers the race.
     match std::fs::metadata(&located) {
         Ok(metadata) if metadata.is_file() => {}
+        Ok(metadata) if metadata.file_type().is_socket() => {
+            return Err(Unhashed::Broken(format!("{filepath}: a socket cannot be read")));
+        }
         Ok(_) => return Err(Unhashed::NoFile),
         // The name is still there: it is a link that leads to nothing.
         Err(_) if host.lstat(filepath).is_ok_and(|metadata| metadata.is_symlink()) => {
@@ -295,8 +304,10 @@ mod tests {
     }
 
     #[test]
-    fn links_to_files_count_directories_and_fifos_do_not_and_a_link_to_nothing_is_an_error() {
-        let (_root, host) = tree();
+    fn links_to_files_count_directories_and_fifos_do_not_and_a_link_to_nothing_and_a_socket_are_errors() {
+        let (root, host) = tree();
+        let _listener = std::os::unix::net::UnixListener::bind(root.path().join("t/socket")).unwrap();
+        symlink("socket", root.path().join("t/to-socket")).unwrap();
         let collected = collect(&host, ".*", (Operation::Equals, "MD5"));
         assert_eq!(collected.flag, Flag::Error);
         let mut found: Vec<_> = collected
@@ -312,8 +323,12 @@ mod tests {
                 ("dangling", None, Status::Error),
                 ("empty", Some("d41d8cd98f00b204e9800998ecf8427e"), Status::Exists),
                 ("link", Some("900150983cd24fb0d6963f7d28e17f72"), Status::Exists),
+                ("socket", None, Status::Error),
+                ("to-socket", None, Status::Error),
             ]
         );
+        let broken = collected.items.iter().filter(|item| item.status == Status::Error);
+        assert_eq!(broken.flat_map(|item| item.named("hash")).count(), 0);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Which files an object means: `filepath`, or `path` with `filename`, with their behaviors
 //! (`FileBehaviors` of the unix schema). Shared by every probe over files.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
@@ -15,14 +15,14 @@ use proto::plan::Operation;
 use super::ProbeError;
 use super::limits::CANDIDATES_MAX;
 use super::partition;
-use super::prune::Prune;
+use super::prune::{Prune, starts};
 use super::sieve::Sieve;
 use super::tree::{Identity, Kind, Listing, Seen};
 use crate::host::{Cut, Host};
-use crate::limits::DIRECTORY_DEPTH_MAX;
+use crate::limits::{DIRECTORY_DEPTH_MAX, TASK_ENTRIES_MAX};
 
 /// A file, or (without a name) a directory as such.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Entry {
     /// The directory, as the object spells it.
     pub(super) path: String,
@@ -41,7 +41,15 @@ impl Entry {
 
 /// The path of something in a directory.
 pub(super) fn joined(directory: &str, name: &str) -> String {
-    if directory == "/" { format!("/{name}") } else { format!("{directory}/{name}") }
+    if directory.ends_with('/') { format!("{directory}{name}") } else { format!("{directory}/{name}") }
+}
+
+/// A directory's path as its files have it: without the slash that joins them.
+fn unslashed(directory: &str) -> &str {
+    match directory.strip_suffix('/') {
+        Some("") | None => directory,
+        Some(path) => path,
+    }
 }
 
 /// What was found, and why it is not all.
@@ -60,22 +68,17 @@ pub(super) fn find(host: &Host, query: &Query) -> Result<Found, ProbeError> {
 
 /// The files that the query means, without those that the filters are certain to drop.
 pub(super) fn find_some(host: &Host, query: &Query, filters: &[QueryFilter]) -> Result<Found, ProbeError> {
-    let file_systems = FileSystems::of(host, query)?;
-    let mut walker = Walker { host, found: Found::default(), file_systems, sieve: Sieve::of(filters) };
-    let outcome = if let Some(filepath) = query.entity("filepath") {
-        walker.by_filepath(filepath)
-    } else {
-        match query.entity("path") {
-            Some(path) => walker.by_path(query, path, query.entity("filename")),
-            None => Ok(()),
-        }
+    Walker::new(host, query, filters)?.find(query)
+}
+
+/// Leaves out what was found before: from several directories, a walk may come to the same entry.
+fn once(entries: &mut Vec<Entry>) {
+    let is_first: Vec<bool> = {
+        let mut known = HashSet::with_capacity(entries.len());
+        entries.iter().map(|entry| known.insert(entry)).collect()
     };
-    match outcome {
-        Ok(()) => {}
-        Err(ProbeError::Cut(cut)) => walker.found.cut = Some(cut.to_string()),
-        Err(error) => return Err(error),
-    }
-    Ok(walker.found)
+    let mut is_first = is_first.into_iter();
+    entries.retain(|_| is_first.next().unwrap_or(true));
 }
 
 /// `recurse_file_system`.
@@ -157,6 +160,41 @@ impl Directory {
     }
 }
 
+/// The directories that a walk is in, and those that it does not enter again.
+#[derive(Debug, Default)]
+struct Trail {
+    /// Those that are open above.
+    open: BTreeSet<Identity>,
+    /// The devices of `/proc` and `/sys`.
+    kernel: Vec<u64>,
+    /// Those that were entered from there.
+    passed: BTreeSet<Identity>,
+}
+
+impl Trail {
+    fn of(host: &Host) -> Self {
+        let device = |path: &str| host.lstat(path).ok().map(|metadata| metadata.dev());
+        let root = device("/");
+        let kernel = ["/proc", "/sys"].into_iter().filter_map(device).filter(|found| Some(*found) != root).collect();
+        Self { kernel, ..Self::default() }
+    }
+
+    /// Whether the walk goes into this directory. Only one that is open above is a cycle; the same one by two links has two
+    /// paths. But the kernel's links lead everywhere by more ways than can be gone: what is there is entered once.
+    fn enter(&mut self, directory: Identity) -> bool {
+        let is_kernels = |(device, _): &Identity| self.kernel.contains(device);
+        let is_from_there = is_kernels(&directory) || self.open.iter().any(is_kernels);
+        if is_from_there && !self.passed.insert(directory) {
+            return false;
+        }
+        self.open.insert(directory)
+    }
+
+    fn leave(&mut self, directory: Identity) {
+        self.open.remove(&directory);
+    }
+}
+
 /// Called with a directory, what is in it, the position of an entry there, and whether that is a directory.
 type Visit<'call, W> = dyn FnMut(&mut W, &Directory, &Listing, usize, bool) -> Result<(), ProbeError> + 'call;
 
@@ -165,6 +203,8 @@ struct Walker<'host> {
     found: Found,
     file_systems: FileSystems,
     sieve: Sieve<'host>,
+    /// Entries that may still be gone through. Links fan out: few directories, read once, may have very many paths.
+    entries_left: u64,
 }
 
 /// How far a recursion goes.
@@ -174,25 +214,58 @@ struct Recursion {
     links: bool,
 }
 
+impl<'host> Walker<'host> {
+    fn new(host: &'host Host, query: &Query, filters: &'host [QueryFilter]) -> Result<Self, ProbeError> {
+        Ok(Self {
+            host,
+            found: Found::default(),
+            file_systems: FileSystems::of(host, query)?,
+            sieve: Sieve::of(filters),
+            entries_left: TASK_ENTRIES_MAX,
+        })
+    }
+}
+
 impl Walker<'_> {
+    fn find(mut self, query: &Query) -> Result<Found, ProbeError> {
+        let outcome = if let Some(filepath) = query.entity("filepath") {
+            self.by_filepath(filepath)
+        } else {
+            match query.entity("path") {
+                Some(path) => self.by_path(query, path, query.entity("filename")),
+                None => Ok(()),
+            }
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(ProbeError::Cut(cut)) => self.found.cut = Some(cut.to_string()),
+            Err(error) => return Err(error),
+        }
+        once(&mut self.found.entries);
+        Ok(self.found)
+    }
+
+    /// The file of this path.
+    fn named(&mut self, filepath: &str) -> Result<(), ProbeError> {
+        let Some((path, name)) = filepath.rsplit_once('/').filter(|(_, name)| !name.is_empty()) else { return Ok(()) };
+        let Ok(metadata) = self.host.lstat(filepath) else { return Ok(()) };
+        // A link counts as what it leads to: a `filepath` means no directory.
+        if self.host.stat(filepath).is_ok_and(|target| target.is_dir()) {
+            return Ok(());
+        }
+        self.push(if path.is_empty() { "/" } else { path }, Some(name), Seen::from(&metadata))
+    }
+
     fn by_filepath(&mut self, filepath: &QueryEntity) -> Result<(), ProbeError> {
         if let Some(values) = filepath.exact() {
-            for value in values {
-                let Some((path, name)) = value.rsplit_once('/') else { continue };
-                let path = path.trim_end_matches('/');
-                let file = self.host.lstat(value).ok().filter(|metadata| !name.is_empty() && !metadata.is_dir());
-                if let Some(metadata) = file {
-                    self.push(if path.is_empty() { "/" } else { path }, Some(name), Seen::from(&metadata));
-                }
-            }
-            return Ok(());
+            return values.iter().try_for_each(|value| self.named(value));
         }
         // A broken pattern finds nothing, as in `oscap`; the text is checked before the walk.
         if filepath.matches("/").is_err() {
             return Err(ProbeError::Broken("the pattern of `filepath` is not a regular expression".to_owned()));
         }
         let matches = matcher(filepath)?;
-        let mut seen = BTreeSet::new();
+        let mut trail = Trail::of(self.host);
         let prune = Prune::of(filepath);
         let mut whole = String::new();
         for start in starts(filepath) {
@@ -202,14 +275,16 @@ impl Walker<'_> {
                 &start,
                 (0, device),
                 &prune,
-                &mut seen,
+                &mut trail,
                 &mut |walker, directory, listing, at, is_directory| {
                     if is_directory {
                         return Ok(());
                     }
                     whole.clear();
-                    whole.push_str(if directory.path == "/" { "" } else { &directory.path });
-                    whole.push('/');
+                    whole.push_str(&directory.path);
+                    if !whole.ends_with('/') {
+                        whole.push('/');
+                    }
                     whole.push_str(listing.entry(at).0);
                     if matches(&whole)? { walker.entry(directory, listing, at) } else { Ok(()) }
                 },
@@ -251,15 +326,15 @@ impl Walker<'_> {
     /// The directories that `path` means.
     fn directories(&mut self, path: &QueryEntity) -> Result<Vec<Directory>, ProbeError> {
         if let Some(values) = path.exact() {
-            let mut directories: Vec<Directory> =
-                values.iter().filter_map(|value| Directory::at(self.host, &trimmed(value))).collect();
+            let named = values.iter().filter(|value| !value.is_empty());
+            let mut directories: Vec<Directory> = named.filter_map(|value| Directory::at(self.host, value)).collect();
             directories.dedup_by(|left, right| left.path == right.path);
             return Ok(directories);
         }
         path.matches("/")?;
         let matches = matcher(path)?;
         let mut directories = Vec::new();
-        let mut seen = BTreeSet::new();
+        let mut trail = Trail::of(self.host);
         let prune = Prune::of(path);
         for start in starts(path) {
             let Some(start) = Directory::at(self.host, &start) else { continue };
@@ -271,7 +346,7 @@ impl Walker<'_> {
                 &start,
                 (0, device),
                 &prune,
-                &mut seen,
+                &mut trail,
                 &mut |walker, parent, listing, at, is_directory| {
                     if is_directory {
                         let (name, kind) = listing.entry(at);
@@ -279,39 +354,44 @@ impl Walker<'_> {
                             directories.extend(parent.child(walker.host, name, kind));
                         }
                     }
-                    Ok(())
+                    if directories.len() > CANDIDATES_MAX { Err(Cut::Items.into()) } else { Ok(()) }
                 },
             )?;
         }
         Ok(directories)
     }
 
-    /// Visits everything below a directory, links followed, each directory once.
+    /// Visits everything below a directory, links followed, by each path that leads there.
     fn walk_matching(
         &mut self,
         directory: &Directory,
         (depth, device): (usize, u64),
         prune: &Prune,
-        seen: &mut BTreeSet<Identity>,
+        trail: &mut Trail,
         visit: &mut Visit<'_, Self>,
     ) -> Result<(), ProbeError> {
         self.note_depth(&directory.path, depth);
         if depth > DIRECTORY_DEPTH_MAX
             || !self.file_systems.allow(device, directory.identity.0)
-            || !seen.insert(directory.identity)
+            || !trail.enter(directory.identity)
         {
             return Ok(());
         }
         let listing = self.list(directory)?;
+        self.count(&listing)?;
         for at in 0..listing.len() {
             let (name, kind) = listing.entry(at);
             // Whatever a link leads to, a directory below it is one more directory.
             let child = if kind == Kind::Other { None } else { directory.child(self.host, name, kind) };
+            if child.as_ref().is_some_and(|child| trail.open.contains(&child.identity)) {
+                continue;
+            }
             visit(self, directory, &listing, at, child.is_some())?;
             if let Some(child) = child.filter(|child| prune.may_match_below(&child.path)) {
-                self.walk_matching(&child, (depth + 1, device), prune, seen, visit)?;
+                self.walk_matching(&child, (depth + 1, device), prune, trail, visit)?;
             }
         }
+        trail.leave(directory.identity);
         Ok(())
     }
 
@@ -319,14 +399,13 @@ impl Walker<'_> {
     fn here(&mut self, directory: &Directory, filename: Option<&Name<'_>>) -> Result<(), ProbeError> {
         let Some(filename) = filename else {
             let Ok(metadata) = self.host.lstat(&directory.path) else { return Ok(()) };
-            self.push(&directory.path, None, Seen::from(&metadata));
-            return Ok(());
+            return self.push(&directory.path, None, Seen::from(&metadata));
         };
         if let Some(values) = filename.exact {
             for value in values.iter().filter(|value| !value.is_empty() && !value.contains('/')) {
                 let metadata = std::fs::symlink_metadata(directory.located.join(value));
                 if let Some(metadata) = metadata.ok().filter(|metadata| !metadata.is_dir()) {
-                    self.push(&directory.path, Some(value), Seen::from(&metadata));
+                    self.push(unslashed(&directory.path), Some(value), Seen::from(&metadata))?;
                 }
             }
             return Ok(());
@@ -361,15 +440,23 @@ impl Walker<'_> {
         self.here(directory, filename)?;
         if recursion.depth_max.is_none_or(|depth_max| depth < depth_max) {
             let listing = self.list(directory)?;
+            self.count(&listing)?;
             for at in 0..listing.len() {
                 let (name, kind) = listing.entry(at);
-                let is_followed = match kind {
+                let is_entered = match kind {
                     Kind::Directory => recursion.directories,
                     Kind::Link => recursion.links,
                     Kind::Other => false,
                 };
-                if let Some(child) = is_followed.then(|| directory.child(self.host, name, kind)).flatten() {
+                // Where directories are what is asked for, those that are not entered are told too.
+                if !is_entered && (filename.is_some() || kind != Kind::Directory) {
+                    continue;
+                }
+                let Some(child) = directory.child(self.host, name, kind) else { continue };
+                if is_entered {
                     self.down(&child, depth + 1, device, recursion, filename, open)?;
+                } else {
+                    self.here(&child, None)?;
                 }
             }
         }
@@ -385,9 +472,7 @@ impl Walker<'_> {
             if directory.path == "/" || (depth_max >= 0 && depth >= depth_max) {
                 return Ok(());
             }
-            let parent = directory.path.rsplit_once('/').map_or("/", |(parent, _)| parent);
-            let parent = if parent.is_empty() { "/" } else { parent };
-            let Some(parent) = Directory::at(self.host, parent) else { return Ok(()) };
+            let Some(parent) = Directory::at(self.host, parent(&directory.path)) else { return Ok(()) };
             directory = parent;
             depth += 1;
         }
@@ -395,7 +480,7 @@ impl Walker<'_> {
 
     fn list(&mut self, directory: &Directory) -> Result<Rc<Listing>, ProbeError> {
         let listing = self.host.tree.list(self.host, directory.identity, &directory.located)?;
-        if listing.is_denied {
+        if listing.is_denied && self.found.denied.len() < CANDIDATES_MAX {
             self.found.denied.push(directory.path.clone());
         }
         if listing.is_any_unnamed {
@@ -412,21 +497,32 @@ impl Walker<'_> {
         }
     }
 
+    /// Counts what a walk goes through.
+    fn count(&mut self, listing: &Listing) -> Result<(), Cut> {
+        self.entries_left = self.entries_left.checked_sub(listing.len() as u64).ok_or(Cut::Entries)?;
+        Ok(())
+    }
+
     /// An entry of a directory that is wanted by its name.
     fn entry(&mut self, directory: &Directory, listing: &Listing, at: usize) -> Result<(), ProbeError> {
         let name = listing.entry(at).0;
+        let path = unslashed(&directory.path);
         if self.sieve.is_empty() {
-            self.found.entries.push(Entry { path: directory.path.clone(), filename: Some(name.to_owned()) });
-        } else if let Some(seen) = listing.seen(at, &directory.located) {
-            self.push(&directory.path, Some(name), seen);
+            return self.keep(path, Some(name));
         }
-        if self.found.entries.len() > CANDIDATES_MAX { Err(Cut::Items.into()) } else { Ok(()) }
+        match listing.seen(at, &directory.located) {
+            Some(seen) => self.push(path, Some(name), seen),
+            None => Ok(()),
+        }
     }
 
-    fn push(&mut self, path: &str, filename: Option<&str>, seen: Seen) {
-        if self.sieve.may_keep(seen, path, filename) {
-            self.found.entries.push(Entry { path: path.to_owned(), filename: filename.map(str::to_owned) });
-        }
+    fn push(&mut self, path: &str, filename: Option<&str>, seen: Seen) -> Result<(), ProbeError> {
+        if self.sieve.may_keep(seen, path, filename) { self.keep(path, filename) } else { Ok(()) }
+    }
+
+    fn keep(&mut self, path: &str, filename: Option<&str>) -> Result<(), ProbeError> {
+        self.found.entries.push(Entry { path: path.to_owned(), filename: filename.map(str::to_owned) });
+        if self.found.entries.len() > CANDIDATES_MAX { Err(Cut::Items.into()) } else { Ok(()) }
     }
 }
 
@@ -460,76 +556,11 @@ fn matcher(entity: &QueryEntity) -> Result<Matcher<'_>, ProbeError> {
     }))
 }
 
-fn trimmed(path: &str) -> String {
-    let trimmed = path.trim_end_matches('/');
-    if trimmed.is_empty() { "/".to_owned() } else { trimmed.to_owned() }
-}
-
-/// Where a walk has to begin: below the fixed beginning of each pattern.
-fn starts(entity: &QueryEntity) -> Vec<String> {
-    let mut starts: Vec<String> = entity
-        .values
-        .iter()
-        .map(|value| if entity.operation == Operation::PatternMatch { fixed_directory(value) } else { "/".to_owned() })
-        .collect();
-    starts.sort();
-    starts.dedup();
-    // A start below another one is walked already.
-    let all = starts.clone();
-    starts.retain(|start| {
-        !all.iter().any(|other| other != start && (other == "/" || start.starts_with(&format!("{other}/"))))
-    });
-    starts
-}
-
-/// The directory that every match of the pattern is below.
-fn fixed_directory(pattern: &str) -> String {
-    let Some(anchored) = pattern.strip_prefix('^') else { return "/".to_owned() };
-    let mut fixed = String::new();
-    let mut characters = anchored.chars().peekable();
-    while let Some(character) = characters.next() {
-        let literal = match character {
-            '\\' => match characters.next() {
-                Some(escaped) if !escaped.is_ascii_alphanumeric() => escaped,
-                _ => break,
-            },
-            '.' | '[' | '(' | '*' | '?' | '+' | '{' | '|' | '$' | '^' => break,
-            plain => plain,
-        };
-        // A quantifier makes what stands before it optional.
-        if matches!(characters.peek(), Some('*' | '?' | '{')) {
-            break;
-        }
-        fixed.push(literal);
-    }
-    // An alternative anywhere outside a group may begin with something else.
-    if has_open_alternative(anchored) {
-        return "/".to_owned();
-    }
-    match fixed.rsplit_once('/') {
-        Some(("", _)) | None => "/".to_owned(),
-        Some((directory, _)) => directory.to_owned(),
-    }
-}
-
-fn has_open_alternative(pattern: &str) -> bool {
-    let mut depth = 0_usize;
-    let mut is_escaped = false;
-    let mut is_in_class = false;
-    for character in pattern.chars() {
-        match character {
-            _ if is_escaped => is_escaped = false,
-            '\\' => is_escaped = true,
-            ']' => is_in_class = false,
-            _ if is_in_class => {}
-            '[' => is_in_class = true,
-            '(' => depth += 1,
-            ')' => depth = depth.saturating_sub(1),
-            '|' if depth == 0 => return true,
-            _ => {}
-        }
-    }
-    false
+/// The directory that a directory is in, by its path.
+fn parent(path: &str) -> &str {
+    let path = path.trim_end_matches('/');
+    let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent).trim_end_matches('/');
+    if parent.is_empty() { "/" } else { parent }
 }
 
 #[cfg(test)]
@@ -608,19 +639,116 @@ mod tests {
     }
 
     #[test]
+    fn by_two_links_a_directory_is_found_twice_and_by_a_cycle_never() {
+        use Operation::{Equals, PatternMatch};
+        let files = found(vec![entity("filepath", PatternMatch, r"^/etc/ssh/.*/c\.conf$")], &[]);
+        assert_eq!(files, ["/etc/ssh/link/deep/c.conf", "/etc/ssh/sshd_config.d/deep/c.conf"]);
+        let directories =
+            found(vec![entity("path", PatternMatch, "^/etc/ssh/.*"), entity("filename", Equals, "")], &[]);
+        let both = ["/etc/ssh/link", "/etc/ssh/link/deep", "/etc/ssh/sshd_config.d", "/etc/ssh/sshd_config.d/deep"];
+        assert_eq!(directories, both);
+    }
+
+    #[test]
+    fn links_that_fan_out_end_at_the_budget() {
+        let root = tempfile::tempdir().unwrap();
+        let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+        for name in names {
+            std::fs::create_dir(root.path().join(name)).unwrap();
+            for other in names {
+                symlink(format!("/{other}"), root.path().join(name).join(other)).unwrap();
+            }
+        }
+        let host = Host::new(root.path());
+        let entities = vec![entity("filepath", Operation::PatternMatch, "^/.*/none$")];
+        let query = Query { kind: "unix:file".into(), entities, behaviors: BTreeMap::new() };
+        let mut walker = Walker::new(&host, &query, &[]).unwrap();
+        walker.entries_left = 1_000;
+        assert_eq!(walker.find(&query).unwrap().cut, Some(Cut::Entries.to_string()));
+    }
+
+    #[test]
+    fn what_is_in_or_behind_the_kernels_file_systems_is_entered_once() {
+        let mut trail = Trail { kernel: vec![2], ..Trail::default() };
+        let (root, process, elsewhere) = ((1, 1), (2, 1), (1, 2));
+        assert!(trail.enter(root) && trail.enter(process) && trail.enter(elsewhere));
+        trail.leave(elsewhere);
+        assert!(!trail.enter(elsewhere));
+        trail.leave(process);
+        assert!(!trail.enter(process));
+        for _ in 0..2 {
+            assert!(trail.enter(elsewhere));
+            trail.leave(elsewhere);
+        }
+    }
+
+    #[test]
+    fn an_entry_that_is_come_to_twice_is_told_once() {
+        use Operation::{Equals, PatternMatch};
+        let everywhere = vec![entity("path", PatternMatch, "^/etc/ssh/sshd"), entity("filename", Equals, "c.conf")];
+        let down = [("recurse_direction", "down"), ("recurse", "directories")];
+        assert_eq!(found(everywhere, &down), ["/etc/ssh/sshd_config.d/deep/c.conf"]);
+        let mut twice = entity("filepath", Equals, "/etc/ssh/sshd_config");
+        twice.values = vec![twice.values[0].clone(), "/etc/ssh/link/a.conf".to_owned(), twice.values[0].clone()];
+        twice.var_check = Check::AtLeastOne;
+        assert_eq!(found(vec![twice], &[]), ["/etc/ssh/link/a.conf", "/etc/ssh/sshd_config"]);
+    }
+
+    #[test]
+    fn a_filepath_that_is_a_link_to_a_directory_finds_nothing() {
+        use Operation::Equals;
+        assert!(found(vec![entity("filepath", Equals, "/etc/ssh/link")], &[]).is_empty());
+        let name = vec![entity("path", Equals, "/etc/ssh"), entity("filename", Equals, "link")];
+        assert_eq!(found(name, &[]), ["/etc/ssh/link"]);
+    }
+
+    #[test]
+    fn an_empty_path_finds_nothing() {
+        let empty = || QueryEntity { is_nil: false, ..entity("path", Operation::Equals, "") };
+        assert!(found(vec![empty(), entity("filename", Operation::Equals, "")], &[]).is_empty());
+        assert!(found(vec![empty(), entity("filename", Operation::PatternMatch, ".*")], &[]).is_empty());
+    }
+
+    #[test]
+    fn slashes_stay_as_they_are_but_for_the_one_before_the_name() {
+        use Operation::{Equals, PatternMatch};
+        let (_root, host) = tree();
+        let check = |entities, expect: &[(&str, Option<&str>)]| {
+            let query = Query { kind: "unix:file".into(), entities, behaviors: BTreeMap::new() };
+            let found = find(&host, &query).unwrap().entries;
+            let told: Vec<_> = found.iter().map(|entry| (entry.path.as_str(), entry.filename.as_deref())).collect();
+            assert_eq!(told, expect);
+        };
+        let filepath = |path| vec![entity("filepath", Equals, path)];
+        check(filepath("//etc//ssh//sshd_config"), &[("//etc//ssh/", Some("sshd_config"))]);
+        check(filepath("//etc//ssh/sshd_config"), &[("//etc//ssh", Some("sshd_config"))]);
+        let directory = |path| vec![entity("path", Equals, path), entity("filename", Equals, "")];
+        check(directory("//etc//ssh//"), &[("//etc//ssh//", None)]);
+        check(directory("//"), &[("//", None)]);
+        let name = |path| vec![entity("path", Equals, path), entity("filename", PatternMatch, "^sshd_config$")];
+        check(name("/etc/ssh/"), &[("/etc/ssh", Some("sshd_config"))]);
+        check(name("/etc/ssh//"), &[("/etc/ssh/", Some("sshd_config"))]);
+        assert_eq!([joined("/", "a"), joined("/a/", "b"), joined("/a", "b")], ["/a", "/a/b", "/a/b"]);
+        assert_eq!(["//a//b//", "/a", "//", "/"].map(parent), ["//a", "/", "/", "/"]);
+    }
+
+    #[test]
+    fn directories_that_only_links_lead_into_are_told_and_not_entered() {
+        use Operation::{Equals, PatternMatch};
+        let links = |max_depth| [("recurse_direction", "down"), ("recurse", "symlinks"), ("max_depth", max_depth)];
+        let directory = || vec![entity("path", Equals, "/etc/ssh"), entity("filename", Equals, "")];
+        let all = ["/etc/ssh", "/etc/ssh/link", "/etc/ssh/link/deep", "/etc/ssh/sshd_config.d"];
+        assert_eq!(found(directory(), &links("-1")), all);
+        assert_eq!(found(directory(), &links("1")), ["/etc/ssh", "/etc/ssh/link", "/etc/ssh/sshd_config.d"]);
+        assert_eq!(found(directory(), &links("0")), ["/etc/ssh"]);
+        let files = vec![entity("path", Equals, "/etc/ssh"), entity("filename", PatternMatch, r"\.conf$")];
+        assert_eq!(found(files, &links("-1")), ["/etc/ssh/link/a.conf"]);
+    }
+
+    #[test]
     fn a_nil_filename_means_the_directory() {
         use Operation::Equals;
         let query = vec![entity("path", Equals, "/etc/ssh"), entity("filename", Equals, "")];
         assert_eq!(found(query, &[]), ["/etc/ssh"]);
-    }
-
-    #[test]
-    fn a_walk_begins_where_the_pattern_is_fixed() {
-        assert_eq!(fixed_directory(r"^/etc/ssh/sshd_config\.d/.*$"), "/etc/ssh/sshd_config.d");
-        assert_eq!(fixed_directory(r"^/etc/a?b"), "/etc");
-        assert_eq!(fixed_directory(r"^/(etc|usr)/x"), "/");
-        assert_eq!(fixed_directory(r"^/etc/x|^/usr/y"), "/");
-        assert_eq!(fixed_directory("/etc/x"), "/");
-        assert_eq!(fixed_directory(r"^/etc/\w+"), "/etc");
     }
 }

@@ -1,4 +1,4 @@
-//! Which directories a walk can leave out, from the shape of an anchored pattern.
+//! Which directories a walk can leave out, from the shape of an anchored pattern, and where it begins.
 //!
 //! A pattern such as `^/(home|root)/[^/]+$` is cut at its slashes; a directory whose components do
 //! not match the pieces cannot lead to a match. Pieces that might match a slash themselves end the
@@ -141,6 +141,73 @@ fn has_wide_range(class: &str) -> bool {
     })
 }
 
+/// Where a walk has to begin: below the fixed beginning of each pattern.
+pub(super) fn starts(entity: &QueryEntity) -> Vec<String> {
+    let mut starts: Vec<String> = entity
+        .values
+        .iter()
+        .map(|value| if entity.operation == Operation::PatternMatch { fixed_directory(value) } else { "/".to_owned() })
+        .collect();
+    starts.sort();
+    starts.dedup();
+    // A start below another one is walked already.
+    let all = starts.clone();
+    starts.retain(|start| {
+        !all.iter().any(|other| other != start && (other == "/" || start.starts_with(&format!("{other}/"))))
+    });
+    starts
+}
+
+/// The directory that every match of the pattern is below.
+fn fixed_directory(pattern: &str) -> String {
+    let Some(anchored) = pattern.strip_prefix('^') else { return "/".to_owned() };
+    let mut fixed = String::new();
+    let mut characters = anchored.chars().peekable();
+    while let Some(character) = characters.next() {
+        let literal = match character {
+            '\\' => match characters.next() {
+                Some(escaped) if !escaped.is_ascii_alphanumeric() => escaped,
+                _ => break,
+            },
+            '.' | '[' | '(' | '*' | '?' | '+' | '{' | '|' | '$' | '^' => break,
+            plain => plain,
+        };
+        // A quantifier makes what stands before it optional.
+        if matches!(characters.peek(), Some('*' | '?' | '{')) {
+            break;
+        }
+        fixed.push(literal);
+    }
+    // An alternative anywhere outside a group may begin with something else.
+    if has_open_alternative(anchored) {
+        return "/".to_owned();
+    }
+    match fixed.rsplit_once('/') {
+        Some(("", _)) | None => "/".to_owned(),
+        Some((directory, _)) => directory.to_owned(),
+    }
+}
+
+fn has_open_alternative(pattern: &str) -> bool {
+    let mut depth = 0_usize;
+    let mut is_escaped = false;
+    let mut is_in_class = false;
+    for character in pattern.chars() {
+        match character {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = true,
+            ']' => is_in_class = false,
+            _ if is_in_class => {}
+            '[' => is_in_class = true,
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            '|' if depth == 0 => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,5 +245,15 @@ mod tests {
         check(r"/etc/", "/anything", true);
         check(r"^/etc|/usr", "/usr", true);
         check(r"^/etc/[ -z]+$", "/etc/b/c", true);
+    }
+
+    #[test]
+    fn a_walk_begins_where_the_pattern_is_fixed() {
+        assert_eq!(fixed_directory(r"^/etc/ssh/sshd_config\.d/.*$"), "/etc/ssh/sshd_config.d");
+        assert_eq!(fixed_directory(r"^/etc/a?b"), "/etc");
+        assert_eq!(fixed_directory(r"^/(etc|usr)/x"), "/");
+        assert_eq!(fixed_directory(r"^/etc/x|^/usr/y"), "/");
+        assert_eq!(fixed_directory("/etc/x"), "/");
+        assert_eq!(fixed_directory(r"^/etc/\w+"), "/etc");
     }
 }

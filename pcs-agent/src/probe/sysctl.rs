@@ -21,6 +21,15 @@ impl Probe for Sysctl {
         if let Some(values) = name.exact() {
             let mut missed = false;
             for value in values {
+                // No parameter has such a name, though the file system would find one.
+                if value.contains('/') {
+                    continue;
+                }
+                // Only the name of an interface may have dots in a row, and the walk finds those.
+                if value.split('.').any(str::is_empty) {
+                    missed = true;
+                    continue;
+                }
                 let path = format!("{BASE}/{}", value.replace('.', "/"));
                 match host.lstat(&path) {
                     Ok(metadata) if metadata.is_file() => items.extend(item(host, value, &path)?),
@@ -105,4 +114,48 @@ fn item(host: &Host, name: &str, path: &str) -> Result<Option<Item>, Cut> {
     let is_break = |character: char| character != '\t' && character.is_ascii_control();
     entities.extend(text.split(is_break).map(|line| ItemEntity::text("value", line)));
     Ok(Some(Item::new(Sysctl::KIND, entities)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::entities::fixture::{asked, query, tree, values};
+    use super::*;
+    use proto::plan::Operation;
+
+    #[track_caller]
+    fn check(name: &str, expect: &[&str]) {
+        let (_root, host) = tree(&[
+            ("proc/sys/kernel/ostype", "Linux\n"),
+            ("proc/sys/net/ipv4/conf/eth0.1/forwarding", "1\n"),
+            ("proc/sys/net/ipv4/conf/a..b/forwarding", "0\n"),
+        ]);
+        let query = query(Sysctl::KIND, vec![asked("name", Operation::Equals, name)]);
+        let collected = Sysctl::collect(&host, &query).unwrap();
+        assert_eq!(values(&collected.items, "value"), expect, "{name}");
+    }
+
+    #[test]
+    fn names_are_parts_with_dots_between_them() {
+        check("kernel.ostype", &["Linux"]);
+        check("net.ipv4.conf.eth0.1.forwarding", &["1"]);
+        check("net.ipv4.conf.a..b.forwarding", &["0"]);
+    }
+
+    #[test]
+    fn a_slash_or_an_empty_part_finds_nothing() {
+        for name in [
+            "",
+            "kernel/ostype",
+            "kernel..ostype",
+            ".kernel.ostype",
+            "kernel.ostype.",
+            "kernel.ostype/",
+            "/kernel.ostype",
+            "..sys.kernel.ostype",
+            "net.ipv4.conf/eth0.1/forwarding",
+            "net..ipv4..conf.eth0.1.forwarding",
+        ] {
+            check(name, &[]);
+        }
+    }
 }

@@ -22,9 +22,9 @@ impl Probe for TextFileContent54 {
     fn collect(host: &Host, query: &Query) -> Result<Collected, ProbeError> {
         let Some(pattern) = query.entity("pattern") else { return Ok(finish(Vec::new(), Vec::new())) };
         let flags = Flags {
-            is_caseless: query.behavior("ignore_case", "false") == "true",
-            is_multiline: query.behavior("multiline", "true") == "true",
-            is_singleline: query.behavior("singleline", "false") == "true",
+            is_caseless: is_true(query.behavior("ignore_case", "false")),
+            is_multiline: is_true(query.behavior("multiline", "true")),
+            is_singleline: is_true(query.behavior("singleline", "false")),
         };
         // Whatever the operation says, `oscap` and content read the entity as a pattern.
         let patterns = pattern
@@ -72,6 +72,11 @@ impl Probe for TextFileContent54 {
     }
 }
 
+/// `xsd:boolean`.
+fn is_true(value: &str) -> bool {
+    matches!(value, "true" | "1")
+}
+
 fn search(
     query: &Query,
     entry: &Entry,
@@ -81,10 +86,11 @@ fn search(
     items: &mut Vec<Item>,
 ) -> Result<(), ProbeError> {
     let instances = query.entity("instance");
+    let mut search = pattern.on(content);
     let mut from = 0;
     let mut instance = 0_u64;
     while from <= content.len() {
-        let Some(found) = pattern.find(content, from).map_err(CompareError::from)? else { return Ok(()) };
+        let Some(found) = search.find(from).map_err(CompareError::from)? else { return Ok(()) };
         instance += 1;
         let is_wanted = instances.map_or(Ok(true), |instances| instances.matches(&instance.to_string()))?;
         if is_wanted {
@@ -137,6 +143,10 @@ mod tests {
     use proto::plan::{Check, Datatype, Operation};
 
     fn collect(content: &[u8], pattern: &str, instance: (Operation, &str)) -> Collected {
+        behaving(&[], content, pattern, instance)
+    }
+
+    fn behaving(behaviors: &[(&str, &str)], content: &[u8], pattern: &str, instance: (Operation, &str)) -> Collected {
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join("file"), content).unwrap();
         let entity = |name: &str, operation, datatype, value: &str| QueryEntity {
@@ -154,7 +164,7 @@ mod tests {
                 entity("pattern", Operation::PatternMatch, Datatype::String, pattern),
                 entity("instance", instance.0, Datatype::Int, instance.1),
             ],
-            behaviors: std::collections::BTreeMap::new(),
+            behaviors: behaviors.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         };
         TextFileContent54::collect(&Host::new(root.path()), &query).unwrap_or_else(Collected::from)
     }
@@ -171,6 +181,30 @@ mod tests {
         assert_eq!(texts(&collected), ["a=1", "a=3"]);
         assert_eq!(collected.items[1].value("subexpression"), Some("3"));
         assert_eq!(texts(&collect(b"a=1\na=3\n", r"^a=(\d)$", (Operation::Equals, "2"))), ["a=3"]);
+    }
+
+    #[test]
+    fn behaviors_are_booleans_of_xml_schema() {
+        let check = |name: &str, value: &str, pattern: &str, expect: &[&str]| {
+            let collected = behaving(&[(name, value)], b"one\nTwo\n", pattern, ANY);
+            assert_eq!(texts(&collected), expect, "{name}={value}");
+        };
+        for (yes, no) in [("true", "false"), ("1", "0")] {
+            check("multiline", yes, "^Two", &["Two"]);
+            check("multiline", no, "^Two", &[]);
+            check("ignore_case", yes, "^two", &["Two"]);
+            check("ignore_case", no, "^two", &[]);
+            check("singleline", yes, "one.Two", &["one\nTwo"]);
+            check("singleline", no, "one.Two", &[]);
+        }
+    }
+
+    #[test]
+    fn very_many_matches_in_one_text_are_found_where_they_are() {
+        let ascii = collect("a=1\n".repeat(20_000).as_bytes(), r"^a=(\d)$", (Operation::Equals, "20000"));
+        assert_eq!(texts(&ascii), ["a=1"]);
+        let other = collect("ä=1\n".repeat(200).as_bytes(), r"^.=(\d)$", (Operation::Equals, "200"));
+        assert_eq!(texts(&other), ["ä=1"]);
     }
 
     #[test]

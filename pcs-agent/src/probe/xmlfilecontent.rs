@@ -1,6 +1,9 @@
 //! `independent:xmlfilecontent`: what an XPath 1.0 expression finds in XML files. As in `oscap`, namespaces are
 //! taken out of a document first, paths begin at the root, and an item has the values of texts and attributes
-//! only: elements have none.
+//! only: elements have none. What is there and cannot be read as a file is an error, as in `oscap`; devices and FIFOs
+//! are never opened.
+
+use std::io::ErrorKind;
 
 use oval::resolve::Query;
 use proto::limits::{ENTITY_VALUE_BYTES_MAX, RESULT_PART_BYTES};
@@ -32,7 +35,18 @@ impl Probe for XmlFileContent {
             .map_err(unusable)?;
         let found = files::find(host, query)?;
         let mut seen = Seen::default();
-        for entry in &found.entries {
+        let is_by_filepath = query.entity("filepath").is_some();
+        for entry in found.entries.iter().filter(|entry| entry.filename.is_some()) {
+            let filepath = entry.filepath();
+            match unreadable(host, &filepath) {
+                // `oscap` goes straight to what `filepath` names, and does not look at it if it is a directory.
+                Some(Unreadable::Directory) if is_by_filepath => continue,
+                Some(why) => {
+                    seen.troubles.note(format!("{filepath}: {why}"));
+                    continue;
+                }
+                None => {}
+            }
             if let Err(cut) = seen.look(host, entry, &expressions) {
                 seen.troubles.cut(cut);
                 break;
@@ -47,6 +61,31 @@ fn unusable(error: XPathError) -> ProbeError {
         XPathError::NotCovered(what) => ProbeError::NotCovered(what.to_owned()),
         XPathError::Cut(cut) => ProbeError::Cut(cut),
         other => ProbeError::Broken(other.to_string()),
+    }
+}
+
+/// What is there and no file to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum Unreadable {
+    #[error("the link leads to a directory")]
+    Directory,
+    #[error("not a regular file")]
+    NoFile,
+    #[error("the link leads to nothing that can be read")]
+    Nothing,
+}
+
+/// Why a file cannot be read, where that is not said by reading it.
+fn unreadable(host: &Host, filepath: &str) -> Option<Unreadable> {
+    match host.stat(filepath) {
+        Ok(metadata) if metadata.is_file() => None,
+        Ok(metadata) if metadata.is_dir() => Some(Unreadable::Directory),
+        Ok(_) => Some(Unreadable::NoFile),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => None,
+        Err(_) => {
+            let is_link = host.lstat(filepath).is_ok_and(|metadata| metadata.is_symlink());
+            is_link.then_some(Unreadable::Nothing)
+        }
     }
 }
 
@@ -140,9 +179,6 @@ fn values(document: &Document, value: Value<'_>) -> Values {
                 is_any_cut |= is_cut;
                 entities.push(entity);
             }
-            if entities.is_empty() {
-                entities.push(ItemEntity::without_value("value_of", Datatype::String, Status::DoesNotExist));
-            }
             Values::Some(entities, is_any_cut.then(cut_message))
         }
     }
@@ -181,6 +217,12 @@ mod tests {
         for (name, content) in files {
             std::fs::write(root.path().join(name), content).unwrap();
         }
+        collect_in(root.path(), &[("path", Operation::Equals, "/"), ("filename", MATCH, r"\.xml$")], xpath)
+    }
+
+    const MATCH: Operation = Operation::PatternMatch;
+
+    fn collect_in(root: &std::path::Path, asked: &[(&str, Operation, &str)], xpath: &str) -> Collected {
         let entity = |name: &str, operation, value: &str| QueryEntity {
             name: name.into(),
             operation,
@@ -189,16 +231,11 @@ mod tests {
             var_check: Check::All,
             is_nil: false,
         };
-        let query = Query {
-            kind: XmlFileContent::KIND.into(),
-            entities: vec![
-                entity("path", Operation::Equals, "/"),
-                entity("filename", Operation::PatternMatch, r"\.xml$"),
-                entity("xpath", Operation::Equals, xpath),
-            ],
-            behaviors: std::collections::BTreeMap::new(),
-        };
-        XmlFileContent::collect(&Host::new(root.path()), &query).unwrap_or_else(Collected::from)
+        let mut entities: Vec<_> =
+            asked.iter().map(|(name, operation, value)| entity(name, *operation, value)).collect();
+        entities.push(entity("xpath", Operation::Equals, xpath));
+        let query = Query { kind: XmlFileContent::KIND.into(), entities, behaviors: std::collections::BTreeMap::new() };
+        XmlFileContent::collect(&Host::new(root), &query).unwrap_or_else(Collected::from)
     }
 
     const DOCUMENT: &[u8] = b"<r xmlns='urn:d'><a x='1'>one<b>two</b>three</a><a x='2'/><num>3.50</num></r>";
@@ -222,10 +259,11 @@ mod tests {
     #[test]
     fn texts_and_attributes_are_values_and_elements_are_there_without_one() {
         use Datatype::String;
-        use Status::{DoesNotExist, Exists};
+        use Status::Exists;
         check("/r/a/text()", Some(&[(Exists, String, "one"), (Exists, String, "three")]));
         check("/r/a/@x", Some(&[(Exists, String, "1"), (Exists, String, "2")]));
-        check("/r/a", Some(&[(DoesNotExist, String, "")]));
+        check("/r/a", Some(&[]));
+        check("/", Some(&[]));
         check("/r/a[1]/node()", Some(&[(Exists, String, "one"), (Exists, String, "three")]));
         check("/r/none", None);
         check("r/a", None);
@@ -253,6 +291,49 @@ mod tests {
         assert_eq!(collected.items.len(), 1);
         assert!(collected.messages.iter().any(|message| message.starts_with("/b.xml: not well-formed XML")));
         assert!(collected.messages.iter().any(|message| message.starts_with("/c.xml: not well-formed XML")));
+    }
+
+    #[test]
+    fn what_is_there_and_no_file_is_an_error_and_a_directory_only_where_it_is_not_named_whole() {
+        use std::os::unix::fs::symlink;
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        std::fs::create_dir(at("directory.xml")).unwrap();
+        std::fs::write(at("file.xml"), DOCUMENT).unwrap();
+        let _listener = std::os::unix::net::UnixListener::bind(at("socket.xml")).unwrap();
+        for (target, name) in [
+            ("nowhere", "dangling.xml"),
+            ("loop.xml", "loop.xml"),
+            ("socket.xml", "to-socket.xml"),
+            ("directory.xml", "to-directory.xml"),
+            ("file.xml", "to-file.xml"),
+        ] {
+            symlink(target, at(name)).unwrap();
+        }
+        let by_filepath = |name: &str| {
+            let filepath = format!("/{name}");
+            collect_in(root.path(), &[("filepath", Operation::Equals, filepath.as_str())], "//a/@x")
+        };
+        let by_filename = |name: &str| {
+            let asked = [("path", Operation::Equals, "/"), ("filename", Operation::Equals, name)];
+            collect_in(root.path(), &asked, "//a/@x")
+        };
+        for name in ["dangling.xml", "loop.xml", "socket.xml", "to-socket.xml"] {
+            for collected in [by_filepath(name), by_filename(name)] {
+                assert_eq!((collected.flag, collected.items.len()), (Flag::Error, 0), "{name}");
+                assert!(collected.messages[0].contains(name), "{:?}", collected.messages);
+                assert_eq!(collected.messages.len(), 1, "{:?}", collected.messages);
+            }
+        }
+        assert_eq!(by_filepath("to-file.xml").flag, Flag::Complete);
+        assert_eq!(by_filepath("none.xml").flag, Flag::DoesNotExist);
+        for name in ["directory.xml", "to-directory.xml"] {
+            assert_eq!(by_filepath(name).flag, Flag::DoesNotExist, "{name}");
+        }
+        assert_eq!(by_filename("directory.xml").flag, Flag::DoesNotExist);
+        assert_eq!(by_filename("to-directory.xml").flag, Flag::Error);
+        let all = collect_in(root.path(), &[("path", Operation::Equals, "/"), ("filename", MATCH, ".")], "//a/@x");
+        assert_eq!((all.flag, all.items.len(), all.messages.len()), (Flag::Error, 2, 5));
     }
 
     #[test]

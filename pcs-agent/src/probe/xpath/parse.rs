@@ -48,7 +48,7 @@ pub(super) enum Test {
     Named(String),
     Text,
     Node,
-    /// A comment or a processing instruction: the tree has none.
+    /// A comment, a processing instruction, or a name of a namespace: the tree has none.
     Nothing,
 }
 
@@ -407,10 +407,27 @@ impl<'text> Parser<'text> {
         }
         let rest = self.rest.get(name.len()..).unwrap_or_default();
         if rest.starts_with(':') && !rest.starts_with("::") {
-            return Err(XPathError::Prefix(name.to_owned()));
+            if name != "xml" {
+                return Err(XPathError::Prefix(name.to_owned()));
+            }
+            self.skip(name.len().saturating_add(1));
+            return self.name_in_namespace();
         }
         self.skip(name.len());
         Ok(Test::Named(name.to_owned()))
+    }
+
+    /// What follows `xml:`, which is always declared; namespaces are gone from the tree, so nothing has such a name.
+    fn name_in_namespace(&mut self) -> Result<Test, XPathError> {
+        if self.eat("*") {
+            return Ok(Test::Nothing);
+        }
+        let name = self.name();
+        if name.is_empty() {
+            return Err(self.wrong("a name is missing"));
+        }
+        self.skip(name.len());
+        Ok(Test::Nothing)
     }
 
     fn predicates(&mut self) -> Result<Vec<Expr>, XPathError> {

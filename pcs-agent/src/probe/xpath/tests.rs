@@ -157,7 +157,21 @@ fn namespaces_are_gone_and_so_are_comments_and_instructions() {
     check("//processing-instruction(\"pi\")", "[]");
     refused("/r/p:n", "the namespace prefix `p`");
     refused("//p:*", "the namespace prefix `p`");
+    refused("//@xmlns:p", "the namespace prefix `xmlns`");
     refused("//namespace::*", "namespace axis");
+}
+
+#[test]
+fn the_prefix_xml_is_always_declared_and_finds_nothing() {
+    check("//@xml:lang", "[]");
+    check("/r/c/@xml:lang", "[]");
+    check("count(//@xml:lang)", "#0");
+    check("//@xml:*", "[]");
+    check("//xml:*", "[]");
+    check("//xml:c", "[]");
+    check("//*[@xml:lang or self::num]/text()", "[3.50|10]");
+    refused("//@xml:", "a name is missing");
+    refused("xml:foo()", "the XPath expression is not one");
 }
 
 #[test]
