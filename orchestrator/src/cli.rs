@@ -1,42 +1,55 @@
 //! The words on the command line.
 
-use std::path::PathBuf;
-
 use clap::Parser;
-use service::config::Seconds;
+use service::config::{Config, ConfigError};
+use service::daemon::{AFTER_HELP, DaemonArgs};
 
 /// The orchestrator of a Muster installation, with the broker inside.
 #[derive(Debug, Parser)]
-#[command(name = "muster-orchestrator", version)]
+#[command(name = "muster-orchestrator", version, after_help = AFTER_HELP)]
 pub(crate) struct Cli {
-    /// Configuration file.
-    #[arg(long, env = "MUSTER_CONFIG")]
-    pub(crate) config: Option<PathBuf>,
-    /// Data directory.
-    #[arg(long, env = "MUSTER_DATA")]
-    pub(crate) data: Option<PathBuf>,
+    /// The words of every daemon.
+    #[command(flatten)]
+    pub(crate) daemon: DaemonArgs,
     /// Address and port that the broker listens on.
-    #[arg(long, env = "MUSTER_LISTEN")]
-    pub(crate) listen: Option<String>,
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
     /// Address and port that join tokens tell components to connect to.
-    #[arg(long, env = "MUSTER_ADVERTISE")]
-    pub(crate) advertise: Option<String>,
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
     /// How long a component's certificate holds, such as 12h or 30d; it renews itself at half of that.
-    #[arg(long, env = "MUSTER_CERTIFICATE_LIFETIME")]
-    pub(crate) certificate_lifetime: Option<Seconds>,
+    #[arg(long, value_name = "TIME")]
+    certificate_lifetime: Option<String>,
     /// File with a passphrase that encrypts the CA's key at rest.
-    #[arg(long, env = "MUSTER_CA_PASSPHRASE_FILE", value_name = "FILE")]
-    pub(crate) ca_passphrase_file: Option<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    ca_passphrase_file: Option<String>,
     /// Certificate (PEM) of a CA of your own, such as an intermediate, for the first start.
-    #[arg(long, env = "MUSTER_CA_CERTIFICATE", value_name = "FILE", requires = "ca_key")]
-    pub(crate) ca_certificate: Option<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    ca_certificate: Option<String>,
     /// Its key (PEM, PKCS #8; encrypted with the passphrase, or in the clear).
-    #[arg(long, env = "MUSTER_CA_KEY", value_name = "FILE", requires = "ca_certificate")]
-    pub(crate) ca_key: Option<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    ca_key: Option<String>,
     /// A machine whose component was evicted has its old label and history at once when it joins anew.
-    #[arg(long, env = "MUSTER_TAKE_BACK_ENDPOINTS")]
-    pub(crate) take_back_endpoints: bool,
+    #[arg(long)]
+    take_back_endpoints: bool,
     /// Keep a join token for each type of component in this directory, in TYPE/token: whoever may read the file may join.
-    #[arg(long, env = "MUSTER_JOIN_TOKENS", value_name = "DIR")]
-    pub(crate) join_tokens: Option<PathBuf>,
+    #[arg(long, value_name = "DIR")]
+    join_tokens: Option<String>,
+}
+
+impl Cli {
+    /// What the file, the environment and these words say together.
+    pub(crate) fn load(&self) -> Result<Config, ConfigError> {
+        let flags = [
+            ("listen", self.listen.clone()),
+            ("advertise", self.advertise.clone()),
+            ("certificate-lifetime", self.certificate_lifetime.clone()),
+            ("ca-passphrase-file", self.ca_passphrase_file.clone()),
+            ("ca-certificate", self.ca_certificate.clone()),
+            ("ca-key", self.ca_key.clone()),
+            ("take-back-endpoints", self.take_back_endpoints.then(|| "true".to_owned())),
+            ("join-tokens", self.join_tokens.clone()),
+        ];
+        self.daemon.load("orchestrator", flags)
+    }
 }

@@ -19,6 +19,7 @@ use proto::message::{
 use proto::operator::{ComponentState, OperatorEvent, SystemStatus};
 use proto::topic::{self, COLLECTION_OVAL, Topic};
 use service::audit::Actor;
+use service::config::{self, ConfigError, OrchestratorConfig, Seconds};
 use service::content::{ContentStore, chunk_of};
 use service::identity::{self, Identity};
 use service::renewal;
@@ -82,6 +83,37 @@ impl Settings {
             keep_workflows: KEEP_WORKFLOWS,
             join_tokens: None,
         }
+    }
+}
+
+impl TryFrom<&OrchestratorConfig> for Settings {
+    type Error = ConfigError;
+
+    fn try_from(config: &OrchestratorConfig) -> Result<Self, ConfigError> {
+        let wrong = |key, reason: String| ConfigError::Value { key, reason };
+        let keep_workflows = config.keep_workflows.map_or(KEEP_WORKFLOWS, Seconds::duration);
+        if keep_workflows < SignedDuration::from_hours(24 * KEEP_DAYS_MIN) {
+            return Err(wrong("keep-workflows", RunError::Keep.to_string()));
+        }
+        let ca = match (&config.ca_certificate, &config.ca_key) {
+            (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
+            (None, None) => None,
+            _ => return Err(wrong("ca-certificate", "it is given with `ca-key`, or not at all".to_owned())),
+        };
+        let data = config.data.clone().unwrap_or_else(|| PathBuf::from("/var/lib/muster/orchestrator"));
+        let listen = config::address("listen", config.listen.as_ref())?.unwrap_or_else(|| "0.0.0.0:8883".to_owned());
+        Ok(Self {
+            advertise: config::address("advertise", config.advertise.as_ref())?,
+            certificate_seconds: config
+                .certificate_lifetime
+                .map_or(CERTIFICATE_SECONDS, |lifetime| lifetime.0.cast_signed()),
+            ca_passphrase: config::secret(config.ca_passphrase_file.as_ref())?,
+            ca,
+            takes_back_endpoints: config.take_back_endpoints,
+            keep_workflows,
+            join_tokens: config.join_tokens.clone(),
+            ..Self::new(data, listen)
+        })
     }
 }
 

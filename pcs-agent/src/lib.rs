@@ -12,6 +12,7 @@ use proto::budget::Budget;
 use proto::capability::ComponentType;
 use proto::message::{AdvertisedEndpoint, ToCollector};
 use proto::residency::Residency;
+use service::config::{self, CollectorConfig, ConfigError};
 use service::member::{self, Member, MemberError, MemberSettings, ResidencyKey};
 use service::shutdown::Shutdown;
 
@@ -52,6 +53,26 @@ pub struct Settings {
     pub tpm: Option<PathBuf>,
     /// What one task may cost; what it does not say is as in [`limits::TASK_BUDGET`].
     pub budget: Budget,
+}
+
+impl TryFrom<&CollectorConfig> for Settings {
+    type Error = ConfigError;
+
+    fn try_from(config: &CollectorConfig) -> Result<Self, ConfigError> {
+        let root = config.root.clone().unwrap_or_else(|| PathBuf::from("/"));
+        if !root.is_dir() {
+            return Err(ConfigError::Value { key: "root", reason: format!("{} is not a directory", root.display()) });
+        }
+        Ok(Self {
+            data: config.data.clone().unwrap_or_else(|| PathBuf::from("/var/lib/muster/pcs-agent")),
+            join_token: config.join_token.clone(),
+            broker: config::address("broker", config.broker.as_ref())?,
+            name: config.name.clone(),
+            root,
+            tpm: config.tpm.clone(),
+            budget: config.budget.unwrap_or_default(),
+        })
+    }
 }
 
 /// Why a collector ends.

@@ -1,10 +1,9 @@
 //! `muster-pcs-agent`.
 
-use std::path::PathBuf;
-
 use clap::Parser as _;
-use service::config::{Config, join_token};
-use service::health;
+use pcs_agent::Settings;
+use service::config::join_token;
+use service::{daemon, health, shutdown};
 
 mod cli;
 
@@ -20,21 +19,16 @@ fn main() -> anyhow::Result<()> {
 async fn collect() -> anyhow::Result<()> {
     let cli = cli::Cli::parse();
     service::telemetry::start("info");
-    let config = Config::load(cli.config.as_deref())?.pcs_agent;
-    let data = cli.data.or(config.data).unwrap_or_else(|| PathBuf::from("/var/lib/muster/pcs-agent"));
-    if cli.health {
-        return Ok(health::check(&data)?);
+    let config = cli.load()?.pcs_agent;
+    let settings = Settings::try_from(&config)?;
+    if cli.member.daemon.check {
+        daemon::tell_checked();
+        return Ok(());
     }
-    let file = cli.join_token_file.or(config.join_token_file);
-    let join_token = join_token(&data, cli.join_token, config.join_token.as_ref(), file.as_ref()).await?;
-    let settings = pcs_agent::Settings {
-        data,
-        join_token,
-        broker: cli.broker.or(config.broker),
-        name: config.name,
-        root: cli.root.or(config.root).unwrap_or_else(|| PathBuf::from("/")),
-        tpm: cli.tpm.or(config.tpm),
-        budget: cli.budget.or(config.budget).unwrap_or_default(),
-    };
-    Ok(pcs_agent::run(settings, service::shutdown::on_signal()).await?)
+    if cli.member.health {
+        return Ok(health::check(&settings.data)?);
+    }
+    daemon::begin();
+    let join_token = join_token(&settings.data, config.join_token.as_ref(), config.join_token_file.as_ref()).await?;
+    Ok(pcs_agent::run(Settings { join_token, ..settings }, shutdown::on_signal()).await?)
 }

@@ -29,6 +29,7 @@ use scap::dependencies::Dependencies;
 use scap::evaluate::{Evaluation, Observed};
 use scap::partial::{Partial, letters_of};
 use scap::policy::Policy;
+use service::config::{self, ConfigError, DaemonConfig};
 use service::content::ContentStore;
 use service::member::{self, Member, MemberError, MemberSettings};
 use service::shutdown::Shutdown;
@@ -58,6 +59,19 @@ pub struct Settings {
     pub broker: Option<String>,
     /// What operators call it.
     pub name: String,
+}
+
+impl TryFrom<&DaemonConfig> for Settings {
+    type Error = ConfigError;
+
+    fn try_from(config: &DaemonConfig) -> Result<Self, ConfigError> {
+        Ok(Self {
+            data: config.data.clone().unwrap_or_else(|| PathBuf::from("/var/lib/muster/pes-evaluator")),
+            join_token: config.join_token.clone(),
+            broker: config::address("broker", config.broker.as_ref())?,
+            name: config.name.clone().unwrap_or_else(|| "evaluator".to_owned()),
+        })
+    }
 }
 
 /// Why an evaluator ends.

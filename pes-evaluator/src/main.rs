@@ -1,53 +1,36 @@
 //! `muster-pes-evaluator`.
 
-use std::path::PathBuf;
-
 use clap::Parser;
-use service::config::{Config, join_token};
-use service::health;
+use pes_evaluator::Settings;
+use service::config::join_token;
+use service::daemon::{self, AFTER_HELP, MemberArgs};
+use service::{health, shutdown};
 
 service::allocator!();
 
 /// The evaluator of a Muster installation.
 #[derive(Debug, Parser)]
-#[command(name = "muster-pes-evaluator", version)]
+#[command(name = "muster-pes-evaluator", version, after_help = AFTER_HELP)]
 struct Cli {
-    /// Configuration file.
-    #[arg(long, env = "MUSTER_CONFIG")]
-    config: Option<PathBuf>,
-    /// Data directory.
-    #[arg(long, env = "MUSTER_DATA")]
-    data: Option<PathBuf>,
-    /// Join token, for the first start.
-    #[arg(long, env = "MUSTER_JOIN_TOKEN", hide_env_values = true)]
-    join_token: Option<String>,
-    /// File with the join token, for the first start; waited for where it is not there yet.
-    #[arg(long, env = "MUSTER_JOIN_TOKEN_FILE", value_name = "FILE")]
-    join_token_file: Option<PathBuf>,
-    /// Say whether the component with this data directory is active, and end.
-    #[arg(long)]
-    health: bool,
-    /// Where the broker is, if not where it was when this component joined.
-    #[arg(long, env = "MUSTER_BROKER", value_name = "HOST:PORT")]
-    broker: Option<String>,
+    /// The words of those that join.
+    #[command(flatten)]
+    member: MemberArgs,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let cli = Cli::parse();
+    let cli = Cli::parse().member;
     service::telemetry::start("info");
-    let config = Config::load(cli.config.as_deref())?.pes_evaluator;
-    let data = cli.data.or(config.data).unwrap_or_else(|| PathBuf::from("/var/lib/muster/pes-evaluator"));
-    if cli.health {
-        return Ok(health::check(&data)?);
+    let config = cli.load("pes-evaluator", [])?.pes_evaluator;
+    let settings = Settings::try_from(&config)?;
+    if cli.daemon.check {
+        daemon::tell_checked();
+        return Ok(());
     }
-    let file = cli.join_token_file.or(config.join_token_file);
-    let join_token = join_token(&data, cli.join_token, config.join_token.as_ref(), file.as_ref()).await?;
-    let settings = pes_evaluator::Settings {
-        data,
-        join_token,
-        broker: cli.broker.or(config.broker),
-        name: config.name.unwrap_or_else(|| "evaluator".to_owned()),
-    };
-    Ok(pes_evaluator::run(settings, service::shutdown::on_signal()).await?)
+    if cli.health {
+        return Ok(health::check(&settings.data)?);
+    }
+    daemon::begin();
+    let join_token = join_token(&settings.data, config.join_token.as_ref(), config.join_token_file.as_ref()).await?;
+    Ok(pes_evaluator::run(Settings { join_token, ..settings }, shutdown::on_signal()).await?)
 }

@@ -6,7 +6,7 @@
 //! collects, or takes an older observation for a newer one.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,10 +23,12 @@ use proto::message::{
 };
 use proto::time::is_skewed;
 use proto::topic::Topic;
+use service::config::{self, ConfigError, RepositoryConfig};
 use service::content::{ContentStore, chunk_of, pack};
 use service::member::{self, Member, MemberError, MemberSettings};
 use service::report::Chain;
 use service::shutdown::Shutdown;
+use service::supervisor;
 use tokio::sync::mpsc;
 
 mod expected;
@@ -37,8 +39,13 @@ pub mod store;
 use expected::Expected;
 use pacing::Pacing;
 use retention::Retention;
+use store::postgres::{DatabaseUrl, PostgresStore};
 use store::sqlite::SqliteStore;
 use store::{Received, Report, Store, StoreError, Stored};
+
+/// How long a database that does not answer is left alone, at first and at most.
+const DATABASE_PAUSE_MIN: Duration = Duration::from_secs(1);
+const DATABASE_PAUSE_MAX: Duration = Duration::from_secs(15);
 
 /// What a repository needs to run.
 #[derive(Debug, Clone)]
@@ -53,6 +60,25 @@ pub struct Settings {
     pub name: String,
     /// How long what is past is kept.
     pub retention: Retention,
+    /// Where it is kept, if not in the data directory.
+    pub database: Option<DatabaseUrl>,
+}
+
+impl TryFrom<&RepositoryConfig> for Settings {
+    type Error = ConfigError;
+
+    fn try_from(config: &RepositoryConfig) -> Result<Self, ConfigError> {
+        let url = config::secret_or_file("database", config.database.as_ref(), config.database_file.as_ref())?;
+        let database = url.map(|url| url.parse()).transpose();
+        Ok(Self {
+            data: config.data.clone().unwrap_or_else(|| PathBuf::from("/var/lib/muster/repository")),
+            join_token: config.join_token.clone(),
+            broker: config::address("broker", config.broker.as_ref())?,
+            name: config.name.clone().unwrap_or_else(|| "repository".to_owned()),
+            retention: config.try_into()?,
+            database: database.map_err(|reason| ConfigError::Value { key: "database", reason })?,
+        })
+    }
 }
 
 /// Why a repository ends.
@@ -72,7 +98,7 @@ pub enum RunError {
 /// Runs until it is asked to stop.
 pub async fn run(settings: Settings, mut shutdown: Shutdown) -> Result<(), RunError> {
     let data = service::data::DataDirectory::open(&settings.data)?;
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&data.path().join("repository.db")).await?);
+    let Some(store) = open_store(data.path(), settings.database.as_ref(), &mut shutdown).await? else { return Ok(()) };
     let member_settings = MemberSettings {
         component_type: ComponentType::RepositoryInterface,
         name: settings.name,
@@ -91,6 +117,31 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> Result<(), RunEr
             Ok(served?)
         }
         None => Ok(()),
+    }
+}
+
+/// The store as it is configured; `None` where the end came first. A database that does not answer is waited for.
+async fn open_store(
+    data: &Path,
+    database: Option<&DatabaseUrl>,
+    shutdown: &mut Shutdown,
+) -> Result<Option<Arc<dyn Store>>, StoreError> {
+    let Some(url) = database else {
+        return Ok(Some(Arc::new(SqliteStore::open(&data.join("repository.db")).await?)));
+    };
+    let mut pause = DATABASE_PAUSE_MIN;
+    loop {
+        let error = match PostgresStore::open(url).await {
+            Ok(store) => return Ok(Some(Arc::new(store))),
+            Err(error) if error.is_absence() => error,
+            Err(error) => return Err(error),
+        };
+        tracing::warn!(error = %Chain(&error), again_in = ?pause, "the database does not answer; waiting for it");
+        supervisor::status("waits for its database");
+        tokio::select! {
+            () = shutdown.requested() => return Ok(None),
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(DATABASE_PAUSE_MAX),
+        }
     }
 }
 

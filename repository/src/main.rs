@@ -1,55 +1,39 @@
 //! `muster-repository`.
 
-use std::path::PathBuf;
-
 use clap::Parser;
-use service::config::{Config, join_token};
-use service::health;
+use repository::Settings;
+use service::config::join_token;
+use service::daemon::{self, AFTER_HELP, MemberArgs};
+use service::{health, shutdown};
 
 service::allocator!();
 
 /// The repository of a Muster installation.
 #[derive(Debug, Parser)]
-#[command(name = "muster-repository", version)]
+#[command(name = "muster-repository", version, after_help = AFTER_HELP)]
 struct Cli {
-    /// Configuration file.
-    #[arg(long, env = "MUSTER_CONFIG")]
-    config: Option<PathBuf>,
-    /// Data directory.
-    #[arg(long, env = "MUSTER_DATA")]
-    data: Option<PathBuf>,
-    /// Join token, for the first start.
-    #[arg(long, env = "MUSTER_JOIN_TOKEN", hide_env_values = true)]
-    join_token: Option<String>,
-    /// File with the join token, for the first start; waited for where it is not there yet.
-    #[arg(long, env = "MUSTER_JOIN_TOKEN_FILE", value_name = "FILE")]
-    join_token_file: Option<PathBuf>,
-    /// Say whether the component with this data directory is active, and end.
-    #[arg(long)]
-    health: bool,
-    /// Where the broker is, if not where it was when this component joined.
-    #[arg(long, env = "MUSTER_BROKER", value_name = "HOST:PORT")]
-    broker: Option<String>,
+    /// The words of those that join.
+    #[command(flatten)]
+    member: MemberArgs,
+    /// File with the URL of a PostgreSQL database to keep everything in.
+    #[arg(long, value_name = "FILE")]
+    database_file: Option<String>,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let cli = Cli::parse();
+    let Cli { member: cli, database_file } = Cli::parse();
     service::telemetry::start("info");
-    let config = Config::load(cli.config.as_deref())?.repository;
-    let retention = (&config).try_into()?;
-    let data = cli.data.or(config.data).unwrap_or_else(|| PathBuf::from("/var/lib/muster/repository"));
-    if cli.health {
-        return Ok(health::check(&data)?);
+    let config = cli.load("repository", [("database-file", database_file)])?.repository;
+    let settings = Settings::try_from(&config)?;
+    if cli.daemon.check {
+        daemon::tell_checked();
+        return Ok(());
     }
-    let file = cli.join_token_file.or(config.join_token_file);
-    let join_token = join_token(&data, cli.join_token, config.join_token.as_ref(), file.as_ref()).await?;
-    let settings = repository::Settings {
-        retention,
-        data,
-        join_token,
-        broker: cli.broker.or(config.broker),
-        name: config.name.unwrap_or_else(|| "repository".to_owned()),
-    };
-    Ok(repository::run(settings, service::shutdown::on_signal()).await?)
+    if cli.health {
+        return Ok(health::check(&settings.data)?);
+    }
+    daemon::begin();
+    let join_token = join_token(&settings.data, config.join_token.as_ref(), config.join_token_file.as_ref()).await?;
+    Ok(repository::run(Settings { join_token, ..settings }, shutdown::on_signal()).await?)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use proto::limits::shown;
-use service::config::{RepositoryConfig, Seconds};
+use service::config::{ConfigError, RepositoryConfig, Seconds};
 
 /// A year, and some days to look back at it.
 const HISTORY: SignedDuration = SignedDuration::from_hours(24 * 400);
@@ -30,25 +30,17 @@ impl Default for Retention {
     }
 }
 
-/// A kind of items that there is not.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("keep-observations-of: there are no items of the kind `{kind}`; there are {}", .known.join(", "))]
-pub struct UnknownKind {
-    /// What was given.
-    pub kind: String,
-    /// What there is.
-    pub known: Vec<&'static str>,
-}
-
 impl TryFrom<&RepositoryConfig> for Retention {
-    type Error = UnknownKind;
+    type Error = ConfigError;
 
-    fn try_from(config: &RepositoryConfig) -> Result<Self, UnknownKind> {
+    fn try_from(config: &RepositoryConfig) -> Result<Self, ConfigError> {
         let built_in = Self::default();
         let age = |given: Option<Seconds>, otherwise| given.map_or(otherwise, Seconds::duration);
         let known = || oval::kinds::KINDS.iter().map(|kind| kind.name);
         if let Some(kind) = config.keep_observations_of.keys().find(|kind| !known().any(|name| name == *kind)) {
-            return Err(UnknownKind { kind: shown(kind), known: known().collect() });
+            let known: Vec<&str> = known().collect();
+            let reason = format!("there are no items of the kind `{}`; there are {}", shown(kind), known.join(", "));
+            return Err(ConfigError::Value { key: "keep-observations-of", reason });
         }
         let of_kind = |(kind, age): (&String, &Seconds)| (kind.clone(), age.duration());
         Ok(Self {
@@ -94,7 +86,7 @@ mod tests {
 
     #[test]
     fn ages_are_those_that_are_configured_and_a_kind_is_one_that_there_is() {
-        assert_eq!(Retention::try_from(&RepositoryConfig::default()), Ok(Retention::default()));
+        assert_eq!(Retention::try_from(&RepositoryConfig::default()).unwrap(), Retention::default());
         let of = |kind: &str| RepositoryConfig {
             keep_observations: Some(Seconds(60)),
             keep_observations_of: [(kind.to_owned(), Seconds(5))].into(),

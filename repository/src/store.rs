@@ -84,6 +84,13 @@ pub enum StoreError {
     Damaged(String),
 }
 
+impl StoreError {
+    /// Whether the database is not there, or not yet: it may be soon.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::Open(_, error) | Self::Database(error) if postgres::is_absence(error))
+    }
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         let code = error.as_database_error().and_then(|database| database.code().map(std::borrow::Cow::into_owned));

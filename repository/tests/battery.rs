@@ -664,7 +664,7 @@ async fn postgresql_passes_the_battery() {
         skipped("MUSTER_TEST_POSTGRES is not set: PostgreSQL was not tested");
         return;
     };
-    battery(&PostgresStore::open(&url).await.unwrap()).await;
+    battery(&PostgresStore::open(&url.parse().unwrap()).await.unwrap()).await;
 }
 
 #[tokio::test]

@@ -30,6 +30,7 @@ pub mod generate_xccdf;
 pub mod isolation;
 pub mod mosquitto;
 pub mod mqtt;
+pub mod postgres;
 pub mod processes;
 pub mod raw;
 pub mod reference;
@@ -130,6 +131,7 @@ impl Installation {
     /// Adds the repository.
     pub async fn add_repository(&self) {
         let settings = repository::Settings {
+            database: None,
             data: self.data.path().join("repository"),
             join_token: Some(self.token(ComponentType::RepositoryInterface).await),
             broker: None,

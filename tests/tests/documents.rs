@@ -92,8 +92,38 @@ fn compose_names_only_binaries_that_there_are() {
 }
 
 #[test]
-fn the_example_configuration_is_read() {
+fn the_reference_of_the_configuration_is_what_the_keys_say() {
+    check("docs/muster.toml", &service::config::reference::muster_toml());
+}
+
+#[test]
+fn what_the_reference_calls_built_in_is_what_holds_without_it() {
     let path = workspace().join("docs/muster.toml");
-    let config = service::config::Config::load(Some(&path)).unwrap();
-    assert!(config.orchestrator.listen.is_some());
+    let of = |path| service::config::Sources::read(path).unwrap().config();
+    let (given, built_in) = (of(Some(&*path)), of(None));
+    let settings = |config: &service::config::Config| {
+        [
+            format!("{:?}", orchestrator::Settings::try_from(&config.orchestrator).unwrap()),
+            format!("{:?}", repository::Settings::try_from(&config.repository).unwrap()),
+            format!("{:?}", pes_evaluator::Settings::try_from(&config.pes_evaluator).unwrap()),
+            format!("{:?}", pcs_agent::Settings::try_from(&config.pcs_agent).unwrap()),
+        ]
+    };
+    assert_eq!(settings(&given), settings(&built_in));
+    assert!(given != built_in);
+}
+
+#[test]
+fn what_the_reference_has_for_example_can_be_used_too() {
+    let text = std::fs::read_to_string(workspace().join("docs/muster.toml")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    for table in service::config::reference::TABLES {
+        for key in table.keys {
+            assert!(text.contains(&format!("{} = {}", key.name, key.value)), "{} is not there", key.name);
+            let file = directory.path().join("muster.toml");
+            std::fs::write(&file, format!("[{}]\n{} = {}\n", table.name, key.name, key.value)).unwrap();
+            let read = service::config::Sources::read(Some(&file));
+            assert!(read.is_ok(), "{}.{}: {read:?}", table.name, key.name);
+        }
+    }
 }

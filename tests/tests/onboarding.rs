@@ -50,7 +50,7 @@ async fn a_token_for_each_type_is_in_a_file_and_lets_in_that_type_alone() {
 async fn a_file_with_a_token_is_waited_for_and_is_for_the_first_start_alone() {
     let data = tempfile::tempdir().unwrap();
     let file = data.path().join("token");
-    let waiting = service::config::join_token(data.path(), None, None, Some(&file));
+    let waiting = service::config::join_token(data.path(), None, Some(&file));
     let write = async { std::fs::write(&file, "muster1.x\n").unwrap() };
     // In this order: the file is not there when it is first looked for.
     let (found, ()) = tokio::join!(biased; waiting, write);
@@ -58,7 +58,7 @@ async fn a_file_with_a_token_is_waited_for_and_is_for_the_first_start_alone() {
     // It is a member, or was one: whoever was put out does not come back by itself.
     std::fs::create_dir(data.path().join("identity")).unwrap();
     std::fs::write(data.path().join("identity/membership.json"), "{}").unwrap();
-    assert_eq!(service::config::join_token(data.path(), None, None, Some(&file)).await.unwrap(), None);
-    let given = service::config::join_token(data.path(), Some("muster1.y".to_owned()), None, Some(&file)).await;
+    assert_eq!(service::config::join_token(data.path(), None, Some(&file)).await.unwrap(), None);
+    let given = service::config::join_token(data.path(), Some(&"muster1.y".to_owned()), Some(&file)).await;
     assert_eq!(given.unwrap().as_deref(), Some("muster1.y"));
 }

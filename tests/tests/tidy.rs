@@ -35,7 +35,7 @@ const KEPT_IN: &[(&str, &[&str])] = &[
     ("zbus", &["pcs-agent"]),
     ("notify", &["pcs-agent"]),
     ("cronexpr", &["libs/service"]),
-    ("clap", &["orchestrator", "pcs-agent", "pes-evaluator", "repository", "tools/muster"]),
+    ("clap", &["libs/service", "orchestrator", "pcs-agent", "pes-evaluator", "repository", "tools/muster"]),
 ];
 
 const LINES_MAX: usize = 800;

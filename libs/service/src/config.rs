@@ -1,5 +1,5 @@
-//! Configuration: one TOML file with a table for each daemon. An unknown key is an error that names
-//! the nearest known one; flags and `MUSTER_…` variables go before the file.
+//! Configuration: one TOML file with a table for each daemon. Flags go before `MUSTER_…` variables, these before the file, the
+//! file before what is built in. An unknown key is an error that names the nearest known one. [`reference`] has every key.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,13 @@ use jiff::SignedDuration;
 use proto::budget::Budget;
 use serde::Deserialize;
 
-use crate::member;
+use crate::token::host_and_port;
+use crate::{member, supervisor};
+
+pub mod reference;
+mod sources;
+
+pub use sources::{Origin, Sources};
 
 /// How often a file is looked for that is not there yet.
 const TOKEN_PAUSE: Duration = Duration::from_millis(200);
@@ -108,6 +114,10 @@ pub struct RepositoryConfig {
     pub broker: Option<String>,
     /// What operators call it.
     pub name: Option<String>,
+    /// A PostgreSQL database instead of a file in the data directory.
+    pub database: Option<String>,
+    /// A file with its URL.
+    pub database_file: Option<PathBuf>,
     /// How long observations are kept that hold no more.
     pub keep_observations: Option<Seconds>,
     /// The same, for kinds of items.
@@ -163,34 +173,6 @@ fn parsed<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Bu
     text.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
-const KEYS: &[&str] = &[
-    "orchestrator",
-    "repository",
-    "pes-evaluator",
-    "pcs-agent",
-    "data",
-    "listen",
-    "advertise",
-    "certificate-lifetime",
-    "ca-passphrase-file",
-    "ca-certificate",
-    "ca-key",
-    "take-back-endpoints",
-    "keep-workflows",
-    "keep-observations",
-    "keep-observations-of",
-    "keep-verdicts",
-    "keep-evaluations",
-    "join-token",
-    "join-token-file",
-    "join-tokens",
-    "name",
-    "broker",
-    "root",
-    "tpm",
-    "budget",
-];
-
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -221,38 +203,28 @@ pub enum ConfigError {
         /// The known key that is most like it.
         nearest: Option<String>,
     },
-}
-
-impl Config {
-    /// Reads the file; without one, everything is as built in.
-    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
-        let Some(path) = path else { return Ok(Self::default()) };
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
-        Self::parse(path, &text)
-    }
-
-    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let invalid = |reason: String| ConfigError::Invalid { path: path.to_owned(), reason };
-        let parsed = toml::de::Deserializer::parse(text).map_err(|error| invalid(error.to_string()))?;
-        let mut unknown: Option<String> = None;
-        let config = serde_ignored::deserialize(parsed, |key| {
-            unknown.get_or_insert_with(|| key.to_string());
-        })
-        .map_err(|error: toml::de::Error| invalid(error.to_string()))?;
-        match unknown {
-            None => Ok(config),
-            Some(key) => {
-                let last = key.rsplit('.').next().unwrap_or_default();
-                let nearest = KEYS
-                    .iter()
-                    .map(|known| (strsim::damerau_levenshtein(known, last), *known))
-                    .min()
-                    .filter(|(distance, _)| *distance <= 3)
-                    .map(|(_, known)| known.to_owned());
-                Err(ConfigError::UnknownKey { path: path.to_owned(), key, nearest })
-            }
-        }
-    }
+    /// A variable or a flag with a value that cannot be.
+    #[error("{name}: {reason}")]
+    Word {
+        /// Which.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A value that cannot be used here.
+    #[error("`{key}`: {reason}")]
+    Value {
+        /// Of which key.
+        key: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A secret stands in two places.
+    #[error("`{key}` and `{key}-file` are both given: leave one out")]
+    Twice {
+        /// The key.
+        key: &'static str,
+    },
 }
 
 /// What a file with a secret holds, without the end of its line.
@@ -265,15 +237,36 @@ pub fn secret(file: Option<&PathBuf>) -> Result<Option<String>, ConfigError> {
     file.map(read).transpose()
 }
 
+/// An address, if there is one.
+pub fn address(key: &'static str, given: Option<&String>) -> Result<Option<String>, ConfigError> {
+    match given {
+        Some(text) if host_and_port(text).is_none() => {
+            Err(ConfigError::Value { key, reason: format!("`{text}` is not an address: HOST:PORT is wanted") })
+        }
+        given => Ok(given.cloned()),
+    }
+}
+
+/// A secret that is given as it is, or in a file.
+pub fn secret_or_file(
+    key: &'static str,
+    text: Option<&String>,
+    file: Option<&PathBuf>,
+) -> Result<Option<String>, ConfigError> {
+    match (text, file) {
+        (Some(_), Some(_)) => Err(ConfigError::Twice { key }),
+        (text, file) => Ok(secret(file)?.or_else(|| text.cloned())),
+    }
+}
+
 /// The join token from wherever it was given, for the component with this data directory. A file is for the first start alone: one
 /// that is not there yet is waited for, and whoever was put out does not come back by it.
 pub async fn join_token(
     data: &Path,
-    given: Option<String>,
     text: Option<&String>,
     file: Option<&PathBuf>,
 ) -> Result<Option<String>, ConfigError> {
-    let (None, None, Some(path)) = (&given, text, file) else { return Ok(given.or_else(|| text.cloned())) };
+    let (None, Some(path)) = (text, file) else { return Ok(text.cloned()) };
     if !member::needs_token(data) {
         return Ok(None);
     }
@@ -288,6 +281,7 @@ pub async fn join_token(
         }
         if !std::mem::replace(&mut is_told, true) {
             tracing::info!(file = %path.display(), "waits for a file with a join token");
+            supervisor::status(&format!("waits for a join token in {}", path.display()));
         }
         tokio::time::sleep(TOKEN_PAUSE).await;
     }
@@ -298,7 +292,9 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Config, ConfigError> {
-        Config::parse(Path::new("muster.toml"), text)
+        let mut sources = Sources::default();
+        sources.add_text(Path::new("muster.toml"), text)?;
+        Ok(sources.config())
     }
 
     #[test]
@@ -306,6 +302,11 @@ mod tests {
         let error = parse("[orchestrator]\nlisten-on = '127.0.0.1:1'\n").unwrap_err().to_string();
         assert!(error.contains("orchestrator.listen-on") && error.contains("`listen`"), "{error}");
         assert!(parse("colour = 1").is_err());
+        // Of the same table, or of the table that has it.
+        let error = parse("[pcs-agent]\nroots = '/'\n").unwrap_err().to_string();
+        assert!(error.contains("did you mean `root`?"), "{error}");
+        let error = parse("[repositry]\nname = 'x'\n").unwrap_err().to_string();
+        assert!(error.contains("did you mean `repository`?"), "{error}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod chain;
 pub mod config;
 pub mod content;
+pub mod daemon;
 pub mod data;
 pub mod descriptors;
 pub mod health;
@@ -16,6 +17,7 @@ pub mod recurrence;
 pub mod renewal;
 pub mod report;
 pub mod shutdown;
+pub mod supervisor;
 pub mod telemetry;
 pub mod token;
 

@@ -1,9 +1,13 @@
 //! The store on PostgreSQL.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
 
-use sqlx::migrate::Migrator;
+use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::{StoreError, migrations};
 
@@ -26,12 +30,71 @@ const LOCK_ITEMS: Option<&str> = Some("LOCK TABLE item IN SHARE ROW EXCLUSIVE MO
 
 pub use sql::SqlStore as PostgresStore;
 
+/// Connections of one repository.
+const CONNECTIONS_MAX: u32 = 8;
+/// How long a server may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// `postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=…`. Shown without the password.
+#[derive(Clone)]
+pub struct DatabaseUrl(PgConnectOptions);
+
+impl FromStr for DatabaseUrl {
+    type Err = String;
+
+    fn from_str(url: &str) -> Result<Self, String> {
+        // What is wrong with it is said without saying it: it holds a password.
+        let is_postgres = ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
+        if !is_postgres {
+            return Err("the URL of a PostgreSQL database begins with postgres://".to_owned());
+        }
+        let options: PgConnectOptions = url.parse().map_err(|_| {
+            "this is not the URL of a database: postgres://USER:PASSWORD@HOST:PORT/DATABASE is wanted, with % in place of odd letters"
+                .to_owned()
+        })?;
+        Ok(Self(options.application_name("muster-repository").disable_statement_logging()))
+    }
+}
+
+impl std::fmt::Display for DatabaseUrl {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let database = self.0.get_database().unwrap_or_default();
+        write!(formatter, "postgres://{}:{}/{database}", self.0.get_host(), self.0.get_port())
+    }
+}
+
+impl std::fmt::Debug for DatabaseUrl {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, formatter)
+    }
+}
+
+/// Whether a server that comes up, or that is busy, may soon do what it did not.
+pub(super) fn is_absence(error: &sqlx::Error) -> bool {
+    match error {
+        // A certificate that is not believed is `InvalidData`.
+        sqlx::Error::Io(error) => !matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::InvalidInput),
+        sqlx::Error::PoolTimedOut => true,
+        // cannot_connect_now, too_many_connections, admin_shutdown, crash_shutdown
+        sqlx::Error::Database(database) => {
+            database.code().is_some_and(|code| ["57P03", "53300", "57P01", "57P02"].contains(&&*code))
+        }
+        _ => false,
+    }
+}
+
 impl PostgresStore {
-    /// Connects to `postgres://…`.
-    pub async fn open(url: &str) -> Result<Self, StoreError> {
-        let failed = |error| StoreError::Open(PathBuf::from("on PostgreSQL"), error);
-        let options: PgConnectOptions = url.parse().map_err(failed)?;
-        let pool = PgPoolOptions::new().max_connections(8).connect_with(options).await.map_err(failed)?;
+    /// Connects, and brings the tables up to date; of several that come at once, one does.
+    pub async fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
+        let failed = |error| StoreError::Open(PathBuf::from(url.to_string()), error);
+        // A pool would only say that it took too long.
+        match tokio::time::timeout(ANSWER_MAX, url.0.connect()).await {
+            Ok(Ok(connection)) => drop(connection.close().await),
+            Ok(Err(error)) => return Err(failed(error)),
+            Err(_) => return Err(failed(sqlx::Error::Io(ErrorKind::TimedOut.into()))),
+        }
+        let pool = PgPoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(ANSWER_MAX);
+        let pool = pool.connect_with(url.0.clone()).await.map_err(failed)?;
         let migrations = migrations![
             1 "init" "../../migrations/postgres/0001_init.sql",
             2 "changes" "../../migrations/both/0002_changes.sql",
@@ -43,7 +106,26 @@ impl PostgresStore {
             8 "object_kind" "../../migrations/postgres/0008_object_kind.sql",
             9 "retention" "../../migrations/both/0009_retention.sql",
         ];
-        Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
+        Migrator::with_migrations(migrations).run(&pool).await.map_err(|error| match error {
+            MigrateError::Execute(error) if is_absence(&error) => failed(error),
+            error => StoreError::Migrate(error),
+        })?;
         Ok(Self::over(pool))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let url: DatabaseUrl = "postgres://muster:s3cret@db.example:5433/posture?sslmode=require".parse().unwrap();
+        assert_eq!(format!("{url} {url:?}"), "postgres://db.example:5433/posture postgres://db.example:5433/posture");
+        for wrong in ["mysql://muster:s3cret@db/x", "postgres://muster:s3cret@db:port/x", "/var/lib/s3cret"] {
+            let error = wrong.parse::<DatabaseUrl>().unwrap_err();
+            assert!(error.contains("postgres://") && !error.contains("s3cret"), "{error}");
+        }
     }
 }

@@ -118,6 +118,9 @@ pub(crate) enum Command {
     /// Brokers other than the embedded one.
     #[command(subcommand)]
     Broker(BrokerCommand),
+    /// Configuration files: whether one can be used, what holds, and what there is.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// The endpoints: what tells one from another, and which is which.
     #[command(subcommand)]
     Endpoint(EndpointCommand),
@@ -157,6 +160,25 @@ pub(crate) enum Command {
         #[arg(long)]
         lift: bool,
     },
+}
+
+/// `muster config`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Read a file as the daemons do, with MUSTER_… variables before it, and say what is wrong.
+    Check {
+        /// The file; without, /etc/muster/muster.toml where it is there.
+        #[arg(env = "MUSTER_CONFIG")]
+        file: Option<PathBuf>,
+    },
+    /// What holds for each daemon, and where it was given. Secrets are not shown.
+    Show {
+        /// The file; without, /etc/muster/muster.toml where it is there.
+        #[arg(env = "MUSTER_CONFIG")]
+        file: Option<PathBuf>,
+    },
+    /// A file with every key, what it is for, and what is built in.
+    Reference,
 }
 
 /// `muster simulate`

@@ -14,8 +14,8 @@ use serde_json::json;
 use crate::cli::{self, Cli, Command, Output, TaskArgs, WorkflowArgs};
 use crate::show::{self, Progress};
 use crate::{
-    admission, audit, backup, broker, ca, client, drop_in, endpoint, exit, metrics, policy, query, simulate, tasks,
-    transactions, up, verify,
+    admission, audit, backup, broker, ca, client, config, drop_in, endpoint, exit, metrics, policy, query, simulate,
+    tasks, transactions, up, verify,
 };
 
 /// Carries out a command; the exit code.
@@ -27,14 +27,17 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
     if let Command::Simulate(args) = cli.command {
         return simulate::run(args).await;
     }
-    let data = cli::data_directory(cli.data)?;
     let output = cli.output;
     if output == Output::Csv && !matches!(cli.command, Command::Results(_) | Command::Query(_)) {
         bail!("only `muster results` and `muster query` have CSV; take -o json");
     }
+    if let Command::Config(command) = cli.command {
+        return config::run(command, output);
+    }
+    let data = cli::data_directory(cli.data)?;
     match cli.command {
         // Carried out above.
-        Command::Scap(_) | Command::Simulate(_) => Ok(exit::DONE),
+        Command::Scap(_) | Command::Simulate(_) | Command::Config(_) => Ok(exit::DONE),
         Command::Up(args) => up::run(&data, args, output).await,
         Command::Status => status(&data, output).await,
         Command::Metrics => metrics::print(&data, output).await,

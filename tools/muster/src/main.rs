@@ -16,6 +16,7 @@ mod ca;
 mod cli;
 mod client;
 mod commands;
+mod config;
 mod drop_in;
 mod endpoint;
 mod exit;

@@ -117,6 +117,7 @@ async fn start_services(
         handle.create_token(orchestrator::TokenScope::one(component_type, TOKEN_SECONDS)).await.map(Some)
     };
     let settings = repository::Settings {
+        database: None,
         data: data.join("repository"),
         join_token: token("repository", ComponentType::RepositoryInterface).await?,
         broker: broker.clone(),

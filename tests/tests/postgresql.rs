@@ -1,0 +1,156 @@
+//! A repository that keeps everything in PostgreSQL: over TLS, with a database that comes late, is killed, or is shared by two
+//! repositories. Where PostgreSQL is not installed the tests say so and count as skipped; CI installs it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use proto::capability::ComponentType;
+use proto::message::{ResultsRequest, ResultsSelection};
+use proto::operator::{Ask, OperatorEvent};
+use repository::retention::Retention;
+use repository::store::Store as _;
+use repository::store::postgres::PostgresStore;
+use repository::{RunError, Settings};
+use service::shutdown::{self, Stopper};
+use system_tests::postgres::{PASSWORD, Postgres};
+use system_tests::{BASELINE, Installation, assess, baseline, eventually, verdicts};
+use tokio::task::JoinHandle;
+
+fn expected() -> BTreeMap<String, String> {
+    assess(BASELINE, None, "/").results.iter().map(|result| (result.rule.clone(), result.verdict.to_string())).collect()
+}
+
+fn is_completed(events: &[OperatorEvent]) -> bool {
+    events.iter().any(|event| matches!(event, OperatorEvent::Ended(view) if view.state == "completed"))
+}
+
+/// A repository that runs beside the test.
+struct Running {
+    stopper: Stopper,
+    run: JoinHandle<Result<(), RunError>>,
+}
+
+impl Running {
+    async fn start(installation: &Installation, name: &str, url: &str) -> Self {
+        let settings = Settings {
+            data: installation.data.path().join(name),
+            join_token: Some(installation.token(ComponentType::RepositoryInterface).await),
+            broker: None,
+            name: name.to_owned(),
+            retention: Retention::default(),
+            database: Some(url.parse().unwrap()),
+        };
+        let (stopper, stop) = shutdown::channel();
+        Self { stopper, run: tokio::spawn(repository::run(settings, stop)) }
+    }
+
+    async fn stop(self) {
+        self.stopper.stop();
+        self.run.await.unwrap().unwrap();
+    }
+}
+
+/// What was stored of these workflows is there, each verdict once, and of each object one observation holds.
+async fn check_store(url: &str, workflows: &[Vec<OperatorEvent>]) {
+    let store = PostgresStore::open(&url.parse().unwrap()).await.unwrap();
+    for events in workflows {
+        let transaction = events.iter().find_map(|event| match event {
+            OperatorEvent::Started { transaction, .. } => Some(*transaction),
+            _ => None,
+        });
+        let selection = ResultsSelection::Transaction(transaction.unwrap());
+        let request = ResultsRequest { selection, verdicts: Vec::new(), only_summaries: false, after: None };
+        let page = store.results(&request).await.unwrap();
+        let rules: BTreeSet<&str> = page.results[0].iter().map(|result| result.rule.as_str()).collect();
+        assert_eq!((page.results.len(), page.results[0].len(), rules.len()), (1, 62, 62));
+    }
+    let policy = scap::datastream::read(BASELINE.to_vec()).unwrap();
+    let objects = scap::compile::compile(&policy, None).unwrap().collection.report.len();
+    let counts = store.counts().await.unwrap();
+    assert_eq!(counts.current_count, objects as u64);
+    assert_eq!(counts.change_count, counts.past_count, "what was is followed by what is, once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_comes_late_or_is_killed_loses_nothing() {
+    let Some(postgres) = Postgres::prepared().await else { return };
+    let installation = Installation::orchestrator().await;
+    let url = postgres.url(PASSWORD);
+    let mut repository = Running::start(&installation, "repository", &url).await;
+    installation.add_evaluator().await;
+    installation.add_collector("pcs-agent", Path::new("/")).await;
+    // Nothing answers there yet: the repository waits, and does not end.
+    let ended = tokio::time::timeout(Duration::from_millis(500), &mut repository.run).await;
+    assert!(ended.is_err(), "{ended:?}");
+    postgres.start().await;
+    installation.wait_for_active(3).await;
+    let before = installation.ask(Ask::Evaluate(baseline(60))).await;
+    assert!(is_completed(&before), "{before:?}");
+    assert_eq!(verdicts(&before), expected());
+
+    // Killed before the reports come in, and back after they did.
+    postgres.kill();
+    let data = installation.data.path().join("orchestrator");
+    let running = tokio::spawn(async move { system_tests::ask(&data, Ask::Evaluate(baseline(60)), &[]).await });
+    eventually("the collector has sent its reports", async || {
+        let outbox = installation.data.path().join("pcs-agent/outbox");
+        std::fs::read_dir(outbox).ok()?.next().map(|_| ())
+    })
+    .await;
+    postgres.start().await;
+    let events = running.await.unwrap().unwrap();
+    assert!(is_completed(&events), "{events:?}");
+    assert_eq!(verdicts(&events), expected());
+
+    repository.stop().await;
+    check_store(&url, &[before, events]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_repositories_share_a_database_and_either_may_die() {
+    let Some(postgres) = Postgres::prepared().await else { return };
+    postgres.start().await;
+    let installation = Installation::orchestrator().await;
+    let url = postgres.url(PASSWORD);
+    let one = Running::start(&installation, "one", &url).await;
+    let other = Running::start(&installation, "other", &url).await;
+    installation.add_evaluator().await;
+    installation.add_collector("pcs-agent", Path::new("/")).await;
+    installation.wait_for_active(4).await;
+    let expected = expected();
+    let before = installation.ask(Ask::Evaluate(baseline(60))).await;
+    assert!(is_completed(&before), "{before:?}");
+    assert_eq!(verdicts(&before), expected);
+    // As if it was killed: nobody is told.
+    one.run.abort();
+    let after = installation.ask(Ask::Evaluate(baseline(60))).await;
+    assert!(is_completed(&after), "{after:?}");
+    assert_eq!(verdicts(&after), expected);
+    other.stop().await;
+    // What both were told is there once.
+    check_store(&url, &[before, after]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_password_or_a_server_that_cannot_be_believed_is_told_and_not_waited_for() {
+    let Some(postgres) = Postgres::prepared().await else { return };
+    postgres.start().await;
+    let installation = Installation::orchestrator().await;
+    let mut told = Vec::new();
+    for (name, url) in [
+        ("password", postgres.url("wrong")),
+        // Anybody's certificate would do if it was not checked.
+        ("certificate", postgres.url(PASSWORD).split("&sslrootcert").next().unwrap().to_owned()),
+    ] {
+        let running = Running::start(&installation, name, &url).await;
+        let error = running.run.await.unwrap().unwrap_err();
+        let text = service::report::Chain(&error).to_string();
+        assert!(text.contains("postgres://localhost:") && !text.contains(PASSWORD), "{text}");
+        told.push(text);
+    }
+    assert!(told[0].contains("password authentication failed"), "{told:?}");
+    assert!(told[1].contains("certificate"), "{told:?}");
+}
