@@ -35,6 +35,7 @@ mod expected;
 mod pacing;
 pub mod retention;
 pub mod store;
+pub mod transfer;
 
 use expected::Expected;
 use pacing::Pacing;
@@ -43,6 +44,8 @@ use store::postgres::{DatabaseUrl, PostgresStore};
 use store::sqlite::SqliteStore;
 use store::{Received, Report, Store, StoreError, Stored};
 
+/// What is kept, in the data directory.
+pub(crate) const DATABASE_FILE: &str = "repository.db";
 /// How long a database that does not answer is left alone, at first and at most.
 const DATABASE_PAUSE_MIN: Duration = Duration::from_secs(1);
 const DATABASE_PAUSE_MAX: Duration = Duration::from_secs(15);
@@ -127,7 +130,7 @@ async fn open_store(
     shutdown: &mut Shutdown,
 ) -> Result<Option<Arc<dyn Store>>, StoreError> {
     let Some(url) = database else {
-        return Ok(Some(Arc::new(SqliteStore::open(&data.join("repository.db")).await?)));
+        return Ok(Some(Arc::new(SqliteStore::open(&data.join(DATABASE_FILE)).await?)));
     };
     let mut pause = DATABASE_PAUSE_MIN;
     loop {

@@ -111,7 +111,7 @@ def why_dead(code, root, tree, text):
         return "oscap waits for a FIFO (cases)"
     if code == "timeout" and tree.is_any_large:
         return "oscap takes longer than 20 s for many items (cases)"
-    if code == -11 and re.search(rb"^\s*[+-][^:\n]*$", read_bytes(root + "/etc/shadow"), re.M):
+    if code == -11 and re.search(rb"^\s*[+-][^:\n\0]*:?(?:$|\0)", read_bytes(root + "/etc/shadow"), re.M):
         return "oscap dies of a line of NIS in shadow (cases)"
     return None
 

@@ -4,18 +4,21 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use proto::capability::ComponentType;
 use proto::message::{ResultsRequest, ResultsSelection};
-use proto::operator::{Ask, OperatorEvent};
+use proto::operator::{Ask, OperatorEvent, Workflow};
 use repository::retention::Retention;
 use repository::store::Store as _;
 use repository::store::postgres::PostgresStore;
 use repository::{RunError, Settings};
 use service::shutdown::{self, Stopper};
 use system_tests::postgres::{PASSWORD, Postgres};
+use system_tests::processes::{Process, Processes, binaries};
 use system_tests::{BASELINE, Installation, assess, baseline, eventually, verdicts};
 use tokio::task::JoinHandle;
 
@@ -153,4 +156,46 @@ async fn a_wrong_password_or_a_server_that_cannot_be_believed_is_told_and_not_wa
     }
     assert!(told[0].contains("password authentication failed"), "{told:?}");
     assert!(told[1].contains("certificate"), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_in_a_file_is_moved_into_a_database_and_goes_on_there() {
+    let Some(postgres) = Postgres::prepared().await else { return };
+    postgres.start().await;
+    let mut processes = Processes::start(Path::new("/")).await;
+    let before = processes.ask(Ask::Evaluate(baseline(60))).await;
+    assert!(is_completed(&before), "{before:?}");
+    let url_file = processes.data.path().join("database");
+    std::fs::write(&url_file, postgres.url(PASSWORD) + "\n").unwrap();
+    let data = processes.data.path().join("repository");
+    let migrate = || {
+        let words = [OsStr::new("migrate"), data.as_os_str(), OsStr::new("--database-file"), url_file.as_os_str()];
+        let output = Command::new(binaries().join("muster")).args(words).args(["-o", "json"]).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    // Not while it runs.
+    let (code, _, told) = migrate();
+    assert!(code == Some(1) && told.contains("in use"), "{told}");
+    processes.repository.kill();
+    let (code, told, error) = migrate();
+    assert_eq!(code, Some(0), "{error}");
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["rows"]["verdict"], 62, "{told}");
+    // Only once: what is there is somebody's.
+    let (code, _, again) = migrate();
+    assert!(code == Some(1) && again.contains("already"), "{again}");
+
+    // It is the same component, and goes on numbering where the file ended.
+    let words = ["muster-repository", "--data", data.to_str().unwrap(), "--database-file", url_file.to_str().unwrap()];
+    processes.repository = Process::start(words.map(str::to_owned).to_vec());
+    processes.wait_for_active().await;
+    let stored = processes.ask(Ask::Evaluate(Workflow { is_stored_only: true, ..baseline(60) })).await;
+    assert!(is_completed(&stored), "{stored:?}");
+    assert_eq!(verdicts(&stored), verdicts(&before));
+    let after = processes.ask(Ask::Evaluate(baseline(60))).await;
+    assert!(is_completed(&after), "{after:?}");
+    assert_eq!(verdicts(&after), expected());
+    processes.repository.kill();
+    check_store(&postgres.url(PASSWORD), &[before, stored, after]).await;
 }

@@ -51,6 +51,10 @@ impl SqlStore {
         Self { pool }
     }
 
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     async fn begin(&self) -> Result<Tx, StoreError> {
         Ok(self.pool.begin_with(BEGIN).await?)
     }

@@ -149,6 +149,16 @@ pub(crate) enum Command {
         /// The backup.
         from: PathBuf,
     },
+    /// Move what a repository keeps from the file in its data directory into an empty PostgreSQL database. The repository must
+    /// not run; afterwards it is started with `database-file`.
+    Migrate {
+        /// The repository's data directory.
+        #[arg(value_name = "DATA")]
+        repository: PathBuf,
+        /// File with the URL of the database.
+        #[arg(long, env = "MUSTER_DATABASE_FILE", value_name = "FILE")]
+        database_file: PathBuf,
+    },
     /// Put a component out for good: neither its key nor its endpoint gets in again.
     Ban {
         /// The component's id, from `muster roster`.

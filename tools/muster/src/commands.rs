@@ -34,10 +34,13 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
     if let Command::Config(command) = cli.command {
         return config::run(command, output);
     }
+    if let Command::Migrate { repository, database_file } = cli.command {
+        return config::migrate(&repository, &database_file, output).await;
+    }
     let data = cli::data_directory(cli.data)?;
     match cli.command {
         // Carried out above.
-        Command::Scap(_) | Command::Simulate(_) | Command::Config(_) => Ok(exit::DONE),
+        Command::Scap(_) | Command::Simulate(_) | Command::Config(_) | Command::Migrate { .. } => Ok(exit::DONE),
         Command::Up(args) => up::run(&data, args, output).await,
         Command::Status => status(&data, output).await,
         Command::Metrics => metrics::print(&data, output).await,

@@ -1,7 +1,10 @@
-//! `muster config`: whether a configuration can be used, what holds, and what there is. Asks nobody.
+//! `muster config`: whether a configuration can be used, what holds, and what there is; `muster migrate`. Asks nobody.
 
 use std::path::{Path, PathBuf};
 
+use anyhow::anyhow;
+use repository::store::postgres::DatabaseUrl;
+use repository::transfer::transfer;
 use service::config::reference::{self, Key, TABLES};
 use service::config::{Config, ConfigError, Sources};
 
@@ -99,4 +102,25 @@ fn show_all(sources: &Sources, output: Output) -> anyhow::Result<()> {
         show::line("");
     }
     if output == Output::Json { show::json(&document) } else { Ok(()) }
+}
+
+/// `muster migrate`
+pub(crate) async fn migrate(data: &Path, database_file: &Path, output: Output) -> anyhow::Result<u8> {
+    let url = service::config::secret(Some(&database_file.to_owned()))?.unwrap_or_default();
+    let url: DatabaseUrl = url.parse().map_err(|reason: String| anyhow!("{}: {reason}", database_file.display()))?;
+    let moved = transfer(data, &url).await?;
+    if output == Output::Json {
+        let tables: serde_json::Map<String, serde_json::Value> =
+            moved.into_iter().map(|(table, count)| (table, count.into())).collect();
+        show::json(&serde_json::json!({ "database": url.to_string(), "rows": tables }))?;
+        return Ok(exit::DONE);
+    }
+    let rows =
+        moved.iter().filter(|(_, count)| *count > 0).map(|(table, count)| vec![table.clone(), count.to_string()]);
+    show::table(&["table", "rows"], rows.collect());
+    show::line(format!(
+        "Everything is in {url}. Start the repository with --database-file {}.",
+        database_file.display()
+    ));
+    Ok(exit::DONE)
 }
