@@ -133,6 +133,14 @@ step "all objects of $name: oscap $(seconds oscap-objects) s, muster $(seconds m
 compare objects "$work/oscap.xml" "$work/muster.xml"
 cost "all objects of $name, collected" oscap-objects muster-objects
 
+# The same through a whole installation, where its daemons are beside the program.
+if [ -x "$(dirname "$program")/muster-pcs-agent" ]; then
+  cp "$(dirname "$program")"/muster-{orchestrator,repository,pes-evaluator,pcs-agent} tests/endpoint/system.sh "$work"
+  inside bash -c "cd /var/tmp/assess && ./system.sh $name.xml" >"$work/system.out" 2>&1 || { tail -n 20 "$work/system.out"; exit 1; }
+  step "all rules of $name by an installation of four daemons"
+  python3 tests/endpoint/system.py "$work" "$work/oscap-$name.arf" || failed=1
+fi
+
 # With more files than a small server has.
 if [ -n "${MUSTER_ENDPOINT_FILES:-}" ] && [ "$MUSTER_ENDPOINT_FILES" != 0 ]; then
   python3 tests/endpoint/files.py "$root/srv/many" "$MUSTER_ENDPOINT_FILES" 644

@@ -14,6 +14,7 @@ not explained.
 import argparse
 import concurrent.futures
 import ctypes
+import hashlib
 import json
 import os
 import random
@@ -378,6 +379,50 @@ def start_of(pattern, special, is_theirs):
     return at if at == len(rest) and is_theirs else max(rest.rfind("/", 0, at), 0)
 
 
+def after_link(question, theirs, ours):
+    """Only links are followed; oscap also enters a directory that comes directly after a link in the order on disk."""
+    behaviors = question.entities.get("behaviors")
+    is_it = behaviors is not None and behaviors.get("recurse") == "symlinks" and behaviors.get("recurse_direction") == "down"
+    return (theirs, theirs) if is_it and theirs[1] and not ours[1] - theirs[1] else (theirs, ours)
+
+
+def no_values(question, theirs, ours):
+    """A function of no values: oscap computes it of an empty text."""
+    is_it = question.kind == "variable" and ours == ("does not exist", Counter()) and question.says("no item has a")
+    return (theirs, theirs) if is_it and sum(theirs[1].values()) == 1 else (theirs, ours)
+
+
+def pattern_of_no_text(question, theirs, ours):
+    """A pattern on a name with bytes that are no UTF-8: for oscap it is an error that finds nothing."""
+    is_bad = lambda item: any("\ufffd" in value for _, _, _, value in item[2])
+    is_it = any(child.get("operation") == "pattern match" for child in question.entities.values()) and theirs == ("does not exist", Counter())
+    return (theirs, theirs) if is_it and ours[1] and all(is_bad(item) for item in ours[1]) else (theirs, ours)
+
+
+def nul_after_document(question, theirs, ours):
+    """For oscap a document ends at a NUL byte behind it."""
+    is_it = question.kind == "xmlfilecontent" and question.says("a character that XML does not allow") and theirs[0] in ("complete", "error")
+    return (theirs, theirs) if is_it and not ours[1] - theirs[1] else (theirs, ours)
+
+
+def undecided_filter(question, theirs, ours):
+    """oscap keeps what it cannot decide a filter that includes for, or drops it."""
+    is_it = question.says("whether an item passes a filter is unknown") and ours == ("error", Counter())
+    return (theirs, theirs) if is_it else (theirs, ours)
+
+
+NOTHING = {hashlib.new(name).hexdigest() for name in ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")}
+
+
+def device(question, theirs, ours):
+    """oscap opens the broken endpoints' devices, all of which are /dev/null, and hashes what it reads."""
+    is_of_nothing = lambda item: question.kind == "filehash58" and any(name == "hash" and value in NOTHING for name, _, _, value in item[2])
+    extra = theirs[1] - ours[1]
+    if not extra or not all(is_of_nothing(item) for item in extra):
+        return theirs, ours
+    return (theirs[0] if theirs[1] - extra else "does not exist", theirs[1] - extra), ours
+
+
 # As docs/oscap-differences.md has them.
 EXPLAINED = {
     "a pattern that is none": broken_pattern,
@@ -395,6 +440,12 @@ EXPLAINED = {
     "a number that is not whole, or none": no_integer,
     "before 1970": before_1970,
     "where oscap begins to look": wrong_start,
+    "a filter that cannot be decided": undecided_filter,
+    "a device": device,
+    "a directory after a link on disk": after_link,
+    "a function of no values": no_values,
+    "a pattern on what is no UTF-8": pattern_of_no_text,
+    "a NUL byte after a document": nul_after_document,
 }
 
 

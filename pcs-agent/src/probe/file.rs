@@ -65,10 +65,53 @@ fn item(host: &Host, entry: &Entry, metadata: &Metadata) -> Item {
         entities.push(ItemEntity::boolean(name, mode & bit != 0));
     }
     let located = host.locate_followed(&entry.filepath());
-    entities.push(match rustix::fs::getxattr(&located, "system.posix_acl_access", &mut [0_u8; 0]) {
+    // As acl_extended_file(3) has it: the default of what is made in a directory counts too. A link counts as its target.
+    let acl = |name: &str| rustix::fs::getxattr(&located, name, &mut [0_u8; 0]);
+    entities.push(match acl("system.posix_acl_access") {
         Ok(_) => ItemEntity::boolean("has_extended_acl", true),
-        Err(rustix::io::Errno::NODATA) => ItemEntity::boolean("has_extended_acl", false),
+        Err(rustix::io::Errno::NODATA) => {
+            ItemEntity::boolean("has_extended_acl", acl("system.posix_acl_default").is_ok())
+        }
         Err(_) => ItemEntity::without_value("has_extended_acl", Datatype::Boolean, Status::DoesNotExist),
     });
     Item::new(File::KIND, entities)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::io::Write as _;
+
+    use proto::plan::Operation;
+    use rustix::fs::{XattrFlags, setxattr};
+    use rustix::io::Errno;
+
+    use super::super::entities::fixture::{asked, query, tree, values};
+    use super::*;
+
+    /// Owner, group and others, with all rights: version 2, then tag, rights and id of each.
+    const ACL: [u8; 28] =
+        [2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 4, 0, 7, 0, 255, 255, 255, 255, 32, 0, 7, 0, 255, 255, 255, 255];
+
+    #[test]
+    fn an_access_control_list_that_a_directory_gives_what_is_made_there_counts() {
+        let (root, host) = tree(&[("with/file", ""), ("without/file", "")]);
+        std::os::unix::fs::symlink("../with", root.path().join("without/link")).unwrap();
+        match setxattr(root.path().join("with"), "system.posix_acl_default", &ACL, XattrFlags::empty()) {
+            Err(Errno::OPNOTSUPP) => {
+                let _ = writeln!(std::io::stderr(), "SKIPPED: there are no access control lists here");
+                return;
+            }
+            set => set.unwrap(),
+        }
+        let has_acl = |path: &str, name: &str| {
+            let entities = vec![asked("path", Operation::Equals, path), asked("filename", Operation::Equals, name)];
+            let items = File::collect(&host, &query(File::KIND, entities)).unwrap().items;
+            values(&items, "has_extended_acl").concat()
+        };
+        assert_eq!(
+            [has_acl("/with", "file"), has_acl("/without", "file"), has_acl("/without", "link")],
+            ["false", "false", "true"]
+        );
+    }
 }
