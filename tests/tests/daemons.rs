@@ -104,7 +104,7 @@ fn a_service_manager_hears_that_a_daemon_is_ready_what_it_waits_for_and_that_it_
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
     let token = directory.path().join("token");
     let words = ["--data", directory.path().to_str().unwrap(), "--join-token-file", token.to_str().unwrap()];
     let variables = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "300000"), ("MUSTER_LOG", "warn")];
