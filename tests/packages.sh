@@ -287,6 +287,25 @@ a_wrong_key_is_named() {
   step "a wrong key in muster.toml: not started, named with the nearest one; corrected: it runs by itself"
 }
 
+what_was_put_out_stays_out() {
+  local component
+  component=$(roster | sed -n 's/^posture-evaluation-service active //p')
+  [ -n "$component" ] || fail "there is no evaluator in the roster: $(roster)"
+  quiet muster evict "$component" --reason "tried out"
+  has_ended() { [ "$(unit pes-evaluator SubState) $(unit pes-evaluator ExecMainStatus)" = "failed 77" ]; }
+  eventually 30 "an evicted evaluator ends" has_ended
+  unit pes-evaluator StatusText | grep "tried out" >/dev/null || fail "its status does not say why: $(unit pes-evaluator StatusText)"
+  sleep 3
+  has_ended || fail "an evicted evaluator is started again"
+  # With a word of an operator's it comes back.
+  inside sh -c 'cp /var/lib/muster/join/pes-evaluator/token /run/token; d=/run/systemd/system/muster-pes-evaluator.service.d; mkdir -p $d
+    printf "[Service]\nEnvironment=MUSTER_JOIN_TOKEN=%s\n" "$(cat /run/token)" >$d/token.conf; systemctl daemon-reload; systemctl start muster-pes-evaluator'
+  eventually 30 "every component is active" all_active 3
+  inside sh -c 'rm -r /run/token /run/systemd/system/muster-pes-evaluator.service.d; systemctl daemon-reload; systemctl restart muster-pes-evaluator'
+  eventually 30 "every component is active" all_active 3
+  step "an evicted evaluator ends, says why, and is not started again until an operator gives it a token"
+}
+
 upgrade() {
   inside sed -i '/^\[pcs-agent\]/a name = "ours"' /etc/muster/agent.toml
   inside sh -c 'cat /etc/muster/*.toml' >"$work/edited"
@@ -356,6 +375,7 @@ verdicts_are_those_without_a_sandbox
 sandboxes_hold
 a_daemon_that_hangs_is_restarted
 a_wrong_key_is_named
+what_was_put_out_stays_out
 upgrade
 roll_back
 remove_and_install

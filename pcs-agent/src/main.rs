@@ -1,7 +1,7 @@
 //! `muster-pcs-agent`.
 
 use clap::Parser as _;
-use pcs_agent::Settings;
+use pcs_agent::{RunError, Settings};
 use service::config::join_token;
 use service::{daemon, health, shutdown};
 
@@ -30,5 +30,9 @@ async fn collect() -> anyhow::Result<()> {
     }
     daemon::begin();
     let join_token = join_token(&settings.data, config.join_token.as_ref(), config.join_token_file.as_ref()).await?;
-    Ok(pcs_agent::run(Settings { join_token, ..settings }, shutdown::on_signal()).await?)
+    let ended = pcs_agent::run(Settings { join_token, ..settings }, shutdown::on_signal()).await;
+    if let Err(RunError::Member(error)) = &ended {
+        daemon::leave_if_dismissed(error);
+    }
+    Ok(ended?)
 }

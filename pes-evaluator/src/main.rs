@@ -1,7 +1,7 @@
 //! `muster-pes-evaluator`.
 
 use clap::Parser;
-use pes_evaluator::Settings;
+use pes_evaluator::{RunError, Settings};
 use service::config::join_token;
 use service::daemon::{self, AFTER_HELP, MemberArgs};
 use service::{health, shutdown};
@@ -32,5 +32,9 @@ async fn main() -> anyhow::Result<()> {
     }
     daemon::begin();
     let join_token = join_token(&settings.data, config.join_token.as_ref(), config.join_token_file.as_ref()).await?;
-    Ok(pes_evaluator::run(Settings { join_token, ..settings }, shutdown::on_signal()).await?)
+    let ended = pes_evaluator::run(Settings { join_token, ..settings }, shutdown::on_signal()).await;
+    if let Err(RunError::Member(error)) = &ended {
+        daemon::leave_if_dismissed(error);
+    }
+    Ok(ended?)
 }

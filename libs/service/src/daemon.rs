@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::config::{Config, ConfigError, Sources};
+use crate::member::MemberError;
 use crate::supervisor;
 
 /// What stands at the end of a daemon's help.
@@ -70,6 +71,18 @@ impl MemberArgs {
             ("broker", self.broker.clone()),
         ];
         self.daemon.load(table, own.into_iter().chain(more))
+    }
+}
+
+/// What a member that was put out ends with (sysexits: EX_NOPERM): whoever watches it need not start it again.
+pub const DISMISSED: i32 = 77;
+
+/// Ends the process of a member that was put out, and says why.
+pub fn leave_if_dismissed(error: &MemberError) {
+    if let MemberError::Dismissed(fault) = error {
+        tracing::error!(%fault, "this component is no member any more; with a new token, and --join-token, it may join again");
+        supervisor::status(&format!("was put out: {fault}"));
+        std::process::exit(DISMISSED);
     }
 }
 
