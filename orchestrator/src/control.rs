@@ -401,12 +401,16 @@ async fn broker_certificate(
     })
 }
 
+/// Of several repositories, the first that answers.
 pub(crate) async fn ask_repository<Q: Message, A: Message>(handle: &Handle, request: &Q) -> Result<A, Fault> {
-    let repository = handle
-        .repository()
-        .await
-        .ok_or_else(|| Fault::new(FaultCode::Busy, "no repository is active; `muster roster` shows why"))?;
-    ask_one_repository(handle, repository, request).await
+    let mut last = Fault::new(FaultCode::Busy, "no repository is active; `muster roster` shows why");
+    for (repository, _) in handle.repositories().await.into_iter().filter(|(_, is_there)| *is_there) {
+        match ask_one_repository(handle, repository, request).await {
+            Err(fault) if fault.code == FaultCode::Timeout => last = fault,
+            answer => return answer,
+        }
+    }
+    Err(last)
 }
 
 pub(crate) async fn ask_one_repository<Q: Message, A: Message>(
