@@ -1,5 +1,5 @@
 //! Configuration: one TOML file with a table for each daemon. Flags go before `MUSTER_…` variables, these before the file, the
-//! file before what is built in. An unknown key is an error that names the nearest known one. [`reference`] has every key.
+//! file before what is built in. An unknown key is an error that names the nearest known one. [`mod@reference`] has every key.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
