@@ -190,6 +190,8 @@ join_the_agent() {
   inside sh -c 'umask 077; muster token create --data /var/lib/muster/orchestrator --type pcs >/etc/muster/join-token'
   eventually 30 "the collector is active" all_active 3
   expect "$(unit pcs-agent NRestarts)" 0 "restarts of the collector"
+  is_said_to_be() { [ "$(unit pcs-agent StatusText)" = "$1" ]; }
+  eventually 30 "the collector says that it is active" is_said_to_be active
   # It is looked at for the first start alone.
   inside mv /etc/muster/join-token /run/join-token
   inside systemctl restart muster-pcs-agent

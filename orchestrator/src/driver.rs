@@ -93,7 +93,7 @@ impl TryFrom<&OrchestratorConfig> for Settings {
         let wrong = |key, reason: String| ConfigError::Value { key, reason };
         let keep_workflows = config.keep_workflows.map_or(KEEP_WORKFLOWS, Seconds::duration);
         if keep_workflows < SignedDuration::from_hours(24 * KEEP_DAYS_MIN) {
-            return Err(wrong("keep-workflows", RunError::Keep.to_string()));
+            return Err(wrong("keep-workflows", kept_too_short()));
         }
         let ca = match (&config.ca_certificate, &config.ca_key) {
             (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
@@ -123,11 +123,15 @@ pub const CERTIFICATE_SECONDS: i64 = 30 * 86_400;
 /// How long workflows that have ended are kept, unless the configuration says otherwise.
 pub const KEEP_WORKFLOWS: SignedDuration = SignedDuration::from_hours(24 * KEEP_DAYS_MIN);
 
+fn kept_too_short() -> String {
+    format!("it is at least {KEEP_DAYS_MIN}d: a report that waited for its network may come in so late")
+}
+
 /// Why an orchestrator ends.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// Workflows would go before the last report about them can come in.
-    #[error("keep-workflows is at least {KEEP_DAYS_MIN}d: a report that waited for its network may come in so late")]
+    #[error("keep-workflows: {}", kept_too_short())]
     Keep,
     /// The data directory.
     #[error(transparent)]

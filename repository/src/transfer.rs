@@ -108,8 +108,8 @@ enum Form {
 struct Table {
     name: String,
     columns: Vec<(String, Form)>,
-    /// Whether its key is numbered by the database.
-    is_numbered: bool,
+    /// The column that the database numbers.
+    numbered: Option<String>,
 }
 
 impl Table {
@@ -122,22 +122,24 @@ impl Table {
         .await?;
         let mut tables = Vec::with_capacity(names.len());
         for name in names {
-            let rows = sqlx::query("SELECT name, type, pk FROM pragma_table_info($1) ORDER BY cid");
+            let rows = sqlx::query("SELECT name, type FROM pragma_table_info($1) ORDER BY cid");
             let mut columns = Vec::new();
-            let mut is_numbered = false;
+            let mut numbered = None;
             for row in rows.bind(&name).fetch_all(from).await? {
+                let column: String = row.try_get("name")?;
                 let form = match row.try_get::<String, _>("type")?.as_str() {
                     "TEXT" => Form::Text,
                     "BLOB" => Form::Bytes,
                     // `INTEGER PRIMARY KEY` is what SQLite numbers by itself; other numbers are `BIGINT`.
-                    kind => {
-                        is_numbered |= kind == "INTEGER";
+                    "INTEGER" => {
+                        numbered = Some(column.clone());
                         Form::Number
                     }
+                    _ => Form::Number,
                 };
-                columns.push((row.try_get("name")?, form));
+                columns.push((column, form));
             }
-            tables.push(Self { name, columns, is_numbered });
+            tables.push(Self { name, columns, numbered });
         }
         Ok(tables)
     }
@@ -172,9 +174,8 @@ impl Table {
             count += rows.len() as u64;
             self.insert(&rows, tx).await?;
         }
-        if self.is_numbered {
+        if let Some(key) = &self.numbered {
             // What comes next has a number of its own.
-            let key = &self.columns[0].0;
             let sql = format!(
                 "SELECT setval(pg_get_serial_sequence('{0}', '{key}'), coalesce(max({key}), 0) + 1, false) FROM {0}",
                 self.name
@@ -190,7 +191,7 @@ impl Table {
             format!("({})", places.collect::<Vec<_>>().join(", "))
         };
         let values: Vec<String> = (0..rows.len()).map(row).collect();
-        let numbers = if self.is_numbered { "OVERRIDING SYSTEM VALUE " } else { "" };
+        let numbers = if self.numbered.is_some() { "OVERRIDING SYSTEM VALUE " } else { "" };
         let sql = format!("INSERT INTO {} ({}) {numbers}VALUES {}", self.name, self.names(), values.join(", "));
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for row in rows {

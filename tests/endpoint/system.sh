@@ -8,7 +8,11 @@ here=$PWD
 export MUSTER_DATA=$here/orchestrator MUSTER_LOG=warn
 rm -rf orchestrator repository pes-evaluator pcs-agent join
 pids=()
-finish() { kill "${pids[@]}" 2>/dev/null || true; }
+finish() {
+  kill "${pids[@]}" 2>/dev/null || true
+  # What is measured next has the processor to itself.
+  wait "${pids[@]}" 2>/dev/null || true
+}
 trap finish EXIT
 ./muster-orchestrator --listen 127.0.0.1:18883 --join-tokens "$here/join" &
 pids+=($!)

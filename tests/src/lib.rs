@@ -308,6 +308,16 @@ pub fn baseline(timeout_seconds: u64) -> Workflow {
     Workflow { policy: orchestrator::BASELINE.to_owned(), timeout_seconds, ..Workflow::default() }
 }
 
+/// Whether a workflow was completed, from the answers to it.
+pub fn is_completed(events: &[OperatorEvent]) -> bool {
+    events.iter().any(|event| matches!(event, OperatorEvent::Ended(view) if view.state == "completed"))
+}
+
+/// What the baseline says of this machine, by rule, without an installation.
+pub fn baseline_verdicts() -> std::collections::BTreeMap<String, String> {
+    assess(BASELINE, None, "/").results.iter().map(|result| (result.rule.clone(), result.verdict.to_string())).collect()
+}
+
 /// Verdicts by rule, from the answers to an evaluation.
 pub fn verdicts(events: &[OperatorEvent]) -> std::collections::BTreeMap<String, String> {
     events

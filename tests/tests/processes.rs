@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says what it skips")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -11,22 +11,14 @@ use proto::operator::{Ask, OperatorEvent};
 use repository::store::Store as _;
 use repository::store::sqlite::SqliteStore;
 use system_tests::processes::{Process, Processes, binaries};
-use system_tests::{BASELINE, assess, baseline, verdicts};
-
-fn expected() -> BTreeMap<String, String> {
-    assess(BASELINE, None, "/").results.iter().map(|result| (result.rule.clone(), result.verdict.to_string())).collect()
-}
-
-fn is_completed(events: &[OperatorEvent]) -> bool {
-    events.iter().any(|event| matches!(event, OperatorEvent::Ended(view) if view.state == "completed"))
-}
+use system_tests::{BASELINE, assess, baseline, baseline_verdicts, is_completed, verdicts};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn separate_processes_give_the_same_verdicts_and_stay_small() {
     let processes = Processes::start(Path::new("/")).await;
     let events = processes.ask(Ask::Evaluate(baseline(60))).await;
     assert!(is_completed(&events), "{events:?}");
-    assert_eq!(verdicts(&events), expected());
+    assert_eq!(verdicts(&events), baseline_verdicts());
     for (name, process) in [
         ("orchestrator", &processes.orchestrator),
         ("repository", &processes.repository),
@@ -69,7 +61,7 @@ async fn survives(victim: fn(&mut Processes) -> &mut Process, is_held: bool) {
     .await;
     let after = processes.ask(Ask::Evaluate(baseline(120))).await;
     assert!(is_completed(&after), "{after:?}");
-    assert_eq!(verdicts(&after), expected());
+    assert_eq!(verdicts(&after), baseline_verdicts());
     let events = processes.ask(Ask::Transactions).await;
     let OperatorEvent::Transactions(views) = &events[0] else { panic!("{events:?}") };
     assert_eq!(views.len(), 3);

@@ -15,10 +15,10 @@ pub const AFTER_HELP: &str = "Each flag is also a key of the configuration file 
 pub struct DaemonArgs {
     /// Configuration file.
     #[arg(long, env = "MUSTER_CONFIG", value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    config: Option<PathBuf>,
     /// Data directory.
     #[arg(long, value_name = "DIR")]
-    pub data: Option<String>,
+    data: Option<String>,
     /// Check the configuration, and end.
     #[arg(long)]
     pub check: bool,
@@ -46,13 +46,13 @@ pub struct MemberArgs {
     pub daemon: DaemonArgs,
     /// Join token, for the first start.
     #[arg(long, value_name = "TOKEN")]
-    pub join_token: Option<String>,
+    join_token: Option<String>,
     /// File with the join token, for the first start; waited for where it is not there yet.
     #[arg(long, value_name = "FILE")]
-    pub join_token_file: Option<String>,
+    join_token_file: Option<String>,
     /// Where the broker is, if not where it was when this component joined.
     #[arg(long, value_name = "HOST:PORT")]
-    pub broker: Option<String>,
+    broker: Option<String>,
     /// Say whether the component with this data directory is active, and end.
     #[arg(long)]
     pub health: bool,

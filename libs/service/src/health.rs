@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use crate::supervisor;
+
 /// The file: seconds between two heartbeats. Its time is when the last one was answered.
 const FILE: &str = "active";
 /// Heartbeats that may be missed.
@@ -22,6 +24,7 @@ pub enum Unhealthy {
 
 /// It was heard, and has something to do.
 pub(crate) fn heard(data: &Path, heartbeat_seconds: u64) {
+    supervisor::status("active");
     if let Err(error) = std::fs::write(data.join(FILE), heartbeat_seconds.to_string()) {
         tracing::warn!(%error, "whether this component is active cannot be written down");
     }
@@ -29,6 +32,7 @@ pub(crate) fn heard(data: &Path, heartbeat_seconds: u64) {
 
 /// It has nothing to do, or not yet.
 pub(crate) fn idle(data: &Path) {
+    supervisor::status("waits for the orchestrator");
     let _ = std::fs::remove_file(data.join(FILE));
 }
 

@@ -2,6 +2,8 @@
 
 use tokio::sync::watch;
 
+use crate::supervisor;
+
 /// The watching side; clones share it.
 #[derive(Debug, Clone)]
 pub struct Shutdown(watch::Receiver<bool>);
@@ -35,6 +37,7 @@ pub fn on_signal() -> Shutdown {
     let (stopper, shutdown) = channel();
     tokio::spawn(async move {
         signal().await;
+        supervisor::stopping();
         stopper.stop();
     });
     shutdown

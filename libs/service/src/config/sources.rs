@@ -141,11 +141,7 @@ fn value_of(form: Form, text: &str) -> Result<Value, String> {
             "false" | "0" | "no" | "off" => Ok(Value::Boolean(false)),
             _ => Err("true or false is wanted".to_owned()),
         },
-        Form::Table => {
-            let mut read: Table =
-                toml::from_str(&format!("value = {text}")).map_err(|error| error.message().to_owned())?;
-            read.remove("value").ok_or_else(|| "a table is wanted, such as { \"unix:file\" = \"30d\" }".to_owned())
-        }
+        Form::Table => text.parse().map_err(|error: toml::de::Error| error.message().to_owned()),
     }
 }
 
