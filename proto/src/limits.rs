@@ -18,6 +18,8 @@ pub const CONTENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub const RESULT_PART_BYTES: usize = 256 * 1024;
 /// Items that one object may collect; more than this and its flag is `incomplete`.
 pub const OBJECT_ITEMS_MAX: usize = 2_000;
+/// How many times its size a packed message may have; a sender sends plain what would have more.
+pub const PACKED_TIMES_MAX: usize = 32;
 /// Bytes of one entity's value; longer text is cut and the item says so.
 pub const ENTITY_VALUE_BYTES_MAX: usize = 64 * 1024;
 /// Capabilities in one advertisement.

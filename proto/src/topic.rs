@@ -153,6 +153,11 @@ impl FromStr for Topic {
 pub const COLLECTION_OVAL: &str = "oval";
 
 impl Topic {
+    /// Whether messages on this topic may travel packed: those that are long, and are for repositories.
+    pub fn may_be_packed(&self) -> bool {
+        matches!(self, Self::CollectionResults(_) | Self::EvaluationResults(_))
+    }
+
     /// Whether messages of this kind travel on this topic. The broker knows topics, receivers know
     /// kinds: this ties them together, so that what a sender may publish says what it may say.
     pub fn carries(&self, kind: &str) -> bool {

@@ -35,6 +35,7 @@ numbers! {
     ENVELOPE_VERSION = ENVELOPE_VERSION;
     JOIN_PAYLOAD_BYTES_MAX = limits::JOIN_PAYLOAD_BYTES_MAX;
     PACKET_OVERHEAD_BYTES = limits::PACKET_OVERHEAD_BYTES;
+    PACKED_TIMES_MAX = limits::PACKED_TIMES_MAX;
     PLAN_VERSION = PLAN_VERSION;
     RESULT_PART_BYTES = limits::RESULT_PART_BYTES;
     SEAL_HEADER_BYTES_MAX = limits::SEAL_HEADER_BYTES_MAX;
@@ -114,6 +115,7 @@ fn registries(text: &mut String) {
         ("payload of a collector, bytes", limits::PAYLOAD_BYTES_MAX as u64),
         ("payload of a service, bytes", limits::SERVICE_PAYLOAD_BYTES_MAX as u64),
         ("payload of a joining component, bytes", limits::JOIN_PAYLOAD_BYTES_MAX as u64),
+        ("a packed message unpacked, times what was sent", limits::PACKED_TIMES_MAX as u64),
         ("signature line, bytes", limits::SEAL_HEADER_BYTES_MAX as u64),
         ("content chunk, bytes", limits::CONTENT_CHUNK_BYTES as u64),
         ("content, bytes", limits::CONTENT_BYTES_MAX),

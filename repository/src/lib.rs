@@ -547,5 +547,7 @@ fn received(message: &Authentic) -> Received {
 }
 
 fn report(message: &Authentic) -> Report {
-    Report { hash: message.hash().clone(), packed: pack(message.sealed()) }
+    // Whoever packed it has done the work already.
+    let packed = message.packed().map_or_else(|| pack(message.sealed()), <[u8]>::to_vec);
+    Report { hash: message.hash().clone(), packed }
 }

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::mqtt::rand_fraction;
 use crate::open::{Authentic, Trust};
 use crate::outbox::{Outbox, OutboxError};
-use crate::{Incoming, IncomingReceiver, Transport, limits};
+use crate::{Incoming, IncomingReceiver, Transport, limits, packing};
 
 /// Who a component is on the bus.
 #[derive(Debug)]
@@ -129,6 +129,11 @@ pub enum RequestError {
 /// What a receiver asks for, and up to a second more: whoever is told the same second does not come in the same instant.
 pub fn put_off_for(seconds: u64) -> Duration {
     Duration::from_secs(seconds.min(limits::PUT_OFF_SECONDS_MAX)) + Duration::from_secs(1).mul_f64(rand_fraction())
+}
+
+/// A sealed message as it travels on a topic.
+fn payload_of(topic: &Topic, sealed: Vec<u8>) -> Vec<u8> {
+    if topic.may_be_packed() { packing::pack(sealed) } else { sealed }
 }
 
 fn reseal(outbox: &mut Outbox, sealer: &Sealer) {
@@ -282,7 +287,8 @@ impl Bus {
 
     /// Sends it.
     pub fn send_prepared(&self, message: Prepared) {
-        self.inner.transport.publish(message.topic.to_string(), message.sealed);
+        let payload = payload_of(&message.topic, message.sealed);
+        self.inner.transport.publish(message.topic.to_string(), payload);
     }
 
     fn sealed<M: Message>(&self, topic: &Topic, body: &M, context: Context) -> Result<(MessageId, Vec<u8>), SendError> {
@@ -313,7 +319,7 @@ impl Bus {
     /// Sends a message that may be lost: an answer, a heartbeat, a progress report.
     pub fn send<M: Message>(&self, topic: &Topic, body: &M, context: Context) -> Result<MessageId, SendError> {
         let (id, sealed) = self.sealed(topic, body, context)?;
-        self.inner.transport.publish(topic.to_string(), sealed);
+        self.inner.transport.publish(topic.to_string(), payload_of(topic, sealed));
         Ok(id)
     }
 
@@ -324,7 +330,7 @@ impl Bus {
             // Sealed while nobody renews: what is kept has the latest certificate, or is sealed again.
             let mut state = self.state();
             let (id, sealed) = self.sealed(topic, body, context)?;
-            state.outbox.keep(id, &topic.to_string(), &sealed)?;
+            state.outbox.keep(id, &topic.to_string(), &payload_of(topic, sealed))?;
             id
         };
         self.pump();

@@ -13,6 +13,7 @@ pub mod memory;
 pub mod mqtt;
 mod open;
 pub mod outbox;
+mod packing;
 pub mod tls;
 
 pub use crate::core::{Bus, BusSettings, Context, Event, Prepared, RequestError, SendError, put_off_for};
@@ -58,6 +59,8 @@ pub type IncomingReceiver = mpsc::Receiver<Incoming>;
 
 /// Limits of this crate.
 pub mod limits {
+    /// Bytes of a sealed message from which on it is worth packing.
+    pub const PACK_BYTES_MIN: usize = 2_048;
     /// Messages that wait for the network; more are refused, durable ones wait in the outbox.
     pub const QUEUE_MESSAGES_MAX: usize = 512;
     /// Durable messages refused for good that are remembered.

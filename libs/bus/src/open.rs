@@ -14,7 +14,7 @@ use proto::seal::{Sealed, Signer};
 use proto::topic::{Holder, Principal, Topic};
 
 use crate::certificate::{Certificate, CertificateError};
-use crate::limits;
+use crate::{limits, packing};
 
 /// Who has signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +41,7 @@ pub struct Authentic {
     sender: Sender,
     hash: ContentHash,
     sealed: Vec<u8>,
+    packed: Option<Vec<u8>>,
 }
 
 impl Authentic {
@@ -67,6 +68,11 @@ impl Authentic {
     /// The sealed message, exactly as it came.
     pub fn sealed(&self) -> &[u8] {
         &self.sealed
+    }
+
+    /// The same, compressed (RFC 1951), where it came so.
+    pub fn packed(&self) -> Option<&[u8]> {
+        self.packed.as_deref()
     }
 
     /// The type of the sender, if it is a member.
@@ -163,7 +169,11 @@ impl Trust {
         let topic: Topic = topic
             .parse()
             .map_err(|error: proto::topic::TopicError| Fault::new(FaultCode::Malformed, error.to_string()))?;
-        let sealed = Sealed::split(payload)?;
+        if packing::is_packed(payload) && !topic.may_be_packed() {
+            return Err(Fault::new(FaultCode::Malformed, "only results travel packed"));
+        }
+        let plain = packing::unpack(payload)?;
+        let sealed = Sealed::split(&plain)?;
         let sender = match sealed.signer()? {
             Signer::Certificate(der, sent_ca) => {
                 let certificate = self.signer(&sealed, &der, sent_ca.as_deref(), now)?;
@@ -206,6 +216,7 @@ impl Trust {
             return Err(denied("the message is for another component"));
         }
         let hash = ContentHash::of(sealed.envelope);
-        Ok(Authentic { topic, envelope, sender, hash, sealed: payload.to_vec() })
+        let packed = packing::content(payload).map(<[u8]>::to_vec);
+        Ok(Authentic { topic, envelope, sender, hash, sealed: plain.into_owned(), packed })
     }
 }

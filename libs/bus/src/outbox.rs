@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use proto::id::MessageId;
 use proto::seal::{Sealed, Sealer};
 
-use crate::limits;
+use crate::{limits, packing};
 
 /// Why a message is not in the outbox.
 #[derive(Debug, thiserror::Error)]
@@ -130,8 +130,10 @@ impl Outbox {
             .entries
             .iter()
             .filter_map(|(id, entry)| {
-                let sealed = Sealed::split(&entry.payload).ok()?;
-                (!sealer.has_sealed(&sealed)).then(|| (*id, sealer.seal(sealed.envelope)))
+                let plain = packing::unpack(&entry.payload).ok()?;
+                let sealed = Sealed::split(&plain).ok()?;
+                let pack = if packing::is_packed(&entry.payload) { packing::pack } else { |sealed| sealed };
+                (!sealer.has_sealed(&sealed)).then(|| (*id, pack(sealer.seal(sealed.envelope))))
             })
             .collect();
         for (id, payload) in old {
@@ -276,6 +278,10 @@ mod tests {
         let mut outbox = Outbox::open(directory.path()).unwrap();
         outbox.keep(id(1), "/a", &old.seal(b"what it says\nin full")).unwrap();
         outbox.keep(id(2), "/b", b"no sealed message").unwrap();
+        let long = "what is long is packed\n".repeat(20) + &(0..1_000).map(|line| line.to_string()).collect::<String>();
+        let packed = packing::pack(old.seal(long.as_bytes()));
+        assert!(packing::is_packed(&packed));
+        outbox.keep(id(3), "/c", &packed).unwrap();
         outbox.reseal(&new).unwrap();
         drop(outbox);
         let due = Outbox::open(directory.path()).unwrap().due(Instant::now(), 10);
@@ -284,6 +290,10 @@ mod tests {
         sealed.verify(&new.public_key()).unwrap();
         assert_eq!(sealed.envelope, b"what it says\nin full");
         assert_eq!(due[1].1, b"no sealed message");
+        assert!(packing::is_packed(&due[2].1));
+        let plain = packing::unpack(&due[2].1).unwrap();
+        let sealed = Sealed::split(&plain).unwrap();
+        assert!(new.has_sealed(&sealed) && sealed.envelope == long.as_bytes());
     }
 
     #[test]

@@ -3,18 +3,22 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
 use bus::memory::MemoryBroker;
 use bus::outbox::Outbox;
-use bus::{Authentic, Bus, BusSettings, Context, Event, RequestError, Trust};
+use bus::{Authentic, Bus, BusSettings, Context, Event, Incoming, RequestError, Trust};
 use proto::capability::ComponentType;
 use proto::fault::{Fault, FaultCode};
-use proto::id::{ComponentId, TransactionId};
+use proto::id::{ComponentId, EndpointId, RequestId, TransactionId};
 use proto::message::{
-    ContentRequest, ContentResponse, HealthCheckAction, HealthCheckRequest, Message as _, Phase, StatusNotification,
+    Ack, CollectedPart, CollectionResults, ContentRequest, ContentResponse, HealthCheckAction, HealthCheckRequest,
+    Message as _, Phase, StatusNotification,
 };
-use proto::seal::Sealer;
+use proto::observation::{EndpointFacts, Flag, Item, ItemEntity, Method};
+use proto::plan::ObjectKey;
+use proto::seal::{Sealed, Sealer};
 use proto::topic::{Holder, Principal, Topic};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ED25519};
 use tokio::sync::mpsc;
@@ -204,4 +208,132 @@ async fn a_message_that_was_recorded_and_is_sent_again_has_no_effect() {
     }
     assert_eq!(codes, ["test.recorded", "test.last"]);
     assert_eq!(orchestrator.refused(), [(FaultCode::Replayed, 2)]);
+}
+
+/// Results that are long enough to be packed.
+fn results(count: usize) -> CollectionResults {
+    let item =
+        |number: usize| Item::new("unix:file", vec![ItemEntity::text("filepath", format!("/etc/file-{number}"))]);
+    let collected = |number: u32| CollectedPart {
+        object: ObjectKey(format!("{:064x}", u64::from(number) * 7_919)),
+        flag: Flag::Complete,
+        items: vec![number],
+        messages: Vec::new(),
+        collected: jiff::Timestamp::now(),
+    };
+    CollectionResults {
+        request: RequestId(Uuid::new_v4()),
+        standing: None,
+        task: None,
+        plan: proto::content::ContentHash::of(b"plan"),
+        endpoint: EndpointId(Uuid::new_v4()),
+        facts: EndpointFacts::default(),
+        method: Method::SelfReported,
+        part: 0,
+        is_final: true,
+        stream: None,
+        items: (0..count).map(item).collect(),
+        objects: (0..u32::try_from(count).unwrap()).map(collected).collect(),
+    }
+}
+
+#[tokio::test]
+async fn long_results_travel_packed_and_arrive_as_they_were_sealed() {
+    let (broker, ca) = (MemoryBroker::default(), Ca::new());
+    let (collector, _events) = ca.join(&broker, ComponentType::PostureCollectionService);
+    let (repository, mut heard) = ca.join(&broker, ComponentType::RepositoryInterface);
+    let topic = Topic::CollectionResults(collector.own());
+    // Whoever listens to the bus as another repository sees what travels.
+    let own = ComponentId(Uuid::new_v4());
+    let holder = Holder::Component(ComponentType::RepositoryInterface);
+    let (transport, mut passing) = broker.connect(Principal { id: own, holder });
+    transport.subscribe(vec!["/collection/results/+".to_owned()]);
+    let mut before = Vec::new();
+    for (count, is_packed) in [(1, false), (200, true)] {
+        let sent = results(count);
+        collector.send_durable(&topic, &sent, Context::alone()).unwrap();
+        let received = message(&mut heard).await;
+        assert_eq!(received.envelope().decode::<CollectionResults>().unwrap().request, sent.request);
+        // A new session says once more what nobody has acknowledged.
+        let payload = loop {
+            let next = tokio::time::timeout(PATIENCE, passing.recv()).await.unwrap();
+            if let Some(Incoming::Message { payload, .. }) = next
+                && payload != before
+            {
+                break payload;
+            }
+        };
+        assert_eq!(payload.starts_with(&[0x1f, 0x8b]), is_packed);
+        assert_eq!(received.packed().is_some(), is_packed);
+        before.clone_from(&payload);
+        // The whole of it, so that its signature can be checked later.
+        let sealed = Sealed::split(received.sealed()).unwrap();
+        assert_eq!(proto::content::ContentHash::of(sealed.envelope), *received.hash());
+        if is_packed {
+            assert!(payload.len() * 2 < received.sealed().len());
+            let mut inside = Vec::new();
+            flate2::read::DeflateDecoder::new(received.packed().unwrap()).read_to_end(&mut inside).unwrap();
+            assert_eq!(inside, received.sealed());
+        }
+        repository.acknowledge(
+            &received,
+            Topic::Directed { to: collector.own(), operation: Ack::KIND.to_owned(), from: repository.own() },
+        );
+    }
+    let acknowledged = async {
+        while collector.unacknowledged_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, acknowledged).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_must_not_travel_packed_and_what_is_a_bomb_is_refused() {
+    let (broker, ca) = (MemoryBroker::default(), Ca::new());
+    let (orchestrator, mut heard) = ca.join(&broker, ComponentType::Orchestrator);
+    let (repository, mut results_heard) = ca.join(&broker, ComponentType::RepositoryInterface);
+    let own = ComponentId(Uuid::new_v4());
+    let holder = Holder::Component(ComponentType::PostureCollectionService);
+    let (transport, _incoming) = broker.connect(Principal { id: own, holder });
+    let sealer = ca.settings(own, ComponentType::PostureCollectionService, &ca).sealer;
+    let sealed = |kind: &str, body: Box<serde_json::value::RawValue>| {
+        let envelope = proto::envelope::Envelope {
+            v: proto::envelope::ENVELOPE_VERSION,
+            id: proto::id::MessageId(Uuid::now_v7()),
+            kind: kind.to_owned(),
+            from: own,
+            to: None,
+            sent: jiff::Timestamp::now(),
+            expires: None,
+            in_reply_to: None,
+            transaction: TransactionId(Uuid::now_v7()),
+            seq: 0,
+            body,
+        };
+        sealer.seal(&envelope.to_bytes())
+    };
+    let packed = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let of_status = || serde_json::value::to_raw_value(&status(own)).unwrap();
+    let status_topic = Topic::Status(own).to_string();
+    assert!(transport.publish(status_topic.clone(), packed(&sealed(StatusNotification::KIND, of_status()))));
+    assert!(transport.publish(status_topic, sealed(StatusNotification::KIND, of_status())));
+    message(&mut heard).await;
+    assert_eq!(orchestrator.refused(), [(FaultCode::Malformed, 1)]);
+
+    let results_topic = Topic::CollectionResults(own).to_string();
+    let of_results = || serde_json::value::to_raw_value(&results(100)).unwrap();
+    // Sealed as it should be, and blown up by blanks that JSON allows.
+    let blown = sealed(CollectionResults::KIND, of_results());
+    let blown = [blown.as_slice(), " ".repeat(900_000).as_bytes()].concat();
+    for payload in [packed(&blown), vec![0x1f, 0x8b], packed(&[0; 1_000_000])] {
+        assert!(transport.publish(results_topic.clone(), payload));
+    }
+    assert!(transport.publish(results_topic, packed(&sealed(CollectionResults::KIND, of_results()))));
+    assert_eq!(message(&mut results_heard).await.envelope().from, own);
+    assert_eq!(repository.refused(), [(FaultCode::Malformed, 1), (FaultCode::TooLarge, 2)]);
 }
