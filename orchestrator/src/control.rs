@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bus::Context;
+use jiff::Timestamp;
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, EndpointId, TransactionId};
 use proto::limits::{CONTENT_BYTES_MAX, shown};
@@ -272,6 +273,14 @@ async fn answer(
             let text = format!("{component} is put out: its certificate is refused from now on");
             let act = Act::new(actor, if is_ban { "ban" } else { "evict" }, component).because(shown(&reason));
             admit(handle, text, act, |core| core.dismiss(component, is_ban, &reason)).await
+        }
+        Ask::Pause { component, until, reason } => {
+            let (text, act) = match until {
+                Some(until) => (format!("{component} looks at nothing until {until:.0}"), "pause"),
+                None => (format!("{component} goes on"), "resume"),
+            };
+            let act = Act::new(actor, act, component).because(shown(&reason));
+            admit(handle, text, act, |core| core.pause(component, until, &shown(&reason), Timestamp::now())).await
         }
         Ask::LiftBan { component } => {
             let text = format!("{component} is evicted now: it may join again with a new token");

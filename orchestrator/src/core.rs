@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use proto::fault::Fault;
 use proto::id::{ComponentId, EndpointId, RequestId, TransactionId};
-use proto::message::{CollectionRequest, EvaluationRequest, HealthCheckAction, Priority};
+use proto::message::{CollectionRequest, EvaluationRequest, HealthCheckAction, HeartbeatResponse, Priority};
 use proto::operator::OperatorEvent;
 use service::audit::Act;
 use uuid::Uuid;
@@ -15,6 +15,7 @@ pub mod admission;
 pub mod identity;
 pub mod label;
 pub mod pacing;
+pub mod pause;
 pub mod residency;
 pub mod roster;
 pub mod standing;
@@ -91,6 +92,8 @@ pub enum Action {
     },
     /// Ask a component whether it is alive.
     CheckHealth(ComponentId, HealthCheckAction),
+    /// Tell a component what it hears with the answer to a heartbeat, before it asks.
+    Pulse(ComponentId, HeartbeatResponse),
     /// Tell everybody who watches what became of a component.
     Announce {
         /// A family and a word.

@@ -13,8 +13,8 @@ use proto::capability::{Capability, ComponentType};
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, TransactionId};
 use proto::message::{
-    CancelRequest, CapabilityAdvertisement, ContentRequest, EvaluationResults, HealthCheckRequest, HeartbeatResponse,
-    Message, Priority, StatusNotification, Success, ToOrchestrator,
+    CancelRequest, CapabilityAdvertisement, ContentRequest, EvaluationResults, HealthCheckRequest, Message, Priority,
+    StatusNotification, ToOrchestrator,
 };
 use proto::operator::{ComponentState, OperatorEvent, SystemStatus};
 use proto::topic::{self, COLLECTION_OVAL, Topic};
@@ -432,6 +432,7 @@ impl Handle {
             Action::CheckHealth(id, action) => {
                 inner.bus.send(&Topic::Admin(id), &HealthCheckRequest { action }, Context::alone()).map(|_| ())
             }
+            Action::Pulse(id, pulse) => inner.bus.send(&Topic::Admin(id), &pulse, Context::alone()).map(|_| ()),
             Action::Announce { code, text } => {
                 tracing::info!(code, text);
                 self.count_security(code);
@@ -567,8 +568,8 @@ impl Handle {
                 return self.shake_hands(sender, message, &advertisement).await;
             }
             ToOrchestrator::HeartbeatRequest(_) => {
-                let interval_seconds = Some(self.inner.core.lock().await.pulse(sender));
-                self.answer(sender, message, &HeartbeatResponse { response: Success::Success, interval_seconds });
+                let pulse = self.inner.core.lock().await.answer(sender, Timestamp::now());
+                self.answer(sender, message, &pulse);
             }
             // Having been heard is all that it is for.
             ToOrchestrator::HealthCheckResponse(_) => {}

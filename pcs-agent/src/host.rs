@@ -16,6 +16,7 @@ use proto::budget::{Budget, bytes_in_words};
 
 use crate::contents::Contents;
 use crate::limits;
+use crate::pause::Pause;
 use crate::probe::ProbeError;
 use crate::probe::dpkginfo::Package;
 use crate::probe::rpmdb::Installed;
@@ -32,6 +33,9 @@ pub struct Host {
     budget: Budget,
     /// Set by whoever wants no more of it.
     is_cancelled: Option<Arc<AtomicBool>>,
+    /// Set by whoever wants it later, and for how long that was so.
+    pause: Option<Arc<Pause>>,
+    paused: Cell<Duration>,
     bytes_left: Cell<u64>,
     memory_left: Cell<u64>,
     entries_left: Cell<u64>,
@@ -127,6 +131,8 @@ impl Host {
             cpu_before: cpu_of_thread(),
             budget,
             is_cancelled: None,
+            pause: None,
+            paused: Cell::new(Duration::ZERO),
             bytes_left: Cell::new(budget.read_bytes.unwrap_or(u64::MAX)),
             memory_left: Cell::new(budget.memory_bytes.unwrap_or(u64::MAX)),
             entries_left: Cell::new(limits::TASK_ENTRIES_MAX),
@@ -143,6 +149,12 @@ impl Host {
     #[must_use]
     pub fn until(self, is_cancelled: Arc<AtomicBool>) -> Self {
         Self { is_cancelled: Some(is_cancelled), ..self }
+    }
+
+    /// The same, which looks at nothing while this says so.
+    #[must_use]
+    pub fn pausing(self, pause: Arc<Pause>) -> Self {
+        Self { pause: Some(pause), ..self }
     }
 
     /// Whether this is the machine that the collector runs on.
@@ -243,7 +255,7 @@ impl Host {
     /// Leaves the processor to others for as long as the budget wants it, and looks at the clock.
     pub fn breathe(&self) -> Result<(), Cut> {
         loop {
-            let elapsed = self.began.elapsed();
+            let elapsed = self.began.elapsed().saturating_sub(self.paused.get());
             if self.is_cancelled.as_ref().is_some_and(|is_cancelled| is_cancelled.load(Ordering::Relaxed)) {
                 return Err(Cut::Cancelled);
             }
@@ -251,6 +263,13 @@ impl Host {
                 && elapsed > Duration::from_secs(seconds)
             {
                 return Err(Cut::Time(seconds));
+            }
+            if self.pause.as_ref().is_some_and(|pause| pause.until().is_some()) {
+                // A pause costs the task none of its time.
+                let before = Instant::now();
+                std::thread::sleep(Duration::from_millis(limits::PAUSE_MILLISECONDS_MAX));
+                self.paused.set(self.paused.get() + before.elapsed());
+                continue;
             }
             let Some(percent) = self.budget.cpu_percent.filter(|percent| *percent < 100) else { return Ok(()) };
             let used = cpu_of_thread().saturating_sub(self.cpu_before);
@@ -396,6 +415,38 @@ mod tests {
         host.count_found(u64::MAX - 1).unwrap();
         host.breathe().unwrap();
         assert_eq!(host.read("/small").unwrap_err().to_string(), Cut::Memory(u64::MAX).to_string());
+    }
+
+    #[test]
+    fn a_paused_task_waits_loses_no_time_of_its_own_and_can_be_cancelled() {
+        let pause = Arc::new(Pause::default());
+        let is_cancelled = Arc::new(AtomicBool::new(false));
+        let root = tempfile::tempdir().unwrap();
+        let budget = Budget { time_seconds: Some(1), ..Budget::default() };
+        let host = Host::with_budget(root.path(), budget).pausing(Arc::clone(&pause)).until(Arc::clone(&is_cancelled));
+        pause.set(Some(jiff::Timestamp::now() + jiff::SignedDuration::from_secs(60)));
+        let others = std::thread::spawn({
+            let (pause, is_cancelled) = (Arc::clone(&pause), Arc::clone(&is_cancelled));
+            move || {
+                std::thread::sleep(Duration::from_millis(1_500));
+                pause.set(None);
+                std::thread::sleep(Duration::from_millis(200));
+                pause.set(Some(jiff::Timestamp::now() + jiff::SignedDuration::from_secs(60)));
+                std::thread::sleep(Duration::from_millis(100));
+                is_cancelled.store(true, Ordering::Relaxed);
+            }
+        });
+        let began = Instant::now();
+        // Longer than the task may take at all, and it is not cut off.
+        host.breathe().unwrap();
+        assert!(began.elapsed() >= Duration::from_millis(1_400));
+        let end = loop {
+            if let Err(cut) = host.breathe() {
+                break cut;
+            }
+        };
+        assert_eq!(end, Cut::Cancelled);
+        others.join().unwrap();
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod host;
 pub mod kept;
 pub mod limits;
 pub mod observe;
+pub mod pause;
 pub mod probe;
 pub mod report;
 pub mod schedule;

@@ -32,6 +32,7 @@ use uuid::Uuid;
 
 use crate::host::Host;
 use crate::observe::{Look, Observations};
+use crate::pause::Pause;
 use crate::probe::Probes;
 use crate::report::Found;
 use crate::schedule::{Run, Schedules};
@@ -74,6 +75,7 @@ pub(crate) struct Worker {
     schedules: tokio::sync::Mutex<Schedules>,
     observations: tokio::sync::Mutex<Observations>,
     watch: Mutex<Watch>,
+    pause: Arc<Pause>,
 }
 
 #[derive(Default)]
@@ -125,7 +127,9 @@ impl Worker {
             schedules: tokio::sync::Mutex::new(schedules),
             observations: tokio::sync::Mutex::new(observations),
             watch: Mutex::new(Watch::new(&settings.root)),
+            pause: Arc::default(),
         });
+        tokio::spawn(follow_pause(worker.assigned.clone(), Arc::clone(&worker.pause)));
         tokio::spawn(Arc::clone(&worker).work(first, then));
         tokio::spawn(Arc::clone(&worker).keep_schedules());
         Ok(worker)
@@ -381,7 +385,8 @@ impl Worker {
         if let Some(fault) = not_meant(&task.request, endpoint) {
             return Err(fault);
         }
-        self.tell(task, Phase::Accepted, "taken on", None);
+        let paused = self.pause.until().map(|until| format!("taken on; the collector is paused until {until:.0}"));
+        self.tell(task, Phase::Accepted, paused.as_deref().unwrap_or("taken on"), None);
         let (progress, mut steps) = mpsc::channel::<TaskProgress>(64);
         let look = tokio::spawn(Arc::clone(self).look(task.request.clone(), context, progress));
         let mut told = tokio::time::Instant::now();
@@ -465,8 +470,18 @@ impl Worker {
         let plan = self.plan_of(&request, context).await?;
         // Nobody cancels a look of an observation.
         let is_cancelled = self.state().open.get(&request.request).cloned().unwrap_or_default();
+        // What is looked at afterwards is known to be so then, and not from before.
+        while let Some(until) = self.pause.until().filter(|_| !is_cancelled.load(Ordering::Relaxed)) {
+            if request.deadline < Timestamp::now() {
+                let text = format!("the collector is paused until {until:.0}, and the request's deadline has passed");
+                return Err(Fault::new(FaultCode::Expired, text));
+            }
+            tokio::time::sleep(TICK).await;
+        }
         let looked = tokio::task::spawn_blocking(move || {
-            let host = Host::with_budget(self.root.clone(), self.budget.within(request.budget)).until(is_cancelled);
+            let host = Host::with_budget(self.root.clone(), self.budget.within(request.budget))
+                .until(is_cancelled)
+                .pausing(Arc::clone(&self.pause));
             // What objects share is read once: none of it is younger than this.
             let began = Timestamp::now();
             let mut resolver = Resolver::new(&plan, Probes::new(&host), began);
@@ -571,6 +586,20 @@ impl Worker {
                 state.note_done(request, status);
             }
             Err(error) => tracing::error!(%error, "the end of a task cannot be kept"),
+        }
+    }
+}
+
+/// Hears of pauses as long as there is an orchestrator to say them.
+async fn follow_pause(mut assigned: watch::Receiver<Assigned>, pause: Arc<Pause>) {
+    loop {
+        let until = assigned.borrow_and_update().paused_until;
+        if until != pause.until() {
+            tracing::info!(until = ?until.map(|until| until.to_string()), "an operator pauses the collector, or has it go on");
+        }
+        pause.set(until);
+        if assigned.changed().await.is_err() {
+            return;
         }
     }
 }

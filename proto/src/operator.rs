@@ -297,6 +297,18 @@ pub enum Ask {
         /// Why, for the component and for whoever looks at the roster.
         reason: String,
     },
+    /// Have a collector look at nothing for a while.
+    #[serde(rename_all = "kebab-case")]
+    Pause {
+        /// Which.
+        component: ComponentId,
+        /// Until when; none: it goes on now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<Timestamp>,
+        /// Why, for whoever looks at the log.
+        #[serde(default)]
+        reason: String,
+    },
     /// Let a banned component join again with a new token.
     #[serde(rename_all = "kebab-case")]
     LiftBan {
@@ -660,6 +672,9 @@ pub struct RosterEntry {
     /// Why it was evicted or banned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dismissal: Option<String>,
+    /// Until when an operator has it look at nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_until: Option<Timestamp>,
     /// Why it is in quarantine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collision: Option<String>,

@@ -115,6 +115,8 @@ pub struct Assigned {
     pub endpoints: Vec<(String, EndpointId)>,
     /// The repositories.
     pub repositories: Vec<ComponentId>,
+    /// Until when it is to look at nothing, by an operator's word.
+    pub paused_until: Option<Timestamp>,
 }
 
 /// A member of the installation.
@@ -457,7 +459,13 @@ impl Membership {
                 }
             }
             // Answers reach whoever waits for them; one that comes late says nothing new.
-            Ok(ToMember::CapabilityAdvertisementResponse(_) | ToMember::HeartbeatResponse(_)) => {}
+            Ok(ToMember::CapabilityAdvertisementResponse(_)) => {}
+            Ok(ToMember::HeartbeatResponse(response)) => {
+                self.assigned.send_if_modified(|assigned| {
+                    let before = std::mem::replace(&mut assigned.paused_until, response.paused_until);
+                    before != response.paused_until
+                });
+            }
             Err(fault) => self.bus.count_refusal(&fault),
         }
         None
@@ -550,14 +558,13 @@ impl Membership {
         } else {
             health::heard(&self.settings.data, self.heartbeat_interval_seconds);
         }
-        self.assigned.send_replace(Assigned {
-            is_active: !granted.is_empty(),
-            endpoints: answer
-                .endpoints
-                .iter()
-                .map(|assigned| (assigned.local_name.clone(), assigned.endpoint))
-                .collect(),
-            repositories: answer.repositories.clone(),
+        self.assigned.send_modify(|assigned| {
+            *assigned = Assigned {
+                is_active: !granted.is_empty(),
+                endpoints: answer.endpoints.iter().map(|one| (one.local_name.clone(), one.endpoint)).collect(),
+                repositories: answer.repositories.clone(),
+                paused_until: assigned.paused_until,
+            };
         });
     }
 }

@@ -114,6 +114,7 @@ impl Core {
             challenge: None,
             change_told: None,
             dismissal: None,
+            paused_until: None,
             heard: Some(now),
             heartbeat_seconds: None,
             bound_count: 0,
@@ -206,7 +207,7 @@ impl Core {
         self.components.get(&id).is_some_and(|component| component.is_member() && is_of_type(component))
     }
 
-    fn named(&mut self, id: ComponentId) -> Result<&mut Component, Fault> {
+    pub(super) fn named(&mut self, id: ComponentId) -> Result<&mut Component, Fault> {
         self.components.get_mut(&id).ok_or_else(|| {
             Fault::new(FaultCode::UnknownComponent, format!("no component has the id {id}; `muster roster` lists them"))
         })

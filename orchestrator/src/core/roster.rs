@@ -94,6 +94,9 @@ pub struct Component {
     /// How many seconds it was told to leave between two heartbeats; not stored.
     #[serde(skip)]
     pub heartbeat_seconds: Option<u64>,
+    /// Until when an operator has it look at nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_until: Option<Timestamp>,
     /// How many endpoints it has named in its life.
     #[serde(default)]
     pub bound_count: usize,
@@ -152,6 +155,7 @@ impl Component {
             labels: self.labels.clone(),
             certificate_ends: self.certificate.as_ref().map(|certificate| certificate.until),
             dismissal: self.dismissal.clone(),
+            paused_until: self.paused_until,
             collision: self.collision.as_ref().map(|collision| collision.shared.clone()),
             endpoints: self.endpoints.iter().map(|(_, entry)| entry.clone()).collect(),
         }
@@ -310,6 +314,10 @@ impl Core {
             }
         }
         actions.append(&mut self.noted);
+        let pulse = self.pulse_of(sender, now);
+        if pulse.paused_until.is_some() {
+            actions.push(Action::Pulse(sender, pulse));
+        }
         // What it was asked before it went away, it is asked again.
         actions.extend(self.ask_again(sender, now));
         let response = CapabilityAdvertisementResponse {
@@ -355,7 +363,7 @@ impl Core {
         actions
     }
 
-    /// A component's heartbeat is answered: after how many seconds the next one is due.
+    /// A component hears after how many seconds its next heartbeat is due.
     pub fn pulse(&mut self, sender: ComponentId) -> u64 {
         if let Some(component) = self.components.get_mut(&sender) {
             component.heartbeat_seconds = Some(self.heartbeat_seconds);

@@ -1,6 +1,7 @@
 //! `heartbeat-request` and its response (draft-ietf-sacm-arch-13 §6.2.3): the component says that it
 //! is alive. §5.3.3 needs no answer and §6.2.3 defines one: we always answer.
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,9 @@ pub struct HeartbeatResponse {
     /// Seconds until the next one, from now on. Where it is absent, the interval stays as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval_seconds: Option<u64>,
+    /// Until when a collector looks at nothing, by an operator's word. Where it is absent, it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_until: Option<Timestamp>,
 }
 
 /// `response: success`.

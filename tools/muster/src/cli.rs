@@ -138,6 +138,22 @@ pub(crate) enum Command {
         #[arg(long, default_value = "", hide_default_value = true)]
         reason: String,
     },
+    /// Have a collector look at nothing for a while: what it looks at stops where it is, and what it is asked waits.
+    Pause {
+        /// The component's id, from `muster roster`.
+        component: ComponentId,
+        /// For how long, such as 30m or 8h; 7 days at most.
+        #[arg(long = "for", default_value = "1h", value_name = "TIME")]
+        time: Seconds,
+        /// Why.
+        #[arg(long, default_value = "", hide_default_value = true)]
+        reason: String,
+    },
+    /// Have a paused collector go on.
+    Resume {
+        /// The component's id, from `muster roster`.
+        component: ComponentId,
+    },
     /// Copy a data directory, of `muster up` or of one service, while it is in use. Services on machines of their own are
     /// copied in this order: collectors and evaluators, repositories, the orchestrator.
     Backup {

@@ -77,6 +77,13 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Evict { component, reason } => {
             admission::told(&data, Ask::Dismiss { component, is_ban: false, reason }).await
         }
+        Command::Pause { component, time, reason } => {
+            let until = Timestamp::now().checked_add(time.duration()).context("that is too long")?;
+            admission::told(&data, Ask::Pause { component, until: Some(until), reason }).await
+        }
+        Command::Resume { component } => {
+            admission::told(&data, Ask::Pause { component, until: None, reason: String::new() }).await
+        }
         Command::Backup { to } => backup::backup(&data, &to).await,
         Command::Restore { from } => backup::restore(&data, &from).await,
         Command::Ban { component, lift: true, .. } => admission::told(&data, Ask::LiftBan { component }).await,
@@ -174,10 +181,12 @@ async fn roster(data: &Path, output: Output) -> anyhow::Result<u8> {
                 .iter()
                 .map(|endpoint| format!("{} ({})", endpoint.facts.host_name, endpoint.facts.os_name))
                 .collect();
+            let pause = entry.paused_until.filter(|until| *until > now);
+            let paused = pause.map(|until| format!(", paused until {until:.0}")).unwrap_or_default();
             vec![
                 entry.name,
                 entry.component_type.to_string(),
-                entry.state.as_str().to_owned(),
+                format!("{}{paused}", entry.state.as_str()),
                 show::ago(entry.heard, now),
                 entry.capability_count.to_string(),
                 entry.labels.join(", "),
