@@ -37,6 +37,7 @@ use crate::core::pacing::HEARTBEAT_SECONDS_MIN;
 use crate::core::standing::Standing as Assignments;
 use crate::core::{Action, Core, RandomIds};
 use crate::courier::{Courier, Letter};
+use crate::feeds::FeedLimits;
 use crate::policies::Policies;
 use crate::registration::{self, TokenScope};
 use crate::retention::KEEP_DAYS_MIN;
@@ -67,6 +68,8 @@ pub struct Settings {
     pub keep_workflows: SignedDuration,
     /// A directory in which a join token for each type of component is kept.
     pub join_tokens: Option<PathBuf>,
+    /// How long servers of feeds are waited for, and how much is taken of them.
+    pub feeds: FeedLimits,
 }
 
 impl Settings {
@@ -82,6 +85,7 @@ impl Settings {
             takes_back_endpoints: false,
             keep_workflows: KEEP_WORKFLOWS,
             join_tokens: None,
+            feeds: FeedLimits::default(),
         }
     }
 }
@@ -313,7 +317,7 @@ pub async fn run(
     let follow = tokio::spawn(handle.clone().follow(events, connected, connecting));
     let renewal = tokio::spawn(handle.clone().renew_own());
     let letters = tokio::spawn(handle.clone().mind_letters());
-    let feeds = tokio::spawn(handle.clone().mind_feeds());
+    let feeds = tokio::spawn(handle.clone().mind_feeds(settings.feeds));
     let expiry = tokio::spawn(handle.clone().mind_retention(settings.keep_workflows));
     let _ = tokio::time::timeout(Duration::from_secs(10), connection.recv()).await;
     if let Some(ready) = ready {

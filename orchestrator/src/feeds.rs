@@ -1,31 +1,50 @@
-//! Policy feeds: directories in which data streams turn up. What is new in one waits as a version, like what an operator
-//! imports; what is wrong is told once, and tried again at every look.
+//! Policy feeds: directories in which data streams turn up, and URLs of data streams. What is new in one waits as a version, like
+//! what an operator imports; what is wrong is told once, and tried again at every look.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use proto::fault::{Fault, FaultCode};
-use proto::limits::{CONTENT_BYTES_MAX, shown};
-use proto::operator::{FeedChange, PolicyFeed, PolicyImport};
+use proto::limits::shown;
+use proto::operator::{FeedChange, FeedSource, PolicyFeed, PolicyImport};
 use service::audit::{Act, Actor};
 use service::report::Chain;
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 
 use crate::driver::Handle;
 use crate::policies::is_name;
 
+mod directory;
+mod fetch;
+mod https;
+
+pub use directory::signature_of;
+pub use fetch::FeedLimits;
+
 /// Seconds between two looks, at least.
 const EVERY_SECONDS_MIN: u64 = 5;
-/// Files that are looked at in one directory.
-const FILES_MAX: usize = 500;
+/// Feeds that are looked at at once: a server that is slow holds up few others, and each may fill its memory.
+const LOOKS_MAX: usize = 4;
 /// How often feeds are looked for that are due.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How a file and its signature were when they were last looked at.
-type State = (SystemTime, u64, Option<SystemTime>);
+/// What was taken of a feed since the start.
+#[derive(Debug)]
+struct Seen {
+    /// Of another source it says nothing.
+    source: FeedSource,
+    files: directory::Seen,
+    url: https::Seen,
+}
 
-type Seen = BTreeMap<PathBuf, State>;
+impl Seen {
+    fn nothing_of(source: &FeedSource) -> Self {
+        Self { source: source.clone(), files: directory::Seen::default(), url: https::Seen::default() }
+    }
+}
 
 /// The name of a policy in a file of this name; none for what is no data stream.
 pub fn policy_name(file: &str) -> Option<&str> {
@@ -34,49 +53,11 @@ pub fn policy_name(file: &str) -> Option<&str> {
     Some(name.strip_suffix("-ds").unwrap_or(name)).filter(|name| is_name(name))
 }
 
-/// The data streams of a directory, by name, with how they are now.
-fn files_in(directory: &Path) -> std::io::Result<Vec<(PathBuf, State)>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        // A link is what it leads to; anything but a file is nothing that is read.
-        let metadata = std::fs::metadata(entry.path());
-        let Some(metadata) = metadata.ok().filter(std::fs::Metadata::is_file) else { continue };
-        if entry.file_name().to_str().and_then(policy_name).is_some() {
-            let signed = std::fs::metadata(signature_of(&entry.path())).and_then(|signature| signature.modified());
-            files.push((entry.path(), (metadata.modified()?, metadata.len(), signed.ok())));
-        }
-    }
-    files.sort();
-    files.truncate(FILES_MAX);
-    Ok(files)
-}
-
-/// Where the signature of a file is, if it has one: beside it, in `FILE.sig`, as `ssh-keygen -Y sign` writes it.
-pub fn signature_of(path: &Path) -> PathBuf {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".sig");
-    PathBuf::from(beside)
-}
-
-fn read(path: &Path, bytes: u64) -> Result<(Vec<u8>, Option<String>), String> {
-    if bytes > CONTENT_BYTES_MAX * 4 {
-        return Err(format!("{bytes} bytes; at most {} MiB are taken", CONTENT_BYTES_MAX * 4 / 1024 / 1024));
-    }
-    let content = std::fs::read(path).map_err(|error| error.to_string())?;
-    let signature = match std::fs::read_to_string(signature_of(path)) {
-        Ok(signature) => Some(signature),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Err(format!("its signature cannot be read: {error}")),
-    };
-    Ok((content, signature))
-}
-
 impl Handle {
-    /// Follows a directory, or no longer.
+    /// Follows a feed, or no longer.
     pub(crate) async fn change_feed(&self, actor: Actor, change: FeedChange) -> Result<String, Fault> {
         match change {
-            FeedChange::Add { name, directory, every_seconds } => {
+            FeedChange::Add { name, source, every_seconds } => {
                 let wrong = |text: String| Fault::new(FaultCode::Malformed, text);
                 if !is_name(&name) {
                     let text = "a feed's name is up to 64 letters, digits, dots, dashes and underscores";
@@ -85,16 +66,12 @@ impl Handle {
                 if every_seconds < EVERY_SECONDS_MIN {
                     return Err(wrong(format!("a feed is looked at every {EVERY_SECONDS_MIN} s at most")));
                 }
-                let path = PathBuf::from(&directory);
-                if !path.is_absolute() {
-                    return Err(wrong("the orchestrator needs the whole path of the directory".to_owned()));
+                match &source {
+                    FeedSource::Directory(directory) => directory::check(directory).map_err(wrong)?,
+                    FeedSource::Https(source) => https::check(source).map_err(wrong)?,
                 }
-                if let Err(error) = std::fs::read_dir(&path) {
-                    return Err(wrong(format!("the orchestrator cannot read {}: {error}", shown(&directory))));
-                }
-                let feed =
-                    PolicyFeed { name: name.clone(), directory, every_seconds, looked: None, problems: Vec::new() };
-                let act = Act::new(actor, "add-policy-feed", &name).because(shown(&feed.directory));
+                let feed = PolicyFeed { name: name.clone(), source, every_seconds, looked: None, problems: Vec::new() };
+                let act = Act::new(actor, "add-policy-feed", &name).because(shown(&feed.source.to_string()));
                 self.inner.store.put_feed(&feed, Some(&act)).await?;
                 Ok(format!(
                     "`{name}` is looked at every {every_seconds} s; `muster policy feed list` says how that goes"
@@ -112,10 +89,17 @@ impl Handle {
     }
 
     /// Looks at feeds whenever they are due.
-    pub(crate) async fn mind_feeds(self) {
-        let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
+    pub(crate) async fn mind_feeds(self, limits: FeedLimits) {
+        // Who looks at a feed holds its lock.
+        let mut seen: BTreeMap<String, Arc<Mutex<Seen>>> = BTreeMap::new();
+        let mut looks = JoinSet::new();
         loop {
             tokio::time::sleep(TICK).await;
+            while let Some(ended) = looks.try_join_next() {
+                if let Err(error) = ended {
+                    tracing::error!(error = %Chain(&error), "a look at a feed failed badly");
+                }
+            }
             let feeds = match self.inner.store.feeds().await {
                 Ok(feeds) => feeds,
                 Err(error) => {
@@ -125,6 +109,9 @@ impl Handle {
             };
             seen.retain(|name, _| feeds.iter().any(|feed| feed.name == *name));
             for feed in feeds {
+                if looks.len() >= LOOKS_MAX {
+                    break;
+                }
                 let every = SignedDuration::from_secs(i64::try_from(feed.every_seconds).unwrap_or(i64::MAX));
                 let now = Timestamp::now();
                 let is_due = |looked: Timestamp| now.duration_since(looked) >= every || looked > now;
@@ -132,58 +119,52 @@ impl Handle {
                 if seen.contains_key(&feed.name) && !feed.looked.is_none_or(is_due) {
                     continue;
                 }
-                let of_feed = seen.entry(feed.name.clone()).or_default();
-                let looked = self.look_at(feed, of_feed).await;
-                // Removed meanwhile, it stays removed.
-                let is_there = self.inner.store.feeds().await;
-                if is_there.is_ok_and(|feeds| feeds.iter().any(|feed| feed.name == looked.name))
-                    && let Err(error) = self.inner.store.put_feed(&looked, None).await
-                {
-                    tracing::error!(error = %Chain(&error), "how a feed is cannot be stored");
+                let nothing = || Arc::new(Mutex::new(Seen::nothing_of(&feed.source)));
+                let of_feed = Arc::clone(seen.entry(feed.name.clone()).or_insert_with(nothing));
+                if let Ok(mut of_feed) = of_feed.try_lock_owned() {
+                    let handle = self.clone();
+                    looks.spawn(async move { handle.look_at(feed, &mut of_feed, limits).await });
                 }
             }
         }
     }
 
-    async fn look_at(&self, feed: PolicyFeed, seen: &mut Seen) -> PolicyFeed {
-        let directory = PathBuf::from(&feed.directory);
-        let listed = tokio::task::spawn_blocking(move || files_in(&directory)).await;
-        let files = match listed.map_err(std::io::Error::other).and_then(|listed| listed) {
-            Ok(files) => files,
-            Err(error) => {
-                let problems = vec![format!("the directory cannot be read: {error}")];
-                return PolicyFeed { looked: Some(Timestamp::now()), problems, ..feed };
-            }
+    async fn look_at(&self, feed: PolicyFeed, seen: &mut Seen, limits: FeedLimits) {
+        if seen.source != feed.source {
+            *seen = Seen::nothing_of(&feed.source);
+        }
+        let problems = match &feed.source {
+            FeedSource::Directory(directory) => self.look_into(&feed, directory, &mut seen.files).await,
+            FeedSource::Https(source) => self.look_at_url(&feed, source, &mut seen.url, limits).await,
         };
-        seen.retain(|path, _| files.iter().any(|(known, _)| known == path));
-        let mut problems: Vec<String> = Vec::new();
-        for (path, state) in files {
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            if seen.get(&path) == Some(&state) {
-                continue;
-            }
-            // What is not taken is tried again: what was wrong may have been the store, or a signer who was not believed yet.
-            match self.take_from_feed(&feed.name, &name, &path, state.1).await {
-                Ok(()) => {
-                    seen.insert(path, state);
-                }
-                Err(text) => {
-                    let problem = format!("{}: {text}", shown(&name));
-                    if !feed.problems.contains(&problem) {
-                        tracing::warn!(feed = feed.name, problem, "a file of a policy feed is not taken");
-                    }
-                    problems.push(problem);
-                }
+        for problem in problems.iter().filter(|problem| !feed.problems.contains(problem)) {
+            tracing::warn!(feed = feed.name, problem, "something of a policy feed is not taken");
+        }
+        // Removed or replaced meanwhile, it stays so.
+        if self.is_followed(&feed).await {
+            let looked = PolicyFeed { looked: Some(Timestamp::now()), problems, ..feed };
+            if let Err(error) = self.inner.store.put_feed(&looked, None).await {
+                tracing::error!(error = %Chain(&error), "how a feed is cannot be stored");
             }
         }
-        PolicyFeed { looked: Some(Timestamp::now()), problems, ..feed }
     }
 
-    async fn take_from_feed(&self, feed: &str, file: &str, path: &Path, bytes: u64) -> Result<(), String> {
+    /// Whether an operator still wants this feed, as it is.
+    async fn is_followed(&self, feed: &PolicyFeed) -> bool {
+        let is_same = |known: &PolicyFeed| {
+            known.name == feed.name && known.source == feed.source && known.every_seconds == feed.every_seconds
+        };
+        self.inner.store.feeds().await.is_ok_and(|feeds| feeds.iter().any(is_same))
+    }
+
+    async fn take_from_feed(
+        &self,
+        feed: &str,
+        file: &str,
+        content: Vec<u8>,
+        signature: Option<String>,
+    ) -> Result<(), String> {
         let Some(name) = policy_name(file) else { return Ok(()) };
-        let path = path.to_owned();
-        let read = tokio::task::spawn_blocking(move || read(&path, bytes)).await;
-        let (content, signature) = read.map_err(|error| error.to_string())??;
         let import = PolicyImport { name: name.to_owned(), signature, ..PolicyImport::default() };
         let taken = self.import_policy(import, content, Actor::Orchestrator).await;
         let (policy, notices) = taken.map_err(|fault| fault.message)?;

@@ -33,7 +33,7 @@ mod versions;
 mod workflows;
 
 pub use driver::{CERTIFICATE_SECONDS, Handle, KEEP_WORKFLOWS, RunError, Settings, run};
-pub use feeds::{policy_name, signature_of};
+pub use feeds::{FeedLimits, policy_name, signature_of};
 pub use registration::TokenScope;
 pub use retention::{Expired, KEEP_DAYS_MIN};
 

@@ -14,6 +14,8 @@ pub const SEAL_HEADER_BYTES_MAX: usize = 8 * 1024;
 pub const CONTENT_CHUNK_BYTES: usize = 32 * 1024;
 /// Largest content object (a compiled policy, a plan), after compression.
 pub const CONTENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Certificates that come with a feed; they travel in an operator's question.
+pub const FEED_CA_BYTES_MAX: usize = 32 * 1024;
 /// A result message is cut into parts of about this size.
 pub const RESULT_PART_BYTES: usize = 256 * 1024;
 /// Items that one object may collect; more than this and its flag is `incomplete`.

@@ -25,7 +25,10 @@ mod posture;
 mod transaction;
 
 pub use coverage::{CoverageGap, CoverageView};
-pub use policy::{FeedChange, PolicyFeed, PolicyImport, PolicyPreview, PolicySigner, PreviewChange, SignerChange};
+pub use policy::{
+    FeedChange, FeedSource, HttpsSource, PolicyFeed, PolicyImport, PolicyPreview, PolicySigner, PreviewChange,
+    SignerChange,
+};
 pub use posture::{LabelDefinition, LabelView, Question};
 pub use transaction::{Account, ResponderView, TransactionView};
 
@@ -136,7 +139,7 @@ pub enum Ask {
     PolicySigner(SignerChange),
     /// The keys that are believed.
     PolicySigners,
-    /// Look for policies in a directory, or do no longer.
+    /// Look for policies in a place, or do no longer.
     PolicyFeed(FeedChange),
     /// Where policies are looked for.
     PolicyFeeds,

@@ -10,7 +10,7 @@ use oval::resolve::Resolver;
 use pcs_agent::host::Host;
 use pcs_agent::probe::Probes;
 use proto::capability::ComponentType;
-use proto::message::AdvertisedEndpoint;
+use proto::message::{AdvertisedEndpoint, PolicyDescription};
 use proto::observation::EndpointFacts;
 use proto::operator::{Ask, OperatorEvent, OperatorRequest, Workflow};
 use scap::compile::Compiled;
@@ -27,6 +27,7 @@ pub mod attack;
 pub mod endpoint;
 pub mod generate;
 pub mod generate_xccdf;
+pub mod https;
 pub mod isolation;
 pub mod mosquitto;
 pub mod mqtt;
@@ -35,6 +36,7 @@ pub mod processes;
 pub mod raw;
 pub mod reference;
 pub mod relay;
+pub mod signing;
 
 /// The shipped baseline.
 pub const BASELINE: &[u8] = include_bytes!("../../orchestrator/policies/muster-baseline-linux-ds.xml");
@@ -254,6 +256,24 @@ impl Installation {
         ask(&self.data.path().join("orchestrator"), question, &[]).await.expect("the orchestrator answers")
     }
 
+    /// What was said, or why it was not done.
+    pub async fn told(&self, question: Ask) -> Result<String, String> {
+        match self.ask(question).await.into_iter().next() {
+            Some(OperatorEvent::Notice(text)) => Ok(text),
+            Some(OperatorEvent::Fault(fault)) => Err(fault.message),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The versions of a policy; none where nobody knows it.
+    pub async fn versions(&self, name: &str) -> Vec<PolicyDescription> {
+        match self.ask(Ask::PolicyVersions { name: name.to_owned() }).await.into_iter().next() {
+            Some(OperatorEvent::Policies(versions)) => versions,
+            Some(OperatorEvent::Fault(_)) => Vec::new(),
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// The messages behind the newest verdicts: on one endpoint, of one rule.
     pub async fn chain(&self, endpoint: Option<String>, rule: Option<&str>) -> Vec<Link> {
         let ask = Ask::Chain { transaction: None, endpoint, rule: rule.map(str::to_owned) };
@@ -268,6 +288,12 @@ impl Installation {
             }
         }
         links
+    }
+
+    /// The orchestrator starts anew, where the others find it.
+    pub async fn restarted(self) -> Self {
+        let listen = self.handle.status().await.listen;
+        Self::orchestrator_in(self.stop().await, &listen).await
     }
 
     /// Stops the orchestrator and gives its data back.

@@ -6,15 +6,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use proto::content::ContentHash;
 use proto::message::PolicyDescription;
 use proto::operator::{
-    Ask, FeedChange, OperatorEvent, PolicyFeed, PolicyImport, PolicyPreview, SignerChange, Workflow,
+    Ask, FeedChange, FeedSource, OperatorEvent, PolicyFeed, PolicyImport, PolicyPreview, SignerChange, Workflow,
 };
-use rcgen::{KeyPair, PKCS_ED25519, PublicKeyData as _, SigningKey as _};
+use rcgen::{KeyPair, PKCS_ED25519};
 use system_tests::endpoint::root;
+use system_tests::signing::{public, signed};
 use system_tests::{BASELINE, Installation, ask, baseline, eventually, verdicts};
 
 const MINE: &str = "mine";
@@ -57,12 +55,6 @@ async fn import(
     panic!("no answer")
 }
 
-async fn versions(installation: &Installation, name: &str) -> Vec<PolicyDescription> {
-    let events = installation.ask(Ask::PolicyVersions { name: name.to_owned() }).await;
-    let OperatorEvent::Policies(versions) = &events[0] else { panic!("{events:?}") };
-    versions.clone()
-}
-
 async fn preview(installation: &Installation, name: &str, number: Option<u64>) -> Result<PolicyPreview, String> {
     match installation.ask(Ask::PolicyPreview { workflow: of(name), number }).await.into_iter().next().unwrap() {
         OperatorEvent::Preview(preview) => Ok(*preview),
@@ -71,24 +63,8 @@ async fn preview(installation: &Installation, name: &str, number: Option<u64>) -
     }
 }
 
-/// What was said, or why it was not done.
-async fn told(installation: &Installation, question: Ask) -> Result<String, String> {
-    match installation.ask(question).await.into_iter().next().unwrap() {
-        OperatorEvent::Notice(text) => Ok(text),
-        OperatorEvent::Fault(fault) => Err(fault.message),
-        other => panic!("{other:?}"),
-    }
-}
-
 async fn activate(installation: &Installation, name: &str, number: Option<u64>) -> Result<String, String> {
-    told(installation, Ask::PolicyActivate { name: name.to_owned(), number }).await
-}
-
-/// The orchestrator starts anew, where the others find it.
-async fn restarted(installation: Installation) -> Installation {
-    let OperatorEvent::Status(status) = &installation.ask(Ask::Status).await[0] else { panic!("no status") };
-    let listen = status.listen.clone();
-    Installation::orchestrator_in(installation.stop().await, &listen).await
+    installation.told(Ask::PolicyActivate { name: name.to_owned(), number }).await
 }
 
 async fn decided(installation: &Installation, is_stored_only: bool) -> BTreeMap<String, String> {
@@ -140,10 +116,10 @@ async fn a_new_version_waits_says_what_it_would_change_and_changes_that_when_it_
     // program.
     let own = PolicyImport { is_activated: true, ..import_of(orchestrator::BASELINE) };
     assert_eq!(import(&installation, own, &turned()).await.unwrap().0.number, Some(2));
-    let installation = restarted(installation).await;
-    let known = versions(&installation, orchestrator::BASELINE).await;
+    let installation = installation.restarted().await;
+    let known = installation.versions(orchestrator::BASELINE).await;
     assert!(known.len() == 2 && known[1].in_force_since() > known[0].in_force_since(), "{known:?}");
-    let known = versions(&installation, MINE).await;
+    let known = installation.versions(MINE).await;
     assert_eq!(known.iter().map(|version| version.number).collect::<Vec<_>>(), [Some(1), Some(2)]);
     assert!(known[1].in_force_since() > known[0].in_force_since());
     assert_eq!(known[1].supersedes.as_ref(), Some(&known[0].content.sha256));
@@ -192,7 +168,7 @@ async fn a_tailored_policy_is_its_own_and_follows_the_one_that_it_tailors() {
     let mut expected = of_base.clone();
     assert!(expected.remove(PASSWD_RULE).is_some());
     assert_eq!(of_ours, expected);
-    assert!(!versions(&installation, MINE).await[0].profiles.iter().any(|profile| profile.id.ends_with("_ours")));
+    assert!(!installation.versions(MINE).await[0].profiles.iter().any(|profile| profile.id.ends_with("_ours")));
 
     // The policy goes on, and the tailored one has a version of that, which waits like any other.
     let second = PolicyImport { is_activated: true, ..import_of(MINE) };
@@ -201,7 +177,7 @@ async fn a_tailored_policy_is_its_own_and_follows_the_one_that_it_tailors() {
         !second.is_waiting && notices.iter().any(|notice| notice.contains("muster policy preview ours")),
         "{notices:?}"
     );
-    let known = versions(&installation, "ours").await;
+    let known = installation.versions("ours").await;
     assert_eq!(known.len(), 2);
     assert_eq!((known[1].is_waiting, known[1].derived_from.as_ref().unwrap().number), (true, 2));
 
@@ -221,41 +197,6 @@ async fn a_tailored_policy_is_its_own_and_follows_the_one_that_it_tailors() {
     }
 }
 
-fn put(into: &mut Vec<u8>, string: &[u8]) {
-    into.extend(u32::try_from(string.len()).unwrap().to_be_bytes());
-    into.extend(string);
-}
-
-fn blob(key: &KeyPair) -> Vec<u8> {
-    let mut blob = Vec::new();
-    put(&mut blob, b"ssh-ed25519");
-    put(&mut blob, key.der_bytes());
-    blob
-}
-
-/// What `ssh-keygen -Y sign -n muster-policy -O hashalg=sha256` writes.
-fn signed(key: &KeyPair, content: &str) -> String {
-    let digest = ContentHash::of(content.as_bytes()).as_str().to_owned();
-    let digest: Vec<u8> =
-        (0..digest.len()).step_by(2).map(|at| u8::from_str_radix(&digest[at..at + 2], 16).unwrap()).collect();
-    let mut message = b"SSHSIG".to_vec();
-    for part in [&b"muster-policy"[..], b"", b"sha256", &digest] {
-        put(&mut message, part);
-    }
-    let mut signature = Vec::new();
-    put(&mut signature, b"ssh-ed25519");
-    put(&mut signature, &key.sign(&message).unwrap());
-    let mut whole = b"SSHSIG\0\0\0\x01".to_vec();
-    for part in [&blob(key)[..], b"muster-policy", b"", b"sha256", &signature] {
-        put(&mut whole, part);
-    }
-    format!("-----BEGIN SSH SIGNATURE-----\n{}\n-----END SSH SIGNATURE-----\n", STANDARD.encode(whole))
-}
-
-fn public(key: &KeyPair) -> String {
-    format!("ssh-ed25519 {} somebody", STANDARD.encode(blob(key)))
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn once_somebody_is_believed_nothing_is_taken_that_nobody_has_signed() {
     let installation = Installation::orchestrator().await;
@@ -266,8 +207,8 @@ async fn once_somebody_is_believed_nothing_is_taken_that_nobody_has_signed() {
         |key: &KeyPair, content: &str| PolicyImport { signature: Some(signed(key, content)), ..import_of(MINE) };
     assert!(import(&installation, import_of(MINE), &text()).await.is_ok(), "nobody is believed yet");
     let add = |name: &str, key: String| Ask::PolicySigner(SignerChange::Add { name: name.to_owned(), key });
-    told(&installation, add("team", public(&team))).await.unwrap();
-    assert!(told(&installation, add("x", "ssh-rsa AAAA".to_owned())).await.unwrap_err().contains("ssh-keygen"));
+    installation.told(add("team", public(&team))).await.unwrap();
+    assert!(installation.told(add("x", "ssh-rsa AAAA".to_owned())).await.unwrap_err().contains("ssh-keygen"));
 
     let turned = turned();
     let unsigned = import(&installation, import_of(MINE), &turned).await.unwrap_err();
@@ -278,15 +219,15 @@ async fn once_somebody_is_believed_nothing_is_taken_that_nobody_has_signed() {
     assert!(of_another.contains("changed"), "{of_another}");
     let (taken, _) = import(&installation, signed_import(&team, &turned), &turned).await.unwrap();
     assert_eq!((taken.signed_by.as_deref(), taken.number), (Some("team"), Some(2)));
-    assert_eq!(versions(&installation, MINE).await.len(), 2);
+    assert_eq!(installation.versions(MINE).await.len(), 2);
 
     // It outlives the process, and ends by an operator's word.
-    let installation = restarted(installation).await;
+    let installation = installation.restarted().await;
     let OperatorEvent::Signers(signers) = &installation.ask(Ask::PolicySigners).await[0] else { panic!() };
     assert_eq!((signers.len(), signers[0].name.as_str()), (1, "team"));
     let remove = |name: &str| Ask::PolicySigner(SignerChange::Remove { name: name.to_owned() });
-    assert!(told(&installation, remove("nobody")).await.unwrap_err().contains("no signer"));
-    told(&installation, remove("team")).await.unwrap();
+    assert!(installation.told(remove("nobody")).await.unwrap_err().contains("no signer"));
+    installation.told(remove("team")).await.unwrap();
     let third = text().replace("<version>1.0.0<", "<version>3.0.0<");
     let (third, _) = import(&installation, import_of(MINE), &third).await.unwrap();
     assert_eq!((third.number, third.signed_by), (Some(3), None));
@@ -311,21 +252,21 @@ async fn what_turns_up_in_a_directory_is_a_policy_and_what_changes_there_waits()
     installation.wait_for_active(1).await;
     let directory = tempfile::tempdir().unwrap();
     let add = |path: &Path, every_seconds| {
-        let directory = path.to_string_lossy().into_owned();
-        Ask::PolicyFeed(FeedChange::Add { name: "incoming".to_owned(), directory, every_seconds })
+        let source = FeedSource::Directory(path.to_string_lossy().into_owned());
+        Ask::PolicyFeed(FeedChange::Add { name: "incoming".to_owned(), source, every_seconds })
     };
     for (path, every, words) in [
         (Path::new("relative"), 5, "whole path"),
         (Path::new("/nowhere/at/all"), 5, "cannot read"),
         (directory.path(), 1, "every 5 s"),
     ] {
-        assert!(told(&installation, add(path, every)).await.unwrap_err().contains(words));
+        assert!(installation.told(add(path, every)).await.unwrap_err().contains(words));
     }
     write(directory.path(), "one-ds.xml", &text());
     write(directory.path(), "broken.xml", "<data-stream-collection>");
     write(directory.path(), "notes.txt", "not one");
     std::os::unix::fs::symlink(directory.path(), directory.path().join("loop.xml")).unwrap();
-    told(&installation, add(directory.path(), 5)).await.unwrap();
+    installation.told(add(directory.path(), 5)).await.unwrap();
     let names = async |installation: &Installation| {
         let OperatorEvent::Policies(policies) = &installation.ask(Ask::PolicyList).await[0] else { panic!() };
         policies.iter().map(|policy| policy.name.clone()).collect::<Vec<_>>()
@@ -342,7 +283,7 @@ async fn what_turns_up_in_a_directory_is_a_policy_and_what_changes_there_waits()
     write(directory.path(), "one-ds.xml", &turned());
     std::fs::remove_file(directory.path().join("broken.xml")).unwrap();
     eventually("the new version waits", async || {
-        let known = versions(&installation, "one").await;
+        let known = installation.versions("one").await;
         known.get(1).is_some_and(|version| version.is_waiting).then_some(())
     })
     .await;
@@ -353,20 +294,20 @@ async fn what_turns_up_in_a_directory_is_a_policy_and_what_changes_there_waits()
     // What was not taken is tried again: it may not have been the file's fault.
     let key = public(&KeyPair::generate_for(&PKCS_ED25519).unwrap());
     let signer = "team".to_owned();
-    told(&installation, Ask::PolicySigner(SignerChange::Add { name: signer.clone(), key })).await.unwrap();
+    installation.told(Ask::PolicySigner(SignerChange::Add { name: signer.clone(), key })).await.unwrap();
     write(directory.path(), "two.xml", &text());
     eventually("what nobody has signed is not taken", async || {
         let problems = feed(&installation).await.problems;
         problems.iter().any(|problem| problem.starts_with("two.xml: policies have to be signed")).then_some(())
     })
     .await;
-    told(&installation, Ask::PolicySigner(SignerChange::Remove { name: signer })).await.unwrap();
+    installation.told(Ask::PolicySigner(SignerChange::Remove { name: signer })).await.unwrap();
     eventually("it is taken without having changed", async || {
         names(&installation).await.contains(&"two".to_owned()).then_some(())
     })
     .await;
     let remove = Ask::PolicyFeed(FeedChange::Remove { name: "incoming".to_owned() });
-    told(&installation, remove.clone()).await.unwrap();
-    assert!(told(&installation, remove).await.unwrap_err().contains("no feed"));
+    installation.told(remove.clone()).await.unwrap();
+    assert!(installation.told(remove).await.unwrap_err().contains("no feed"));
     assert_eq!(names(&installation).await, [orchestrator::BASELINE, "one", "two"]);
 }

@@ -34,6 +34,8 @@ const KEPT_IN: &[(&str, &[&str])] = &[
     ("pcre2", &["libs/oval"]),
     ("zbus", &["pcs-agent"]),
     ("notify", &["pcs-agent"]),
+    ("hyper", &["orchestrator"]),
+    ("rustls-native-certs", &["orchestrator"]),
     ("cronexpr", &["libs/service"]),
     ("clap", &["libs/service", "orchestrator", "pcs-agent", "pes-evaluator", "repository", "tools/muster"]),
 ];

@@ -1,5 +1,7 @@
 //! Versions of policies, as operators see them.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -102,14 +104,46 @@ pub enum SignerChange {
     },
 }
 
-/// A directory in which policies are looked for.
+/// Where a feed's policies come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FeedSource {
+    /// A directory, on the orchestrator's machine: every data stream in it.
+    Directory(String),
+    /// One data stream at a URL.
+    Https(HttpsSource),
+}
+
+/// A data stream at a URL; its signature is at the same with `.sig`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct HttpsSource {
+    /// The URL, with `https:`.
+    pub url: String,
+    /// Who is trusted to certify the server beside those whom the orchestrator's machine trusts: certificates, PEM, at most
+    /// [`FEED_CA_BYTES_MAX`](crate::limits::FEED_CA_BYTES_MAX).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+}
+
+impl fmt::Display for FeedSource {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(directory) => formatter.write_str(directory),
+            Self::Https(source) => formatter.write_str(&source.url),
+        }
+    }
+}
+
+/// A place in which policies are looked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct PolicyFeed {
     /// What operators call it.
     pub name: String,
-    /// The directory, on the orchestrator's machine.
-    pub directory: String,
+    /// The place.
+    #[serde(flatten)]
+    pub source: FeedSource,
     /// Seconds between two looks.
     pub every_seconds: u64,
     /// When it was last looked at.
@@ -129,8 +163,9 @@ pub enum FeedChange {
     Add {
         /// What it is called.
         name: String,
-        /// The directory.
-        directory: String,
+        /// The place.
+        #[serde(flatten)]
+        source: FeedSource,
         /// Seconds between two looks.
         every_seconds: u64,
     },
@@ -139,4 +174,26 @@ pub enum FeedChange {
         /// What it is called.
         name: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_feed_that_an_earlier_version_has_stored_is_read() {
+        let stored = r#"{"name":"incoming","directory":"/srv/policies","every-seconds":60,"problems":["x"]}"#;
+        let feed: PolicyFeed = serde_json::from_str(stored).unwrap();
+        assert_eq!(feed.source, FeedSource::Directory("/srv/policies".to_owned()));
+        assert_eq!(serde_json::to_string(&feed).unwrap(), stored);
+    }
+
+    #[test]
+    fn a_feed_over_https_is_written_and_read() {
+        let source = FeedSource::Https(HttpsSource { url: "https://example.org/a.xml".to_owned(), ca: None });
+        let change = FeedChange::Add { name: "web".to_owned(), source, every_seconds: 60 };
+        let written = serde_json::to_string(&change).unwrap();
+        assert_eq!(written, r#"{"add":{"name":"web","https":{"url":"https://example.org/a.xml"},"every-seconds":60}}"#);
+        assert_eq!(serde_json::from_str::<FeedChange>(&written).unwrap(), change);
+    }
 }

@@ -5,9 +5,11 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
+use proto::limits::FEED_CA_BYTES_MAX;
 use proto::message::PolicyDescription;
 use proto::operator::{
-    Ask, FeedChange, OperatorEvent, PolicyImport, PolicyPreview, PreviewChange, SignerChange, Workflow,
+    Ask, FeedChange, FeedSource, HttpsSource, OperatorEvent, PolicyImport, PolicyPreview, PreviewChange, SignerChange,
+    Workflow,
 };
 use proto::verdict::Verdict;
 
@@ -253,13 +255,38 @@ pub(crate) async fn signer(data: &Path, command: SignerCommand, output: Output) 
     }
 }
 
+/// Where a feed is, from an operator's words.
+fn feed_source(source: &Path, ca: Option<&Path>) -> anyhow::Result<FeedSource> {
+    let Some(url) = source.to_str().filter(|text| text.contains("://")) else {
+        if ca.is_some() {
+            bail!("`--ca` is for a URL; {} is a directory", source.display());
+        }
+        // As it is seen from here: the orchestrator may work in another directory.
+        return Ok(FeedSource::Directory(std::path::absolute(source)?.to_string_lossy().into_owned()));
+    };
+    let ca = match ca {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            if text.len() > FEED_CA_BYTES_MAX {
+                bail!(
+                    "{} has more than {} KiB; name only who certifies the server",
+                    path.display(),
+                    FEED_CA_BYTES_MAX / 1024
+                );
+            }
+            Some(text)
+        }
+        None => None,
+    };
+    Ok(FeedSource::Https(HttpsSource { url: url.to_owned(), ca }))
+}
+
 /// `muster policy feed`
 pub(crate) async fn feed(data: &Path, command: FeedCommand, output: Output) -> anyhow::Result<u8> {
     match command {
-        FeedCommand::Add { name, directory, every } => {
-            // As it is seen from here: the orchestrator may work in another directory.
-            let directory = std::path::absolute(&directory)?.to_string_lossy().into_owned();
-            let change = FeedChange::Add { name, directory, every_seconds: every.0 };
+        FeedCommand::Add { name, source, every, ca } => {
+            let source = feed_source(&source, ca.as_deref())?;
+            let change = FeedChange::Add { name, source, every_seconds: every.0 };
             admission::told(data, Ask::PolicyFeed(change)).await
         }
         FeedCommand::Remove { name } => admission::told(data, Ask::PolicyFeed(FeedChange::Remove { name })).await,
@@ -275,13 +302,13 @@ pub(crate) async fn feed(data: &Path, command: FeedCommand, output: Output) -> a
             let rows = feeds.iter().map(|feed| {
                 vec![
                     feed.name.clone(),
-                    feed.directory.clone(),
+                    feed.source.to_string(),
                     format!("{} s", feed.every_seconds),
                     show::ago(feed.looked, now),
                     if feed.problems.is_empty() { "-".to_owned() } else { feed.problems.join("; ") },
                 ]
             });
-            show::table(&["feed", "directory", "every", "looked", "not taken"], rows.collect());
+            show::table(&["feed", "source", "every", "looked", "not taken"], rows.collect());
             Ok(exit::DONE)
         }
     }

@@ -77,7 +77,7 @@ pub(crate) enum PolicyCommand {
     /// Whose signatures are believed. Once there is one, nothing is taken that none of them has signed.
     #[command(subcommand)]
     Signer(SignerCommand),
-    /// Directories in which policies are looked for.
+    /// Directories and URLs at which policies are looked for.
     #[command(subcommand)]
     Feed(FeedCommand),
     /// Evaluate a policy again and again, or when what it reads changes; on endpoints that join later, too.
@@ -145,16 +145,20 @@ pub(crate) enum SignerCommand {
 /// `muster policy feed`
 #[derive(Debug, Subcommand)]
 pub(crate) enum FeedCommand {
-    /// Look in a directory of the orchestrator's machine. Each data stream (NAME.xml, NAME-ds.xml; .xz and .gz) is a policy;
-    /// what is new of one that is there waits.
+    /// Look in a directory of the orchestrator's machine, or at one data stream on an HTTPS server. Each data stream (NAME.xml,
+    /// NAME-ds.xml; .xz and .gz) is a policy; what is new of one that is there waits.
     Add {
         /// What it is called; the same name again replaces it.
         name: String,
-        /// The directory.
-        directory: PathBuf,
+        /// The directory, or the data stream's URL (https://…). A signature is beside it, with .sig at the end.
+        #[arg(value_name = "DIRECTORY|URL")]
+        source: PathBuf,
         /// How often.
         #[arg(long, value_name = "TIME", default_value = "1h")]
         every: Seconds,
+        /// Who is trusted to certify the server, beside those whom the orchestrator's machine trusts: certificates, PEM.
+        #[arg(long, value_name = "FILE")]
+        ca: Option<PathBuf>,
     },
     /// Look there no more; its policies stay.
     Remove {
