@@ -55,15 +55,7 @@ for name in debian12 debian11 ubuntu2204; do
     [ -e "$stream" ] || continue
     # Debian 11's content says the same of Debian 12, where there is none for it.
     [ "$name" = debian11 ] && [ ${#streams[@]} -gt 0 ] && continue
-    # The platform of the whole benchmark is left out: what is left is decided on any system.
-    case $stream in *.xz) xz -dc "$stream" ;; *) cat "$stream" ;; esac |
-      python3 -c '
-import re, sys
-text = sys.stdin.read()
-start = re.search(r"<(?:\w[\w.-]*:)?Benchmark[ >]", text).start()
-end = start + re.search(r"<(?:\w[\w.-]*:)?(?:Profile|Group)[ >]", text[start:]).start()
-head = re.sub(r"<(?:\w[\w.-]*:)?platform idref=\"cpe:/o:[^\"]*\"\s*/>", "", text[start:end])
-sys.stdout.write(text[:start] + head + text[end:])' >"$work/$name.xml"
+    case $stream in *.xz) xz -dc "$stream" ;; *) cat "$stream" ;; esac | python3 tests/endpoint/unplatformed.py >"$work/$name.xml"
     streams+=("$name")
   done
 done

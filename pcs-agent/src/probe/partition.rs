@@ -1,7 +1,7 @@
 //! `linux:partition`: what is mounted, from `/proc/mounts`, with sizes from `statvfs`.
 
 use oval::resolve::Query;
-use proto::observation::{Collected, Item, ItemEntity, Status};
+use proto::observation::{Collected, Flag, Item, ItemEntity, Status};
 use proto::plan::{Datatype, Operation};
 
 use super::{Probe, ProbeError, finish, text_of};
@@ -15,6 +15,9 @@ impl Probe for Partition {
     fn collect(host: &Host, query: &Query) -> Result<Collected, ProbeError> {
         let Some(mount_point) = query.entity("mount_point") else { return Ok(finish(Vec::new(), Vec::new())) };
         let mounts = mounts(host)?;
+        if let Some(collected) = unseen(host, &mounts) {
+            return Ok(collected);
+        }
         let mut items = Vec::new();
         for mount in &mounts {
             if mount.fs_type == "rootfs" || !mount_point.matches(&mount.target)? {
@@ -29,6 +32,12 @@ impl Probe for Partition {
         }
         Ok(finish(items, Vec::new()))
     }
+}
+
+/// The answer where a machine shows no mounts: it has some.
+fn unseen(host: &Host, mounts: &[Mount]) -> Option<Collected> {
+    let reason = "nothing is in /proc/mounts: /proc is not mounted";
+    (host.is_live() && mounts.is_empty()).then(|| Collected::nothing(Flag::NotCollected, reason))
 }
 
 /// A line of `/proc/mounts`.
@@ -108,11 +117,22 @@ fn uuid(host: &Host, device: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::entities::fixture::tree;
     use super::*;
 
     #[test]
     fn blanks_in_mount_points_are_unescaped() {
         assert_eq!(unescape(r"/mnt/a\040b\\c"), r"/mnt/a b\\c");
         assert_eq!(unescape(r"\04"), r"\04");
+    }
+
+    #[test]
+    fn a_machine_that_shows_no_mounts_was_not_looked_at() {
+        let (_root, elsewhere) = tree(&[]);
+        let mount = Mount { device: "/dev/a".into(), target: "/".into(), fs_type: "ext4".into(), options: "rw".into() };
+        let flag = |host: &Host, mounts: &[Mount]| unseen(host, mounts).map(|collected| collected.flag);
+        assert_eq!(flag(&Host::new("/"), &[]), Some(Flag::NotCollected));
+        assert_eq!(flag(&Host::new("/"), &[mount]), None);
+        assert_eq!(flag(&elsewhere, &[]), None);
     }
 }

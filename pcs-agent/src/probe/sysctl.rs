@@ -1,7 +1,7 @@
 //! `unix:sysctl`: kernel parameters, from `/proc/sys`.
 
 use oval::resolve::Query;
-use proto::observation::{Collected, Item, ItemEntity, Status};
+use proto::observation::{Collected, Flag, Item, ItemEntity, Status};
 
 use super::{Probe, ProbeError, finish};
 use crate::host::{Cut, Host, ReadError};
@@ -17,6 +17,10 @@ impl Probe for Sysctl {
 
     fn collect(host: &Host, query: &Query) -> Result<Collected, ProbeError> {
         let Some(name) = query.entity("name") else { return Ok(finish(Vec::new(), Vec::new())) };
+        // Parameters that nobody can ask for are not parameters that are not there.
+        if !host.locate_followed(BASE).is_dir() {
+            return Ok(unasked(host));
+        }
         let mut items = Vec::new();
         if let Some(values) = name.exact() {
             let mut missed = false;
@@ -58,9 +62,18 @@ impl Probe for Sysctl {
         let is_cut = !messages.is_empty();
         let mut collected = finish(items, messages);
         if is_cut {
-            collected.flag = proto::observation::Flag::Incomplete;
+            collected.flag = Flag::Incomplete;
         }
         Ok(collected)
+    }
+}
+
+/// The answer where there is no `/proc/sys`.
+fn unasked(host: &Host) -> Collected {
+    if host.is_live() {
+        Collected::nothing(Flag::NotCollected, format!("there is no {BASE}: /proc is not mounted"))
+    } else {
+        Collected::nothing(Flag::NotApplicable, format!("needs a live system: there is no {BASE}"))
     }
 }
 
@@ -132,6 +145,17 @@ mod tests {
         let query = query(Sysctl::KIND, vec![asked("name", Operation::Equals, name)]);
         let collected = Sysctl::collect(&host, &query).unwrap();
         assert_eq!(values(&collected.items, "value"), expect, "{name}");
+    }
+
+    #[test]
+    fn a_root_without_a_kernel_has_no_parameters_to_ask_for() {
+        let (_root, host) = tree(&[("etc/sysctl.conf", "kernel.panic = 1\n")]);
+        let query = query(Sysctl::KIND, vec![asked("name", Operation::Equals, "kernel.panic")]);
+        let collected = Sysctl::collect(&host, &query).unwrap();
+        assert_eq!((collected.flag, collected.items.len()), (Flag::NotApplicable, 0));
+        assert_eq!(collected.messages, ["needs a live system: there is no /proc/sys"]);
+        // A machine has parameters, seen or not.
+        assert_eq!(unasked(&Host::new("/")).flag, Flag::NotCollected);
     }
 
     #[test]
