@@ -61,6 +61,14 @@ for name in debian12 debian11 ubuntu2204; do
 done
 [ ${#streams[@]} -gt 0 ] || skip "there are no data streams in $content (packages ssg-debian and ssg-debderived)"
 
+# Before anything runs in it: which units are enabled, from their files.
+if command -v systemctl >/dev/null; then
+  systemctl --root="$root" list-unit-files --no-legend --no-pager >"$work/units.txt" 2>/dev/null
+  OSCAP_PROBE_ROOT=$root "$program" scap oval collect --syschar "$work/units.xml" tests/endpoint/units-oval.xml >/dev/null
+  agreed=$(python3 tests/endpoint/units.py "$work/units.txt" "$work/units.xml") || { echo "$agreed" >&2; exit 1; }
+  step "$agreed"
+fi
+
 systemd-nspawn --boot --directory="$root" --register=no --keep-unit --quiet --private-network </dev/null >"$directory/boot.log" 2>&1 &
 nspawn=$!
 leader() { pgrep -P "$nspawn" | sed -n 1p; }

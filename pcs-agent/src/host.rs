@@ -20,8 +20,8 @@ use crate::pause::Pause;
 use crate::probe::ProbeError;
 use crate::probe::dpkginfo::Package;
 use crate::probe::rpmdb::Installed;
-use crate::probe::systemd::Systemd;
 use crate::probe::tree::Tree;
+use crate::probe::units::Units;
 
 /// An endpoint's file system, and how much of it one task may look at.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub struct Host {
     memory_left: Cell<u64>,
     entries_left: Cell<u64>,
     pub(crate) packages: OnceCell<Result<Vec<Package>, ProbeError>>,
-    pub(crate) systemd: OnceCell<Result<Systemd, String>>,
+    pub(crate) units: OnceCell<Result<Units, ProbeError>>,
     pub(crate) rpm: OnceCell<Result<Installed, ProbeError>>,
     pub(crate) tree: Tree,
     pub(crate) contents: Contents,
@@ -137,7 +137,7 @@ impl Host {
             memory_left: Cell::new(budget.memory_bytes.unwrap_or(u64::MAX)),
             entries_left: Cell::new(limits::TASK_ENTRIES_MAX),
             packages: OnceCell::new(),
-            systemd: OnceCell::new(),
+            units: OnceCell::new(),
             rpm: OnceCell::new(),
             tree: Tree::default(),
             contents: Contents::default(),

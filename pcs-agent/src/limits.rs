@@ -43,3 +43,7 @@ pub const OBSERVATIONS_MAX: usize = 16;
 pub const POLL_SECONDS_DEFAULT: u64 = 30;
 /// Seconds for one question to D-Bus.
 pub const DBUS_SECONDS_MAX: u64 = 10;
+/// Bytes of one unit file of systemd.
+pub const UNIT_FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// Units of systemd, where they are read from files.
+pub const UNITS_MAX: usize = 10_000;

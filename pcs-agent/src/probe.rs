@@ -50,7 +50,7 @@ mod sieve;
 mod socket;
 mod symlink;
 mod sysctl;
-pub(crate) mod systemd;
+mod systemd;
 mod systemdunitdependency;
 mod systemdunitproperty;
 mod textfilecontent;
@@ -58,6 +58,7 @@ mod textfilecontent54;
 pub(crate) mod tree;
 mod troubles;
 mod uname;
+pub(crate) mod units;
 mod user;
 mod xmlfilecontent;
 mod xpath;
@@ -179,7 +180,7 @@ fn lacked(host: &Host, kind: &str) -> Option<String> {
     match kind {
         systemdunitproperty::SystemdUnitProperty::KIND
         | systemdunitdependency::SystemdUnitDependency::KIND
-        | service::Service::KIND => systemd::missing(host).map(|reason| reason.to_string()),
+        | service::Service::KIND => units::missing(host).map(|reason| reason.to_string()),
         rpminfo::RpmInfo::KIND => rpminfo::unread(host).map(|reason| reason.to_string()),
         shadow::Shadow::KIND => {
             let denied =

@@ -102,8 +102,14 @@ fn of_object(object: &Object) -> Reach {
 }
 
 /// Where systemd's units have their files.
-const UNIT_DIRECTORIES: [&str; 5] =
-    ["/etc/systemd/system", "/lib/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/etc/init.d"];
+const UNIT_DIRECTORIES: [&str; 6] = [
+    "/etc/systemd/system",
+    "/lib/systemd/system",
+    "/run/systemd/system",
+    "/usr/lib/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/etc/init.d",
+];
 /// Where RPM has its database.
 const RPM_DIRECTORIES: [&str; 3] = ["/usr/lib/sysimage/rpm", "/usr/share/rpm", "/var/lib/rpm"];
 

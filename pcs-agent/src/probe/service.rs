@@ -1,5 +1,6 @@
-//! `muster:service`: systemd's services over D-Bus, those that run and those that only have a file. The words of the
-//! states are systemd's own; a service that others name and that has no file has the `load_state` `not-found`.
+//! `muster:service`: systemd's services, those that run and those that only have a file. The words of the states are
+//! systemd's own; a service that others name and that has no file has the `load_state` `not-found`. Where systemd does not
+//! run, unit files say what they can, and the other states are `not collected`.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +8,7 @@ use oval::resolve::Query;
 use proto::observation::{Collected, Flag, Item, Status};
 
 use super::entities::{lacking, not_empty, text};
-use super::systemd::{Properties, Systemd};
+use super::units::{self, DOES_NOT_RUN, Properties, Units};
 use super::{Probe, ProbeError, finish};
 use crate::host::Host;
 
@@ -25,13 +26,13 @@ impl Probe for Service {
     const KIND: &'static str = "muster:service";
 
     fn collect(host: &Host, query: &Query) -> Result<Collected, ProbeError> {
-        if !host.is_live() {
-            return Ok(Collected::nothing(Flag::NotApplicable, "needs a live system: systemd is asked over D-Bus"));
+        if let Some(reason) = units::missing(host).filter(|_| !host.is_live()) {
+            return Ok(Collected::nothing(Flag::NotApplicable, reason.to_string()));
         }
-        let systemd = Systemd::of(host)?;
+        let units = Units::of(host)?;
         let mut items = Vec::new();
-        let mut errors = Vec::new();
-        let all = systemd.units()?.iter().chain(systemd.unit_files()?);
+        let mut errors = units.troubles(host)?;
+        let all = units.units(host)?.iter().chain(units.unit_files()?);
         let names: BTreeSet<&String> = all.filter(|name| name.ends_with(".service")).collect();
         for name in names {
             if let Err(cut) = host.breathe() {
@@ -39,7 +40,12 @@ impl Probe for Service {
                 break;
             }
             if query.entity("name").map_or(Ok(true), |asked| asked.matches(name))? {
-                items.push(systemd.properties(name).map_or_else(|error| broken(name, &error), |all| item(name, &all)));
+                match units.properties(host, name) {
+                    Ok(properties) => items.push(item(name, &properties)),
+                    // The troubles tell it.
+                    Err(ProbeError::Denied(_) | ProbeError::NotCovered(_)) => {}
+                    Err(error) => items.push(broken(name, &error)),
+                }
             }
         }
         Ok(lacking(finish(items, Vec::new()), errors))
@@ -56,16 +62,22 @@ fn broken(name: &str, error: &ProbeError) -> Item {
 fn item(name: &str, properties: &Properties) -> Item {
     let mut entities = vec![text("name", Ok(name))];
     for (entity, property) in STATES {
-        let value = properties.get(property).and_then(|values| values.first());
+        let said = properties.get(property);
+        let nothing = if said.is_some_and(|said| !said.is_whole) { Status::NotCollected } else { Status::DoesNotExist };
+        let value = said.and_then(|said| said.values.first());
         // A service without a file has an empty state of it.
-        entities.push(text(entity, value.ok_or(Status::DoesNotExist).and_then(|value| not_empty(value))));
+        entities.push(text(entity, value.ok_or(nothing).and_then(|value| not_empty(value))));
     }
-    Item::new(Service::KIND, entities)
+    let mut item = Item::new(Service::KIND, entities);
+    let is_any_missing = item.entities.iter().any(|entity| entity.status == Status::NotCollected);
+    item.message = is_any_missing.then(|| DOES_NOT_RUN.to_owned());
+    item
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::entities::fixture::{query, tree};
+    use super::super::entities::fixture::{query, tree, values};
+    use super::super::units::Property;
     use super::*;
 
     #[test]
@@ -78,7 +90,7 @@ mod tests {
             ("Id", "a"),
         ]
         .into_iter()
-        .map(|(name, value)| (name.to_owned(), vec![value.to_owned()]))
+        .map(|(name, value)| (name.to_owned(), Property::whole(vec![value.to_owned()])))
         .collect();
         let item = item("a.service", &properties);
         let said: Vec<Option<&str>> = item.entities.iter().map(|entity| entity.value.as_deref()).collect();
@@ -87,8 +99,26 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_asked_about_a_tree_of_files() {
+    fn nobody_is_asked_about_a_tree_without_units() {
         let (_root, host) = tree(&[]);
         assert_eq!(Service::collect(&host, &query(Service::KIND, Vec::new())).unwrap().flag, Flag::NotApplicable);
+    }
+
+    #[test]
+    fn unit_files_say_what_does_not_run() {
+        let (_root, host) = tree(&[
+            ("usr/lib/systemd/system/a.service", "[Unit]\nAfter=b.service\n[Service]\nExecStart=/bin/a\n"),
+            ("etc/systemd/system/c.service", ""),
+        ]);
+        let collected = Service::collect(&host, &query(Service::KIND, Vec::new())).unwrap();
+        assert_eq!(collected.flag, Flag::Complete);
+        let said = |name: &str| values(&collected.items, name);
+        assert_eq!(said("name"), ["a.service", "b.service", "c.service"]);
+        assert_eq!(said("load_state"), ["loaded", "not-found", "masked"]);
+        assert_eq!(said("enabled_state"), ["static", "masked"]);
+        for item in &collected.items {
+            assert_eq!(item.named("active_state").next().unwrap().status, Status::NotCollected);
+            assert_eq!(item.message.as_deref(), Some(DOES_NOT_RUN));
+        }
     }
 }

@@ -1,8 +1,7 @@
 //! systemd's units over D-Bus: one connection a task, one question at a time, each with a deadline, and none
 //! twice.
 //!
-//! Where systemd does not run there is nobody to ask; `oscap` makes that an error of the object, and
-//! so do we.
+//! Where systemd does not run there is nobody to ask: [`super::units`] reads files then.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -13,6 +12,7 @@ use std::time::Duration;
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant};
 
 use super::ProbeError;
+use super::units::{Properties, Property};
 use crate::host::Host;
 use crate::limits::DBUS_SECONDS_MAX;
 
@@ -21,9 +21,6 @@ const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const SOCKET: &str = "/run/dbus/system_bus_socket";
-
-/// A unit's properties as text, several values for a list.
-pub(super) type Properties = BTreeMap<String, Vec<String>>;
 
 /// systemd, as long as one task takes: what it has said once is not asked again.
 pub(crate) struct Systemd {
@@ -54,13 +51,8 @@ pub(super) fn missing(host: &Host) -> Option<ProbeError> {
 }
 
 impl Systemd {
-    /// The one of this task.
-    pub(super) fn of(host: &Host) -> Result<&Self, ProbeError> {
-        let systemd = host.systemd.get_or_init(|| Self::connect(host).map_err(|error| error.to_string()));
-        systemd.as_ref().map_err(|error| ProbeError::Broken(error.clone()))
-    }
-
-    fn connect(host: &Host) -> Result<Self, ProbeError> {
+    /// Connects to this machine's.
+    pub(super) fn connect(host: &Host) -> Result<Self, ProbeError> {
         if let Some(missing) = missing(host) {
             return Err(missing);
         }
@@ -128,7 +120,8 @@ impl Systemd {
                 .map_err(no_answer)?;
             reply.body().deserialize().map_err(no_answer)
         })?;
-        let properties: Properties = properties.into_iter().map(|(name, value)| (name, words(&value))).collect();
+        let properties: Properties =
+            properties.into_iter().map(|(name, value)| (name, Property::whole(words(&value)))).collect();
         let properties = Rc::new(properties);
         self.properties.borrow_mut().insert(unit.to_owned(), Rc::clone(&properties));
         Ok(properties)

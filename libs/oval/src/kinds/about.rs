@@ -50,8 +50,16 @@ pub const ABOUT: &[About] = &[
         "SELinux's labels of files and processes",
         "`security.selinux`, `/proc/PID/attr`",
     ),
-    of("linux:systemdunitdependency", "what a systemd unit pulls in", "systemd over D-Bus"),
-    of("linux:systemdunitproperty", "properties of systemd's units", "systemd over D-Bus"),
+    of(
+        "linux:systemdunitdependency",
+        "what a systemd unit pulls in",
+        "systemd over D-Bus; unit files where it does not run",
+    ),
+    of(
+        "linux:systemdunitproperty",
+        "properties of systemd's units",
+        "systemd over D-Bus; unit files where it does not run",
+    ),
     About {
         name: "muster:certificate",
         what: "X.509 certificates in files; no private key is ever decoded",
@@ -150,7 +158,7 @@ pub const ABOUT: &[About] = &[
     About {
         name: "muster:service",
         what: "systemd's services, also those that only have a file",
-        source: "systemd over D-Bus",
+        source: "systemd over D-Bus; unit files where it does not run",
         fields: &[
             ("name", "the unit"),
             ("load_state", "`LoadState`, such as `loaded`, `masked`, `not-found`"),
