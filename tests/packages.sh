@@ -225,6 +225,21 @@ PY
   step "$count verdicts, each that of \`muster scap\` outside the unit"
 }
 
+# What a unit does is stored long before anybody would look again.
+what_systemd_tells_is_stored() {
+  muster observe start units --poll 1d >"$work/observed" || { cat "$work/observed" >&2; fail "muster observe"; }
+  grep 'systemd of' "$work/observed" >/dev/null || { cat "$work/observed" >&2; fail "the collector does not listen to systemd"; }
+  inside sh -c 'printf "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n" >/run/systemd/system/chrony.service; systemctl daemon-reload'
+  is_stored_as() { muster query "linux:systemdunitproperty where unit = chrony.service and value = $1" -o json | grep '"chrony.service"'; }
+  for state in active inactive; do
+    inside systemctl "$([ $state = active ] && echo start || echo stop)" chrony
+    eventually 30 "a unit that is $state is stored as that" is_stored_as $state
+  done
+  inside sh -c 'rm /run/systemd/system/chrony.service; systemctl daemon-reload'
+  quiet muster observe cancel units
+  step "systemctl start and stop: what is stored is what is"
+}
+
 sandboxes_hold() {
   local shown="" exposure
   for name in orchestrator repository pes-evaluator pcs-agent; do
@@ -374,6 +389,7 @@ step "booted, $(inside systemctl list-units --all --plain --no-legend --no-pager
 install_first
 join_the_agent
 verdicts_are_those_without_a_sandbox
+what_systemd_tells_is_stored
 sandboxes_hold
 a_daemon_that_hangs_is_restarted
 a_wrong_key_is_named

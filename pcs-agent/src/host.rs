@@ -108,7 +108,7 @@ impl From<io::Error> for ReadError {
 }
 
 /// The processor's time that this thread has used.
-fn cpu_of_thread() -> Duration {
+pub(crate) fn cpu_of_thread() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     let part = |value: i64| value.unsigned_abs();
     Duration::new(part(time.tv_sec), u32::try_from(part(time.tv_nsec)).unwrap_or(0))

@@ -1,6 +1,8 @@
 //! What one task may cost the endpoint. A task that is cut off says so, and its verdicts are
 //! `unknown`.
 
+use std::time::Duration;
+
 use proto::budget::Budget;
 
 /// What a task may cost, where neither the collector's configuration nor the task says otherwise: five minutes, 1 GiB of
@@ -47,3 +49,5 @@ pub const DBUS_SECONDS_MAX: u64 = 10;
 pub const UNIT_FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Units of systemd, where they are read from files.
 pub const UNITS_MAX: usize = 10_000;
+/// How long the answer to the start of an observation waits until it is known whether systemd is listened to.
+pub const LISTENING_PATIENCE: Duration = Duration::from_secs(2);

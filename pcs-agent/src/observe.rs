@@ -12,8 +12,8 @@ use proto::content::ContentHash;
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, MessageId};
 use proto::message::{
-    CollectionRequest, ObservationEntry, ObservationMode, ObservationOperation, ObservationRequest,
-    ObservationResponse, StreamPosition,
+    CollectionRequest, FollowedBy, Following, ObservationEntry, ObservationMode, ObservationOperation,
+    ObservationRequest, ObservationResponse, StreamPosition,
 };
 use proto::plan::ObjectKey;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,7 @@ use crate::kept::{self, KeptError};
 use crate::limits::{IDENTIFIER_BYTES_MAX, OBSERVATIONS_MAX, POLL_SECONDS_DEFAULT};
 use crate::report::Found;
 use crate::schedule::Run;
+use crate::watch::Followed;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -58,8 +59,8 @@ struct Stream {
     next_whole: Option<Timestamp>,
     /// When it was last looked.
     looked: Option<Timestamp>,
-    /// How many objects the kernel tells of, and the others; none until the plan is known.
-    told_of: Option<(u64, BTreeSet<ObjectKey>)>,
+    /// How its objects are followed; none until the plan is known.
+    followed: Option<Followed>,
     /// What may have changed, since when; no objects: all of them.
     dirty: Option<(Timestamp, BTreeSet<ObjectKey>)>,
     is_looking: bool,
@@ -160,10 +161,10 @@ impl Observations {
         Some(Fault::new(code, text))
     }
 
-    /// Whether it is not known yet what the kernel tells of it.
+    /// Whether it is not known yet how it is followed.
     pub fn is_not_watched(&self, identifier: &str, generation: u64) -> bool {
         let stream = self.streams.get(identifier).filter(|stream| stream.generation == generation);
-        stream.is_some_and(|stream| stream.told_of.is_none())
+        stream.is_some_and(|stream| stream.followed.is_none())
     }
 
     /// One of them, as it is listed.
@@ -176,18 +177,25 @@ impl Observations {
     fn list(&self) -> Vec<ObservationEntry> {
         let entry = |(identifier, entry): (&String, &Entry)| {
             let stream = self.streams.get(identifier);
-            let told_of = stream.and_then(|stream| stream.told_of.as_ref());
-            let counts = told_of.map(|(watched, polled)| (*watched, polled.len() as u64));
+            let followed = stream.and_then(|stream| stream.followed.as_ref());
+            let polled_count = followed.map(|followed| followed.polled.len() as u64);
+            let looked = FollowedBy {
+                way: Following::Polling,
+                count: polled_count.unwrap_or_default(),
+                seconds: Some(entry.poll_seconds()),
+            };
+            let told = followed.into_iter().flat_map(|followed| followed.by.clone());
             ObservationEntry {
                 observation_identifier: identifier.clone(),
-                mode: match counts {
-                    Some((1.., 0)) => ObservationMode::Realtime,
-                    Some((1.., _)) => ObservationMode::Mixed,
-                    Some((0, _)) | None => ObservationMode::Polling,
+                mode: match (followed, polled_count) {
+                    (Some(Followed { watched_count: 1.., .. }), Some(0)) => ObservationMode::Realtime,
+                    (Some(Followed { by, .. }), _) if !by.is_empty() => ObservationMode::Mixed,
+                    _ => ObservationMode::Polling,
                 },
                 poll_seconds: entry.poll_seconds(),
-                watched_count: counts.map(|(watched, _)| watched),
-                polled_count: counts.map(|(_, polled)| polled),
+                watched_count: followed.map(|followed| followed.watched_count),
+                polled_count,
+                followed: told.chain((looked.count > 0).then_some(looked)).collect(),
                 epoch: stream.and_then(|stream| stream.epoch),
                 sequence: stream.map(|stream| stream.sequence).unwrap_or_default(),
             }
@@ -195,10 +203,10 @@ impl Observations {
         self.entries.iter().map(entry).collect()
     }
 
-    /// How many objects of an observation the kernel tells of, and which it does not.
-    pub fn told_of(&mut self, identifier: &str, watched_count: u64, polled: BTreeSet<ObjectKey>) {
+    /// How the objects of an observation are followed from now on.
+    pub fn follow(&mut self, identifier: &str, followed: Followed) {
         if self.entries.contains_key(identifier) {
-            self.streams.entry(identifier.to_owned()).or_default().told_of = Some((watched_count, polled));
+            self.streams.entry(identifier.to_owned()).or_default().followed = Some(followed);
         }
     }
 
@@ -237,7 +245,7 @@ impl Observations {
             let dirty = stream.dirty.take_if(|(since, _)| {
                 long_enough(*since, DEBOUNCE) && stream.looked.is_none_or(|looked| long_enough(looked, LEAST_PAUSE))
             });
-            let all_polled = stream.told_of.as_ref().is_none_or(|(watched, _)| *watched == 0);
+            let all_polled = stream.followed.as_ref().is_none_or(|followed| followed.watched_count == 0);
             let is_whole = if stream.epoch.is_none() {
                 is_polled
             } else {
@@ -248,7 +256,8 @@ impl Observations {
             let mut objects = BTreeSet::new();
             if !is_whole && stream.epoch.is_some() {
                 objects.extend(dirty.into_iter().flat_map(|(_, objects)| objects));
-                objects.extend(stream.told_of.iter().filter(|_| is_polled).flat_map(|(_, polled)| polled.clone()));
+                let polled = stream.followed.iter().filter(|_| is_polled).flat_map(|followed| &followed.polled);
+                objects.extend(polled.cloned());
             }
             if is_polled {
                 stream.next = later(entry.poll_seconds());
@@ -423,7 +432,10 @@ mod tests {
         let (_directory, mut observations) = fresh();
         let key = |name: &str| ObjectKey(name.to_owned());
         let keys = |names: &[&str]| names.iter().map(|name| key(name)).collect::<BTreeSet<_>>();
-        observations.told_of("files", 1, keys(&["polled"]));
+        let files = FollowedBy { way: Following::Files, count: 1, seconds: None };
+        let polled = FollowedBy { way: Following::Polling, count: 1, seconds: Some(10) };
+        let followed = Followed { watched_count: 1, polled: keys(&["polled"]), by: vec![files.clone()] };
+        observations.follow("files", followed);
         let look = |observations: &mut Observations, second: i64| {
             let mut due = observations.due(at(second));
             let look = due.pop()?;
@@ -434,10 +446,10 @@ mod tests {
             let (changed, _) = observations.changed(("files", look.generation, look.is_whole), found, EPOCH);
             Some((look.is_whole, objects, changed.len()))
         };
-        let polled = |changed| Some((false, vec!["polled".to_owned()], changed));
+        let of_polled = |changed| Some((false, vec!["polled".to_owned()], changed));
         assert_eq!(look(&mut observations, 0), Some((true, Vec::new(), 2)));
         assert_eq!(look(&mut observations, 9), None);
-        assert_eq!(look(&mut observations, 10), polled(0));
+        assert_eq!(look(&mut observations, 10), of_polled(0));
         observations.touched("files", keys(&["told"]), at(11));
         assert_eq!(look(&mut observations, 11), None, "it is gathered for a moment");
         assert_eq!(look(&mut observations, 12), Some((false, vec!["told".to_owned()], 0)));
@@ -452,6 +464,15 @@ mod tests {
         assert_eq!(look(&mut observations, 624), Some((true, Vec::new(), 2)));
         let entry = observations.list().remove(0);
         assert_eq!((entry.mode, entry.watched_count, entry.polled_count), (ObservationMode::Mixed, Some(1), Some(1)));
+        assert_eq!(entry.followed, [files.clone(), polled]);
+        // Told of in part is not looked at again and again alone.
+        observations.follow("files", Followed { watched_count: 0, polled: keys(&["polled"]), by: vec![files.clone()] });
+        assert_eq!(observations.list().remove(0).mode, ObservationMode::Mixed);
+        observations.follow("files", Followed { watched_count: 0, polled: keys(&["polled"]), by: Vec::new() });
+        assert_eq!(observations.list().remove(0).mode, ObservationMode::Polling);
+        observations.follow("files", Followed { watched_count: 1, polled: BTreeSet::new(), by: vec![files.clone()] });
+        let entry = observations.list().remove(0);
+        assert_eq!((entry.mode, entry.followed), (ObservationMode::Realtime, vec![files]));
     }
 
     #[test]

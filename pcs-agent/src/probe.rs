@@ -50,7 +50,7 @@ mod sieve;
 mod socket;
 mod symlink;
 mod sysctl;
-mod systemd;
+pub(crate) mod systemd;
 mod systemdunitdependency;
 mod systemdunitproperty;
 mod textfilecontent;

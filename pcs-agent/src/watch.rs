@@ -1,6 +1,6 @@
 //! Watching: the kernel tells which files have changed (inotify, through `notify`), and the objects of a plan that read them
-//! are looked at again at once. What no file tells of, such as kernel parameters or listening sockets, is looked at again and
-//! again; whatever is watched is looked at as a whole now and then, too.
+//! are looked at again at once. On a live system it is told of units, mounts, sockets, routes and kernel parameters as well
+//! ([`ways`]). What nobody tells of is looked at again and again; whatever is watched is looked at as a whole now and then, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -9,8 +9,22 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
-use proto::plan::{CollectionPlan, Entity, EntityValue, Object, ObjectKey, ObjectSet, Operation, SetOperand};
-use tokio::sync::mpsc;
+use proto::message::{FollowedBy, Following};
+use proto::plan::ObjectKey;
+use tokio::sync::{mpsc, watch};
+
+mod fingerprint;
+mod mounts;
+mod pace;
+mod reach;
+mod units;
+mod ways;
+
+use pace::Pace;
+use reach::is_told;
+pub use reach::{Reach, reaches};
+pub use ways::Way;
+use ways::{Teller, Told, Ways};
 
 /// Directories that are watched, for all observations together.
 const DIRECTORIES_MAX: usize = 4_096;
@@ -25,176 +39,7 @@ const REFRESH: Duration = Duration::from_secs(10);
 /// Events that wait; what is more counts as an overflow.
 const EVENTS_MAX: usize = 1_024;
 
-/// What files tell of an object.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Reach {
-    /// Files and directories, by the endpoint's own paths: if one of them changes, or an entry of it, the object may have.
-    places: BTreeSet<String>,
-    /// Whether the object can change in no other way; otherwise it is looked at again and again as well.
-    is_whole: bool,
-}
-
-/// What tells of each object that a plan reports.
-pub fn reaches(plan: &CollectionPlan) -> BTreeMap<ObjectKey, Reach> {
-    plan.report.iter().map(|key| (key.clone(), reach(plan, key, 0))).collect()
-}
-
-fn reach(plan: &CollectionPlan, key: &ObjectKey, depth: usize) -> Reach {
-    match plan.objects.get(key) {
-        Some(Object { set: Some(set), filters, .. }) if depth < 16 => {
-            let mut of_set = of_set(plan, set, depth + 1);
-            of_set.is_whole &= filters.iter().chain(&set.filters).all(|filter| {
-                let state = plan.states.get(&filter.state);
-                state.is_some_and(|state| state.entities.iter().all(|entity| entity.variables().is_empty()))
-            });
-            of_set
-        }
-        Some(object) if depth < 16 => of_object(object),
-        _ => Reach::default(),
-    }
-}
-
-fn of_set(plan: &CollectionPlan, set: &ObjectSet, depth: usize) -> Reach {
-    let mut whole = Reach { places: BTreeSet::new(), is_whole: true };
-    for operand in &set.operands {
-        let of_operand = match operand {
-            SetOperand::Object(key) => reach(plan, key, depth),
-            SetOperand::Set(set) if depth < 16 => of_set(plan, set, depth + 1),
-            SetOperand::Set(_) => Reach::default(),
-        };
-        whole.places.extend(of_operand.places);
-        whole.is_whole &= of_operand.is_whole;
-    }
-    whole
-}
-
-fn of_object(object: &Object) -> Reach {
-    // What a filter compares with may come from elsewhere.
-    let is_plain = object.filters.is_empty();
-    let files = |paths: &[&str]| Reach {
-        places: paths.iter().map(|path| (*path).to_owned()).collect(),
-        is_whole: is_plain && object.entities.iter().all(|entity| entity.variables().is_empty()),
-    };
-    match object.kind.as_str() {
-        // The last login comes from elsewhere.
-        "unix:password" => files(&["/etc/passwd", "/var/log/lastlog"]),
-        "unix:shadow" => files(&["/etc/shadow"]),
-        "linux:dpkginfo" => files(&["/var/lib/dpkg/status"]),
-        "muster:group" => files(&["/etc/group"]),
-        "muster:user" => files(&["/etc/passwd", "/etc/shadow"]),
-        "independent:filehash58"
-        | "independent:textfilecontent"
-        | "independent:textfilecontent54"
-        | "independent:xmlfilecontent"
-        | "unix:file"
-        | "unix:fileextendedattribute"
-        | "unix:symlink" => of_files(object, is_plain),
-        // What these files say is not all that the object is about: the rest is looked at again and again.
-        "linux:systemdunitdependency" | "linux:systemdunitproperty" | "muster:service" => {
-            Reach { is_whole: false, ..files(&UNIT_DIRECTORIES) }
-        }
-        "linux:rpminfo" | "linux:rpmverifyfile" | "linux:rpmverifypackage" => {
-            Reach { is_whole: false, ..files(&RPM_DIRECTORIES) }
-        }
-        "muster:package" => Reach { is_whole: false, ..files(&["/var/lib/dpkg/status", "/var/lib/rpm"]) },
-        _ => Reach::default(),
-    }
-}
-
-/// Where systemd's units have their files.
-const UNIT_DIRECTORIES: [&str; 6] = [
-    "/etc/systemd/system",
-    "/lib/systemd/system",
-    "/run/systemd/system",
-    "/usr/lib/systemd/system",
-    "/usr/local/lib/systemd/system",
-    "/etc/init.d",
-];
-/// Where RPM has its database.
-const RPM_DIRECTORIES: [&str; 3] = ["/usr/lib/sysimage/rpm", "/usr/share/rpm", "/var/lib/rpm"];
-
-/// The contents of pseudo file systems change without a word.
-fn is_told(path: &str) -> bool {
-    !["/proc", "/sys", "/dev"].iter().any(|silent| Path::new(path).starts_with(silent))
-}
-
-/// The files that `filepath`, or `path` and `filename`, name.
-fn of_files(object: &Object, is_plain: bool) -> Reach {
-    let entity = |name: &str| object.entities.iter().find(|entity| entity.name == name);
-    let is_recursive = object.behaviors.get("recurse_direction").is_some_and(|direction| direction != "none");
-    let one = |path: String, is_whole: bool| Reach {
-        is_whole: is_whole && is_plain && !is_recursive && is_told(&path),
-        places: BTreeSet::from([path]),
-    };
-    let joined = |directory: &str, name: &str| format!("{}/{name}", directory.trim_end_matches('/'));
-    match (entity("filepath"), entity("path"), entity("filename")) {
-        (Some(filepath), ..) => match named(filepath) {
-            Named::Exactly(path) => one(path, true),
-            Named::Below(directory) => one(directory, false),
-            Named::Nothing => Reach::default(),
-        },
-        (None, Some(path), Some(filename)) => match (named(path), named(filename)) {
-            (Named::Exactly(path), Named::Exactly(name)) => one(joined(&path, &name), true),
-            // Whatever the name is, it is an entry of that directory.
-            (Named::Exactly(path), _) if filename.variables().is_empty() => one(path, true),
-            (Named::Exactly(path) | Named::Below(path), _) => one(path, false),
-            (Named::Nothing, _) => Reach::default(),
-        },
-        (None, Some(path), None) => match named(path) {
-            Named::Exactly(path) => one(path, true),
-            Named::Below(path) => one(path, false),
-            Named::Nothing => Reach::default(),
-        },
-        _ => Reach::default(),
-    }
-}
-
-enum Named {
-    Exactly(String),
-    /// Somewhere below, as a pattern begins.
-    Below(String),
-    Nothing,
-}
-
-fn named(entity: &Entity) -> Named {
-    let EntityValue::Literal(value) = &entity.value else { return Named::Nothing };
-    match entity.operation {
-        Operation::Equals => Named::Exactly(value.clone()),
-        Operation::PatternMatch => {
-            let Some(rest) = value.strip_prefix('^') else { return Named::Nothing };
-            // Up to the first character that means something, back to the last slash.
-            let mut literal = String::new();
-            let mut characters = rest.chars();
-            while let Some(character) = characters.next() {
-                match character {
-                    '\\' => match characters.next() {
-                        Some(escaped) if !escaped.is_ascii_alphanumeric() => literal.push(escaped),
-                        _ => break,
-                    },
-                    '.' | '*' | '+' | '?' | '(' | ')' | '[' | ']' | '{' | '}' | '|' | '$' | '^' => break,
-                    character => literal.push(character),
-                }
-            }
-            // What is optional or repeated is not certain.
-            match literal.rfind('/') {
-                Some(at) if at > 0 && !rest.contains('|') => Named::Below(literal[..at].to_owned()),
-                _ => Named::Nothing,
-            }
-        }
-        _ => Named::Nothing,
-    }
-}
-
-/// What the kernel tells.
-#[derive(Debug)]
-enum Told {
-    /// Something about these.
-    Paths(Vec<PathBuf>),
-    /// Something was lost: everything may have changed.
-    Lost,
-}
-
-/// Watches files for observations.
+/// Watches for observations.
 #[derive(Debug)]
 pub struct Watch {
     root: PathBuf,
@@ -209,6 +54,12 @@ pub struct Watch {
     /// Places as they are on this machine, and of which object they tell.
     places: BTreeMap<PathBuf, BTreeSet<(String, ObjectKey)>>,
     refreshed: Instant,
+    /// Other ways in which it is told; none where the endpoint is not this machine.
+    ways: Option<Ways>,
+    /// How often objects are looked at that other ways tell of.
+    paces: BTreeMap<(String, ObjectKey), Pace>,
+    /// Whether systemd was listened to when it was last asked.
+    heard_units: bool,
 }
 
 /// A directory that is watched.
@@ -221,13 +72,25 @@ struct Watched {
 /// What may have changed: by observation the objects; none: all of them.
 pub type Dirty = BTreeMap<String, BTreeSet<ObjectKey>>;
 
+/// How the objects of an observation are followed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Followed {
+    /// How many can change in no way that is not told.
+    pub watched_count: u64,
+    /// The others, which have to be looked at again and again.
+    pub polled: BTreeSet<ObjectKey>,
+    /// The ways that tell, and of how many objects each does, wholly or in part.
+    pub by: Vec<FollowedBy>,
+}
+
 impl Watch {
     /// Over the endpoint at this root. Where the kernel does not tell, nothing is watched and everything is looked at again
     /// and again.
     pub fn new(root: &Path) -> Self {
         let (tell, told) = mpsc::channel(EVENTS_MAX);
         let is_lost = Arc::new(AtomicBool::new(false));
-        let lost = Arc::clone(&is_lost);
+        let teller = Teller::new(tell, Arc::clone(&is_lost));
+        let of_files = teller.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let message = match event {
                 Ok(event) if event.need_rescan() => Told::Lost,
@@ -235,9 +98,7 @@ impl Watch {
                 Ok(event) => Told::Paths(event.paths),
                 Err(_) => Told::Lost,
             };
-            if tell.try_send(message).is_err() {
-                lost.store(true, Relaxed);
-            }
+            of_files.tell(message);
         });
         if let Err(error) = &watcher {
             tracing::warn!(%error, "the kernel does not tell what changes: everything is looked at again and again");
@@ -252,30 +113,69 @@ impl Watch {
             reaches: BTreeMap::new(),
             places: BTreeMap::new(),
             refreshed: Instant::now(),
+            ways: (root == Path::new("/")).then(|| Ways::new(root, teller)),
+            paces: BTreeMap::new(),
+            heard_units: false,
         }
     }
 
-    /// Watches what an observation reads. Says how many of its objects files tell all of, and which have to be looked at again
-    /// and again.
-    pub fn set(&mut self, identifier: &str, reaches: BTreeMap<ObjectKey, Reach>) -> (u64, BTreeSet<ObjectKey>) {
+    /// Watches what an observation reads, and says how.
+    pub fn set(&mut self, identifier: &str, reaches: BTreeMap<ObjectKey, Reach>) -> Followed {
         self.reaches.insert(identifier.to_owned(), reaches);
         self.refresh();
-        self.counts(identifier)
+        self.want_ways();
+        self.followed(identifier)
     }
 
     /// An observation has ended.
     pub fn remove(&mut self, identifier: &str) {
         if self.reaches.remove(identifier).is_some() {
             self.refresh();
+            self.want_ways();
         }
     }
 
-    /// How many objects of an observation files tell all of, and which they do not.
-    pub fn counts(&self, identifier: &str) -> (u64, BTreeSet<ObjectKey>) {
-        let reaches = self.reaches.get(identifier).into_iter().flatten();
-        let is_watched = |reach: &Reach| self.watcher.is_some() && reach.is_whole && self.covers(reach);
-        let (watched, polled): (Vec<_>, Vec<_>) = reaches.partition(|(_, reach)| is_watched(reach));
-        (watched.len() as u64, polled.into_iter().map(|(object, _)| object.clone()).collect())
+    fn want_ways(&mut self) {
+        let reaches = &self.reaches;
+        self.paces.retain(|(identifier, object), _| {
+            reaches.get(identifier).is_some_and(|reaches| reaches.contains_key(object))
+        });
+        if let Some(ways) = &mut self.ways {
+            let wanted = reaches.values().flat_map(BTreeMap::values).flat_map(|reach| &reach.ways);
+            ways.want(&wanted.cloned().collect());
+        }
+    }
+
+    /// How the objects of an observation are followed at present.
+    pub fn followed(&self, identifier: &str) -> Followed {
+        let tells = |way: &Way| self.ways.as_ref().is_some_and(|ways| ways.tells(way));
+        let seconds = self.ways.as_ref().and_then(Ways::fingerprint_interval).map(|interval| interval.as_secs());
+        let mut counts: BTreeMap<Following, u64> = BTreeMap::new();
+        let mut followed = Followed::default();
+        for (object, reach) in self.reaches.get(identifier).into_iter().flatten() {
+            let has_files = self.watcher.is_some() && reach.files().any(|file| is_told(file));
+            let files = has_files.then_some(Following::Files);
+            let others = reach.ways.iter().filter(|way| tells(way)).map(Way::following);
+            for following in files.into_iter().chain(others).collect::<BTreeSet<_>>() {
+                *counts.entry(following).or_default() += 1;
+            }
+            let is_covered = || reach.places.is_empty() || self.watcher.is_some() && self.covers(reach);
+            if reach.is_whole && reach.ways.iter().all(tells) && is_covered() {
+                followed.watched_count += 1;
+            } else {
+                followed.polled.insert(object.clone());
+            }
+        }
+        let by = |(way, count)| FollowedBy { way, count, seconds: seconds.filter(|_| way == Following::Fingerprints) };
+        followed.by = counts.into_iter().map(by).collect();
+        followed
+    }
+
+    /// Where an observation is of units: becomes something when it is known whether systemd is listened to.
+    pub fn units_known(&self, identifier: &str) -> Option<watch::Receiver<Option<bool>>> {
+        let mut reaches = self.reaches.get(identifier)?.values();
+        let is_of_units = reaches.any(|reach| reach.ways.contains(&Way::Units));
+        self.ways.as_ref().filter(|_| is_of_units)?.units_known()
     }
 
     /// The observations.
@@ -325,7 +225,7 @@ impl Watch {
         let mut places: BTreeMap<PathBuf, BTreeSet<(String, ObjectKey)>> = BTreeMap::new();
         for (identifier, reaches) in &self.reaches {
             for (object, reach) in reaches {
-                for place in reach.places.iter().flat_map(|place| self.hops(place)) {
+                for place in reach.files().flat_map(|place| self.hops(place)) {
                     places.entry(self.located(&place)).or_default().insert((identifier.clone(), object.clone()));
                 }
             }
@@ -379,15 +279,22 @@ impl Watch {
         is_any_new
     }
 
-    /// What the kernel has told since it was asked last, and whether other directories are watched than before.
+    /// What was told since this was asked last, and whether objects may be followed otherwise than before.
     pub fn take(&mut self) -> (Dirty, bool) {
         let mut dirty = Dirty::new();
         let mut is_any = false;
+        let mut ways = BTreeSet::new();
         while let Ok(told) = self.told.try_recv() {
-            is_any = true;
             match told {
-                Told::Lost => self.lose(&mut dirty),
+                Told::Way(way) => {
+                    ways.insert(way);
+                }
+                Told::Lost => {
+                    is_any = true;
+                    self.lose(&mut dirty);
+                }
                 Told::Paths(paths) => {
+                    is_any = true;
                     for path in paths {
                         self.touch_real(&path, &mut dirty);
                     }
@@ -413,7 +320,29 @@ impl Watch {
                 self.touch_real(&directory, &mut dirty);
             }
         }
-        (dirty, is_refreshed)
+        if self.ways.as_ref().is_some_and(Ways::are_mounts_changed) {
+            ways.insert(Way::Mounts);
+        }
+        self.touch_told(&ways, Instant::now(), &mut dirty);
+        let hears_units = self.ways.as_ref().is_some_and(Ways::hears_units);
+        let is_otherwise = std::mem::replace(&mut self.heard_units, hears_units) != hears_units;
+        (dirty, is_refreshed || is_otherwise)
+    }
+
+    /// The objects of which these ways tell, and those that were told of before, as far as it is time to look at them.
+    fn touch_told(&mut self, ways: &BTreeSet<Way>, now: Instant, dirty: &mut Dirty) {
+        if !ways.is_empty() {
+            for (identifier, reaches) in &self.reaches {
+                for (object, _) in reaches.iter().filter(|(_, reach)| !reach.ways.is_disjoint(ways)) {
+                    self.paces.entry((identifier.clone(), object.clone())).or_default().told();
+                }
+            }
+        }
+        for (of, pace) in &mut self.paces {
+            if pace.is_time(now) {
+                mark(dirty, of);
+            }
+        }
     }
 
     fn lose(&self, dirty: &mut Dirty) {
@@ -436,16 +365,7 @@ impl Watch {
     }
 
     fn touch(&self, path: &Path, dirty: &mut Dirty) {
-        let mut tell = |told: &BTreeSet<(String, ObjectKey)>| {
-            for (identifier, object) in told {
-                let is_new = !dirty.contains_key(identifier);
-                let objects = dirty.entry(identifier.clone()).or_default();
-                // None means all already.
-                if is_new || !objects.is_empty() {
-                    objects.insert(object.clone());
-                }
-            }
-        };
+        let mut tell = |told: &BTreeSet<(String, ObjectKey)>| told.iter().for_each(|of| mark(dirty, of));
         // The place itself, a directory whose entry it is, and whatever is below it.
         for place in [Some(path), path.parent()].into_iter().flatten() {
             if let Some(told) = self.places.get(place) {
@@ -457,6 +377,19 @@ impl Watch {
                 break;
             }
             tell(told);
+        }
+    }
+}
+
+fn mark(dirty: &mut Dirty, (identifier, object): &(String, ObjectKey)) {
+    match dirty.get_mut(identifier) {
+        // None means all already.
+        Some(objects) if objects.is_empty() => {}
+        Some(objects) => {
+            objects.insert(object.clone());
+        }
+        None => {
+            dirty.insert(identifier.clone(), BTreeSet::from([object.clone()]));
         }
     }
 }
@@ -483,67 +416,11 @@ fn existing(place: &Path) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use super::reach::of_object;
+    use super::reach::tests::object;
     use super::*;
-
-    fn object(kind: &str, entities: &[(&str, Operation, &str)]) -> Object {
-        let entity = |(name, operation, value): &(&str, Operation, &str)| Entity {
-            name: (*name).to_owned(),
-            operation: *operation,
-            datatype: proto::plan::Datatype::String,
-            value: EntityValue::Literal((*value).to_owned()),
-            var_check: proto::plan::Check::All,
-            entity_check: proto::plan::Check::All,
-            check_existence: proto::plan::Existence::AtLeastOneExists,
-            mask: false,
-        };
-        Object {
-            kind: kind.to_owned(),
-            entities: entities.iter().map(entity).collect(),
-            behaviors: BTreeMap::new(),
-            filters: Vec::new(),
-            set: None,
-        }
-    }
-
-    use Operation::{Equals, PatternMatch};
-
-    #[test]
-    fn files_tell_of_what_is_read_from_them_and_only_where_that_is_certain_is_nothing_else_needed() {
-        let cases: [(Object, &[&str], bool); 12] = [
-            (object("unix:file", &[("filepath", Equals, "/etc/shadow")]), &["/etc/shadow"], true),
-            (object("unix:file", &[("path", Equals, "/etc/ssh/"), ("filename", Equals, "a")]), &["/etc/ssh/a"], true),
-            (
-                object("unix:file", &[("path", Equals, "/etc/ssh"), ("filename", PatternMatch, ".*")]),
-                &["/etc/ssh"],
-                true,
-            ),
-            (
-                object("unix:file", &[("path", PatternMatch, "^/etc/ssh.*"), ("filename", Equals, "a")]),
-                &["/etc"],
-                false,
-            ),
-            (object("unix:file", &[("filepath", PatternMatch, r"^/etc/sudoers\.d/.*$")]), &["/etc/sudoers.d"], false),
-            (object("unix:file", &[("filepath", PatternMatch, "^(/etc/a|/etc/b)$")]), &[], false),
-            (
-                object("unix:file", &[("filepath", Equals, "/proc/sys/kernel/panic")]),
-                &["/proc/sys/kernel/panic"],
-                false,
-            ),
-            (object("unix:password", &[("username", PatternMatch, ".*")]), &["/etc/passwd", "/var/log/lastlog"], true),
-            (object("linux:dpkginfo", &[("name", Equals, "sshd")]), &["/var/lib/dpkg/status"], true),
-            (object("unix:sysctl", &[("name", Equals, "kernel.panic")]), &[], false),
-            (object("muster:user", &[("name", PatternMatch, ".*")]), &["/etc/passwd", "/etc/shadow"], true),
-            (object("linux:systemdunitproperty", &[("unit", Equals, "x.service")]), &UNIT_DIRECTORIES, false),
-        ];
-        for (object, places, is_whole) in cases {
-            let found = of_object(&object);
-            let wanted = Reach { places: places.iter().map(|place| (*place).to_owned()).collect(), is_whole };
-            assert_eq!(found, wanted, "{object:?}");
-        }
-        let mut recursive = object("unix:file", &[("path", Equals, "/etc"), ("filename", Equals, "a")]);
-        recursive.behaviors.insert("recurse_direction".to_owned(), "down".to_owned());
-        assert!(!of_object(&recursive).is_whole);
-    }
+    use proto::plan::Object;
+    use proto::plan::Operation::{Equals, PatternMatch};
 
     fn told(watch: &mut Watch) -> Dirty {
         for _ in 0..500 {
@@ -559,8 +436,8 @@ mod tests {
     fn watching(root: &Path, objects: &[(&str, Object)]) -> (Watch, u64, BTreeSet<ObjectKey>) {
         let mut watch = Watch::new(root);
         let reaches = objects.iter().map(|(key, object)| (ObjectKey((*key).to_owned()), of_object(object))).collect();
-        let (count, polled) = watch.set("test", reaches);
-        (watch, count, polled)
+        let followed = watch.set("test", reaches);
+        (watch, followed.watched_count, followed.polled)
     }
 
     #[test]
@@ -688,5 +565,38 @@ mod tests {
         std::fs::write(root.path().join("a"), "").unwrap();
         std::thread::sleep(Duration::from_millis(100));
         assert!(watch.take().0.is_empty());
+    }
+    #[test]
+    fn another_way_tells_of_its_own_objects_only_and_on_another_root_no_way_is_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let parameter = |name: &str| object("unix:sysctl", &[("name", Equals, name)]);
+        let objects = [
+            ("panic", parameter("kernel.panic")),
+            ("ptrace", parameter("kernel.yama.ptrace_scope")),
+            ("mount", object("muster:mount", &[])),
+        ];
+        let (mut watch, count, polled) = watching(root.path(), &objects);
+        assert_eq!((count, polled.len(), watch.ways.is_none()), (0, 3, true));
+        assert!(watch.followed("test").by.is_empty());
+        let key = |name: &str| ObjectKey(name.to_owned());
+        let now = Instant::now();
+        let mut touched = |ways: &[Way], seconds: u64| {
+            let mut dirty = Dirty::new();
+            watch.touch_told(&ways.iter().cloned().collect(), now + Duration::from_secs(seconds), &mut dirty);
+            dirty.remove("test").unwrap_or_default()
+        };
+        let panic = Way::Parameter("kernel.panic".to_owned());
+        assert_eq!(touched(&[Way::Mounts], 0), BTreeSet::from([key("mount")]));
+        assert_eq!(touched(&[panic.clone(), Way::Units], 0), BTreeSet::from([key("panic")]));
+        // What changes all the time does not hold up the others, and is looked at in the end.
+        while !touched(std::slice::from_ref(&panic), 0).is_empty() {}
+        assert_eq!(touched(&[Way::Mounts], 1), BTreeSet::from([key("mount")]));
+        assert_eq!(touched(&[], 60), BTreeSet::from([key("panic")]));
+        assert!(touched(&[], 600).is_empty());
+        let mut dirty = Dirty::from([("test".to_owned(), BTreeSet::new())]);
+        watch.touch_told(&BTreeSet::from([panic]), now + Duration::from_mins(15), &mut dirty);
+        assert!(dirty["test"].is_empty(), "all is all");
+        watch.remove("test");
+        assert!(watch.paces.is_empty());
     }
 }

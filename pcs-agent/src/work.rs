@@ -18,9 +18,9 @@ use proto::content::ContentHash;
 use proto::fault::{Fault, FaultCode};
 use proto::id::{EndpointId, MessageId, RequestId, TransactionId};
 use proto::message::{
-    COLLECTION_CUT, CollectionRequest, CollectionResults, ContentRequest, Message as _, ObservationOperation,
-    ObservationRequest, ObservationResponse, PeriodicCollection, PeriodicCollectionResponse, Phase, Priority,
-    StatusNotification, TaskProgress,
+    COLLECTION_CUT, CollectionRequest, CollectionResults, ContentRequest, Message as _, ObservationEntry,
+    ObservationOperation, ObservationRequest, ObservationResponse, PeriodicCollection, PeriodicCollectionResponse,
+    Phase, Priority, StatusNotification, TaskProgress,
 };
 use proto::observation::{EndpointFacts, Method};
 use proto::plan::{CollectionPlan, ObjectKey};
@@ -235,10 +235,7 @@ impl Worker {
                     if let Some(plan) = plan {
                         self.watch_plan(&mut observations, &identifier, &plan);
                     }
-                    outcome.map(|response| ObservationResponse {
-                        observations: observations.entries_of(&identifier),
-                        ..response
-                    })
+                    outcome
                 }
                 (ObservationOperation::Cancel, Ok(_)) => {
                     self.watch.lock().unwrap_or_else(PoisonError::into_inner).remove(&identifier);
@@ -246,6 +243,13 @@ impl Worker {
                 }
                 _ => outcome,
             }
+        };
+        let outcome = match outcome {
+            Ok(response) if operation == ObservationOperation::Start && response.fault.is_none() => {
+                let observations = self.started(&identifier).await;
+                Ok(ObservationResponse { observations, ..response })
+            }
+            outcome => outcome,
         };
         match outcome {
             Ok(response) => {
@@ -259,6 +263,17 @@ impl Worker {
         }
     }
 
+    /// An observation that was started, as it is listed: soon it is known whether systemd is listened to.
+    async fn started(&self, identifier: &str) -> Vec<ObservationEntry> {
+        let known = self.watch.lock().unwrap_or_else(PoisonError::into_inner).units_known(identifier);
+        if let Some(mut known) = known {
+            let _ = tokio::time::timeout(limits::LISTENING_PATIENCE, known.wait_for(Option::is_some)).await;
+            let followed = self.watch.lock().unwrap_or_else(PoisonError::into_inner).followed(identifier);
+            self.observations.lock().await.follow(identifier, followed);
+        }
+        self.observations.lock().await.entries_of(identifier)
+    }
+
     async fn plan_of(&self, instructions: &CollectionRequest, context: Context) -> Result<CollectionPlan, Fault> {
         let ask = Topic::AdminUp(self.bus.own(), ContentRequest::KIND.to_owned());
         let bytes = self.content.fetch(&self.bus, &ask, &instructions.plan, context).await?;
@@ -268,8 +283,8 @@ impl Worker {
     /// Has the kernel tell what an observation reads.
     fn watch_plan(&self, observations: &mut Observations, identifier: &str, plan: &CollectionPlan) {
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        let (watched_count, polled) = watch.set(identifier, reaches(plan));
-        observations.told_of(identifier, watched_count, polled);
+        let followed = watch.set(identifier, reaches(plan));
+        observations.follow(identifier, followed);
     }
 
     /// A run of a schedule: a request of its own.
@@ -299,7 +314,7 @@ impl Worker {
         }
     }
 
-    /// What the kernel has told of files.
+    /// What was told since the last time.
     fn take_told(&self, observations: &mut Observations, now: Timestamp) {
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
         let (dirty, is_refreshed) = watch.take();
@@ -307,10 +322,9 @@ impl Worker {
             observations.touched(&identifier, objects, now);
         }
         if is_refreshed {
-            // What is told of may be more, or less, than before.
+            // More may be told of, or less, than before.
             for identifier in watch.identifiers() {
-                let (watched_count, polled) = watch.counts(&identifier);
-                observations.told_of(&identifier, watched_count, polled);
+                observations.follow(&identifier, watch.followed(&identifier));
             }
         }
     }

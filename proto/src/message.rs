@@ -48,7 +48,8 @@ pub use evaluation_results::{About, EvaluationResults, Evidence};
 pub use health_check::{HealthCheckAction, HealthCheckRequest, HealthCheckResponse};
 pub use heartbeat::{HeartbeatAction, HeartbeatRequest, HeartbeatResponse, Success};
 pub use observation_request::{
-    ObservationEntry, ObservationMode, ObservationOperation, ObservationRequest, ObservationResponse, StreamPosition,
+    FollowedBy, Following, ObservationEntry, ObservationMode, ObservationOperation, ObservationRequest,
+    ObservationResponse, StreamPosition,
 };
 pub use periodic_collection::{PeriodicCollection, PeriodicCollectionResponse, PeriodicOperation, ScheduleEntry};
 pub use policy::{

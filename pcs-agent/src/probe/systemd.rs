@@ -16,11 +16,11 @@ use super::units::{Properties, Property};
 use crate::host::Host;
 use crate::limits::DBUS_SECONDS_MAX;
 
-const DESTINATION: &str = "org.freedesktop.systemd1";
-const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
-const MANAGER: &str = "org.freedesktop.systemd1.Manager";
-const UNIT: &str = "org.freedesktop.systemd1.Unit";
-const SOCKET: &str = "/run/dbus/system_bus_socket";
+pub(crate) const DESTINATION: &str = "org.freedesktop.systemd1";
+pub(crate) const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
+pub(crate) const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+pub(crate) const UNIT: &str = "org.freedesktop.systemd1.Unit";
+pub(crate) const SOCKET: &str = "/run/dbus/system_bus_socket";
 
 /// systemd, as long as one task takes: what it has said once is not asked again.
 pub(crate) struct Systemd {

@@ -48,6 +48,35 @@ pub enum ObservationMode {
     Mixed,
 }
 
+/// In which way a collector learns of changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Following {
+    /// The kernel tells of files and directories (inotify).
+    Files,
+    /// systemd tells of its units, over D-Bus.
+    Units,
+    /// The kernel tells of mounts.
+    Mounts,
+    /// A fingerprint is taken again and again, and a look follows where it is another one.
+    Fingerprints,
+    /// It looks again and again: nobody tells of everything.
+    Polling,
+}
+
+/// One way in which objects are followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct FollowedBy {
+    /// Which.
+    pub way: Following,
+    /// How many objects it tells of, wholly or in part: one may be followed in several ways.
+    pub count: u64,
+    /// Seconds from one time to the next, where it is done again and again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
+}
+
 /// What is watched, or why it is not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -80,6 +109,9 @@ pub struct ObservationEntry {
     /// At how many it looks again and again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub polled_count: Option<u64>,
+    /// Each way in which its objects are followed at present (absent from versions before it).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub followed: Vec<FollowedBy>,
     /// The epoch; none before the first report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Uuid>,

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use proto::message::{
-    AttributeChange, ObjectState, ObservationEntry, ObservationMode, ObservationOperation, PeriodicOperation,
-    StreamState,
+    AttributeChange, FollowedBy, Following, ObjectState, ObservationEntry, ObservationMode, ObservationOperation,
+    PeriodicOperation, StreamState,
 };
 use proto::observation::Item;
 use proto::operator::{Ask, AskOutcome, CollectorAnswer, OperatorEvent, Workflow};
@@ -94,8 +94,26 @@ async fn show_answers(data: &Path, ask: Ask, is_list: bool, output: Output) -> a
     Ok(if is_done { exit::DONE } else { exit::NOT_MET })
 }
 
+/// One way of following objects, in words.
+fn followed(by: &FollowedBy) -> String {
+    let FollowedBy { way, count, seconds } = by;
+    let every = seconds.map(|seconds| format!(" every {seconds} s")).unwrap_or_default();
+    match way {
+        Following::Files => format!("files tell of {count} objects"),
+        Following::Units => format!("systemd of {count}"),
+        Following::Mounts => format!("mounts of {count}"),
+        Following::Fingerprints => format!("fingerprints{every} of {count}"),
+        Following::Polling => format!("looks{every} at {count}"),
+    }
+}
+
 /// How an observation watches, in words.
 fn how(entry: &ObservationEntry) -> String {
+    if !entry.followed.is_empty() {
+        let words: Vec<String> = entry.followed.iter().map(followed).collect();
+        return words.join(", ");
+    }
+    // From versions that do not say more.
     let looks = format!("looks every {} s", entry.poll_seconds);
     match (entry.mode, entry.watched_count, entry.polled_count) {
         (ObservationMode::Realtime, Some(watched), _) => format!("told of all {watched} objects by the kernel"),
