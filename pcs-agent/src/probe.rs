@@ -62,6 +62,8 @@ pub(crate) mod units;
 mod user;
 mod xmlfilecontent;
 mod xpath;
+mod yaml;
+mod yamlfilecontent;
 
 pub(crate) use uname::machine;
 
@@ -159,6 +161,7 @@ probes! {
     uname::Uname,
     user::User,
     xmlfilecontent::XmlFileContent,
+    yamlfilecontent::YamlFileContent,
 }
 
 /// The kinds of items that can be collected on an endpoint, and those that cannot, as far as that can be said before anybody

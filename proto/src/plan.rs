@@ -72,6 +72,7 @@ pub const PROBED_KINDS: &[&str] = &[
     "independent:textfilecontent54",
     "independent:variable",
     "independent:xmlfilecontent",
+    "independent:yamlfilecontent",
     "linux:apparmorstatus",
     "linux:dpkginfo",
     "linux:iflisteners",

@@ -1,5 +1,5 @@
 //! Junk, by the thousand, at every door: first packets, later packets, sealed messages, registrations, tokens,
-//! certificates. After each part nobody has panicked, the listener serves somebody new, and the process has not grown
+//! certificates, files that a probe parses. After each part nobody has panicked, the listener serves somebody new, and the process has not grown
 //! from the second quarter to the last.
 //!
 //! `MUSTER_FUZZ_PACKETS` says how many packets members send, and in proportion how much of the rest there is: 20,000
@@ -19,9 +19,14 @@ use bus::Trust;
 use bus::certificate::Certificate;
 use jiff::Timestamp;
 use orchestrator::ca::{Ca, key_of};
+use oval::resolve::Resolver;
+use pcs_agent::host::Host;
+use pcs_agent::probe::Probes;
 use proto::capability::ComponentType;
 use proto::id::ComponentId;
 use proto::message::{ComponentRegistrationRequest, JoinProof};
+use proto::observation::Flag;
+use proto::query::PostureQuery;
 use proto::seal::{Sealed, Sealer};
 use proto::topic::Topic;
 use service::identity::{self, Identity, certificate_der};
@@ -628,6 +633,44 @@ async fn whatever_is_changed_in_a_certificate_or_a_request_it_says_nothing_else(
                 let expected = (own, PCS, certificate.public_key);
                 assert_eq!((issued.component, issued.component_type, issued.public_key), expected);
             }
+        }
+    })
+    .await;
+}
+
+/// What YAML can be made of.
+const YAML: &[&str] = &[
+    "%YAML 1.2\n---\n",
+    "a: &x [1, 2.5, ~, 'q', \"d\\n\"]\nb: *x\n",
+    "- {k: v, ? c : d}\n- - |\n    text\n  - >-\n    text\n",
+    "? [complex]\n: !!int 0x1F\n...\n--- !t &y\n",
+    "a: {b: {c: [[*x]]}}\r\n\t# d\r\n",
+    "\u{feff}<<: *a\n\"\\u00e4\": .inf\n",
+];
+
+const YAML_PATHS: &[&str] = &["$.a[0]", ".b[:]", "[:].k", ".*", "['a',\"b\"][0,2]", "a.b.c[:][0]", "$"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_a_yaml_file_and_a_path_are_there_is_an_answer() {
+    let _alone = ALONE.lock().await;
+    let root = tempfile::tempdir().unwrap();
+    let mut random = Random::of(9, 0);
+    part("YAML files and paths", packets() / 16, None, async |count| {
+        for _ in 0..count {
+            let text: String = (0..=random.below(6)).map(|_| *random.pick(YAML)).collect();
+            let content = if random.is_one_in(8) { text.into_bytes() } else { random.mutated(text.as_bytes()) };
+            std::fs::write(root.path().join("f"), &content).unwrap();
+            let path = random.pick(YAML_PATHS).as_bytes().to_vec();
+            let path = if random.is_one_in(2) { path } else { random.mutated(&path) };
+            let path: String = String::from_utf8_lossy(&path).replace(['\\', '\''], "\"");
+            let question = format!("independent:yamlfilecontent where filepath = '/f' and yamlpath = '{path}'");
+            // What is no question is not asked.
+            let Ok(question) = question.parse::<PostureQuery>() else { continue };
+            let (plan, keys) = oval::question::plan_of(&question).unwrap();
+            let host = Host::new(root.path());
+            let collected = Resolver::new(&plan, Probes::new(&host), Timestamp::UNIX_EPOCH).object(&keys[0]);
+            let is_quiet = matches!(collected.flag, Flag::Complete | Flag::DoesNotExist);
+            assert!(is_quiet || !collected.messages.is_empty(), "{collected:?}");
         }
     })
     .await;

@@ -28,6 +28,7 @@ const FILES: &[(&str, &str)] = &[
     ("etc/localtime", "TZif2"),
     ("etc/target.conf", "Key = value\n# Key = no\n[part]\nother=1\n"),
     ("etc/target.xml", "<?xml version=\"1.0\"?><a xmlns=\"x\"><b c='1'>text</b><b/><!-- x --><![CDATA[y]]></a>"),
+    ("etc/target.yaml", "%YAML 1.1\n---\na: &x [1, {b: 'c'}]\n\"d\": *x\n# e\nf: |\n  g\n---\n- !!int 0x1\n"),
     ("etc/ssl/certs/a.pem", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"),
     ("etc/rc2.d/S01x", "#!/bin/sh\n"),
     ("etc/init.d/x", "#!/bin/sh\n"),
@@ -69,6 +70,7 @@ const ASKED: &[(&str, &str)] = &[
     ("independent:textfilecontent", "where path = '/etc' and line = 'Key *= *(.*)'"),
     ("independent:textfilecontent54", "where path prefix '/etc' and pattern = '^Key *= *(.*)$'"),
     ("independent:xmlfilecontent", "where path = '/etc' and xpath = '//b[@c]/text()'"),
+    ("independent:yamlfilecontent", "where path = '/etc' and yamlpath = '.a[0]'"),
     ("linux:selinuxsecuritycontext", "where path = '/etc'"),
     ("unix:file", "where path prefix '/etc'"),
     ("unix:fileextendedattribute", "where path = '/etc'"),
@@ -177,7 +179,8 @@ fn check(kind: &str, seed: u64, collected: &Collected) {
         assert!(item.status != Status::Error || item.message.is_some(), "{kind}, seed {seed}: {item:?}");
         for entity in &item.entities {
             assert!(fields.contains(&entity.name.as_str()), "{kind}, seed {seed}: {}", entity.name);
-            assert_eq!(entity.value.is_some(), entity.status == Status::Exists, "{kind}, seed {seed}: {entity:?}");
+            let is_there = entity.value.is_some() || !entity.fields.is_empty();
+            assert_eq!(is_there, entity.status == Status::Exists, "{kind}, seed {seed}: {entity:?}");
         }
     }
 }

@@ -32,6 +32,7 @@ const KEPT_IN: &[(&str, &[&str])] = &[
     ("sqlx", &["orchestrator", "repository", "tools/muster"]),
     ("quick-xml", &["libs/scap", "pcs-agent"]),
     ("pcre2", &["libs/oval"]),
+    ("saphyr-parser", &["pcs-agent"]),
     ("zbus", &["pcs-agent"]),
     ("notify", &["pcs-agent"]),
     ("hyper", &["orchestrator"]),

@@ -108,6 +108,11 @@ pub const KINDS: &[Kind] = &[
         fields: &["filepath", "path", "filename", "xpath", "value_of", "windows_view"],
     },
     Kind {
+        name: "independent:yamlfilecontent",
+        asked: &[of_file("filepath"), of_file("path"), of_file("filename"), needed("yamlpath")],
+        fields: &["filepath", "path", "filename", "yamlpath", "value"],
+    },
+    Kind {
         name: "linux:apparmorstatus",
         asked: &[],
         fields: &[

@@ -64,13 +64,8 @@ impl States<'_> {
             return self.entity_that_may_not_be(entity, item, source, depth, mismatches);
         }
         // An item that says nothing of the entity is unknown, whatever it would be compared with.
-        if item.named(&entity.name).next().is_none() {
-            mismatches.push(Mismatch {
-                entity: entity.name.clone(),
-                found: found_words(item, entity),
-                expected: format!("{} {} a value", entity.name, entity.operation),
-                reason: Some(format!("the item has no `{}`", entity.name)),
-            });
+        if lacks(item, entity) {
+            mismatches.push(lacking(item, entity, "item"));
             return check::check(entity.entity_check, []);
         }
         // A value that is not there is decided without what it would be compared with.
@@ -137,7 +132,8 @@ impl States<'_> {
         self.entity(&compared, &Item::new(&item.kind, there), source, depth + 1, mismatches)
     }
 
-    /// A record is as wanted when each of the wanted fields is (§5.3.6.3.2).
+    /// A record is as wanted when each of the wanted fields is (§5.3.6.3.2). A field that it lacks is an error, as in
+    /// `oscap`: the records of an item need not have the same fields, and nobody knows what it would be.
     fn record(
         &mut self,
         entity: &Entity,
@@ -154,10 +150,20 @@ impl States<'_> {
         for found in item.named(&entity.name) {
             of_records.push(absent(found.status).unwrap_or_else(|| {
                 let record = Item::new(&entity.name, found.fields.clone());
-                let of_fields: Vec<Truth> =
-                    fields.iter().map(|field| self.entity(field, &record, source, depth + 1, mismatches)).collect();
+                let mut of_fields = Vec::with_capacity(fields.len());
+                for field in fields {
+                    of_fields.push(if lacks(&record, field) {
+                        mismatches.push(lacking(&record, field, "record"));
+                        Truth::Error
+                    } else {
+                        self.entity(field, &record, source, depth + 1, mismatches)
+                    });
+                }
                 check::operator(proto::plan::Operator::And, of_fields)
             }));
+        }
+        if of_records.is_empty() {
+            mismatches.push(lacking(item, entity, "item"));
         }
         check::check(entity.entity_check, of_records)
     }
@@ -181,6 +187,20 @@ impl States<'_> {
                 (truth, problem.to_string())
             }),
         }
+    }
+}
+
+/// Whether nothing is said of what has to be there.
+fn lacks(item: &Item, entity: &Entity) -> bool {
+    entity.check_existence == Existence::AtLeastOneExists && item.named(&entity.name).next().is_none()
+}
+
+fn lacking(item: &Item, entity: &Entity, what: &str) -> Mismatch {
+    Mismatch {
+        entity: entity.name.clone(),
+        found: found_words(item, entity),
+        expected: format!("{} {} a value", entity.name, entity.operation),
+        reason: Some(format!("the {what} has no `{}`", entity.name)),
     }
 }
 
@@ -329,6 +349,48 @@ mod tests {
         let wanted = |check| vec![entity("option", Operation::Equals, Datatype::String, "nodev", check)];
         assert_eq!(evaluate(wanted(Check::AtLeastOne), Operator::And, item.clone()).0, Truth::True);
         assert_eq!(evaluate(wanted(Check::All), Operator::And, item).0, Truth::False);
+    }
+
+    fn record(fields: Vec<ItemEntity>) -> ItemEntity {
+        ItemEntity { fields, value: None, ..ItemEntity::new("value", Datatype::Record, "") }
+    }
+
+    /// What `oscap oval eval` says of the same items and states.
+    #[test]
+    fn a_record_is_as_wanted_where_each_wanted_field_is() {
+        let (a, b) = (|value| ItemEntity::int("a", value), |value| ItemEntity::text("b", value));
+        let item = Item::new("x", vec![record(vec![a(1), b("x"), b("y")]), record(vec![a(2), b("z")])]);
+        let field = |name: &str, value: &str, entity_check| match name {
+            "a" => entity(name, Operation::Equals, Datatype::Int, value, entity_check),
+            _ => entity(name, Operation::Equals, Datatype::String, value, entity_check),
+        };
+        let (all, one) = (Check::All, Check::AtLeastOne);
+        let check = |entity_check, fields: Vec<Entity>, expect| {
+            let mut wanted = entity("value", Operation::Equals, Datatype::Record, "", entity_check);
+            wanted.value = EntityValue::Record(fields.clone());
+            assert_eq!(evaluate(vec![wanted], Operator::And, item.clone()).0, expect, "{fields:?}");
+        };
+        check(all, vec![field("a", "1", all)], Truth::False);
+        check(one, vec![field("a", "1", all)], Truth::True);
+        check(Check::NoneSatisfy, vec![field("a", "1", all)], Truth::False);
+        check(one, vec![field("b", "x", all)], Truth::False);
+        check(one, vec![field("b", "x", one)], Truth::True);
+        check(one, vec![field("a", "1", all), field("b", "x", one)], Truth::True);
+        check(one, vec![field("a", "1", all), field("b", "z", all)], Truth::False);
+        check(one, vec![field("none", "1", all)], Truth::Error);
+        check(all, vec![field("none", "1", all)], Truth::Error);
+        check(Check::NoneSatisfy, vec![field("a", "1", all), field("none", "1", all)], Truth::Error);
+    }
+
+    #[test]
+    fn a_record_or_a_field_that_is_not_there_is_told() {
+        let mut wanted = entity("value", Operation::Equals, Datatype::Record, "", Check::All);
+        wanted.value = EntityValue::Record(vec![entity("#", Operation::Equals, Datatype::String, "1", Check::All)]);
+        let (truth, mismatches) = evaluate(vec![wanted.clone()], Operator::And, Item::new("x", Vec::new()));
+        assert_eq!((truth, mismatches[0].reason.as_deref()), (Truth::Unknown, Some("the item has no `value`")));
+        let item = Item::new("x", vec![record(vec![ItemEntity::int("a", 1)])]);
+        let (truth, mismatches) = evaluate(vec![wanted], Operator::And, item);
+        assert_eq!((truth, mismatches[0].reason.as_deref()), (Truth::Error, Some("the record has no `#`")));
     }
 
     #[test]

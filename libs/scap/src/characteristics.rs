@@ -350,6 +350,9 @@ fn write_entity(out: &mut XmlOut, prefix: &str, entity: &ItemEntity) {
         if field.datatype != Datatype::String {
             attributes.push(("datatype", field.datatype.as_str()));
         }
+        if field.status != Status::Exists {
+            attributes.push(("status", status_words(field.status)));
+        }
         out.leaf("field", &attributes, field.value.as_deref().unwrap_or_default());
     }
     out.end();

@@ -279,6 +279,7 @@ impl<'policy, 'tailored> Compiler<'policy, 'tailored> {
                 comment: comment.to_owned(),
             },
             Some(test) => {
+                // It has no object: nothing is asked of anybody.
                 let subject = if test.kind == "independent:unknown" {
                     Err((Truth::Unknown, "the test is an unknown_test".to_owned()))
                 } else {

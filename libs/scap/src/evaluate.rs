@@ -668,7 +668,7 @@ fn one_line(text: &str) -> String {
 fn subject_words(item: &Item) -> String {
     let first = |names: &[&str]| names.iter().find_map(|name| item.value(name)).map(one_line);
     let words = match item.kind.as_str() {
-        "unix:file" | "independent:textfilecontent54" => first(&["filepath", "path"]),
+        "unix:file" | "independent:textfilecontent54" | "independent:yamlfilecontent" => first(&["filepath", "path"]),
         "linux:partition" => first(&["mount_point"]),
         "unix:password" | "unix:shadow" => first(&["username"]),
         "linux:inetlisteningservers" => first(&["local_full_address"]),

@@ -82,6 +82,7 @@ pub(super) fn of_object(object: &Object) -> Reach {
         | "independent:textfilecontent"
         | "independent:textfilecontent54"
         | "independent:xmlfilecontent"
+        | "independent:yamlfilecontent"
         | "unix:file"
         | "unix:fileextendedattribute"
         | "unix:symlink" => of_files(object, is_plain),

@@ -36,6 +36,7 @@ pub const ABOUT: &[About] = &[
         "what an XPath 1.0 expression selects in XML",
         "the files; no DTD, nothing fetched",
     ),
+    of("independent:yamlfilecontent", "what a YAML path leads to, as records", "the files; every document of each"),
     of("linux:apparmorstatus", "how many profiles and processes AppArmor has", "securityfs, `/proc/PID/attr`"),
     of("linux:dpkginfo", "packages that dpkg has installed", "`/var/lib/dpkg/status`"),
     of("linux:iflisteners", "programs with packet sockets", "`/proc/net/packet`, `/proc/PID/fd`"),
