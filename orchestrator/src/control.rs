@@ -124,7 +124,7 @@ async fn answer(
         Ask::Status => Ok(OperatorEvent::Status(Box::new(handle.status().await))),
         Ask::Roster => {
             let core = handle.inner.core.lock().await;
-            Ok(OperatorEvent::Roster(core.components().map(crate::core::roster::Component::entry).collect()))
+            Ok(OperatorEvent::Roster(core.roster()))
         }
         Ask::Collect(workflow) => return follow(handle, actor, &workflow, false, answers).await,
         Ask::Evaluate(workflow) => return follow(handle, actor, &workflow, true, answers).await,

@@ -156,7 +156,7 @@ impl Core {
         let components: BTreeMap<ComponentId, Component> = components
             .into_iter()
             .map(|mut component| {
-                component.heard = Some(now);
+                (component.heard, component.said) = (Some(now), Some(now));
                 (component.id, component)
             })
             .collect();

@@ -1,9 +1,10 @@
-//! The core under thousands of seeds: collectors and evaluators that lose, double, delay and forget,
-//! crash and come back, and an orchestrator that is started again from what it has stored.
+//! The core under thousands of seeds: collectors and evaluators that lose, double, delay and forget, crash and come back, or
+//! are held for a while and go on, and an orchestrator that is started again from what it has stored.
 //!
 //! What must hold for every seed: each workflow ends; everybody who was meant is accounted for at every moment; each
 //! responder ends in exactly one terminal state and stays in it, but who is away may come back until the request has
-//! expired; what is stored is what is known; the same seed gives the same run.
+//! expired; an endpoint is with one evaluator of a workflow at a time, and work that moved is with somebody; a workflow that is
+//! completed has a verdict on every endpoint; what is stored is what is known; the same seed gives the same run.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -16,8 +17,9 @@ use orchestrator::core::workflow::{Plan, Responder as Responded, Workflow};
 use orchestrator::core::{Action, Core, Ids};
 use proto::capability::{Capability, ComponentType};
 use proto::content::ContentRef;
-use proto::id::{ComponentId, RequestId, TransactionId};
+use proto::id::{ComponentId, EndpointId, RequestId, TransactionId};
 use proto::message::{AdvertisedEndpoint, CapabilityAdvertisement, Phase, StatusNotification};
+use proto::operator::TransactionView;
 use uuid::Uuid;
 
 /// xorshift64*: the same numbers for the same seed.
@@ -51,12 +53,16 @@ enum Message {
     Ask { to: ComponentId, transaction: TransactionId, request: RequestId },
     Status { from: ComponentId, transaction: TransactionId, request: RequestId, phase: Phase },
     Advertise { from: ComponentId },
+    Pulse { from: ComponentId },
+    Stop { to: ComponentId, request: RequestId },
 }
 
 /// A responder that forgets everything when it dies, but for its outbox.
 #[derive(Debug, Default)]
 struct Responder {
     is_up: bool,
+    /// It does nothing and says nothing, and forgets nothing.
+    is_held: bool,
     open: BTreeMap<RequestId, (TransactionId, i64)>,
     outbox: BTreeMap<RequestId, (TransactionId, Phase)>,
 }
@@ -76,6 +82,9 @@ struct World {
     trace: u64,
     /// What was asked, as it was stored.
     sent: BTreeMap<(ComponentId, RequestId), TransactionId>,
+    /// What an evaluator was asked about, and of which endpoints each workflow has verdicts.
+    about: BTreeMap<RequestId, Vec<EndpointId>>,
+    verdicts: BTreeMap<TransactionId, BTreeSet<EndpointId>>,
 }
 
 fn at(second: i64) -> Timestamp {
@@ -97,9 +106,13 @@ impl World {
             ended: BTreeMap::new(),
             trace: 0,
             sent: BTreeMap::new(),
+            about: BTreeMap::new(),
+            verdicts: BTreeMap::new(),
         };
         let collectors = 1 + world.dice.roll(4);
-        let mut types = vec![ComponentType::PostureEvaluationService, ComponentType::RepositoryInterface];
+        let (evaluators, repositories) = (1 + world.dice.roll(3), 1 + world.dice.roll(2));
+        let mut types: Vec<ComponentType> = (0..evaluators).map(|_| ComponentType::PostureEvaluationService).collect();
+        types.extend((0..repositories).map(|_| ComponentType::RepositoryInterface));
         types.extend((0..collectors).map(|_| ComponentType::PostureCollectionService));
         for (number, component_type) in types.into_iter().enumerate() {
             let key = [u8::try_from(number).unwrap(); 32];
@@ -177,6 +190,7 @@ impl World {
                     }
                 }
                 Action::Evaluate { to, transaction, request } => {
+                    self.about.insert(request.request, request.targets.clone());
                     self.post(Message::Ask { to, transaction, request: request.request });
                 }
                 // As it was stored: there was one.
@@ -184,6 +198,7 @@ impl World {
                     let transaction = self.sent[&(to, request)];
                     self.post(Message::Ask { to, transaction, request });
                 }
+                Action::Cancel { to, request, .. } => self.post(Message::Stop { to, request }),
                 _ => {}
             }
         }
@@ -230,15 +245,27 @@ impl World {
                     }
                 }
                 Message::Advertise { from } => self.advertise(from),
+                Message::Pulse { from } => {
+                    let actions = self.core.heard(from, at(self.now));
+                    self.perform(actions);
+                }
+                Message::Stop { to, request } => {
+                    if let Some((_, responder)) = self.responders.get_mut(&to)
+                        && let Some((transaction, _)) = responder.open.remove(&request)
+                    {
+                        responder.outbox.insert(request, (transaction, Phase::Cancelled));
+                    }
+                }
             }
         }
     }
 
     fn asked(&mut self, to: ComponentId, transaction: TransactionId, request: RequestId) {
-        let takes = 1 + i64::try_from(self.dice.roll(8)).unwrap();
+        // Some work takes longer than anybody may be silent.
+        let takes = if self.dice.is_percent(5) { 45 } else { 1 + i64::try_from(self.dice.roll(8)).unwrap() };
         let until = self.now + takes;
         let Some((_, responder)) = self.responders.get_mut(&to) else { return };
-        if !responder.is_up || responder.outbox.contains_key(&request) {
+        if !responder.is_up || responder.is_held || responder.outbox.contains_key(&request) {
             return;
         }
         responder.open.entry(request).or_insert((transaction, until));
@@ -251,18 +278,30 @@ impl World {
         for id in ids {
             let (dies, rises) = (!is_calm && self.dice.is_percent(3), is_calm || self.dice.is_percent(20));
             let fails = self.dice.is_percent(10);
-            let (_, responder) = self.responders.get_mut(&id).unwrap();
+            let (is_held, goes_on) = (!is_calm && self.dice.is_percent(1), is_calm || self.dice.is_percent(2));
+            let (component_type, responder) = self.responders.get_mut(&id).unwrap();
+            let is_evaluator = *component_type == ComponentType::PostureEvaluationService;
+            // A process that is held may be killed, too.
+            responder.is_held = if responder.is_held { !goes_on } else { is_evaluator && is_held };
             if responder.is_up && dies {
-                responder.is_up = false;
+                (responder.is_up, responder.is_held) = (false, false);
                 responder.open.clear();
             } else if !responder.is_up && rises {
                 responder.is_up = true;
                 self.post_surely(Message::Advertise { from: id });
             }
             let (_, responder) = self.responders.get_mut(&id).unwrap();
-            if !responder.is_up {
+            if !responder.is_up || responder.is_held {
                 continue;
             }
+            let working = responder.open.iter().next().map(|(request, (transaction, _))| (*request, *transaction));
+            if self.now % 20 == 0 {
+                self.post(Message::Pulse { from: id });
+            }
+            if let Some((request, transaction)) = working.filter(|_| self.now % 5 == 0) {
+                self.post(Message::Status { from: id, transaction, request, phase: Phase::Progress });
+            }
+            let (_, responder) = self.responders.get_mut(&id).unwrap();
             let done: Vec<RequestId> = responder
                 .open
                 .iter()
@@ -272,6 +311,9 @@ impl World {
             for request in done {
                 let (transaction, _) = responder.open.remove(&request).unwrap();
                 let phase = if fails { Phase::Failed } else { Phase::Completed };
+                if let Some(about) = self.about.get(&request).filter(|_| !fails) {
+                    self.verdicts.entry(transaction).or_default().extend(about);
+                }
                 responder.outbox.insert(request, (transaction, phase));
             }
             let again: Vec<_> = responder
@@ -323,6 +365,9 @@ impl World {
             workflow.account().unwrap();
             assert_eq!(self.stored_responders.get(&workflow.id).map_or(0, Vec::len), workflow.responders.len());
             let view = workflow.view();
+            if workflow.ended.is_none_or(|ended| ended == at(self.now)) {
+                self.check_evaluators(workflow, &view);
+            }
             for (responder, view) in workflow.responders.iter().zip(view.responders) {
                 let state = view.state;
                 let is_away = matches!(state.as_str(), "offline" | "no-answer");
@@ -334,6 +379,27 @@ impl World {
                 let known = self.ended.entry(key).or_insert_with(|| state.clone());
                 assert_eq!(*known, state, "an end is an end");
             }
+        }
+    }
+
+    /// Endpoints are with one evaluator at a time, those that moved are with somebody, and no verdict is missing at the end.
+    fn check_evaluators(&self, workflow: &Workflow, view: &TransactionView) {
+        let mut with = BTreeSet::new();
+        for (at, responder) in view.responders.iter().enumerate().filter(|(_, one)| one.operation == "evaluate") {
+            if matches!(responder.state.as_str(), "asked" | "accepted") {
+                assert!(responder.endpoints.iter().all(|endpoint| with.insert(*endpoint)), "an endpoint is with two");
+            }
+            let later = || view.responders[at + 1..].iter().filter(|one| one.operation == "evaluate");
+            let is_taken_over = |endpoint: &EndpointId| {
+                workflow.due.contains(endpoint) || later().any(|one| one.endpoints.contains(endpoint))
+            };
+            if responder.state == "moved" && workflow.cancelled.is_none() && workflow.fault.is_none() {
+                assert!(responder.endpoints.iter().all(is_taken_over), "work that moved is with nobody");
+            }
+        }
+        if view.state == "completed" && workflow.plan.is_evaluation {
+            let verdicts = self.verdicts.get(&workflow.id).cloned().unwrap_or_default();
+            assert!(workflow.endpoints.iter().all(|endpoint| verdicts.contains(endpoint)), "verdicts are missing");
         }
     }
 }
@@ -359,8 +425,8 @@ fn plan(dice: &mut Dice) -> Plan {
     }
 }
 
-/// Runs one seed; what it came to.
-fn run(seed: u64) -> (u64, Vec<String>) {
+/// Runs one seed; what it came to, and how many that are completed had work that moved.
+fn run(seed: u64) -> (u64, Vec<String>, u64) {
     let mut world = World::new(seed);
     let mut begun = BTreeSet::new();
     for second in 0..240 {
@@ -381,19 +447,27 @@ fn run(seed: u64) -> (u64, Vec<String>) {
     assert!(!begun.is_empty());
     let is_over = |state: &String| state != "running" && state != "waiting";
     assert!(states.iter().all(is_over), "seed {seed}: {states:?}");
-    (world.trace, states)
+    let has_moved = |workflow: &&Workflow| {
+        workflow.state() == "completed" && workflow.view().responders.iter().any(|one| one.state == "moved")
+    };
+    let moved = world.core.workflows().filter(has_moved).count() as u64;
+    (world.trace, states, moved)
 }
 
 #[test]
 fn every_workflow_ends_for_thousands_of_seeds() {
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    let mut moved = 0;
     for seed in 0..2_000 {
-        for state in run(seed).1 {
+        let (_, states, moved_of_seed) = run(seed);
+        moved += moved_of_seed;
+        for state in states {
             *counts.entry(state).or_default() += 1;
         }
     }
     // The storm is real, and it does not decide everything.
     assert!(counts["completed"] > 1_000 && counts["partial"] > 100, "{counts:?}");
+    assert!(moved > 100, "{moved} had work that moved and were completed");
 }
 
 #[test]

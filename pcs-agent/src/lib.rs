@@ -121,6 +121,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> Result<(), RunEr
         }],
         tpm,
         tied: &["schedules.json", "observations.json"],
+        store: None,
     };
     match member::start_unless(&mut shutdown, member_settings).await? {
         Some(member) => serve(member, &settings, shutdown).await,

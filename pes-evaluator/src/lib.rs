@@ -5,8 +5,10 @@
 //! contacts an endpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,10 +17,10 @@ use jiff::Timestamp;
 use proto::capability::ComponentType;
 use proto::content::ContentHash;
 use proto::fault::{Fault, FaultCode};
-use proto::id::{ComponentId, EndpointId, MessageId, RequestId, TransactionId};
+use proto::id::{EndpointId, MessageId, RequestId, TransactionId};
 use proto::message::{
-    About, ContentRequest, EvaluationRequest, EvaluationResults, Evidence, Message, Phase, Priority, QueryRequest,
-    QueryResponse, StatusNotification, SummaryRequest, SummaryResponse, TaskProgress, ToEvaluator,
+    About, EvaluationRequest, EvaluationResults, Evidence, Phase, Priority, QueryRequest, QueryResponse,
+    StatusNotification, SummaryRequest, SummaryResponse, TaskProgress, ToEvaluator,
 };
 use proto::observation::Collected;
 use proto::plan::ObjectKey;
@@ -35,6 +37,10 @@ use service::member::{self, Member, MemberError, MemberSettings};
 use service::shutdown::Shutdown;
 use tokio::sync::mpsc;
 
+mod repositories;
+
+use repositories::Repositories;
+
 /// Requests that wait at one evaluator.
 const TASKS_MAX: usize = 256;
 /// Objects in one question to the repository.
@@ -45,8 +51,9 @@ const PART_BYTES: usize = 64 * 1024;
 const ENDPOINTS_AT_ONCE: usize = 16;
 /// Policies and profiles that are kept compiled.
 const PREPARED_MAX: usize = 4;
-/// Seconds to wait for the repository.
-const QUERY_SECONDS: u64 = 15;
+/// Seconds after which it is said again how far a task is. The orchestrator waits for several of these before it gives the task
+/// to another evaluator.
+const WORD_SECONDS: u64 = 5;
 
 /// What an evaluator needs to run.
 #[derive(Debug, Clone)]
@@ -97,6 +104,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> Result<(), RunEr
         endpoints: Vec::new(),
         tpm: None,
         tied: &[],
+        store: None,
     };
     match member::start_unless(&mut shutdown, member_settings).await? {
         Some(member) => Ok(serve(member, ContentStore::new(Some(settings.data.join("policies"))), shutdown).await?),
@@ -110,8 +118,13 @@ pub async fn serve(member: Member, content: ContentStore, mut shutdown: Shutdown
     let (interactive, first) = mpsc::channel(TASKS_MAX);
     let (scheduled, then) = mpsc::channel(TASKS_MAX);
     let queues = Queues { interactive, scheduled };
-    let evaluator =
-        Arc::new(Evaluator { bus: bus.clone(), content, prepared: Mutex::default(), open: Mutex::default() });
+    let evaluator = Arc::new(Evaluator {
+        repositories: Repositories::new(bus.clone()),
+        bus: bus.clone(),
+        content,
+        prepared: Mutex::default(),
+        open: Mutex::default(),
+    });
     tokio::spawn(Arc::clone(&evaluator).work(first, then));
     loop {
         tokio::select! {
@@ -137,6 +150,8 @@ struct Task {
     transaction: TransactionId,
     /// SHA-256 of the envelope that asked.
     asked_by: ContentHash,
+    /// How many endpoints are decided.
+    done: AtomicU64,
 }
 
 /// What was observed of an object, when, and by which report it is known.
@@ -179,6 +194,7 @@ struct Decided {
 
 struct Evaluator {
     bus: Bus,
+    repositories: Repositories,
     content: ContentStore,
     prepared: Mutex<PreparedOfLate>,
     open: Mutex<Open>,
@@ -189,7 +205,8 @@ impl Evaluator {
         match ToEvaluator::decode(message.envelope()) {
             Ok(ToEvaluator::EvaluationRequest(request)) => {
                 let asked_by = message.hash().clone();
-                let task = Task { request: *request, transaction: message.envelope().transaction, asked_by };
+                let transaction = message.envelope().transaction;
+                let task = Task { request: *request, transaction, asked_by, done: AtomicU64::new(0) };
                 if !self.open_task(task.request.request) {
                     return;
                 }
@@ -237,12 +254,24 @@ impl Evaluator {
                 else => return,
             };
             let task = Arc::new(task);
-            let (phase, fault) = match self.evaluate(Arc::clone(&task)).await {
+            let outcome = tokio::select! {
+                outcome = self.evaluate(Arc::clone(&task)) => outcome,
+                never = self.say_again(&task) => match never {},
+            };
+            let (phase, fault) = match outcome {
                 Ok(()) => (Phase::Completed, None),
                 Err(fault) if fault.code == FaultCode::Cancelled => (Phase::Cancelled, Some(fault)),
                 Err(fault) => (Phase::Failed, Some(fault)),
             };
             self.end(&task, phase, fault);
+        }
+    }
+
+    /// Says how far a task is, again and again, also where that is as far as before.
+    async fn say_again(&self, task: &Task) -> Infallible {
+        loop {
+            tokio::time::sleep(Duration::from_secs(WORD_SECONDS)).await;
+            self.tell(task, Phase::Progress);
         }
     }
 
@@ -253,14 +282,13 @@ impl Evaluator {
             return Err(Fault::new(FaultCode::Expired, "the request's deadline has passed"));
         }
         let total = request.targets.len() as u64;
-        self.tell(&task, Phase::Accepted, TaskProgress { done: 0, total });
+        self.tell(&task, Phase::Accepted);
         let prepared = self.prepared(request, context).await?;
         let mut sent = Vec::new();
         let mut told = tokio::time::Instant::now();
         // Questions to the repository overlap.
         let mut open = tokio::task::JoinSet::new();
         let mut targets = request.targets.iter().copied();
-        let mut done = 0;
         loop {
             if self.is_cancelled(request.request) {
                 return Err(Fault::new(FaultCode::Cancelled, "cancelled by who asked"));
@@ -273,11 +301,11 @@ impl Evaluator {
             }
             let Some(published) = open.join_next().await else { break };
             sent.extend(published.map_err(|_| Fault::new(FaultCode::Internal, "the evaluation failed badly"))??);
-            done += 1;
+            let done = task.done.fetch_add(1, Ordering::Relaxed) + 1;
             // A few times a second is enough for a person.
             if done == total || told.elapsed() > Duration::from_millis(200) {
                 told = tokio::time::Instant::now();
-                self.tell(&task, Phase::Progress, TaskProgress { done, total });
+                self.tell(&task, Phase::Progress);
             }
         }
         // Completed means stored.
@@ -350,7 +378,8 @@ impl Evaluator {
             policy: request.policy.clone(),
             profile: prepared.compiled.profile.clone(),
         };
-        let SummaryResponse { summary } = self.ask(request, &question, Context::of(task.transaction)).await?;
+        let SummaryResponse { summary } =
+            self.repositories.ask(request, &question, Context::of(task.transaction)).await?;
         let same = |summary: &EvaluationSummary| summary.content.as_ref() == Some(&request.content.sha256);
         let Some(before) = summary.filter(same) else { return Ok(None) };
         // What is taken over must not be older than what may be used.
@@ -390,8 +419,7 @@ impl Evaluator {
         if let Some(prepared) = is_known(&self.prepared.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(prepared);
         }
-        let ask = directed::<ContentRequest>(request.repository, self.bus.own());
-        let bytes = self.content.fetch(&self.bus, &ask, &request.content, context).await?;
+        let bytes = self.repositories.policy(&self.content, request, context).await?;
         let profile = request.profile.clone();
         let compiled = tokio::task::spawn_blocking(move || {
             let policy = Policy::from_bytes(&bytes)?;
@@ -422,7 +450,7 @@ impl Evaluator {
             let wanted = objects[at..objects.len().min(at + QUERY_OBJECTS)].to_vec();
             let question =
                 QueryRequest { request: Some(request.request), endpoint, objects: wanted, as_of: request.as_of };
-            let page: QueryResponse = self.ask(request, &question, Context::of(task.transaction)).await?;
+            let page: QueryResponse = self.repositories.ask(request, &question, Context::of(task.transaction)).await?;
             if page.answered == 0 {
                 return Err(Fault::new(FaultCode::Internal, "the repository answers nothing"));
             }
@@ -439,26 +467,6 @@ impl Evaluator {
             }
         }
         Ok(observed)
-    }
-
-    /// Asks the repository, again where it is busy.
-    async fn ask<Q: Message, A: Message>(
-        &self,
-        request: &EvaluationRequest,
-        question: &Q,
-        context: Context,
-    ) -> Result<A, Fault> {
-        // Whatever is asked of what is stored, it is a query.
-        let ask = directed::<QueryRequest>(request.repository, self.bus.own());
-        let mut last = None;
-        for _ in 0..3 {
-            match self.bus.request(&ask, question, context, Duration::from_secs(QUERY_SECONDS)).await {
-                Ok(answer) => return Ok(answer),
-                Err(bus::RequestError::Fault(fault)) if !fault.code.is_retryable() => return Err(fault),
-                Err(error) => last = Some(error.to_string()),
-            }
-        }
-        Err(Fault::new(FaultCode::Timeout, format!("the repository does not answer: {}", last.unwrap_or_default())))
     }
 
     fn publish(
@@ -538,7 +546,9 @@ impl Evaluator {
         }
     }
 
-    fn tell(&self, task: &Task, phase: Phase, progress: TaskProgress) {
+    fn tell(&self, task: &Task, phase: Phase) {
+        let progress =
+            TaskProgress { done: task.done.load(Ordering::Relaxed), total: task.request.targets.len() as u64 };
         let mut status = self.status(Some(task.request.request), Some(phase), "evaluate.progress", "evaluating", None);
         status.progress = Some(progress);
         let _ = self.bus.send(&Topic::Status(self.bus.own()), &status, Context::of(task.transaction));
@@ -578,10 +588,6 @@ fn evidence_for(results: &[RuleResult], reports: &BTreeMap<ObjectKey, ContentHas
         .into_iter()
         .map(|(report, objects)| Evidence { report: report.clone(), objects: objects.into_iter().cloned().collect() });
     evidence.collect()
-}
-
-fn directed<M: Message>(to: ComponentId, from: ComponentId) -> Topic {
-    Topic::Directed { to, operation: M::KIND.to_owned(), from }
 }
 
 fn reports_of(observed: &[Observation]) -> BTreeMap<ObjectKey, ContentHash> {

@@ -666,6 +666,9 @@ pub struct RosterEntry {
     pub software_version: Option<String>,
     /// How many of its capabilities are registered.
     pub capability_count: u64,
+    /// How many requests are with it.
+    #[serde(default)]
+    pub open_request_count: u64,
     /// What its token said of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,

@@ -30,6 +30,7 @@ use service::report::Chain;
 use service::shutdown::Shutdown;
 use service::supervisor;
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 mod expected;
 mod pacing;
@@ -101,7 +102,8 @@ pub enum RunError {
 /// Runs until it is asked to stop.
 pub async fn run(settings: Settings, mut shutdown: Shutdown) -> Result<(), RunError> {
     let data = service::data::DataDirectory::open(&settings.data)?;
-    let Some(store) = open_store(data.path(), settings.database.as_ref(), &mut shutdown).await? else { return Ok(()) };
+    let opened = open_store(data.path(), settings.database.as_ref(), &mut shutdown).await?;
+    let Some((store, name)) = opened else { return Ok(()) };
     let member_settings = MemberSettings {
         component_type: ComponentType::RepositoryInterface,
         name: settings.name,
@@ -111,6 +113,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> Result<(), RunEr
         endpoints: Vec::new(),
         tpm: None,
         tied: &[],
+        store: name,
     };
     match member::start_unless(&mut shutdown, member_settings).await? {
         Some(member) => {
@@ -123,19 +126,25 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> Result<(), RunEr
     }
 }
 
-/// The store as it is configured; `None` where the end came first. A database that does not answer is waited for.
+/// The store as it is configured, with its name where others may use it too; `None` where the end came first. A database that
+/// does not answer is waited for.
 async fn open_store(
     data: &Path,
     database: Option<&DatabaseUrl>,
     shutdown: &mut Shutdown,
-) -> Result<Option<Arc<dyn Store>>, StoreError> {
+) -> Result<Option<(Arc<dyn Store>, Option<Uuid>)>, StoreError> {
     let Some(url) = database else {
-        return Ok(Some(Arc::new(SqliteStore::open(&data.join(DATABASE_FILE)).await?)));
+        return Ok(Some((Arc::new(SqliteStore::open(&data.join(DATABASE_FILE)).await?), None)));
     };
     let mut pause = DATABASE_PAUSE_MIN;
     loop {
-        let error = match PostgresStore::open(url).await {
-            Ok(store) => return Ok(Some(Arc::new(store))),
+        let opened = async {
+            let store = PostgresStore::open(url).await?;
+            let name = store.name().await?;
+            Ok::<_, StoreError>((store, name))
+        };
+        let error = match opened.await {
+            Ok((store, name)) => return Ok(Some((Arc::new(store), Some(name)))),
             Err(error) if error.is_absence() => error,
             Err(error) => return Err(error),
         };

@@ -113,10 +113,11 @@ struct Table {
 }
 
 impl Table {
+    /// All but the database's own name, which is the same whatever comes into it.
     async fn all(from: &SqlitePool) -> Result<Vec<Self>, TransferError> {
         let names: Vec<String> = sqlx::query_scalar(
             "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' \
-             AND name NOT LIKE '\\_sqlx%' ESCAPE '\\' ORDER BY name",
+             AND name NOT LIKE '\\_sqlx%' ESCAPE '\\' AND name <> 'store_name' ORDER BY name",
         )
         .fetch_all(from)
         .await?;

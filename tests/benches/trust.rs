@@ -85,6 +85,7 @@ async fn join(data: &Path, number: u32, token: String) -> (Member, Duration) {
         endpoints: Vec::new(),
         tpm: None,
         tied: &[],
+        store: None,
     };
     let member = member::start(settings).await.unwrap();
     let mut assigned = member.assigned.clone();

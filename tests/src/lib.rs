@@ -221,6 +221,7 @@ impl Installation {
             endpoints: is_collector.then_some(endpoint).into_iter().collect(),
             tpm: None,
             tied: &[],
+            store: None,
         }
     }
 

@@ -72,10 +72,19 @@ impl Process {
         let _ = self.child.wait();
     }
 
-    /// `kill -STOP`: it does nothing more until it is killed.
+    /// `kill -STOP`: it does nothing more until it is killed, or goes on.
     pub fn hold(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// `kill -CONT`: it goes on where it was held.
+    pub fn go_on(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
         let id = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
-        rustix::process::kill_process(id, rustix::process::Signal::STOP).expect("the process is there");
+        rustix::process::kill_process(id, signal).expect("the process is there");
     }
 
     /// `kill -9`, and started again with the same words.
@@ -106,6 +115,19 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A join token of an orchestrator that may still be starting.
+async fn token(directory: &Path, component_type: ComponentType) -> String {
+    eventually("the orchestrator makes a token", async || {
+        let (labels, needs_approval) = (Vec::new(), false);
+        let ask_token = Ask::TokenCreate { component_type, uses: 1, ttl_seconds: 600, labels, needs_approval };
+        match ask(directory, ask_token, &[]).await.ok()?.into_iter().next()? {
+            OperatorEvent::Token(token) => Some(token),
+            _ => None,
+        }
+    })
+    .await
 }
 
 /// An installation of four processes.
@@ -141,20 +163,9 @@ impl Processes {
         let orchestrator =
             Process::start(words("muster-orchestrator", "orchestrator", &["--listen", &format!("127.0.0.1:{port}")]));
         let directory = data.path().join("orchestrator");
-        let token = async |component_type| {
-            eventually("the orchestrator makes a token", async || {
-                let (labels, needs_approval) = (Vec::new(), false);
-                let ask_token = Ask::TokenCreate { component_type, uses: 1, ttl_seconds: 600, labels, needs_approval };
-                match ask(&directory, ask_token, &[]).await.ok()?.into_iter().next()? {
-                    OperatorEvent::Token(token) => Some(token),
-                    _ => None,
-                }
-            })
-            .await
-        };
-        let repository_token = token(ComponentType::RepositoryInterface).await;
-        let evaluator_token = token(ComponentType::PostureEvaluationService).await;
-        let collector_token = token(ComponentType::PostureCollectionService).await;
+        let repository_token = token(&directory, ComponentType::RepositoryInterface).await;
+        let evaluator_token = token(&directory, ComponentType::PostureEvaluationService).await;
+        let collector_token = token(&directory, ComponentType::PostureCollectionService).await;
         let root = root.display().to_string();
         let processes = Self {
             repository: Process::start(words("muster-repository", "repository", &["--join-token", &repository_token])),
@@ -182,13 +193,26 @@ impl Processes {
 
     /// Waits until the three others are active and heard of late.
     pub async fn wait_for_active(&self) {
+        self.wait_for(3).await;
+    }
+
+    /// The same, of so many.
+    pub async fn wait_for(&self, count: usize) {
         eventually("the processes are active", async || {
             let events = ask(&self.orchestrator_data(), Ask::Roster, &[]).await.ok()?;
             let OperatorEvent::Roster(roster) = events.into_iter().next()? else { return None };
             let active = roster.iter().filter(|entry| entry.state.as_str() == "active").count();
-            (active == 3).then_some(())
+            (active == count).then_some(())
         })
         .await;
+    }
+
+    /// Starts one more evaluator, with this data directory.
+    pub async fn add_evaluator(&self, directory: &str) -> Process {
+        let token = token(&self.orchestrator_data(), ComponentType::PostureEvaluationService).await;
+        let data = self.data.path().join(directory).display().to_string();
+        let words = ["muster-pes-evaluator", "--data", &data, "--join-token", &token];
+        Process::start(words.map(str::to_owned).to_vec())
     }
 
     /// Asks, as long as nobody answers because a process is being started again.

@@ -101,6 +101,7 @@ impl Script {
             endpoints: Vec::new(),
             tpm: None,
             tied: &[],
+            store: None,
         };
         let bus_settings = settings(&ca, collector, ComponentType::PostureCollectionService);
         let member = member::run(bus_settings, transport, incoming, member_settings, 3600);

@@ -10,8 +10,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use proto::capability::ComponentType;
+use proto::id::ComponentId;
 use proto::message::{ResultsRequest, ResultsSelection};
-use proto::operator::{Ask, OperatorEvent, Workflow};
+use proto::operator::{Ask, ComponentState, OperatorEvent, RosterEntry, Workflow};
 use repository::retention::Retention;
 use repository::store::Store as _;
 use repository::store::postgres::PostgresStore;
@@ -19,7 +20,7 @@ use repository::{RunError, Settings};
 use service::shutdown::{self, Stopper};
 use system_tests::postgres::{PASSWORD, Postgres};
 use system_tests::processes::{Process, Processes, binaries};
-use system_tests::{BASELINE, Installation, baseline, baseline_verdicts, eventually, is_completed, verdicts};
+use system_tests::{BASELINE, Installation, PATIENCE, baseline, baseline_verdicts, eventually, is_completed, verdicts};
 use tokio::task::JoinHandle;
 
 /// A repository that runs beside the test.
@@ -112,6 +113,8 @@ async fn two_repositories_share_a_database_and_what_both_are_told_is_there_once(
     let url = postgres.url(PASSWORD);
     let one = Running::start(&installation, "one", &url).await;
     let other = Running::start(&installation, "other", &url).await;
+    let name = async || PostgresStore::open(&url.parse().unwrap()).await.unwrap().name().await.unwrap();
+    assert_eq!(name().await, name().await, "it is one database");
     installation.add_evaluator().await;
     installation.add_collector("pcs-agent", Path::new("/")).await;
     installation.wait_for_active(4).await;
@@ -126,6 +129,54 @@ async fn two_repositories_share_a_database_and_what_both_are_told_is_there_once(
     one.stop().await;
     other.stop().await;
     check_store(&url, &workflows).await;
+}
+
+/// The repositories that are active, the one that is asked first first.
+async fn active_repositories(installation: &Installation) -> Vec<ComponentId> {
+    let events = installation.ask(Ask::Roster).await;
+    let OperatorEvent::Roster(roster) = &events[0] else { panic!("{events:?}") };
+    let is_there = |entry: &&RosterEntry| {
+        entry.component_type == ComponentType::RepositoryInterface && entry.state == ComponentState::Active
+    };
+    roster.iter().filter(is_there).map(|entry| entry.component).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_evaluation_asks_the_other_repository_where_the_first_was_killed_a_moment_ago() {
+    let Some(postgres) = Postgres::prepared().await else { return };
+    postgres.start().await;
+    let installation = Installation::orchestrator().await;
+    let url_file = installation.data.path().join("database");
+    std::fs::write(&url_file, postgres.url(PASSWORD) + "\n").unwrap();
+    let mut processes = Vec::new();
+    for name in ["one", "other"] {
+        let data = installation.data.path().join(name).display().to_string();
+        let token = installation.token(ComponentType::RepositoryInterface).await;
+        let file = url_file.display().to_string();
+        let words = ["muster-repository", "--data", &data, "--join-token", &token, "--database-file", &file];
+        processes.push(Process::start(words.map(str::to_owned).to_vec()));
+        let count = processes.len();
+        eventually("the repository is active", async || {
+            (active_repositories(&installation).await.len() == count).then_some(())
+        })
+        .await;
+    }
+    installation.add_evaluator().await;
+    installation.add_collector("pcs-agent", Path::new("/")).await;
+    installation.wait_for_active(4).await;
+    let expected = baseline_verdicts();
+    let before = installation.ask(Ask::Evaluate(baseline(60))).await;
+    assert!(is_completed(&before), "{before:?}");
+    assert_eq!(verdicts(&before), expected);
+
+    // Ids are in the order of joining, and the first that is active is named: the one that joined first is asked.
+    processes[0].kill();
+    assert_eq!(active_repositories(&installation).await.len(), 2, "nobody has noticed");
+    let after = tokio::time::timeout(PATIENCE, installation.ask(Ask::Evaluate(baseline(60)))).await.unwrap();
+    assert!(is_completed(&after), "{after:?}");
+    assert_eq!(verdicts(&after), expected);
+    processes[1].kill();
+    check_store(&postgres.url(PASSWORD), &[before, after]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use proto::message::{ResultsRequest, ResultsSelection};
-use proto::operator::{Ask, OperatorEvent};
+use proto::operator::{Ask, OperatorEvent, TransactionView};
 use repository::store::Store as _;
 use repository::store::sqlite::SqliteStore;
 use system_tests::processes::{Process, Processes, binaries};
@@ -108,6 +108,81 @@ async fn a_killed_evaluator_is_asked_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_orchestrator_goes_on_with_its_workflows() {
     survives(|processes| &mut processes.orchestrator, false).await;
+}
+
+/// An evaluator has an evaluation and is held; another one joins. It has to do the work, whether the first one is killed or
+/// comes back later and does it too.
+async fn work_moves(is_killed: bool) {
+    let mut processes = Processes::start(Path::new("/")).await;
+    let before = processes.ask(Ask::Evaluate(baseline(120))).await;
+    assert!(is_completed(&before), "{before:?}");
+    processes.evaluator.hold();
+    let directory = processes.orchestrator_data();
+    let running = tokio::spawn(async move { system_tests::ask(&directory, Ask::Evaluate(baseline(120)), &[]).await });
+    let directory = processes.orchestrator_data();
+    let evaluations = async || {
+        let events = system_tests::ask(&directory, Ask::Transactions, &[]).await.ok()?;
+        let OperatorEvent::Transactions(views) = events.into_iter().next()? else { return None };
+        let responders = views.into_iter().filter(|view| view.ended.is_none()).flat_map(|view| view.responders);
+        Some(responders.filter(|responder| responder.operation == "evaluate").collect::<Vec<_>>())
+    };
+    let first =
+        system_tests::eventually("the evaluator is asked", async || evaluations().await?.into_iter().next()).await;
+    if is_killed {
+        processes.evaluator.kill();
+    }
+    let mut other = processes.add_evaluator("other").await;
+    let moved = system_tests::eventually("the work has moved", async || {
+        let responders = evaluations().await?;
+        // It may be over before it is looked at; then it is not in the list.
+        (responders.is_empty() || responders.len() == 2).then_some(responders)
+    })
+    .await;
+    assert!(moved.iter().all(|one| (one.component == first.component) == (one.state == "moved")), "{moved:?}");
+    let events = running.await.unwrap().unwrap();
+    assert!(is_completed(&events), "{events:?}");
+    assert_eq!(verdicts(&events), baseline_verdicts());
+    if !is_killed {
+        // What it was asked is in its inbox still.
+        processes.evaluator.go_on();
+        processes.wait_for(4).await;
+    }
+    let after = processes.ask(Ask::Evaluate(baseline(120))).await;
+    assert!(is_completed(&after), "{after:?}");
+    let events = processes.ask(Ask::Transactions).await;
+    let OperatorEvent::Transactions(views) = &events[0] else { panic!("{events:?}") };
+    assert_eq!(views.len(), 3);
+    assert!(views.iter().all(|view| view.state == "completed"), "{views:?}");
+    let has_moved = |view: &&TransactionView| view.responders.iter().any(|responder| responder.state == "moved");
+    assert_eq!(views.iter().filter(has_moved).count(), 1);
+    let database = processes.data.path().join("repository/repository.db");
+    for process in [
+        &mut other,
+        &mut processes.collector,
+        &mut processes.evaluator,
+        &mut processes.repository,
+        &mut processes.orchestrator,
+    ] {
+        process.kill();
+    }
+    let store = SqliteStore::open(&database).await.unwrap();
+    for view in views {
+        let selection = ResultsSelection::Transaction(view.transaction);
+        let request = ResultsRequest { selection, verdicts: Vec::new(), only_summaries: false, after: None };
+        let page = store.results(&request).await.unwrap();
+        let rules: BTreeSet<&str> = page.results[0].iter().map(|result| result.rule.as_str()).collect();
+        assert_eq!((page.results.len(), page.results[0].len(), rules.len()), (1, 62, 62));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_of_an_evaluator_that_is_killed_goes_to_another() {
+    work_moves(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_of_an_evaluator_that_is_held_goes_to_another_and_counts_once_when_both_do_it() {
+    work_moves(false).await;
 }
 
 #[test]

@@ -17,9 +17,21 @@ use proto::message::{ContentRequest, ContentResponse};
 use proto::plan::{CollectionPlan, PLAN_VERSION};
 use proto::topic::Topic;
 
-/// Seconds to wait for a chunk, and how often to ask.
-const CHUNK_SECONDS: u64 = 10;
-const CHUNK_TRIES: u32 = 3;
+/// How long to wait for a chunk, and how often to ask.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For an answer.
+    pub answer: Duration,
+    /// How often.
+    pub tries: u32,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { answer: Duration::from_secs(10), tries: 3 }
+    }
+}
+
 /// Content kept in memory.
 const KEPT_MAX: usize = 8;
 
@@ -76,6 +88,18 @@ impl ContentStore {
         wanted: &ContentRef,
         context: Context,
     ) -> Result<Arc<Vec<u8>>, Fault> {
+        self.fetch_within(bus, ask, wanted, context, Patience::default()).await
+    }
+
+    /// The same, with so much patience.
+    pub async fn fetch_within(
+        &self,
+        bus: &Bus,
+        ask: &Topic,
+        wanted: &ContentRef,
+        context: Context,
+        patience: Patience,
+    ) -> Result<Arc<Vec<u8>>, Fault> {
         if let Some(found) = self.find(&wanted.sha256) {
             return Ok(found);
         }
@@ -85,7 +109,7 @@ impl ContentStore {
         let mut bytes: Vec<u8> = Vec::new();
         while (bytes.len() as u64) < wanted.size_bytes {
             let question = ContentRequest { sha256: wanted.sha256.clone(), offset: bytes.len() as u64 };
-            let chunk = ask_for_chunk(bus, ask, &question, context).await?;
+            let chunk = ask_for_chunk(bus, ask, &question, context, patience).await?;
             if chunk.offset != question.offset || chunk.size_bytes != wanted.size_bytes {
                 return Err(Fault::new(FaultCode::ContentInvalid, "a chunk that was not asked for"));
             }
@@ -109,10 +133,11 @@ async fn ask_for_chunk(
     ask: &Topic,
     question: &ContentRequest,
     context: Context,
+    patience: Patience,
 ) -> Result<ContentResponse, Fault> {
     let mut last = Fault::new(FaultCode::ContentUnavailable, "nobody was asked");
-    for _ in 0..CHUNK_TRIES {
-        match bus.request(ask, question, context, Duration::from_secs(CHUNK_SECONDS)).await {
+    for _ in 0..patience.tries {
+        match bus.request(ask, question, context, patience.answer).await {
             Ok(chunk) => return Ok(chunk),
             Err(bus::RequestError::Fault(fault)) => return Err(fault),
             Err(error) => last = Fault::new(FaultCode::ContentUnavailable, error.to_string()),

@@ -60,6 +60,8 @@ pub struct MemberSettings {
     pub tpm: Option<Arc<dyn ResidencyKey>>,
     /// Files in its data directory that mean nothing once it is another component.
     pub tied: &'static [&'static str],
+    /// The database that a repository shares with others, if it does.
+    pub store: Option<Uuid>,
 }
 
 /// Why a component is no member.
@@ -480,6 +482,7 @@ impl Membership {
             software_version: crate::VERSION.to_owned(),
             trusted_cas: self.trusted.borrow().clone(),
             instance: Some(self.instance),
+            store: self.settings.store,
         };
         let up = Topic::AdminUp(self.bus.own(), CapabilityAdvertisement::KIND.to_owned());
         for attempt in 0_u32.. {

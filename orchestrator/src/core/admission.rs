@@ -119,6 +119,9 @@ impl Core {
             heartbeat_seconds: None,
             bound_count: 0,
             is_ending_told: false,
+            store: None,
+            said: Some(now),
+            is_lapsed: false,
             issued: VecDeque::new(),
         };
         let mut actions = vec![Action::StoreComponent(Box::new(component.clone()))];

@@ -106,6 +106,15 @@ pub struct Component {
     /// When it got its latest certificates; not stored.
     #[serde(skip)]
     pub issued: VecDeque<Timestamp>,
+    /// The database of a repository that others may use too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<Uuid>,
+    /// When it last said how far it is with a request; not stored.
+    #[serde(skip)]
+    pub said: Option<Timestamp>,
+    /// Work was taken from it because it said nothing, and it has not been heard since; not stored.
+    #[serde(skip)]
+    pub is_lapsed: bool,
 }
 
 /// From when until when a certificate holds.
@@ -142,8 +151,8 @@ impl Component {
         !matches!(self.state, ComponentState::Pending | ComponentState::Evicted | ComponentState::Banned)
     }
 
-    /// As operators see it.
-    pub fn entry(&self) -> RosterEntry {
+    /// As operators see it, with so many requests.
+    fn entry(&self, open_request_count: usize) -> RosterEntry {
         RosterEntry {
             component: self.id,
             component_type: self.component_type,
@@ -152,6 +161,7 @@ impl Component {
             heard: self.heard,
             software_version: self.software_version.clone(),
             capability_count: self.capabilities.len() as u64,
+            open_request_count: open_request_count as u64,
             labels: self.labels.clone(),
             certificate_ends: self.certificate.as_ref().map(|certificate| certificate.until),
             dismissal: self.dismissal.clone(),
@@ -163,6 +173,11 @@ impl Component {
 }
 
 impl Core {
+    /// Everybody, as operators see them.
+    pub fn roster(&self) -> Vec<RosterEntry> {
+        self.components.values().map(|component| component.entry(self.open_requests_of(component.id))).collect()
+    }
+
     /// The handshake: each URN is answered by itself. An error in the answer comes with something to be done; an error
     /// around it changes nothing.
     pub fn advertise(
@@ -295,6 +310,8 @@ impl Core {
         component.software_version = Some(shown(&advertisement.software_version));
         component.trusted_cas = advertisement.trusted_cas.iter().take(TRUSTED_CAS_MAX).map(|one| shown(one)).collect();
         component.heard = Some(now);
+        component.is_lapsed = false;
+        component.store = advertisement.store;
         component.state =
             if component.capabilities.is_empty() { ComponentState::Registered } else { ComponentState::Active };
         let mut actions = vec![Action::StoreComponent(Box::new(component.clone()))];
@@ -344,6 +361,7 @@ impl Core {
     pub fn heard(&mut self, sender: ComponentId, now: Timestamp) -> Vec<Action> {
         let Some(component) = self.components.get_mut(&sender) else { return Vec::new() };
         component.heard = Some(now);
+        component.is_lapsed = false;
         if !matches!(component.state, ComponentState::Suspect | ComponentState::Unavailable) {
             return Vec::new();
         }

@@ -12,6 +12,7 @@ use proto::operator::{Account, OperatorEvent, ResponderView, TransactionView};
 use proto::plan::ObjectKey;
 use serde::{Deserialize, Serialize};
 
+mod lease;
 mod steps;
 mod targets;
 
@@ -144,6 +145,8 @@ pub enum ResponderState {
     Fresh,
     /// The operator left it out.
     Waived,
+    /// It was not heard of for too long, or is gone, and its work went to somebody else.
+    Moved,
 }
 
 impl ResponderState {
@@ -170,6 +173,7 @@ impl ResponderState {
             Self::NoAnswer => "no-answer",
             Self::Fresh => "fresh",
             Self::Waived => "waived",
+            Self::Moved => "moved",
         }
     }
 
@@ -210,6 +214,9 @@ pub struct Responder {
     /// How often it was asked again since then; not stored.
     #[serde(skip)]
     pub again: u32,
+    /// When it was given the work, or given it again because it was back; not stored.
+    #[serde(skip)]
+    pub given: Option<Timestamp>,
     /// Until when it may answer.
     pub deadline: Timestamp,
     /// When it came to the state that it is in, if that is an end.
@@ -361,12 +368,14 @@ impl Workflow {
         let is_good =
             |state| matches!(state, ResponderState::Completed | ResponderState::Fresh | ResponderState::Waived);
         let good = self.responders.iter().filter(|responder| is_good(responder.state)).count();
+        // What became of work that moved is told by whom it moved to.
+        let moved = self.responders.iter().filter(|responder| responder.state == ResponderState::Moved).count();
         match self.ended {
             None if self.settled.is_some() && self.open == [0, 0] => "waiting",
             None => "running",
             Some(_) if self.fault.is_some() => "failed",
             Some(_) if self.cancelled.is_some() => "cancelled",
-            Some(_) if good == self.responders.len() => "completed",
+            Some(_) if good + moved == self.responders.len() => "completed",
             Some(_) if good == 0 => "failed",
             Some(_) => "partial",
         }
@@ -385,7 +394,7 @@ impl Workflow {
                 ResponderState::Rejected | ResponderState::Failed => &mut account.refused,
                 ResponderState::Cancelled => &mut account.cancelled,
                 ResponderState::Offline => &mut account.offline,
-                ResponderState::NoAnswer => &mut account.timed_out,
+                ResponderState::NoAnswer | ResponderState::Moved => &mut account.timed_out,
                 ResponderState::Fresh => &mut account.fresh,
                 ResponderState::Waived => &mut account.waived,
             };
@@ -460,7 +469,9 @@ impl Workflow {
     fn progress(&self, operation: Operation) -> OperatorEvent {
         use proto::operator::Activity;
         let (mut done, mut total) = (0, 0);
-        for responder in self.responders.iter().filter(|responder| responder.operation == operation) {
+        let counts =
+            |responder: &&Responder| responder.operation == operation && responder.state != ResponderState::Moved;
+        for responder in self.responders.iter().filter(counts) {
             // A responder that has not said how much there is counts as one unit.
             let (units, of) = responder.progress;
             total = u64::saturating_add(total, of.max(1));

@@ -29,6 +29,10 @@ pub struct CapabilityAdvertisement {
     /// rotated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trusted_cas: Vec<String>,
+    /// The database that a repository keeps everything in, where others may use it too: those that say the same stand in for
+    /// each other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<Uuid>,
 }
 
 /// An endpoint that a collector speaks for.

@@ -29,6 +29,9 @@ pub struct EvaluationRequest {
     pub aliases: Vec<EndpointAlias>,
     /// The repository that has the observations and the policy.
     pub repository: ComponentId,
+    /// Others that keep the same as that one, in the same database: whoever of them answers may be asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stand_ins: Vec<ComponentId>,
     /// Observations that were collected earlier than this are stale: their rules become `unknown`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collected_since: Option<Timestamp>,

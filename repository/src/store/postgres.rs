@@ -8,8 +8,9 @@ use std::time::Duration;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _};
+use uuid::Uuid;
 
-use super::{StoreError, migrations};
+use super::{StoreError, id, migrations};
 
 #[expect(clippy::duplicate_mod, reason = "the same SQL is compiled for both back ends; only the pool differs")]
 #[path = "sql.rs"]
@@ -105,12 +106,25 @@ impl PostgresStore {
             7 "verdicts" "../../migrations/both/0007_verdicts.sql",
             8 "object_kind" "../../migrations/postgres/0008_object_kind.sql",
             9 "retention" "../../migrations/both/0009_retention.sql",
+            10 "store_name" "../../migrations/both/0010_store_name.sql",
         ];
         Migrator::with_migrations(migrations).run(&pool).await.map_err(|error| match error {
             MigrateError::Execute(error) if is_absence(&error) => failed(error),
             error => StoreError::Migrate(error),
         })?;
         Ok(Self::over(pool))
+    }
+
+    /// The database's own name, made by the first who asks: whoever uses it says the same. A file has none, as nobody
+    /// shares it.
+    pub async fn name(&self) -> Result<Uuid, StoreError> {
+        sqlx::query("INSERT INTO store_name (id, name) VALUES (1, $1) ON CONFLICT (id) DO NOTHING")
+            .bind(Uuid::new_v4().to_string())
+            .execute(self.pool())
+            .await?;
+        let name: String =
+            sqlx::query_scalar("SELECT name FROM store_name WHERE id = 1").fetch_one(self.pool()).await?;
+        id(&name)
     }
 }
 

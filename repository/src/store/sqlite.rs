@@ -62,6 +62,7 @@ impl SqliteStore {
             7 "verdicts" "../../migrations/both/0007_verdicts.sql",
             8 "object_kind" "../../migrations/sqlite/0008_object_kind.sql",
             9 "retention" "../../migrations/both/0009_retention.sql",
+            10 "store_name" "../../migrations/both/0010_store_name.sql",
         ];
         Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Self::over(pool))

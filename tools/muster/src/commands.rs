@@ -189,13 +189,14 @@ async fn roster(data: &Path, output: Output) -> anyhow::Result<u8> {
                 format!("{}{paused}", entry.state.as_str()),
                 show::ago(entry.heard, now),
                 entry.capability_count.to_string(),
+                entry.open_request_count.to_string(),
                 entry.labels.join(", "),
                 endpoints.join(", "),
                 entry.component.to_string(),
             ]
         })
         .collect();
-    show::table(&["name", "type", "state", "heard", "capabilities", "labels", "endpoints", "id"], rows);
+    show::table(&["name", "type", "state", "heard", "capabilities", "requests", "labels", "endpoints", "id"], rows);
     Ok(exit::DONE)
 }
 

@@ -162,6 +162,7 @@ impl Simulation {
             }],
             tpm: None,
             tied: &[],
+            store: None,
         };
         let Member { bus, mut inbox, mut assigned, dismissal } = member::start(settings).await?;
         self.counts.joined.fetch_add(1, Relaxed);

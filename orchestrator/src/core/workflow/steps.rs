@@ -11,6 +11,7 @@ use proto::message::{COLLECTION_CUT, CollectionRequest, EndpointAlias, Evaluatio
 use proto::operator::{ComponentState, OperatorEvent};
 use proto::plan::ObjectKey;
 
+use super::lease::Fate;
 use super::{Operation, Plan, Responder, ResponderState, Stale, Targets, Workflow};
 use crate::core::roster::Component;
 use crate::core::{
@@ -18,10 +19,14 @@ use crate::core::{
     EVALUATION_SECONDS, words,
 };
 
-/// Endpoints that one evaluator is asked about at a time.
+/// Endpoints that one evaluator is asked about at a time, at most; with several evaluators it is as many as make equal parts.
 const SHARD_ENDPOINTS_MAX: usize = 500;
+/// Endpoints that are not worth dividing: an evaluator looks at so many at once.
+const SHARD_ENDPOINTS_MIN: usize = 16;
 /// Objects that are asked for by name; beyond that everything is looked at.
 const OBJECTS_NAMED_MAX: usize = 400;
+/// Repositories beside the first that an evaluation may ask.
+const STAND_INS_MAX: usize = 8;
 /// Seconds in which a component answers that it was told to stop.
 const CANCEL_SECONDS: i64 = 10;
 /// Seconds that a request holds, at most: a year.
@@ -109,6 +114,7 @@ impl Core {
                     detail,
                     asked: now,
                     again: 0,
+                    given: None,
                     deadline,
                     ended: (!state.is_open()).then_some(now),
                     progress: (0, 0),
@@ -179,10 +185,11 @@ impl Core {
     /// nothing.
     pub fn status(&mut self, transaction: TransactionId, status: &StatusNotification, now: Timestamp) -> Vec<Action> {
         let (Some(request), Some(phase)) = (status.request, status.phase) else { return Vec::new() };
-        if self.components.get(&status.publisher).is_none_or(|component| component.state == ComponentState::Quarantined)
-        {
+        let publisher = self.components.get_mut(&status.publisher);
+        let Some(publisher) = publisher.filter(|component| component.state != ComponentState::Quarantined) else {
             return Vec::new();
-        }
+        };
+        publisher.said = Some(now);
         let Some(workflow) = self.workflows.get_mut(&transaction) else { return Vec::new() };
         let is_meant = |position: &&usize| workflow.responders[**position].request == request;
         let Some(position) = workflow.of(status.publisher).iter().find(is_meant).copied() else { return Vec::new() };
@@ -282,13 +289,7 @@ impl Core {
         if self.repository().is_none() {
             return Err(none("repository"));
         }
-        let evaluators = self.components.values().filter(|component| {
-            component.component_type == ComponentType::PostureEvaluationService
-                && component.state == ComponentState::Active
-                && component.has(Capability::EvaluateXccdf)
-        });
-        let mut evaluators: Vec<(usize, ComponentId)> =
-            evaluators.map(|component| (self.open_requests_of(component.id), component.id)).collect();
+        let mut evaluators = self.evaluators_for(id);
         if evaluators.is_empty() {
             return Err(none("evaluator"));
         }
@@ -306,12 +307,13 @@ impl Core {
             return Ok(Vec::new());
         }
         let mut actions = Vec::new();
-        for shard in due.chunks(SHARD_ENDPOINTS_MAX) {
+        let shard_endpoints = due.len().div_ceil(evaluators.len()).clamp(SHARD_ENDPOINTS_MIN, SHARD_ENDPOINTS_MAX);
+        for shard in due.chunks(shard_endpoints) {
             // The one with the least to do.
             evaluators.sort_unstable();
             let request = self.request_id();
-            evaluators[0].0 += 1;
-            let evaluator = evaluators[0].1;
+            evaluators[0].1 += 1;
+            let evaluator = evaluators[0].2;
             let Some(workflow) = self.workflows.get_mut(&id) else { return Ok(actions) };
             let position = workflow.responders.len();
             workflow.add(Responder {
@@ -324,6 +326,7 @@ impl Core {
                 detail: None,
                 asked: now,
                 again: 0,
+                given: Some(now),
                 deadline: now + SignedDuration::from_secs(EVALUATION_SECONDS),
                 ended: None,
                 progress: (0, 0),
@@ -337,20 +340,19 @@ impl Core {
         Ok(actions)
     }
 
-    /// Endpoints that other workflows are evaluating by the same policy and profile. One evaluation goes on from what the one
-    /// before has decided, so they are made one after the other.
+    /// Endpoints that this workflow or others are evaluating by the same policy and profile. One evaluation goes on from what the
+    /// one before has decided, so they are made one after the other.
     fn in_evaluation(&self, id: TransactionId) -> BTreeSet<EndpointId> {
         let Some(own) = self.workflows.get(&id).filter(|workflow| workflow.plan.as_of.is_none()) else {
             return BTreeSet::new();
         };
-        let others = self.workflows.values().filter(|workflow| {
-            workflow.id != id
-                && workflow.ended.is_none()
+        let open = self.workflows.values().filter(|workflow| {
+            workflow.ended.is_none()
                 && workflow.is_open(Operation::Evaluate)
                 && workflow.plan.as_of.is_none()
                 && (&workflow.plan.policy, &workflow.plan.profile) == (&own.plan.policy, &own.plan.profile)
         });
-        let responders = others.flat_map(|workflow| &workflow.responders);
+        let responders = open.flat_map(|workflow| &workflow.responders);
         responders
             .filter(|responder| responder.operation == Operation::Evaluate && responder.state.is_open())
             .flat_map(|responder| responder.endpoints.iter().copied())
@@ -359,17 +361,29 @@ impl Core {
 
     /// Of several repositories, the first that is there.
     fn repository(&self) -> Option<ComponentId> {
-        let is_there = |component: &&Component| {
+        self.repositories().next().map(|component| component.id)
+    }
+
+    fn repositories(&self) -> impl Iterator<Item = &Component> {
+        self.components.values().filter(|component| {
             component.component_type == ComponentType::RepositoryInterface
                 && component.state == ComponentState::Active
                 && component.has(Capability::QueryPosture)
-        };
-        self.components.values().find(is_there).map(|component| component.id)
+        })
+    }
+
+    /// Those that keep the same as a repository: they use its database.
+    pub(super) fn stand_ins(&self, repository: ComponentId) -> Vec<ComponentId> {
+        let store = self.components.get(&repository).and_then(|component| component.store);
+        let is_same =
+            |component: &&Component| store.is_some() && component.store == store && component.id != repository;
+        self.repositories().filter(is_same).take(STAND_INS_MAX).map(|component| component.id).collect()
     }
 
     fn evaluation_request(&self, id: TransactionId, position: usize) -> Option<Action> {
         let workflow = self.workflows.get(&id)?;
         let responder = workflow.responders.get(position)?;
+        let repository = self.repository()?;
         let endpoints = if responder.endpoints.is_empty() { &workflow.endpoints } else { &responder.endpoints };
         let request = EvaluationRequest {
             request: responder.request,
@@ -382,7 +396,8 @@ impl Core {
                 .filter(|(_, of)| endpoints.contains(of))
                 .map(|(endpoint, of)| EndpointAlias { endpoint, of })
                 .collect(),
-            repository: self.repository()?,
+            repository,
+            stand_ins: self.stand_ins(repository),
             collected_since: workflow.plan.fresh_since(workflow.begun),
             as_of: workflow.plan.as_of,
             changed: workflow.plan.changed.clone(),
@@ -390,13 +405,6 @@ impl Core {
             priority: workflow.plan.priority(),
         };
         Some(Action::Evaluate { to: responder.component, transaction: id, request: Box::new(request) })
-    }
-
-    fn open_requests_of(&self, component: ComponentId) -> usize {
-        let open = |workflow: &Workflow| {
-            workflow.of(component).iter().filter(|position| workflow.responders[**position].state.is_open()).count()
-        };
-        self.workflows.values().filter(|workflow| workflow.ended.is_none()).map(open).sum()
     }
 
     /// A component is there again: it may have died in between, or may not have been there when it was to be asked. A
@@ -410,7 +418,7 @@ impl Core {
             for position in workflow.of(component).to_vec() {
                 let responder = &mut workflow.responders[position];
                 if responder.state.is_open() {
-                    (responder.asked, responder.again) = (now, 0);
+                    (responder.asked, responder.again, responder.given) = (now, 0, Some(now));
                     again.push((workflow.id, position, false));
                 } else if responder.state.is_away() && responder.operation == Operation::Collect && may_catch_up {
                     let patience = SignedDuration::from_secs(workflow.plan.timeout_seconds);
@@ -449,10 +457,11 @@ impl Core {
         actions
     }
 
-    /// Deadlines, requests that nobody took on, evaluators that have died, and requests that expire.
+    /// Deadlines, requests that nobody took on, evaluators that say nothing, and requests that expire.
     pub(in crate::core) fn watch_workflows(&mut self, now: Timestamp) -> Vec<Action> {
         let mut actions = Vec::new();
-        let (mut changed, mut again) = (Vec::new(), Vec::new());
+        let (mut changed, mut again, mut moved) = (Vec::new(), Vec::new(), Vec::new());
+        let leases = self.leases(now);
         for workflow in self.workflows.values_mut().filter(|workflow| workflow.ended.is_none()) {
             if workflow.open == [0, 0] {
                 // Waiting: for somebody to come back, for an evaluator, or for the end.
@@ -463,23 +472,25 @@ impl Core {
             }
             let mut is_changed = false;
             for position in 0..workflow.responders.len() {
-                let responder = &mut workflow.responders[position];
-                if !responder.state.is_open() {
+                if !workflow.responders[position].state.is_open() {
                     continue;
                 }
+                let fate = Self::fate(&self.components, &leases, (workflow, position), now);
+                let responder = &mut workflow.responders[position];
                 let patience = ASK_AGAIN_SECONDS << responder.again.min(ASK_AGAIN_DOUBLINGS_MAX);
-                let is_gone = responder.operation == Operation::Evaluate
-                    && self.components.get(&responder.component).is_none_or(|component| {
-                        !component.is_member() || component.state == ComponentState::Unavailable
-                    });
-                if responder.deadline <= now || is_gone {
-                    let text = if is_gone { "the evaluator is gone" } else { "no answer until the deadline" };
-                    responder.detail = Some(text.to_owned());
-                    if is_gone && workflow.cancelled.is_none() {
+                let ended = match fate {
+                    Fate::Stays => None,
+                    Fate::Late => Some((ResponderState::NoAnswer, "no answer until the deadline".to_owned())),
+                    Fate::Moves(why) => {
                         // Somebody else decides in its place.
                         workflow.due.extend(responder.endpoints.iter().copied());
+                        moved.push((workflow.id, position));
+                        Some((ResponderState::Moved, why))
                     }
-                    workflow.set_state(position, ResponderState::NoAnswer, now);
+                };
+                if let Some((state, why)) = ended {
+                    responder.detail = Some(why);
+                    workflow.set_state(position, state, now);
                     let responder = Box::new(workflow.responders[position].clone());
                     actions.push(Action::StoreResponder(workflow.id, position, responder));
                     is_changed = true;
@@ -497,6 +508,7 @@ impl Core {
                 changed.push(workflow.id);
             }
         }
+        actions.extend(self.let_go(&moved));
         for id in changed {
             actions.extend(self.advance(id, now));
         }
