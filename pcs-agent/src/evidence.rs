@@ -31,12 +31,12 @@ pub fn gather(root: &Path) -> Vec<IdentityEvidence> {
 }
 
 fn is_container(host: &Host) -> bool {
-    ["/.dockerenv", "/run/.containerenv", "/run/systemd/container"].iter().any(|path| host.locate(path).exists())
+    ["/.dockerenv", "/run/.containerenv", "/run/systemd/container"].iter().any(|path| host.lstat(path).is_ok())
 }
 
 /// Addresses of interfaces that are devices: those of bridges, tunnels and containers come and go.
 fn mac_addresses(host: &Host) -> Vec<IdentityEvidence> {
-    let Ok(entries) = std::fs::read_dir(host.locate("/sys/class/net")) else { return Vec::new() };
+    let Ok(entries) = host.read_dir("/sys/class/net") else { return Vec::new() };
     let interfaces = entries.filter_map(Result::ok).map(|entry| entry.path());
     let mut addresses: Vec<IdentityEvidence> = interfaces
         .filter(|interface| interface.join("device").exists())

@@ -10,7 +10,11 @@ use crate::probe::machine;
 
 /// The facts of the endpoint below `root`.
 pub fn gather(root: &Path) -> EndpointFacts {
-    let host = Host::new(root);
+    of(&Host::new(root))
+}
+
+/// The facts of this endpoint.
+pub(crate) fn of(host: &Host) -> EndpointFacts {
     let first_line = |path: &str| {
         host.read_text(path)
             .ok()
@@ -28,7 +32,7 @@ pub fn gather(root: &Path) -> EndpointFacts {
             .unwrap_or_else(|| "unnamed".to_owned()),
         os_name: os_name.unwrap_or_else(|| "Linux".to_owned()),
         os_version: first_line("/proc/sys/kernel/osrelease").unwrap_or_default(),
-        architecture: machine(&host),
+        architecture: machine(host),
         machine_id: first_line("/etc/machine-id"),
         is_privileged: rustix::process::geteuid().is_root(),
     }

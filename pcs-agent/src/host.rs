@@ -1,10 +1,11 @@
 //! The endpoint as probes see it: files below a root directory, read within limits.
 //!
-//! Nothing here starts a process, follows a link out of the root, or blocks on a FIFO or a device
-//! (RFC 8248 OP-002). Everything on an endpoint is hostile: names, contents, sizes.
+//! Nothing here starts a process, follows a link out of the root, or blocks on a FIFO, a device, or a mount that does not
+//! answer (RFC 8248 OP-002, ADR 32). Everything on an endpoint is hostile: names, contents, sizes.
 
-use std::cell::{Cell, OnceCell};
-use std::fs::{File, Metadata};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeSet;
+use std::fs::{File, Metadata, ReadDir};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
@@ -14,8 +15,12 @@ use std::time::{Duration, Instant};
 
 use proto::budget::{Budget, bytes_in_words};
 
+pub use crate::guard::Away;
+
 use crate::contents::Contents;
+use crate::guard::Guard;
 use crate::limits;
+use crate::looking::Pulse;
 use crate::pause::Pause;
 use crate::probe::ProbeError;
 use crate::probe::dpkginfo::Package;
@@ -45,6 +50,19 @@ pub struct Host {
     pub(crate) tree: Tree,
     pub(crate) contents: Contents,
     looks: Cell<u32>,
+    pulse: Arc<Pulse>,
+    guarded: OnceCell<Guarded>,
+    /// Mounts that were to be looked into and do not answer, in words, since somebody asked.
+    met: RefCell<BTreeSet<String>>,
+}
+
+/// What keeps a task out of mounts that do not answer.
+#[derive(Debug)]
+struct Guarded {
+    guard: Guard,
+    is_needed: bool,
+    /// The root without links, as mounts are told of.
+    root: Result<PathBuf, Away>,
 }
 
 /// How what a [`Cut`] says begins.
@@ -88,6 +106,9 @@ pub enum ReadError {
     /// The budget is used up.
     #[error(transparent)]
     Cut(#[from] Cut),
+    /// It is in a mount that does not answer.
+    #[error(transparent)]
+    Away(#[from] Away),
     /// The system says no.
     #[error("{0}")]
     Io(io::Error),
@@ -95,6 +116,9 @@ pub enum ReadError {
 
 impl From<io::Error> for ReadError {
     fn from(error: io::Error) -> Self {
+        if let Some(away) = Away::behind(&error) {
+            return Self::Away(away.clone());
+        }
         // What a loop of links should lead to is not there.
         if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
             return Self::Absent;
@@ -112,6 +136,18 @@ pub(crate) fn cpu_of_thread() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     let part = |value: i64| value.unsigned_abs();
     Duration::new(part(time.tv_sec), u32::try_from(part(time.tv_nsec)).unwrap_or(0))
+}
+
+/// Reads, and shows that it moves.
+struct Moving<'pulse, R>(&'pulse Pulse, R);
+
+impl<R: Read> Read for Moving<'_, R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.0.beat();
+        // No more at once than a slow server gives in time.
+        let most = into.len().min(limits::PIECE_BYTES_MAX);
+        self.1.read(into.get_mut(..most).unwrap_or_default())
+    }
 }
 
 /// A name that nothing has: where too many links lead.
@@ -142,6 +178,9 @@ impl Host {
             tree: Tree::default(),
             contents: Contents::default(),
             looks: Cell::new(0),
+            pulse: Arc::default(),
+            guarded: OnceCell::new(),
+            met: RefCell::default(),
         }
     }
 
@@ -162,37 +201,117 @@ impl Host {
         self.root == Path::new("/")
     }
 
+    /// The same, and it shows here that it moves.
+    #[must_use]
+    pub fn with_pulse(self, pulse: Arc<Pulse>) -> Self {
+        Self { pulse, ..self }
+    }
+
     /// Where a path of the endpoint is on this machine. Below another root, links are resolved here,
-    /// so that an absolute one does not lead out; the last component is left as it is.
-    pub fn locate(&self, path: &str) -> PathBuf {
-        if self.is_live() {
-            return PathBuf::from(path);
-        }
-        let (parent, last) = path.rsplit_once('/').unwrap_or(("", path));
-        let mut located = self.resolve(parent, &mut 0);
-        if !last.is_empty() && last != "." && last != ".." {
-            located.push(last);
-        }
-        located
+    /// so that an absolute one does not lead out; the last component is left as it is. An error where that is in a mount
+    /// that does not answer: what a probe then gives is not complete.
+    pub fn locate(&self, path: &str) -> io::Result<PathBuf> {
+        self.met(self.place_of(path, false))
     }
 
     /// The same, with a link as the last component followed too.
-    pub fn locate_followed(&self, path: &str) -> PathBuf {
-        if self.is_live() { PathBuf::from(path) } else { self.resolve(path, &mut 0) }
+    pub fn locate_followed(&self, path: &str) -> io::Result<PathBuf> {
+        self.met(self.place_of(path, true))
     }
 
-    fn resolve(&self, path: &str, links: &mut usize) -> PathBuf {
+    /// The same, where it is the caller's to say whether something is missing then.
+    pub(crate) fn place_of(&self, path: &str, is_last_followed: bool) -> Result<PathBuf, Away> {
+        self.pulse.at(Path::new(path));
+        let guarded = self.guarded();
+        if self.is_live() {
+            let path = Path::new(path);
+            return if guarded.is_needed { guarded.guard.follow(path, is_last_followed) } else { Ok(path.to_owned()) };
+        }
+        if is_last_followed {
+            return self.resolve(path, &mut 0);
+        }
+        let (parent, last) = path.rsplit_once('/').unwrap_or(("", path));
+        let mut located = self.resolve(parent, &mut 0)?;
+        if !last.is_empty() && last != "." && last != ".." {
+            located.push(last);
+        }
+        self.check(&located)?;
+        Ok(located)
+    }
+
+    /// Whether a place on this machine, links followed, is one to look at: none that is in a mount that does not answer.
+    pub(crate) fn check(&self, located: &Path) -> Result<(), Away> {
+        self.pulse.at(located);
+        let guarded = self.guarded();
+        if !guarded.is_needed {
+            return Ok(());
+        }
+        match (located.strip_prefix(&self.root), &guarded.root) {
+            // Where the root itself does not answer, nothing below it is looked at.
+            (_, Err(away)) => Err(away.clone()),
+            (Ok(below), Ok(root)) => guarded.guard.check(&root.join(below)),
+            (Err(_), Ok(_)) => guarded.guard.check(located),
+        }
+    }
+
+    /// Whether some mount does not answer, so that there is something to [`Self::check`].
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.guarded().is_needed
+    }
+
+    /// It is about to look at this place on this machine.
+    pub(crate) fn at(&self, located: &Path) {
+        self.pulse.at(located);
+    }
+
+    /// Whether it is a directory of the kernel that would be mounted if somebody looked.
+    pub(crate) fn is_passed_over(&self, located: &Path) -> bool {
+        self.guarded().guard.is_passed_over(located)
+    }
+
+    /// Something is missing because this does not answer.
+    pub(crate) fn meet(&self, away: &Away) {
+        let mut met = self.met.borrow_mut();
+        if met.len() < limits::MET_MAX {
+            met.insert(away.to_string());
+        }
+    }
+
+    fn met(&self, located: Result<PathBuf, Away>) -> io::Result<PathBuf> {
+        if let Err(away) = &located {
+            self.meet(away);
+        }
+        Ok(located?)
+    }
+
+    /// What was met since this was asked last.
+    pub(crate) fn take_met(&self) -> BTreeSet<String> {
+        self.met.take()
+    }
+
+    /// Asks the mounts whether they answer, once a task.
+    fn guarded(&self) -> &Guarded {
+        self.guarded.get_or_init(|| {
+            let guard = Guard::now();
+            let is_needed = guard.is_needed();
+            let root = if is_needed { guard.follow(&self.root, true) } else { Ok(self.root.clone()) };
+            Guarded { guard, is_needed, root }
+        })
+    }
+
+    fn resolve(&self, path: &str, links: &mut usize) -> Result<PathBuf, Away> {
         let mut located = self.root.clone();
         for component in Path::new(path).components() {
             match component {
                 Component::Normal(name) => {
                     let next = located.join(name);
+                    self.check(&next)?;
                     match std::fs::read_link(&next) {
                         Ok(target) => {
                             // One count for the whole path: links may fan out as well as chain.
                             *links += 1;
                             if *links > limits::LINK_DEPTH_MAX {
-                                return self.root.join(NOWHERE);
+                                return Ok(self.root.join(NOWHERE));
                             }
                             let target = target.to_string_lossy();
                             let absolute = if target.starts_with('/') {
@@ -200,7 +319,7 @@ impl Host {
                             } else {
                                 format!("{}/{target}", self.path_of(&located))
                             };
-                            located = self.resolve(&absolute, links);
+                            located = self.resolve(&absolute, links)?;
                         }
                         Err(_) => located = next,
                     }
@@ -211,7 +330,8 @@ impl Host {
                 _ => {}
             }
         }
-        located
+        self.check(&located)?;
+        Ok(located)
     }
 
     /// The endpoint's path of a place on this machine.
@@ -225,12 +345,22 @@ impl Host {
 
     /// `lstat`.
     pub fn lstat(&self, path: &str) -> io::Result<Metadata> {
-        std::fs::symlink_metadata(self.locate(path))
+        std::fs::symlink_metadata(self.locate(path)?)
     }
 
     /// `stat`.
     pub fn stat(&self, path: &str) -> io::Result<Metadata> {
-        std::fs::metadata(self.locate_followed(path))
+        std::fs::metadata(self.locate_followed(path)?)
+    }
+
+    /// The entries of a directory.
+    pub fn read_dir(&self, path: &str) -> io::Result<ReadDir> {
+        std::fs::read_dir(self.locate_followed(path)?)
+    }
+
+    /// What a link says.
+    pub fn read_link(&self, path: &str) -> io::Result<PathBuf> {
+        std::fs::read_link(self.locate(path)?)
     }
 
     /// Counts a directory entry against the task's budget, and looks at the clock.
@@ -239,6 +369,7 @@ impl Host {
         if left == 0 {
             return Err(Cut::Entries);
         }
+        self.pulse.beat();
         self.entries_left.set(left - 1);
         if left.is_multiple_of(256) {
             self.breathe()?;
@@ -248,6 +379,7 @@ impl Host {
 
     /// The same, for something that is done very often: it looks at the clock now and then.
     pub fn breathe_now_and_then(&self) -> Result<(), Cut> {
+        self.pulse.beat();
         self.looks.set(self.looks.get().wrapping_add(1));
         if self.looks.get().is_multiple_of(64) { self.breathe() } else { Ok(()) }
     }
@@ -255,6 +387,7 @@ impl Host {
     /// Leaves the processor to others for as long as the budget wants it, and looks at the clock.
     pub fn breathe(&self) -> Result<(), Cut> {
         loop {
+            self.pulse.beat();
             let elapsed = self.began.elapsed().saturating_sub(self.paused.get());
             if self.is_cancelled.as_ref().is_some_and(|is_cancelled| is_cancelled.load(Ordering::Relaxed)) {
                 return Err(Cut::Cancelled);
@@ -325,7 +458,8 @@ impl Host {
         }
         let mut content = Vec::new();
         // A file that grows while it is read ends at the limit all the same.
-        file.take((limits::FILE_BYTES_MAX + 1).min(budget.saturating_add(1))).read_to_end(&mut content)?;
+        let file = file.take((limits::FILE_BYTES_MAX + 1).min(budget.saturating_add(1)));
+        Moving(&self.pulse, file).read_to_end(&mut content)?;
         let length = content.len() as u64;
         // What was read was read, also where nothing comes of it.
         self.bytes_left.set(budget.saturating_sub(length));
@@ -346,7 +480,7 @@ impl Host {
     }
 
     fn open(&self, path: &str) -> Result<File, ReadError> {
-        let located = self.locate_followed(path);
+        let located = self.locate_followed(path)?;
         // Without this look, opening a device could have effects; `O_NONBLOCK` covers the race.
         if !std::fs::metadata(&located)?.is_file() {
             return Err(ReadError::Absent);

@@ -16,12 +16,16 @@ use service::config::{self, CollectorConfig, ConfigError};
 use service::member::{self, Member, MemberError, MemberSettings, ResidencyKey};
 use service::shutdown::Shutdown;
 
+mod asking;
 mod contents;
 pub mod evidence;
 pub mod facts;
+mod guard;
 pub mod host;
 pub mod kept;
 pub mod limits;
+pub mod looking;
+mod mounts;
 pub mod observe;
 pub mod pause;
 pub mod probe;

@@ -51,3 +51,17 @@ pub const UNIT_FILE_BYTES_MAX: u64 = 1024 * 1024;
 pub const UNITS_MAX: usize = 10_000;
 /// How long the answer to the start of an observation waits until it is known whether systemd is listened to.
 pub const LISTENING_PATIENCE: Duration = Duration::from_secs(2);
+/// Seconds for which file systems that others answer for are asked whether they do, all of them together.
+pub const ASKED_SECONDS_MAX: u64 = 5;
+/// Threads that ask file systems, and of those that get no answer, in the whole process.
+pub const ASKED_AT_ONCE_MAX: usize = 16;
+/// Directories that are remembered to be no links, while some mount does not answer.
+pub const GUARDED_DIRECTORIES_MAX: usize = 100_000;
+/// Seconds without a move after which a task is given up.
+pub const SILENT_SECONDS_MAX: u64 = 30;
+/// Tasks that were given up and whose threads hang: with so many no other one is begun.
+pub const LEFT_BEHIND_MAX: usize = 4;
+/// Bytes of a file that are read at once.
+pub const PIECE_BYTES_MAX: usize = 1024 * 1024;
+/// Mounts that do not answer, named for one object.
+pub const MET_MAX: usize = 20;

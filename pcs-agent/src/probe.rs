@@ -9,7 +9,7 @@ use oval::resolve::{Prober, Query, QueryFilter};
 use proto::message::LackedKind;
 use proto::observation::{Collected, Flag, Item, Status};
 
-use crate::host::{Cut, Host, ReadError};
+use crate::host::{Away, Cut, Host, ReadError};
 use crate::report::size_of_item;
 
 mod accounts;
@@ -93,6 +93,9 @@ pub(crate) enum ProbeError {
     /// No rights: not an error of the endpoint, and not an answer either.
     #[error("no rights to read {0}: run the collector as root")]
     Denied(String),
+    /// It is in a mount that does not answer.
+    #[error(transparent)]
+    Away(#[from] Away),
     /// Something that this version cannot read.
     #[error("not covered yet: {0}")]
     NotCovered(String),
@@ -106,7 +109,7 @@ impl From<ProbeError> for Collected {
         let flag = match &error {
             ProbeError::Query(_) | ProbeError::Broken(_) => Flag::Error,
             ProbeError::Cut(_) => Flag::Incomplete,
-            ProbeError::Denied(_) | ProbeError::NotCovered(_) => Flag::NotCollected,
+            ProbeError::Denied(_) | ProbeError::NotCovered(_) | ProbeError::Away(_) => Flag::NotCollected,
         };
         Self::nothing(flag, error.to_string())
     }
@@ -212,12 +215,13 @@ impl Prober for Probes<'_> {
         let Some((_, collect)) = PROBES.iter().find(|(kind, _)| *kind == query.kind) else {
             return Collected::nothing(Flag::NotCollected, format!("this collector has no probe for {}", query.kind));
         };
+        self.host.take_met();
         let looked = self.host.breathe().map_err(ProbeError::from).and_then(|()| {
             let collected = collect(self.host, query, filters)?;
             self.host.count_found(collected.items.iter().map(|item| size_of_item(item) as u64).sum())?;
             Ok(collected)
         });
-        looked.unwrap_or_else(Collected::from)
+        lacking_what_was_met(looked.unwrap_or_else(Collected::from), self.host.take_met())
     }
 }
 
@@ -228,8 +232,22 @@ pub(crate) fn text_of(host: &Host, path: &str) -> Result<Option<String>, ProbeEr
         Err(ReadError::Absent) => Ok(None),
         Err(ReadError::Denied) => Err(ProbeError::Denied(path.to_owned())),
         Err(ReadError::Cut(cut)) => Err(cut.into()),
+        Err(ReadError::Away(away)) => Err(away.into()),
         Err(error) => Err(ProbeError::Broken(format!("{path}: {error}"))),
     }
+}
+
+/// The same answer, and that some mount did not answer: it is not whole then, whatever the probe has made of that.
+fn lacking_what_was_met(mut collected: Collected, met: std::collections::BTreeSet<String>) -> Collected {
+    for words in met {
+        if matches!(collected.flag, Flag::Complete | Flag::DoesNotExist) {
+            collected.flag = if collected.items.is_empty() { Flag::NotCollected } else { Flag::Incomplete };
+        }
+        if !collected.messages.iter().any(|message| message.contains(&words)) {
+            collected.messages.push(words);
+        }
+    }
+    collected
 }
 
 /// Items that match, from all that there are: for probes whose source is small.

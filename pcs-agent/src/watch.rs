@@ -26,6 +26,8 @@ pub use reach::{Reach, reaches};
 pub use ways::Way;
 use ways::{Teller, Told, Ways};
 
+use crate::guard::Guard;
+
 /// Directories that are watched, for all observations together.
 const DIRECTORIES_MAX: usize = 4_096;
 /// Entries of a directory that are looked at for links.
@@ -60,6 +62,8 @@ pub struct Watch {
     paces: BTreeMap<(String, ObjectKey), Pace>,
     /// Whether systemd was listened to when it was last asked.
     heard_units: bool,
+    /// What nobody looks after here, as of then.
+    guard: Guard,
 }
 
 /// A directory that is watched.
@@ -116,6 +120,7 @@ impl Watch {
             ways: (root == Path::new("/")).then(|| Ways::new(root, teller)),
             paces: BTreeMap::new(),
             heard_units: false,
+            guard: Guard::default(),
         }
     }
 
@@ -195,8 +200,18 @@ impl Watch {
                 let entries = std::fs::read_dir(&located).into_iter().flatten().flatten();
                 entries.take(LISTED_MAX).any(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink()))
             };
-            is_told(&place) && existing(&located).is_none_or(|directory| is_watched(&directory)) && !has_links()
+            let is_near = self.is_told_of(&located, true);
+            is_near
+                && is_told(&place)
+                && existing(&located).is_none_or(|directory| is_watched(&directory))
+                && !has_links()
         })
+    }
+
+    /// Whether a place is in no mount that others answer for: the kernel does not tell what they change, and who looks there may
+    /// not come back.
+    fn is_told_of(&self, located: &Path, is_last_followed: bool) -> bool {
+        !self.guard.is_needed() || self.guard.follow(located, is_last_followed).is_ok()
     }
 
     fn located(&self, place: &str) -> PathBuf {
@@ -208,6 +223,7 @@ impl Watch {
         let mut hops = vec![place.to_owned()];
         while hops.len() < HOPS_MAX
             && let Some(last) = hops.last()
+            && self.is_told_of(&self.located(last), false)
             && let Ok(target) = std::fs::read_link(self.located(last))
         {
             let directory = Path::new(last).parent().unwrap_or_else(|| Path::new("/"));
@@ -222,6 +238,7 @@ impl Watch {
     /// something is watched that was not before.
     pub fn refresh(&mut self) -> bool {
         self.refreshed = Instant::now();
+        self.guard = Guard::of_all_that_may_hang();
         let mut places: BTreeMap<PathBuf, BTreeSet<(String, ObjectKey)>> = BTreeMap::new();
         for (identifier, reaches) in &self.reaches {
             for (object, reach) in reaches {
@@ -234,7 +251,8 @@ impl Watch {
         for place in places.keys() {
             // Its own entries, if it has some, and whatever is on the way to it.
             for directory in place.ancestors().take_while(|directory| directory.starts_with(&self.root)) {
-                if let Ok(real) = std::fs::canonicalize(directory)
+                if self.is_told_of(directory, true)
+                    && let Ok(real) = std::fs::canonicalize(directory)
                     && real.is_dir()
                 {
                     wanted.entry(real).or_default().insert(directory.to_owned());

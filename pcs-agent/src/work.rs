@@ -31,6 +31,7 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use crate::host::Host;
+use crate::looking::{self, Pulse};
 use crate::observe::{Look, Observations};
 use crate::pause::Pause;
 use crate::probe::Probes;
@@ -402,18 +403,23 @@ impl Worker {
         let paused = self.pause.until().map(|until| format!("taken on; the collector is paused until {until:.0}"));
         self.tell(task, Phase::Accepted, paused.as_deref().unwrap_or("taken on"), None);
         let (progress, mut steps) = mpsc::channel::<TaskProgress>(64);
-        let look = tokio::spawn(Arc::clone(self).look(task.request.clone(), context, progress));
+        let mut look = tokio::spawn(Arc::clone(self).look(task.request.clone(), context, progress));
         let mut told = tokio::time::Instant::now();
-        while let Some(step) = steps.recv().await {
+        // A task that was given up never lets go of its end of the channel.
+        let looked = loop {
+            let step = tokio::select! {
+                biased;
+                Some(step) = steps.recv() => step,
+                looked = &mut look => break looked,
+            };
             // A few times a second is enough for a person.
             if step.done == step.total || told.elapsed() > Duration::from_millis(200) {
                 told = tokio::time::Instant::now();
                 self.tell(task, Phase::Progress, "collecting", Some(step));
             }
-        }
-        let found = look.await.map_err(|_| Fault::new(FaultCode::Internal, "a probe failed badly"))??;
+        };
+        let (found, facts) = looked.map_err(|_| Fault::new(FaultCode::Internal, "a probe failed badly"))??;
         let cut = report::cut_off(&found);
-        let facts = facts::gather(&self.root);
         let parts = report::parts(found);
         let last = parts.len() - 1;
         let mut sent = Vec::with_capacity(parts.len());
@@ -453,14 +459,13 @@ impl Worker {
             self.watch_plan(&mut *self.observations.lock().await, identifier, &plan);
         }
         let (progress, _) = mpsc::channel(1);
-        let found = Arc::clone(self).look(task.request.clone(), context, progress).await?;
+        let (found, facts) = Arc::clone(self).look(task.request.clone(), context, progress).await?;
         let mut observations = self.observations.lock().await;
         observations.settle(identifier, |id| self.bus.is_unacknowledged(id), |id| self.bus.was_given_up(id));
         let (changed, is_baseline) = observations.changed((identifier, generation, is_whole), found, Uuid::new_v4());
         if changed.is_empty() {
             return Ok(());
         }
-        let facts = facts::gather(&self.root);
         let parts = report::parts(changed);
         let last = parts.len() - 1;
         for (at, part) in parts.into_iter().enumerate() {
@@ -474,13 +479,13 @@ impl Worker {
         Ok(())
     }
 
-    /// Looks at everything that a plan asks for.
+    /// Looks at everything that a plan asks for, and says what endpoint it is.
     async fn look(
         self: Arc<Self>,
         request: CollectionRequest,
         context: Context,
         progress: mpsc::Sender<TaskProgress>,
-    ) -> Result<Vec<Found>, Fault> {
+    ) -> Result<(Vec<Found>, EndpointFacts), Fault> {
         let plan = self.plan_of(&request, context).await?;
         // Nobody cancels a look of an observation.
         let is_cancelled = self.state().open.get(&request.request).cloned().unwrap_or_default();
@@ -492,10 +497,13 @@ impl Worker {
             }
             tokio::time::sleep(TICK).await;
         }
-        let looked = tokio::task::spawn_blocking(move || {
+        let pulse = Arc::new(Pulse::default());
+        let (shown, wanted_no_more) = (Arc::clone(&pulse), Arc::clone(&is_cancelled));
+        let looked = looking::watched(pulse, Arc::clone(&is_cancelled), move || {
             let host = Host::with_budget(self.root.clone(), self.budget.within(request.budget))
-                .until(is_cancelled)
-                .pausing(Arc::clone(&self.pause));
+                .until(wanted_no_more)
+                .pausing(Arc::clone(&self.pause))
+                .with_pulse(shown);
             // What objects share is read once: none of it is younger than this.
             let began = Timestamp::now();
             let mut resolver = Resolver::new(&plan, Probes::new(&host), began);
@@ -514,9 +522,12 @@ impl Worker {
             if self.is_cancelled(request.request) {
                 return Err(Fault::new(FaultCode::Cancelled, "cancelled by who asked"));
             }
-            Ok(found)
+            Ok((found, facts::of(&host)))
         });
-        looked.await.map_err(|_| Fault::new(FaultCode::Internal, "a probe failed badly"))?
+        looked.await.map_err(|ended| {
+            tracing::error!(%ended, "a task");
+            Fault::new(ended.code(), ended.to_string())
+        })?
     }
 
     fn send_results(&self, results: &CollectionResults, context: Context) -> Result<MessageId, Fault> {

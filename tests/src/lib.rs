@@ -28,6 +28,7 @@ pub mod endpoint;
 pub mod generate;
 pub mod generate_xccdf;
 pub mod https;
+pub mod hung;
 pub mod isolation;
 pub mod mosquitto;
 pub mod mqtt;

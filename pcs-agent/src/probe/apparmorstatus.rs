@@ -116,7 +116,7 @@ fn label_of(host: &Host, pid: u32) -> Result<Option<String>, ProbeError> {
 /// The path of a process's program; threads of the kernel have none.
 fn program_of(host: &Host, pid: u32) -> Result<Option<String>, ProbeError> {
     let link = format!("/proc/{pid}/exe");
-    match std::fs::read_link(host.locate(&link)) {
+    match host.read_link(&link) {
         Ok(program) => Ok(program.into_os_string().into_string().ok()),
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(ProbeError::Denied(link)),
         Err(_) => Ok(None),

@@ -42,7 +42,7 @@ pub(super) fn text_in(host: &Host, path: &str) -> Result<Known<String>, Cut> {
     match host.read_text(path) {
         Ok(text) => Ok(not_empty(text.trim_matches(|character: char| character.is_whitespace() || character == '\0'))),
         Err(ReadError::Absent) => Ok(Err(Status::DoesNotExist)),
-        Err(ReadError::Denied) => Ok(Err(Status::NotCollected)),
+        Err(ReadError::Denied | ReadError::Away(_)) => Ok(Err(Status::NotCollected)),
         Err(ReadError::Cut(cut)) => Err(cut),
         Err(_) => Ok(Err(Status::Error)),
     }

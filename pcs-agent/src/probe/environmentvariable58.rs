@@ -68,7 +68,7 @@ impl Probe for EnvironmentVariable58 {
 
 /// The ids of all processes.
 pub(crate) fn running(host: &Host) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(host.locate_followed("/proc")) else { return Vec::new() };
+    let Ok(entries) = host.read_dir("/proc") else { return Vec::new() };
     entries
         .filter_map(Result::ok)
         .map(|entry| entry.file_name().to_string_lossy().into_owned())

@@ -64,8 +64,12 @@ fn item(host: &Host, entry: &Entry, metadata: &Metadata) -> Item {
     for (name, bit) in MODE_BITS {
         entities.push(ItemEntity::boolean(name, mode & bit != 0));
     }
-    let located = host.locate_followed(&entry.filepath());
     // As acl_extended_file(3) has it: the default of what is made in a directory counts too. A link counts as its target.
+    // Where a link leads to a mount that does not answer, only this is not known.
+    let Ok(located) = host.place_of(&entry.filepath(), true) else {
+        entities.push(ItemEntity::without_value("has_extended_acl", Datatype::Boolean, Status::NotCollected));
+        return Item::new(File::KIND, entities);
+    };
     let acl = |name: &str| rustix::fs::getxattr(&located, name, &mut [0_u8; 0]);
     entities.push(match acl("system.posix_acl_access") {
         Ok(_) => ItemEntity::boolean("has_extended_acl", true),

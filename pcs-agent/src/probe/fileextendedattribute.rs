@@ -70,7 +70,8 @@ impl Reader<'_> {
     fn read(&mut self, host: &Host, entry: &Entry) -> Result<(), ProbeError> {
         host.breathe_now_and_then()?;
         let filepath = entry.filepath();
-        let located = host.locate(&filepath);
+        // Where a mount does not answer, the answer as a whole says so.
+        let Ok(located) = host.locate(&filepath) else { return Ok(()) };
         let names = match llistxattr(&located, self.buffer.as_mut_slice()) {
             Ok(length) => self.buffer.get(..length).unwrap_or_default().to_vec(),
             // A file that is gone by now, or a file system without attributes, has none.

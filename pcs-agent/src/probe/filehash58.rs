@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha224};
 use super::files::{self, Entry};
 use super::troubles::Troubles;
 use super::{Probe, ProbeError, finish};
-use crate::host::{Cut, Host};
+use crate::host::{Away, Cut, Host};
 
 pub(crate) struct FileHash58;
 
@@ -159,7 +159,7 @@ fn hashes<'name>(
     algorithms: &[&'name str],
 ) -> Result<Vec<(&'name str, String)>, Unhashed> {
     host.breathe()?;
-    let located = host.locate_followed(filepath);
+    let located = host.locate_followed(filepath).map_err(|error| unhashed(filepath, &error))?;
     // Without this look, opening a device could have effects; `O_NONBLOCK` covers the race.
     match std::fs::metadata(&located) {
         Ok(metadata) if metadata.is_file() => {}
@@ -217,6 +217,7 @@ fn unhashed(filepath: &str, error: &io::Error) -> Unhashed {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Unhashed::NoFile,
         io::ErrorKind::PermissionDenied => Unhashed::NotCollected(ProbeError::Denied(filepath.to_owned()).to_string()),
+        _ if Away::behind(error).is_some() => Unhashed::NotCollected(format!("{filepath}: {error}")),
         _ => Unhashed::Broken(format!("{filepath}: {error}")),
     }
 }

@@ -2,9 +2,7 @@
 //! (`FileBehaviors` of the unix schema). Shared by every probe over files.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
 use std::rc::Rc;
 
 use oval::compare::CompareError;
@@ -12,14 +10,18 @@ use oval::pattern::{Flags, Pattern};
 use oval::resolve::{Query, QueryEntity, QueryFilter};
 use proto::plan::Operation;
 
+use self::directory::{Child, Directory};
 use super::ProbeError;
 use super::limits::CANDIDATES_MAX;
 use super::partition;
 use super::prune::{Prune, starts};
 use super::sieve::Sieve;
 use super::tree::{Identity, Kind, Listing, Seen};
-use crate::host::{Cut, Host};
+use crate::host::{Away, Cut, Host};
 use crate::limits::{DIRECTORY_DEPTH_MAX, TASK_ENTRIES_MAX};
+use crate::mounts::is_remote;
+
+mod directory;
 
 /// A file, or (without a name) a directory as such.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -93,30 +95,21 @@ impl FileSystems {
         Ok(match query.behavior("recurse_file_system", "all") {
             "local" => {
                 let mounts = partition::mounts(host)?;
-                let is_local = |mount: &&partition::Mount| {
-                    !matches!(
-                        mount.fs_type.as_str(),
-                        "nfs"
-                            | "nfs4"
-                            | "cifs"
-                            | "smbfs"
-                            | "smb3"
-                            | "afs"
-                            | "ceph"
-                            | "9p"
-                            | "autofs"
-                            | "fuse.sshfs"
-                            | "ncpfs"
-                            | "coda"
-                    ) && !mount.device.starts_with("//")
-                        && !mount.device.contains(":/")
+                let is_local = |mount: &&partition::Mount| !is_remote(&mount.fs_type, &mount.device);
+                let device = |mount: &partition::Mount| match host.place_of(&mount.target, false) {
+                    Ok(located) => std::fs::symlink_metadata(located).ok().map(|metadata| metadata.dev()),
+                    Err(away) => Some(away.device()),
                 };
-                let devices = mounts.iter().filter(is_local).filter_map(|mount| host.lstat(&mount.target).ok());
-                Self::Local(devices.map(|metadata| metadata.dev()).collect())
+                Self::Local(mounts.iter().filter(is_local).filter_map(device).collect())
             }
             "defined" => Self::Defined,
             _ => Self::All,
         })
+    }
+
+    /// Whether a walk that began on one device would enter a mount that does not answer, if it did.
+    fn allow_away(&self, start: u64, away: &Away) -> bool {
+        !(matches!(self, Self::Local(_)) && away.is_remote()) && self.allow(start, away.device())
     }
 
     fn allow(&self, start: u64, device: u64) -> bool {
@@ -125,37 +118,6 @@ impl FileSystems {
             // Below another root there are no mounts to know: everything there is local.
             Self::Local(devices) => devices.is_empty() || devices.contains(&device),
             Self::Defined => device == start,
-        }
-    }
-}
-
-/// A directory on the way of a walk.
-struct Directory {
-    /// As the object spells it.
-    path: String,
-    /// Where it is on this machine, links followed.
-    located: PathBuf,
-    identity: Identity,
-}
-
-impl Directory {
-    /// The one at this path; none where there is no directory.
-    fn at(host: &Host, path: &str) -> Option<Self> {
-        Self::of(path.to_owned(), host.locate_followed(path))
-    }
-
-    fn of(path: String, located: PathBuf) -> Option<Self> {
-        let metadata = std::fs::metadata(&located).ok().filter(Metadata::is_dir)?;
-        Some(Self { path, located, identity: (metadata.dev(), metadata.ino()) })
-    }
-
-    /// The one of that name in it, and what it leads to if it is a link.
-    fn child(&self, host: &Host, name: &str, kind: Kind) -> Option<Self> {
-        let path = joined(&self.path, name);
-        match kind {
-            Kind::Directory => Self::of(path, self.located.join(name)),
-            Kind::Link => Self::at(host, &path),
-            Kind::Other => None,
         }
     }
 }
@@ -195,8 +157,8 @@ impl Trail {
     }
 }
 
-/// Called with a directory, what is in it, the position of an entry there, and whether that is a directory.
-type Visit<'call, W> = dyn FnMut(&mut W, &Directory, &Listing, usize, bool) -> Result<(), ProbeError> + 'call;
+/// Called with a directory, what is in it, the position of an entry there, and what that leads to.
+type Visit<'call, W> = dyn FnMut(&mut W, &Directory, &Listing, usize, &Child) -> Result<(), ProbeError> + 'call;
 
 struct Walker<'host> {
     host: &'host Host,
@@ -276,8 +238,9 @@ impl Walker<'_> {
                 (0, device),
                 &prune,
                 &mut trail,
-                &mut |walker, directory, listing, at, is_directory| {
-                    if is_directory {
+                &mut |walker, directory, listing, at, child| {
+                    let (name, kind) = listing.entry(at);
+                    if kind == Kind::Directory || matches!(child, Child::Directory(_)) {
                         return Ok(());
                     }
                     whole.clear();
@@ -285,8 +248,16 @@ impl Walker<'_> {
                     if !whole.ends_with('/') {
                         whole.push('/');
                     }
-                    whole.push_str(listing.entry(at).0);
-                    if matches(&whole)? { walker.entry(directory, listing, at) } else { Ok(()) }
+                    whole.push_str(name);
+                    if !matches(&whole)? {
+                        return Ok(());
+                    }
+                    match child {
+                        // It may be a link to a directory.
+                        Child::Away(away) => walker.host.meet(away),
+                        _ => walker.entry(directory, listing, at)?,
+                    }
+                    Ok(())
                 },
             )?;
         }
@@ -342,21 +313,17 @@ impl Walker<'_> {
                 directories.extend(Directory::at(self.host, &start.path));
             }
             let device = start.identity.0;
-            self.walk_matching(
-                &start,
-                (0, device),
-                &prune,
-                &mut trail,
-                &mut |walker, parent, listing, at, is_directory| {
-                    if is_directory {
-                        let (name, kind) = listing.entry(at);
-                        if matches(&joined(&parent.path, name))? {
-                            directories.extend(parent.child(walker.host, name, kind));
-                        }
+            self.walk_matching(&start, (0, device), &prune, &mut trail, &mut |walker, parent, listing, at, child| {
+                let (name, kind) = listing.entry(at);
+                if matches!(child, Child::Directory(_) | Child::Away(_)) && matches(&joined(&parent.path, name))? {
+                    match parent.child(walker.host, name, kind) {
+                        Child::Directory(directory) => directories.push(directory),
+                        Child::Away(away) => walker.host.meet(&away),
+                        Child::PassedOver | Child::Other => {}
                     }
-                    if directories.len() > CANDIDATES_MAX { Err(Cut::Items.into()) } else { Ok(()) }
-                },
-            )?;
+                }
+                if directories.len() > CANDIDATES_MAX { Err(Cut::Items.into()) } else { Ok(()) }
+            })?;
         }
         Ok(directories)
     }
@@ -382,13 +349,22 @@ impl Walker<'_> {
         for at in 0..listing.len() {
             let (name, kind) = listing.entry(at);
             // Whatever a link leads to, a directory below it is one more directory.
-            let child = if kind == Kind::Other { None } else { directory.child(self.host, name, kind) };
-            if child.as_ref().is_some_and(|child| trail.open.contains(&child.identity)) {
+            let child = directory.child(self.host, name, kind);
+            if matches!(&child, Child::Directory(child) if trail.open.contains(&child.identity)) {
                 continue;
             }
-            visit(self, directory, &listing, at, child.is_some())?;
-            if let Some(child) = child.filter(|child| prune.may_match_below(&child.path)) {
-                self.walk_matching(&child, (depth + 1, device), prune, trail, visit)?;
+            visit(self, directory, &listing, at, &child)?;
+            match child {
+                Child::Directory(child) if prune.may_match_below(&child.path) => {
+                    self.walk_matching(&child, (depth + 1, device), prune, trail, visit)?;
+                }
+                Child::Away(away)
+                    if self.file_systems.allow_away(device, &away)
+                        && prune.may_match_below(&joined(&directory.path, name)) =>
+                {
+                    self.host.meet(&away);
+                }
+                _ => {}
             }
         }
         trail.leave(directory.identity);
@@ -403,7 +379,12 @@ impl Walker<'_> {
         };
         if let Some(values) = filename.exact {
             for value in values.iter().filter(|value| !value.is_empty() && !value.contains('/')) {
-                let metadata = std::fs::symlink_metadata(directory.located.join(value));
+                let located = directory.located.join(value);
+                if let Err(away) = self.host.check(&located) {
+                    self.host.meet(&away);
+                    continue;
+                }
+                let metadata = std::fs::symlink_metadata(located);
                 if let Some(metadata) = metadata.ok().filter(|metadata| !metadata.is_dir()) {
                     self.push(unslashed(&directory.path), Some(value), Seen::from(&metadata))?;
                 }
@@ -452,7 +433,17 @@ impl Walker<'_> {
                 if !is_entered && (filename.is_some() || kind != Kind::Directory) {
                     continue;
                 }
-                let Some(child) = directory.child(self.host, name, kind) else { continue };
+                let child = match directory.child(self.host, name, kind) {
+                    Child::Directory(child) => child,
+                    Child::Away(away) => {
+                        // One that is not entered is told all the same.
+                        if !is_entered || self.file_systems.allow_away(device, &away) {
+                            self.host.meet(&away);
+                        }
+                        continue;
+                    }
+                    Child::PassedOver | Child::Other => continue,
+                };
                 if is_entered {
                     self.down(&child, depth + 1, device, recursion, filename, open)?;
                 } else {
@@ -510,9 +501,13 @@ impl Walker<'_> {
         if self.sieve.is_empty() {
             return self.keep(path, Some(name));
         }
-        match listing.seen(at, &directory.located) {
-            Some(seen) => self.push(path, Some(name), seen),
-            None => Ok(()),
+        match listing.seen(self.host, at, &directory.located) {
+            Ok(Some(seen)) => self.push(path, Some(name), seen),
+            Ok(None) => Ok(()),
+            Err(away) => {
+                self.host.meet(&away);
+                Ok(())
+            }
         }
     }
 

@@ -148,7 +148,7 @@ struct Interface {
 /// The interfaces by their index.
 fn interfaces(host: &Host) -> Result<BTreeMap<u32, Interface>, ProbeError> {
     let mut interfaces = BTreeMap::new();
-    let Ok(entries) = std::fs::read_dir(host.locate_followed(INTERFACES)) else { return Ok(interfaces) };
+    let Ok(entries) = host.read_dir(INTERFACES) else { return Ok(interfaces) };
     for entry in entries.filter_map(Result::ok) {
         host.count_entry()?;
         let name = entry.file_name().to_string_lossy().into_owned();

@@ -74,7 +74,7 @@ pub(super) fn holders(host: &Host) -> BTreeMap<u64, Holder> {
     use std::os::unix::fs::MetadataExt as _;
     let mut holders = BTreeMap::new();
     for pid in running(host) {
-        let base = host.locate_followed("/proc").join(&pid);
+        let Ok(base) = host.locate_followed(&format!("/proc/{pid}")) else { continue };
         let Ok(descriptors) = std::fs::read_dir(base.join("fd")) else { continue };
         for descriptor in descriptors.filter_map(Result::ok) {
             let Ok(target) = std::fs::read_link(descriptor.path()) else { continue };

@@ -8,6 +8,7 @@ use super::entities::text;
 use super::partition::unescape;
 use super::{Probe, ProbeError, matching, text_of};
 use crate::host::Host;
+use crate::mounts;
 
 pub(crate) struct Mount;
 
@@ -30,25 +31,21 @@ fn broken() -> Item {
     item
 }
 
-/// `id parent device root target options tags… - type source options`.
 fn item(line: &str) -> Option<Item> {
-    let mut fields = line.split(' ');
-    let target = unescape(fields.nth(4)?);
-    let of_mount = fields.next()?;
-    let mut of_system = fields.skip_while(|field| *field != "-").skip(1);
-    let fs_type = unescape(of_system.next()?);
-    let source = unescape(of_system.next()?);
-    let of_system = of_system.next().unwrap_or_default();
-
-    let all = || of_mount.split(',').chain(of_system.split(',')).filter(|option| !option.is_empty());
+    let mount = mounts::Mount::parse(line.as_bytes())?;
+    let all = || mount.options.split(',').chain(mount.system_options.split(',')).filter(|option| !option.is_empty());
     let mut options = vec![if all().any(|option| option == "ro") { "ro" } else { "rw" }.to_owned()];
     for option in all().filter(|option| !matches!(*option, "ro" | "rw")).map(unescape) {
         if !options.contains(&option) {
             options.push(option);
         }
     }
-    let source = if matches!(source.as_str(), "" | "none") { Err(Status::DoesNotExist) } else { Ok(source) };
-    let mut entities = vec![text("target", Ok(target)), text("source", source), text("fs_type", Ok(fs_type))];
+    let source = match mount.source.as_str() {
+        "" | "none" => Err(Status::DoesNotExist),
+        source => Ok(source),
+    };
+    let target = mount.target.to_string_lossy();
+    let mut entities = vec![text("target", Ok(target)), text("source", source), text("fs_type", Ok(&mount.fs_type))];
     entities.extend(options.into_iter().map(|option| ItemEntity::text("option", option)));
     Some(Item::new(Mount::KIND, entities))
 }

@@ -102,7 +102,7 @@ fn boot_time(host: &Host) -> Result<Known<u64>, Cut> {
 
 /// The name of the zone; that of a copied zone file is known from `/etc/timezone` alone.
 fn timezone(host: &Host) -> Result<Known<String>, Cut> {
-    if let Ok(target) = std::fs::read_link(host.locate("/etc/localtime"))
+    if let Ok(target) = host.read_link("/etc/localtime")
         && let Some((_, name)) = target.to_string_lossy().split_once("/zoneinfo/")
     {
         return Ok(not_empty(name));

@@ -177,6 +177,8 @@ impl Search<'_> {
                 self.deny(error);
                 Ok(None)
             }
+            // The answer as a whole says so.
+            Err(ProbeError::Away(_)) => Ok(None),
             other => other,
         }
     }
@@ -227,7 +229,7 @@ impl Search<'_> {
 
     /// What is in a directory, by name.
     fn list(&mut self, directory: &str) -> Result<Vec<Entry>, ProbeError> {
-        let entries = match std::fs::read_dir(self.host.locate_followed(directory)) {
+        let entries = match self.host.read_dir(directory) {
             Ok(entries) => entries,
             Err(error) => {
                 if error.kind() == std::io::ErrorKind::PermissionDenied {

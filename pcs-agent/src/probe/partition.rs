@@ -6,6 +6,7 @@ use proto::plan::{Datatype, Operation};
 
 use super::{Probe, ProbeError, finish, text_of};
 use crate::host::Host;
+use crate::mounts::unescaped;
 
 pub(crate) struct Partition;
 
@@ -68,27 +69,15 @@ pub(crate) fn mounts(host: &Host) -> Result<Vec<Mount>, ProbeError> {
 
 /// Blanks and the like stand as three octal digits.
 pub(super) fn unescape(field: &str) -> String {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let octal = after
-            .get(..3)
-            .filter(|_| *first == b'\\')
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        if let Some(byte) = octal {
-            bytes.push(byte);
-            rest = &after[3..];
-        } else {
-            bytes.push(*first);
-            rest = after;
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    String::from_utf8_lossy(&unescaped(field.as_bytes())).into_owned()
 }
 
 fn item(host: &Host, mount: &Mount) -> Option<Item> {
-    let sizes = rustix::fs::statvfs(host.locate_followed(&mount.target)).ok()?;
+    // One that does not answer is mounted all the same; only its space is not known.
+    let sizes = match host.place_of(&mount.target, true) {
+        Ok(located) => Ok(rustix::fs::statvfs(located).ok()?),
+        Err(away) => Err(away),
+    };
     let mut entities = vec![ItemEntity::text("mount_point", &mount.target), ItemEntity::text("device", &mount.device)];
     entities.push(match uuid(host, &mount.device) {
         Some(uuid) => ItemEntity::text("uuid", uuid),
@@ -100,15 +89,25 @@ fn item(host: &Host, mount: &Mount) -> Option<Item> {
         // `oscap` reads ST_RELATIME as MS_BIND; content that asks for `bind` expects it.
         entities.push(ItemEntity::text("mount_options", "bind"));
     }
-    entities.push(ItemEntity::int("total_space", sizes.f_blocks));
-    entities.push(ItemEntity::int("space_used", sizes.f_blocks.saturating_sub(sizes.f_bfree)));
-    entities.push(ItemEntity::int("space_left", sizes.f_bfree));
-    Some(Item::new(Partition::KIND, entities))
+    let mut message = None;
+    match sizes {
+        Ok(sizes) => {
+            entities.push(ItemEntity::int("total_space", sizes.f_blocks));
+            entities.push(ItemEntity::int("space_used", sizes.f_blocks.saturating_sub(sizes.f_bfree)));
+            entities.push(ItemEntity::int("space_left", sizes.f_bfree));
+        }
+        Err(away) => {
+            let unknown = |name| ItemEntity::without_value(name, Datatype::Int, Status::NotCollected);
+            entities.extend(["total_space", "space_used", "space_left"].map(unknown));
+            message = Some(away.to_string());
+        }
+    }
+    Some(Item { message, ..Item::new(Partition::KIND, entities) })
 }
 
 fn uuid(host: &Host, device: &str) -> Option<String> {
-    let wanted = std::fs::canonicalize(host.locate_followed(device)).ok().filter(|_| device.starts_with('/'))?;
-    let entries = std::fs::read_dir(host.locate_followed("/dev/disk/by-uuid")).ok()?;
+    let wanted = std::fs::canonicalize(host.place_of(device, true).ok().filter(|_| device.starts_with('/'))?).ok()?;
+    let entries = host.read_dir("/dev/disk/by-uuid").ok()?;
     entries.filter_map(Result::ok).find_map(|entry| {
         let is_it = std::fs::canonicalize(entry.path()).is_ok_and(|target| target == wanted);
         is_it.then(|| entry.file_name().to_string_lossy().into_owned())

@@ -25,7 +25,7 @@ use proto::plan::Operation;
 pub(super) use header::{Damaged, Header};
 
 use super::{ProbeError, finish};
-use crate::host::{Cut, Host};
+use crate::host::{Away, Cut, Host};
 
 /// Where RPM keeps its database, of whatever format and distribution.
 const DATABASES: [(&str, Format); 9] = [
@@ -193,7 +193,10 @@ fn database(host: &Host) -> Result<Option<(&'static str, Format)>, ProbeError> {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(ProbeError::Denied(path.to_owned()));
             }
-            Err(error) => return Err(ProbeError::Broken(format!("{path}: {error}"))),
+            Err(error) => {
+                let broken = || ProbeError::Broken(format!("{path}: {error}"));
+                return Err(Away::behind(&error).map_or_else(broken, |away| away.clone().into()));
+            }
         };
         // One directory is often a link to another one.
         let identity = (metadata.dev(), metadata.ino());

@@ -100,7 +100,7 @@ fn links(host: &Host, runlevel: &str, messages: &mut Vec<String>) -> Result<Opti
 /// The names in a directory, sorted; none where there is no such directory.
 fn names(host: &Host, directory: &str, messages: &mut Vec<String>) -> Result<Option<Vec<String>>, ProbeError> {
     use std::io::ErrorKind;
-    let entries = match std::fs::read_dir(host.locate_followed(directory)) {
+    let entries = match host.read_dir(directory) {
         Ok(entries) => entries,
         Err(error) => match error.kind() {
             ErrorKind::NotFound | ErrorKind::NotADirectory => return Ok(None),

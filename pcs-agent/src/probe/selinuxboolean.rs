@@ -18,7 +18,7 @@ impl Probe for SelinuxBoolean {
         if !is_enabled(host) {
             return Ok(Collected::nothing(Flag::NotApplicable, "SELinux is not enabled"));
         }
-        let entries = match std::fs::read_dir(host.locate_followed(BASE)) {
+        let entries = match host.read_dir(BASE) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
                 return Err(ProbeError::Denied(BASE.to_owned()));

@@ -142,7 +142,8 @@ fn of_files(host: &Host, query: &Query) -> Result<Collected, ProbeError> {
             break;
         }
         let filepath = entry.filepath();
-        let located = host.locate_followed(&filepath);
+        // Where a mount does not answer, the answer as a whole says so.
+        let Ok(located) = host.locate_followed(&filepath) else { continue };
         let label = match rustix::fs::getxattr(&located, "security.selinux", buffer.as_mut_slice()) {
             Ok(length) => {
                 let label = buffer.get(..length).unwrap_or_default();

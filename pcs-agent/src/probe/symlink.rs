@@ -8,7 +8,7 @@ use proto::observation::{Collected, Item, ItemEntity};
 
 use super::entities::lacking;
 use super::{Probe, ProbeError, finish};
-use crate::host::Host;
+use crate::host::{Away, Host};
 
 pub(crate) struct Symlink;
 
@@ -55,7 +55,7 @@ fn look(host: &Host, path: &str) -> Result<Link, ProbeError> {
         }
         Err(error) => return Err(broken(path, &error)),
     }
-    let located = host.locate_followed(path);
+    let located = host.locate_followed(path).map_err(|error| broken(path, &error))?;
     let target =
         if host.is_live() { std::fs::canonicalize(&located) } else { std::fs::metadata(&located).map(|_| located) };
     match target {
@@ -68,7 +68,9 @@ fn look(host: &Host, path: &str) -> Result<Link, ProbeError> {
 }
 
 fn broken(path: &str, error: &io::Error) -> ProbeError {
-    if error.kind() == io::ErrorKind::PermissionDenied {
+    if let Some(away) = Away::behind(error) {
+        ProbeError::Away(away.clone())
+    } else if error.kind() == io::ErrorKind::PermissionDenied {
         ProbeError::Denied(path.to_owned())
     } else {
         ProbeError::Broken(format!("{path}: {error}"))

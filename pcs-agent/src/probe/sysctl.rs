@@ -18,7 +18,7 @@ impl Probe for Sysctl {
     fn collect(host: &Host, query: &Query) -> Result<Collected, ProbeError> {
         let Some(name) = query.entity("name") else { return Ok(finish(Vec::new(), Vec::new())) };
         // Parameters that nobody can ask for are not parameters that are not there.
-        if !host.locate_followed(BASE).is_dir() {
+        if !host.stat(BASE).is_ok_and(|metadata| metadata.is_dir()) {
             return Ok(unasked(host));
         }
         let mut items = Vec::new();
@@ -87,7 +87,7 @@ fn walk(
     if depth > 7 {
         return Ok(());
     }
-    let Ok(entries) = std::fs::read_dir(host.locate_followed(directory)) else { return Ok(()) };
+    let Ok(entries) = host.read_dir(directory) else { return Ok(()) };
     for entry in entries.filter_map(Result::ok) {
         host.count_entry().map_err(|cut: Cut| ProbeError::Cut(cut))?;
         let path = format!("{directory}/{}", entry.file_name().to_string_lossy());

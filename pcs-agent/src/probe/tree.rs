@@ -11,7 +11,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::rc::Rc;
 
-use crate::host::{Cut, Host};
+use rustix::fs::{Dir, FileType, Mode, OFlags};
+
+use crate::host::{Away, Cut, Host};
 use crate::limits::TREE_BYTES_MAX;
 
 /// Which directory: its device and inode.
@@ -80,13 +82,14 @@ impl Listing {
     }
 
     /// What a filter may ask of an entry of this directory; none if it has gone.
-    pub(super) fn seen(&self, at: usize, directory: &Path) -> Option<Seen> {
+    pub(super) fn seen(&self, host: &Host, at: usize, directory: &Path) -> Result<Option<Seen>, Away> {
         let entry = &self.entries[at];
         if entry.seen.get().is_none() {
-            let metadata = std::fs::symlink_metadata(directory.join(self.entry(at).0)).ok()?;
-            entry.seen.set(Some(Seen::from(&metadata)));
+            let located = directory.join(self.entry(at).0);
+            host.check(&located)?;
+            entry.seen.set(std::fs::symlink_metadata(located).ok().as_ref().map(Seen::from));
         }
-        entry.seen.get()
+        Ok(entry.seen.get())
     }
 
     fn bytes(&self) -> usize {
@@ -110,7 +113,21 @@ impl Tree {
     }
 }
 
+/// What an entry is as its directory says, without a look at the entry; what is mounted somewhere is a directory unless that says
+/// otherwise.
+fn kind_by_name(directory: &Path, name: &str) -> Kind {
+    let opened = rustix::fs::open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let entries = opened.and_then(Dir::new).into_iter().flatten().filter_map(Result::ok);
+    let mut named = entries.filter(|entry| entry.file_name().to_bytes() == name.as_bytes());
+    match named.next().map(|entry| entry.file_type()) {
+        Some(FileType::Directory | FileType::Unknown) | None => Kind::Directory,
+        Some(FileType::Symlink) => Kind::Link,
+        Some(_) => Kind::Other,
+    }
+}
+
 fn read(host: &Host, directory: &Path) -> Result<Listing, Cut> {
+    host.at(directory);
     let read = match std::fs::read_dir(directory) {
         Ok(read) => read,
         Err(error) => {
@@ -128,13 +145,16 @@ fn read(host: &Host, directory: &Path) -> Result<Listing, Cut> {
             is_any_unnamed = true;
             continue;
         };
-        let Ok(file_type) = entry.file_type() else { continue };
-        let kind = if file_type.is_dir() {
-            Kind::Directory
-        } else if file_type.is_symlink() {
-            Kind::Link
+        // Where a directory does not say what an entry is, the entry is looked at: not where that does not answer.
+        let kind = if host.is_guarded() && host.check(&entry.path()).is_err() {
+            kind_by_name(directory, &name)
         } else {
-            Kind::Other
+            let Ok(file_type) = entry.file_type() else { continue };
+            match () {
+                () if file_type.is_dir() => Kind::Directory,
+                () if file_type.is_symlink() => Kind::Link,
+                () => Kind::Other,
+            }
         };
         found.push((name, kind));
     }

@@ -50,6 +50,7 @@ impl Troubles {
             Err(ReadError::Absent) => {}
             Err(ReadError::Denied) => self.denied = Some(ProbeError::Denied(filepath.to_owned()).to_string()),
             Err(ReadError::Cut(reason)) => return Err(reason),
+            Err(ReadError::Away(away)) => self.lack(format!("{filepath}: {away}")),
             Err(error) => self.note(format!("{filepath}: {error}")),
         }
         Ok(None)

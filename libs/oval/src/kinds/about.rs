@@ -220,7 +220,7 @@ pub fn probes_md() -> String {
          Made from `libs/oval/src/kinds`. Kinds of OVAL have the entities of the OVAL 5.11 schemas; kinds of Muster's own begin \
          with `muster:` and are documented below. A policy asks with objects; an operator asks with `muster query`, \
          such as `muster query --collect \"muster:package where manager = 'pip' and name = 'requests'\"`. Nothing is ever run: everything \
-         is read in-process.\n\n\
+         is read in-process. What is in a mount that does not answer is not collected, and the mount is named.\n\n\
          | kind | what | asked with | from |\n|---|---|---|---|\n",
     );
     for (kind, about) in KINDS.iter().zip(ABOUT) {

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 
 use super::limits::DATABASE_BYTES_MAX;
-use crate::host::Host;
+use crate::host::{Away, Host};
 use crate::probe::ProbeError;
 
 /// A file that is open.
@@ -20,7 +20,10 @@ pub(super) struct Reader<'host> {
 impl<'host> Reader<'host> {
     /// The file at this path; none where there is no such file.
     pub(super) fn open(host: &'host Host, path: &str) -> Result<Option<Self>, ProbeError> {
-        let located = host.locate_followed(path);
+        let located = match host.locate_followed(path) {
+            Ok(located) => located,
+            Err(error) => return absent(path, &error),
+        };
         // Without this look, opening a device could have effects; `O_NONBLOCK` covers the race.
         match std::fs::metadata(&located) {
             Ok(metadata) if metadata.is_file() => {}
@@ -71,6 +74,9 @@ impl<'host> Reader<'host> {
 }
 
 fn absent<T>(path: &str, error: &io::Error) -> Result<Option<T>, ProbeError> {
+    if let Some(away) = Away::behind(error) {
+        return Err(away.clone().into());
+    }
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(None),
         io::ErrorKind::PermissionDenied => Err(ProbeError::Denied(path.to_owned())),

@@ -230,7 +230,7 @@ fn compare(
         }
     }
     if is_asked(LINK) {
-        match std::fs::read_link(host.locate(&record.path)) {
+        match host.read_link(&record.path) {
             Ok(target) => outcome.fail(LINK, target.as_os_str().as_bytes() != &*record.link),
             Err(error) => outcome.unknown(LINK, unreadable(&record.path, &error)),
         }
@@ -265,7 +265,8 @@ fn capabilities(host: &Host, record: &Record) -> Result<bool, String> {
     let wanted = str::from_utf8(&record.capabilities).ok().and_then(Capabilities::of_text);
     let wanted = wanted.ok_or_else(|| format!("{}: its package names unknown capabilities", record.path))?;
     let mut bytes = [0; 64];
-    let found = match rustix::fs::lgetxattr(host.locate(&record.path), "security.capability", &mut bytes[..]) {
+    let located = host.locate(&record.path).map_err(|error| unreadable(&record.path, &error))?;
+    let found = match rustix::fs::lgetxattr(located, "security.capability", &mut bytes[..]) {
         Ok(length) => bytes.get(..length).and_then(Capabilities::of_attribute),
         Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => Some(Capabilities::default()),
         Err(error) => return Err(format!("{}: its capabilities cannot be read: {error}", record.path)),
@@ -339,7 +340,8 @@ fn digest_of(host: &Host, record: &Record) -> Result<String, Unhashed> {
     // What was a regular file a moment ago may be a link or a FIFO now.
     let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOFOLLOW;
     let flags = i32::try_from(flags.bits()).unwrap_or(0);
-    let mut file = File::options().read(true).custom_flags(flags).open(host.locate(&record.path)).map_err(because)?;
+    let located = host.locate(&record.path).map_err(because)?;
+    let mut file = File::options().read(true).custom_flags(flags).open(located).map_err(because)?;
     let metadata = file.metadata().map_err(because)?;
     let most = HASHED_BYTES_MAX / 1024 / 1024;
     let unhashed = || Unhashed::Because(format!("{}: no regular file of at most {most} MiB", record.path));

@@ -262,7 +262,7 @@ impl UnitFiles {
         let mut is_any = false;
         for level in ["2", "3", "4", "5"] {
             for directory in [format!("/etc/rc{level}.d"), format!("/etc/rc.d/rc{level}.d")] {
-                let Ok(entries) = std::fs::read_dir(host.locate_followed(&directory)) else { continue };
+                let Ok(entries) = host.read_dir(&directory) else { continue };
                 for entry in entries.filter_map(Result::ok) {
                     host.count_entry()?;
                     let name = entry.file_name();

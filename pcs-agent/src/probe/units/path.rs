@@ -147,7 +147,7 @@ impl LoadPath {
 
     /// What is in a directory; none where there is no such directory.
     fn list(&mut self, host: &Host, path: &str) -> Result<Option<Listed>, ProbeError> {
-        let read = match std::fs::read_dir(host.locate_followed(path)) {
+        let read = match host.read_dir(path) {
             Ok(read) => read,
             Err(error) => match error.kind() {
                 ErrorKind::NotFound | ErrorKind::NotADirectory => return Ok(None),
