@@ -330,7 +330,7 @@ async fn what_must_not_travel_packed_and_what_is_a_bomb_is_refused() {
     // Sealed as it should be, and blown up by blanks that JSON allows.
     let blown = sealed(CollectionResults::KIND, of_results());
     let blown = [blown.as_slice(), " ".repeat(900_000).as_bytes()].concat();
-    for payload in [packed(&blown), vec![0x1f, 0x8b], packed(&[0; 1_000_000])] {
+    for payload in [packed(&blown), vec![0x1f, 0x8b], packed(&vec![0; 1_000_000])] {
         assert!(transport.publish(results_topic.clone(), payload));
     }
     assert!(transport.publish(results_topic, packed(&sealed(CollectionResults::KIND, of_results()))));
