@@ -1,118 +1,18 @@
 //! Signatures of policies: SSHSIG, as `ssh-keygen -Y sign -n muster-policy` makes them (OpenSSH, PROTOCOL.sshsig), with Ed25519
 //! keys. Once a key is believed, nothing is taken as a policy that none of them has signed.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use proto::fault::{Fault, FaultCode};
 use proto::limits::shown;
 use proto::operator::{PolicySigner, SignerChange};
-use ring::digest::{SHA256, SHA512, digest};
-use ring::signature::{ED25519, UnparsedPublicKey};
 use service::audit::{Act, Actor};
+use service::signature::{key_of, signer_in};
 
 use crate::driver::Handle;
 use crate::policies::is_name;
 
 /// What signatures are for: one that was made for something else is worth nothing here.
 const NAMESPACE: &str = "muster-policy";
-const MAGIC: &[u8] = b"SSHSIG";
-const KEY_TYPE: &str = "ssh-ed25519";
-const BEGIN: &str = "-----BEGIN SSH SIGNATURE-----";
-const END: &str = "-----END SSH SIGNATURE-----";
-
-/// Reads the strings that OpenSSH's formats are made of.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn number(&mut self) -> Option<u32> {
-        Some(u32::from_be_bytes(self.take(4)?.try_into().ok()?))
-    }
-
-    fn string(&mut self) -> Option<&'a [u8]> {
-        let length = self.number()?;
-        self.take(usize::try_from(length).ok()?)
-    }
-}
-
-fn put(into: &mut Vec<u8>, string: &[u8]) {
-    into.extend(u32::try_from(string.len()).unwrap_or(u32::MAX).to_be_bytes());
-    into.extend(string);
-}
-
-/// The key in a line as OpenSSH writes public keys: `ssh-ed25519 AAAA… who`.
-fn key_of(line: &str) -> Result<[u8; 32], String> {
-    let mut words = line.split_whitespace();
-    match (words.next(), words.next()) {
-        (Some(KEY_TYPE), Some(encoded)) => {
-            let blob = STANDARD.decode(encoded).map_err(|_| "the key is not base64".to_owned())?;
-            key_in(&blob).ok_or_else(|| "the key is not an Ed25519 key".to_owned())
-        }
-        (Some(other), Some(_)) => {
-            Err(format!("`{}` keys are not taken; make one with `ssh-keygen -t ed25519`", shown(other)))
-        }
-        _ => Err("a public key is a line such as `ssh-ed25519 AAAA… name`".to_owned()),
-    }
-}
-
-fn key_in(blob: &[u8]) -> Option<[u8; 32]> {
-    let mut reader = Reader(blob);
-    (reader.string()? == KEY_TYPE.as_bytes()).then_some(())?;
-    let key = reader.string()?.try_into().ok()?;
-    reader.0.is_empty().then_some(key)
-}
-
-/// The key that has signed this, once the signature is checked.
-fn signer_in(armored: &str, content: &[u8]) -> Result<[u8; 32], String> {
-    let body = armored.trim().strip_prefix(BEGIN).and_then(|rest| rest.strip_suffix(END));
-    let encoded: String = body
-        .ok_or("the signature is not one of `ssh-keygen -Y sign`")?
-        .chars()
-        .filter(|character| !character.is_ascii_whitespace())
-        .collect();
-    let blob = STANDARD.decode(encoded).map_err(|_| "the signature is not base64".to_owned())?;
-    let parts = || {
-        let mut reader = Reader(&blob);
-        (reader.take(MAGIC.len())? == MAGIC).then_some(())?;
-        let version = reader.number()?;
-        let [key, namespace, reserved, hash, signature] = [(); 5].map(|()| reader.string());
-        Some((version, key?, namespace?, reserved?, hash?, signature?))
-    };
-    let (version, key, namespace, reserved, hash, signature) = parts().ok_or("the signature is cut off or damaged")?;
-    if version != 1 {
-        return Err(format!("the signature has version {version}; 1 is read"));
-    }
-    if namespace != NAMESPACE.as_bytes() {
-        let namespace = shown(&String::from_utf8_lossy(namespace));
-        return Err(format!("the signature is for `{namespace}`, not for `{NAMESPACE}` (`ssh-keygen -Y sign -n`)"));
-    }
-    let algorithm = match hash {
-        b"sha512" => &SHA512,
-        b"sha256" => &SHA256,
-        _ => return Err("the signature's hash is neither sha512 nor sha256".to_owned()),
-    };
-    let key = key_in(key).ok_or("the signature is not of an Ed25519 key")?;
-    let mut reader = Reader(signature);
-    let signature = match (reader.string(), reader.string()) {
-        (Some(kind), Some(signature)) if kind == KEY_TYPE.as_bytes() => signature,
-        _ => return Err("the signature is not one of Ed25519".to_owned()),
-    };
-    let mut signed = MAGIC.to_vec();
-    put(&mut signed, namespace);
-    put(&mut signed, reserved);
-    put(&mut signed, hash);
-    put(&mut signed, digest(algorithm, content).as_ref());
-    UnparsedPublicKey::new(&ED25519, key)
-        .verify(&signed, signature)
-        .map_err(|_| "the signature is not for this content: one of the two was changed".to_owned())?;
-    Ok(key)
-}
 
 /// Whose signature this is, by the name of the key; an error where it is nobody's that is believed, or where there is none and
 /// somebody is.
@@ -125,7 +25,7 @@ fn check(signers: &[PolicySigner], signature: Option<&str>, content: &[u8]) -> R
             )),
         };
     };
-    let key = signer_in(signature, content)?;
+    let key = signer_in(NAMESPACE, signature, content)?;
     let known = signers.iter().find(|signer| key_of(&signer.key).is_ok_and(|known| known == key));
     match known {
         Some(signer) => Ok(Some(signer.name.clone())),
@@ -206,21 +106,10 @@ mod tests {
     }
 
     #[test]
-    fn damaged_signatures_and_keys_are_refused_in_words() {
+    fn damaged_signatures_are_refused() {
         let both = signers(&[KEY]);
         for cut in (0..SIGNATURE.trim().len()).step_by(7) {
             assert!(check(&both, Some(&SIGNATURE[..cut]), CONTENT).is_err(), "{cut}");
-        }
-        let blob =
-            STANDARD.decode(SIGNATURE.lines().filter(|line| !line.starts_with('-')).collect::<String>()).unwrap();
-        for at in 0..blob.len() {
-            let mut damaged = blob.clone();
-            damaged[at] ^= 1;
-            let armored = format!("{BEGIN}\n{}\n{END}", STANDARD.encode(&damaged));
-            assert!(check(&both, Some(&armored), CONTENT).is_err(), "{at}");
-        }
-        for wrong in ["", "ssh-ed25519", "ssh-rsa AAAA", "ssh-ed25519 ????", "ssh-ed25519 AAAA"] {
-            assert!(key_of(wrong).is_err(), "{wrong}");
         }
     }
 }

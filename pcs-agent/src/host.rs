@@ -1,7 +1,8 @@
 //! The endpoint as probes see it: files below a root directory, read within limits.
 //!
-//! Nothing here starts a process, follows a link out of the root, or blocks on a FIFO, a device, or a mount that does not
-//! answer (RFC 8248 OP-002, ADR 32). Everything on an endpoint is hostile: names, contents, sizes.
+//! Nothing here starts a process (`script` does, of what the operator has allowed), follows a link out of the root, or blocks
+//! on a FIFO, a device, or a mount that does not answer (RFC 8248 OP-002, ADR 32). Everything on an endpoint is hostile: names,
+//! contents, sizes.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeSet;
@@ -27,6 +28,7 @@ use crate::probe::dpkginfo::Package;
 use crate::probe::rpmdb::Installed;
 use crate::probe::tree::Tree;
 use crate::probe::units::Units;
+use crate::script::Scripts;
 
 /// An endpoint's file system, and how much of it one task may look at.
 #[derive(Debug)]
@@ -35,7 +37,11 @@ pub struct Host {
     began: Instant,
     /// The processor's time that this thread had used when it began.
     cpu_before: Duration,
+    /// The processor's time of processes that were started for this task.
+    cpu_of_others: Cell<Duration>,
     budget: Budget,
+    /// The scripts that may run here; none where nobody has allowed any.
+    scripts: Option<Scripts>,
     /// Set by whoever wants no more of it.
     is_cancelled: Option<Arc<AtomicBool>>,
     /// Set by whoever wants it later, and for how long that was so.
@@ -165,7 +171,9 @@ impl Host {
             root: root.into(),
             began: Instant::now(),
             cpu_before: cpu_of_thread(),
+            cpu_of_others: Cell::default(),
             budget,
+            scripts: None,
             is_cancelled: None,
             pause: None,
             paused: Cell::new(Duration::ZERO),
@@ -194,6 +202,22 @@ impl Host {
     #[must_use]
     pub fn pausing(self, pause: Arc<Pause>) -> Self {
         Self { pause: Some(pause), ..self }
+    }
+
+    /// The same, on which these scripts may run.
+    #[must_use]
+    pub fn with_scripts(self, scripts: Option<Scripts>) -> Self {
+        Self { scripts, ..self }
+    }
+
+    /// The scripts that may run here.
+    pub(crate) fn scripts(&self) -> Option<&Scripts> {
+        self.scripts.as_ref()
+    }
+
+    /// Counts what others have used of the processor for this task.
+    pub(crate) fn count_processor(&self, used: Duration) {
+        self.cpu_of_others.set(self.cpu_of_others.get() + used);
     }
 
     /// Whether this is the machine that the collector runs on.
@@ -405,7 +429,7 @@ impl Host {
                 continue;
             }
             let Some(percent) = self.budget.cpu_percent.filter(|percent| *percent < 100) else { return Ok(()) };
-            let used = cpu_of_thread().saturating_sub(self.cpu_before);
+            let used = cpu_of_thread().saturating_sub(self.cpu_before) + self.cpu_of_others.get();
             let owed = (used * 100 / u32::from(percent.max(1))).saturating_sub(elapsed);
             if owed.is_zero() {
                 return Ok(());

@@ -1,8 +1,8 @@
 //! The posture collection service: looks at its endpoint as a plan says, and reports what it found.
 //!
 //! Listens: collection requests and schedules from the orchestrator. Tells: the repositories what was
-//! found, the orchestrator how each request ended. Never: runs a command, reads SCAP content, decides whether
-//! what it found is good.
+//! found, the orchestrator how each request ended. Never: runs a command that this endpoint's operator has
+//! not allowed, reads SCAP content, decides whether what it found is good.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use proto::residency::Residency;
 use service::config::{self, CollectorConfig, ConfigError};
 use service::member::{self, Member, MemberError, MemberSettings, ResidencyKey};
 use service::shutdown::Shutdown;
+use service::signature::key_of;
 
 mod asking;
 mod contents;
@@ -31,11 +32,13 @@ pub mod pause;
 pub mod probe;
 pub mod report;
 pub mod schedule;
+pub mod script;
 #[cfg(feature = "tpm")]
 pub mod tpm;
 pub mod watch;
 mod work;
 
+use script::Scripts;
 use work::Worker;
 
 /// The collector's own name for the endpoint that it runs on.
@@ -58,6 +61,8 @@ pub struct Settings {
     pub tpm: Option<PathBuf>,
     /// What one task may cost; what it does not say is as in [`limits::TASK_BUDGET`].
     pub budget: Budget,
+    /// The scripts of policies that may run; none where nobody has allowed any.
+    pub scripts: Option<Scripts>,
 }
 
 impl TryFrom<&CollectorConfig> for Settings {
@@ -68,15 +73,34 @@ impl TryFrom<&CollectorConfig> for Settings {
         if !root.is_dir() {
             return Err(ConfigError::Value { key: "root", reason: format!("{} is not a directory", root.display()) });
         }
+        let data = config.data.clone().unwrap_or_else(|| PathBuf::from("/var/lib/muster/pcs-agent"));
+        let scripts = scripts(config, &data)?;
         Ok(Self {
-            data: config.data.clone().unwrap_or_else(|| PathBuf::from("/var/lib/muster/pcs-agent")),
+            data,
             join_token: config.join_token.clone(),
             broker: config::address("broker", config.broker.as_ref())?,
             name: config.name.clone(),
             root,
             tpm: config.tpm.clone(),
             budget: config.budget.unwrap_or_default(),
+            scripts,
         })
+    }
+}
+
+/// The scripts that may run: a list is worth nothing without the key that has signed it.
+fn scripts(config: &CollectorConfig, data: &Path) -> Result<Option<Scripts>, ConfigError> {
+    let wrong = |key, reason: &str| ConfigError::Value { key, reason: reason.to_owned() };
+    match (&config.scripts_allowed_file, &config.scripts_signer) {
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(wrong("scripts-signer", "missing: without the key that has signed it, no list counts")),
+        (None, Some(_)) => {
+            Err(wrong("scripts-allowed-file", "missing: `scripts-signer` says who has signed that file"))
+        }
+        (Some(file), Some(signer)) => {
+            key_of(signer).map_err(|reason| wrong("scripts-signer", &reason))?;
+            Ok(Some(Scripts::new(file.clone(), signer.clone(), data.to_owned())))
+        }
     }
 }
 
@@ -106,7 +130,7 @@ pub enum RunError {
 pub async fn run(settings: Settings, mut shutdown: Shutdown) -> Result<(), RunError> {
     let _data = service::data::DataDirectory::open(&settings.data)?;
     let facts = facts::gather(&settings.root);
-    let (kinds, lacks) = probe::kinds(&host::Host::new(&settings.root));
+    let (kinds, lacks) = probe::kinds(&host::Host::new(&settings.root).with_scripts(settings.scripts.clone()));
     let tpm = settings.tpm.as_deref().map(open_tpm).transpose()?;
     let residency = tpm.as_ref().map(|tpm| Residency::unproven(tpm.public_key()));
     let member_settings = MemberSettings {

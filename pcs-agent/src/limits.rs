@@ -43,6 +43,14 @@ pub const IDENTIFIER_BYTES_MAX: usize = 128;
 pub const OBSERVATIONS_MAX: usize = 16;
 /// Seconds from one look of an observation to the next, unless told otherwise.
 pub const POLL_SECONDS_DEFAULT: u64 = 30;
+/// Bytes of a script.
+pub const SCRIPT_BYTES_MAX: usize = 256 * 1024;
+/// Bytes that are kept of what a script writes, and of what it writes as errors.
+pub const SCRIPT_OUTPUT_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of memory for each process of a script.
+pub const SCRIPT_MEMORY_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// Seconds for one script, and of the processor for each of its processes.
+pub const SCRIPT_SECONDS_MAX: u64 = 60;
 /// Seconds for one question to D-Bus.
 pub const DBUS_SECONDS_MAX: u64 = 10;
 /// Bytes of one unit file of systemd.

@@ -10,6 +10,7 @@ mod cli;
 // A collector is a guest: two threads do, one of them for the bus, and whatever else the endpoint does comes first. The
 // priority at its disks follows from this one (ioprio_set(2)).
 fn main() -> anyhow::Result<()> {
+    pcs_agent::script::run_if_asked();
     // Where that is not allowed it looks all the same.
     let _ = rustix::process::nice(pcs_agent::limits::NICENESS);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;

@@ -1,7 +1,8 @@
 //! The probes: one file each, and one list of them.
 //!
 //! A probe gets a query with its variables resolved and answers with items. It reads the endpoint
-//! in-process, through [`Host`]; it runs no command, ever. Kinds and entities are those of the OVAL
+//! in-process, through [`Host`]; it runs no command, ever, but `muster:script`, which runs what this endpoint's operator has
+//! allowed. Kinds and entities are those of the OVAL
 //! 5.11 system characteristics schemas; behaviour follows `oscap` 1.3.7 where the schemas are silent.
 
 use oval::compare::CompareError;
@@ -42,6 +43,7 @@ mod rpminfo;
 mod rpmverifyfile;
 mod rpmverifypackage;
 mod runlevel;
+mod script;
 mod selinuxboolean;
 mod selinuxsecuritycontext;
 mod service;
@@ -96,6 +98,9 @@ pub(crate) enum ProbeError {
     /// It is in a mount that does not answer.
     #[error(transparent)]
     Away(#[from] Away),
+    /// This endpoint's operator has not allowed it.
+    #[error("{0}")]
+    Refused(String),
     /// Something that this version cannot read.
     #[error("not covered yet: {0}")]
     NotCovered(String),
@@ -109,7 +114,9 @@ impl From<ProbeError> for Collected {
         let flag = match &error {
             ProbeError::Query(_) | ProbeError::Broken(_) => Flag::Error,
             ProbeError::Cut(_) => Flag::Incomplete,
-            ProbeError::Denied(_) | ProbeError::NotCovered(_) | ProbeError::Away(_) => Flag::NotCollected,
+            ProbeError::Denied(_) | ProbeError::Refused(_) | ProbeError::NotCovered(_) | ProbeError::Away(_) => {
+                Flag::NotCollected
+            }
         };
         Self::nothing(flag, error.to_string())
     }
@@ -150,6 +157,7 @@ probes! {
     rpmverifyfile::RpmVerifyFile,
     rpmverifypackage::RpmVerifyPackage,
     runlevel::Runlevel,
+    script::Script,
     selinuxboolean::SelinuxBoolean,
     selinuxsecuritycontext::SelinuxSecurityContext,
     service::Service,
@@ -187,6 +195,7 @@ fn lacked(host: &Host, kind: &str) -> Option<String> {
         systemdunitproperty::SystemdUnitProperty::KIND
         | systemdunitdependency::SystemdUnitDependency::KIND
         | service::Service::KIND => units::missing(host).map(|reason| reason.to_string()),
+        script::Script::KIND => script::unready(host),
         rpminfo::RpmInfo::KIND => rpminfo::unread(host).map(|reason| reason.to_string()),
         shadow::Shadow::KIND => {
             let denied =

@@ -37,6 +37,7 @@ use crate::pause::Pause;
 use crate::probe::Probes;
 use crate::report::Found;
 use crate::schedule::{Run, Schedules};
+use crate::script::Scripts;
 use crate::watch::{Watch, reaches};
 use crate::{RunError, SELF, Settings, facts, limits, report};
 
@@ -68,6 +69,7 @@ pub(crate) struct Worker {
     assigned: watch::Receiver<Assigned>,
     root: PathBuf,
     budget: Budget,
+    scripts: Option<Scripts>,
     content: ContentStore,
     /// What somebody waits for goes first.
     interactive: mpsc::Sender<Job>,
@@ -121,6 +123,7 @@ impl Worker {
             assigned,
             root: settings.root.clone(),
             budget: settings.budget.or(limits::TASK_BUDGET),
+            scripts: settings.scripts.clone(),
             content: ContentStore::new(Some(settings.data.join("plans"))),
             interactive,
             scheduled,
@@ -501,6 +504,7 @@ impl Worker {
         let (shown, wanted_no_more) = (Arc::clone(&pulse), Arc::clone(&is_cancelled));
         let looked = looking::watched(pulse, Arc::clone(&is_cancelled), move || {
             let host = Host::with_budget(self.root.clone(), self.budget.within(request.budget))
+                .with_scripts(self.scripts.clone())
                 .until(wanted_no_more)
                 .pausing(Arc::clone(&self.pause))
                 .with_pulse(shown);

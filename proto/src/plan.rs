@@ -1,6 +1,7 @@
 //! The collection plan: what an agent receives instead of XML.
 //!
-//! A plan is declarative (RFC 8248 OP-002): it names things to look at, never commands. Objects,
+//! A plan is declarative (RFC 8248 OP-002): it names things to look at, never commands; a script that comes with a policy
+//! (`muster:script`) is one more thing, which a collector runs only if its own operator has allowed it. Objects,
 //! states and variables are addressed by the hash of their content, so that the same question in two
 //! policies is one object, is collected once, and its stored answer serves both. References by hash
 //! cannot form a cycle.
@@ -92,6 +93,7 @@ pub const PROBED_KINDS: &[&str] = &[
     "muster:mount",
     "muster:os",
     "muster:package",
+    "muster:script",
     "muster:service",
     "muster:socket",
     "muster:user",

@@ -192,6 +192,7 @@ impl Installation {
             root: root.to_owned(),
             tpm,
             budget: proto::budget::Budget::default(),
+            scripts: None,
         };
         let (stopper, stop) = shutdown::channel();
         tokio::spawn(async move { pcs_agent::run(settings, stop).await.expect("the collector runs") });

@@ -68,6 +68,7 @@ async fn installation(budget: Budget) -> (Installation, tempfile::TempDir) {
         root: root.path().to_owned(),
         tpm: None,
         budget,
+        scripts: None,
     };
     let (keep, stop) = shutdown::channel();
     tokio::spawn(async move {

@@ -113,6 +113,7 @@ impl Script {
             root,
             tpm: None,
             budget: Budget::default(),
+            scripts: None,
         };
         let (keep, stop) = shutdown::channel();
         tokio::spawn(async move {

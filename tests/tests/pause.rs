@@ -48,6 +48,7 @@ async fn a_paused_collector_waits_through_a_restart_and_then_does_what_it_was_as
         root: root.path().to_owned(),
         tpm: None,
         budget: proto::budget::Budget::default(),
+        scripts: None,
     };
     let start = |settings: pcs_agent::Settings| {
         let (keep, stop) = shutdown::channel();

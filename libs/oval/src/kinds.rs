@@ -315,6 +315,7 @@ pub const KINDS: &[Kind] = &[
         asked: &[text("manager"), text("name")],
         fields: &["manager", "name", "version", "arch", "location"],
     },
+    Kind { name: "muster:script", asked: &[needed("sha256")], fields: &["sha256", "exit_code", "stdout", "stderr"] },
     Kind {
         name: "muster:service",
         asked: &[text("name")],

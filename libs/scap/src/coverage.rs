@@ -59,8 +59,9 @@ pub fn needs(compiled: &Compiled) -> Vec<RuleNeeds> {
 /// Why parts of a check say nothing, whatever is collected.
 fn fixed(check: &CheckPlan, problems: &mut BTreeSet<String>) {
     match check {
-        CheckPlan::Fixed(Verdict::Pass | Verdict::Fail | Verdict::NotApplicable, _) | CheckPlan::Definitions { .. } => {
-        }
+        CheckPlan::Fixed(Verdict::Pass | Verdict::Fail | Verdict::NotApplicable, _)
+        | CheckPlan::Definitions { .. }
+        | CheckPlan::Script { .. } => {}
         CheckPlan::Fixed(_, reason) => {
             problems.insert(reason.clone());
         }

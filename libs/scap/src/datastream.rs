@@ -6,6 +6,7 @@ use crate::cpe::{self, Platform, Platforms};
 use crate::oval::OvalDefinitions;
 use crate::oval_reader;
 use crate::policy::Policy;
+use crate::script;
 use crate::source::{self, SourceError};
 use crate::tailoring;
 use crate::xccdf::{Benchmark, Check, ComplexCheck, ComplexPart, Item, Profile};
@@ -32,6 +33,7 @@ enum Component {
     Tailoring(Vec<Profile>),
     Oval(OvalDefinitions),
     Dictionary(Vec<cpe::DictionaryItem>),
+    Script(String),
 }
 
 /// Which of several to take; the first, where nothing is said.
@@ -132,6 +134,17 @@ fn collection(parser: &mut Parser<'_>, choice: &Choice) -> Result<Bundle, ReadEr
                     return Err(parser.error(format!("the component `{id}` stands twice")).into());
                 }
             }
+            "extended-component" => {
+                let id = child.attribute("id").unwrap_or_default().to_owned();
+                match script_in(parser)? {
+                    Some(Ok(script)) if !components.contains_key(&id) => {
+                        components.insert(id, Component::Script(script));
+                    }
+                    Some(Ok(_)) => return Err(parser.error(format!("the component `{id}` stands twice")).into()),
+                    Some(Err(why)) => problems.push(format!("the script `{id}` is left out: {why}")),
+                    None => {}
+                }
+            }
             _ => parser.skip()?,
         }
     }
@@ -178,6 +191,15 @@ fn component(parser: &mut Parser<'_>, with_prose: bool) -> Result<Option<Compone
                 None
             }
         };
+    }
+    Ok(found)
+}
+
+/// The script in an `extended-component`.
+fn script_in(parser: &mut Parser<'_>) -> Result<Option<Result<String, String>>, XmlError> {
+    let mut found = None;
+    while let Step::Start(content) = parser.step_in()? {
+        found = script::read(&parser.subtree(content)?);
     }
     Ok(found)
 }
@@ -243,8 +265,12 @@ fn assemble(
         }
     }
     let mut oval = BTreeMap::new();
+    let mut scripts = BTreeMap::new();
     for (id, component) in components {
         match component {
+            Component::Script(script) => {
+                scripts.insert(id, script);
+            }
             Component::Oval(definitions) => {
                 oval.insert(id, definitions);
             }
@@ -276,7 +302,7 @@ fn assemble(
             ));
         }
     }
-    let policy = Policy { benchmark, oval, platforms, problems };
+    let policy = Policy { benchmark, oval, scripts, platforms, problems };
     Ok(Bundle { policy, benchmark_component: checklist.component.clone(), names })
 }
 

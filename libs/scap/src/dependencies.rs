@@ -106,6 +106,7 @@ fn of_check(check: &CheckPlan, add: &mut dyn FnMut(usize)) {
     match check {
         CheckPlan::Fixed(..) => {}
         CheckPlan::Definitions { definitions, .. } => definitions.iter().for_each(|definition| add(*definition)),
+        CheckPlan::Script { definition, .. } => add(*definition),
         CheckPlan::Complex { parts, .. } => parts.iter().for_each(|part| of_check(part, add)),
     }
 }

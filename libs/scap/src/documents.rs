@@ -32,6 +32,7 @@ pub fn of_oval(oval: OvalDefinitions) -> Policy {
     Policy {
         benchmark: Benchmark::default(),
         oval: BTreeMap::from([(ALONE.to_owned(), oval)]),
+        scripts: BTreeMap::new(),
         platforms: Platforms::default(),
         problems: Vec::new(),
     }
@@ -82,6 +83,7 @@ pub fn read_benchmark(bytes: &[u8], load: &mut dyn FnMut(&str) -> Option<Vec<u8>
     let mut policy = Policy {
         benchmark,
         oval: BTreeMap::new(),
+        scripts: BTreeMap::new(),
         platforms: Platforms { language, dictionary: Vec::new() },
         problems: Vec::new(),
     };

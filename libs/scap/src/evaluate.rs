@@ -17,6 +17,7 @@ use proto::verdict::{RuleResult, Sense, Verdict};
 use crate::compile::{CheckPlan, Compiled, CriteriaPlan, PlatformPlan, RulePlan, TestPlan, TreeNode};
 use crate::oval::Class;
 use crate::score::{self, Score, Scored};
+use crate::script;
 use crate::xccdf::Role;
 
 /// A stored observation, as the evaluator needs it.
@@ -186,7 +187,7 @@ impl ObjectSource for Stored<'_> {
 }
 
 impl TestDecision {
-    fn because(truth: Truth, reason: impl Into<String>) -> Self {
+    pub(crate) fn because(truth: Truth, reason: impl Into<String>) -> Self {
         Self { reasons: vec![reason.into()], ..Self::plain(truth) }
     }
 
@@ -243,6 +244,7 @@ impl<'run> Evaluator<'run> {
         result.objects = told.objects;
         result.objects.sort();
         result.objects.dedup();
+        result.reasons.extend(told.notes);
         if verdict != Verdict::Pass {
             for (from, to) in [
                 (told.found, &mut result.found),
@@ -350,12 +352,25 @@ impl<'run> Evaluator<'run> {
                     definitions.iter().map(|definition| self.decided(*definition, told)).collect();
                 (combine(true, &verdicts), *negate)
             }
+            CheckPlan::Script { definition, negate } => {
+                let verdict = self.decided(*definition, told);
+                let collected = self.script(*definition);
+                told.notes.extend(collected.as_deref().and_then(script::note));
+                (collected.as_deref().and_then(script::verdict).unwrap_or(verdict), *negate)
+            }
             CheckPlan::Complex { is_and, negate, parts } => {
                 let verdicts: Vec<Verdict> = parts.iter().map(|part| self.check(part, told)).collect();
                 (combine(*is_and, &verdicts), *negate)
             }
         };
         if negate { negated(verdict) } else { verdict }
+    }
+
+    /// What was found by the script that a definition asks for, where that counts.
+    fn script(&mut self, definition: usize) -> Option<Rc<Collected>> {
+        let CriteriaPlan::Test { test, .. } = &self.compiled.definitions[definition].criteria else { return None };
+        let (object, _) = self.compiled.tests[*test].subject.as_ref().ok()?;
+        self.source.object(object, 0)
     }
 
     /// A definition's verdict: for patches and vulnerabilities, true is bad.
@@ -422,6 +437,9 @@ impl<'run> Evaluator<'run> {
             return TestDecision::because(Truth::Unknown, text);
         }
         let collected = Rc::clone(&observed.collected_object);
+        if test.kind == script::KIND {
+            return script::decide(&collected);
+        }
         let reason = |what: &str| collected.messages.first().map_or_else(|| what.to_owned(), Clone::clone);
         match collected.flag {
             // Whatever there is, or is not, is as wanted.
@@ -587,6 +605,8 @@ struct Told {
     expected: Vec<String>,
     reasons: Vec<String>,
     objects: Vec<ObjectKey>,
+    /// What is said of a pass, too.
+    notes: BTreeSet<String>,
     definitions: BTreeSet<(usize, bool)>,
 }
 

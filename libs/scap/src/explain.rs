@@ -52,6 +52,7 @@ impl Explanation<'_> {
                     self.definition(*definition, *negate, told, depth);
                 }
             }
+            CheckPlan::Script { definition, negate } => self.definition(*definition, *negate, told, depth),
             CheckPlan::Complex { is_and, negate, parts } => {
                 let (not, operator) = (if *negate { "not " } else { "" }, if *is_and { "all of" } else { "any of" });
                 let _ = writeln!(told.text, "{pad}{not}{operator}");

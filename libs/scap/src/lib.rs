@@ -29,6 +29,7 @@ pub mod oval_results;
 pub mod partial;
 pub mod policy;
 pub mod score;
+pub mod script;
 pub mod source;
 pub mod standing;
 pub mod tailored;
@@ -55,6 +56,8 @@ pub mod limits {
     pub const XML_ELEMENTS_MAX: u64 = 4_000_000;
     /// Dictionary of an xz stream, KiB.
     pub const XZ_DICTIONARY_KIB_MAX: u32 = 96 * 1024;
+    /// Bytes of a script (SCE).
+    pub const SCRIPT_BYTES_MAX: usize = 256 * 1024;
     /// Criteria inside each other.
     pub const CRITERIA_DEPTH_MAX: usize = 20;
     /// Bytes of rules that extend others, with what they inherit.

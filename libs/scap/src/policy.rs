@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::cpe::Platforms;
 use crate::limits::SOURCE_BYTES_MAX;
 use crate::oval::OvalDefinitions;
+use crate::script;
 use crate::xccdf::{Benchmark, Check, Profile};
 
 /// The version of the format of [`Policy::to_bytes`].
@@ -20,6 +21,9 @@ pub struct Policy {
     pub benchmark: Benchmark,
     /// The checks, by component.
     pub oval: BTreeMap<String, OvalDefinitions>,
+    /// Scripts (SCE), by component.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub scripts: BTreeMap<String, String>,
     /// Where rules apply.
     pub platforms: Platforms,
     /// What was left out on reading, in words.
@@ -102,6 +106,9 @@ impl Policy {
 
     /// The first content of a check that is there, by position.
     pub fn content_of(&self, check: &Check) -> Option<usize> {
+        if check.system == script::SYSTEM {
+            return check.content.iter().position(|(href, _)| self.scripts.contains_key(href));
+        }
         check.content.iter().position(|(href, name)| {
             let document = self.oval.get(href);
             document.is_some_and(|oval| name.as_ref().is_none_or(|name| oval.definitions.contains_key(name)))

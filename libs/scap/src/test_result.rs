@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use oval::variable::Variables;
 use proto::observation::EndpointFacts;
+use proto::plan::ObjectKey;
 use proto::verdict::{RuleResult, Verdict};
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 use crate::compile::{Compiled, RulePlan};
 use crate::evaluate::{Evaluation, Evidence, Stored};
 use crate::policy::Policy;
+use crate::script;
 use crate::tailored::DEFAULT_PROFILE;
 use crate::xccdf::{Check, ComplexCheck, ComplexPart, Role, Rule};
 use crate::xccdf_reader;
@@ -207,7 +209,11 @@ impl TestRun<'_> {
         }
         out.start("check", &attributes);
         for name in &check.imports {
-            let values = content.map(|at| self.imported(&check.content[at].0, name)).unwrap_or_default();
+            let values = match content {
+                Some(at) if check.system == script::SYSTEM => self.said(check, at, name),
+                Some(at) => self.imported(&check.content[at].0, name),
+                None => String::new(),
+            };
             out.leaf("check-import", &[("import-name", name)], &values);
         }
         for (value, name) in &check.exports {
@@ -226,6 +232,17 @@ impl TestRun<'_> {
             out.leaf("check-content-ref", &attributes, "");
         }
         out.end();
+    }
+
+    /// What a script wrote; nothing where it did not run.
+    fn said(&self, check: &Check, content: usize, name: &str) -> String {
+        let script =
+            self.policy.scripts.get(&check.content[content].0).filter(|_| ["stdout", "stderr"].contains(&name));
+        let values = &self.policy.benchmark.values;
+        let key = script.map(|text| ObjectKey::of(&script::object(text, check, &self.compiled.values, values)));
+        let observed = key.and_then(|key| self.evidence.observations.get(&key));
+        let items = observed.iter().flat_map(|observed| &observed.collected_object.items);
+        items.filter_map(|item| item.value(name)).collect()
     }
 
     /// What a variable of the OVAL document came to, a value on each line; nothing where no test had to know it.

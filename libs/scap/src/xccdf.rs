@@ -213,6 +213,12 @@ pub struct Value {
     /// Its title.
     #[serde(default)]
     pub title: String,
+    /// `type`: `string`, `number` or `boolean`; empty: not said.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub value_type: String,
+    /// `operator`, such as `greater than`; empty: not said.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub operator: String,
     /// Values by selector; the empty selector is the default.
     pub by_selector: BTreeMap<String, Vec<String>>,
     /// The first one written, where there is no default.

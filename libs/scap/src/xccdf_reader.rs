@@ -105,7 +105,8 @@ fn named<'node>(node: &'node Node, name: &'node str) -> impl Iterator<Item = &'n
 
 fn value(node: &Node) -> Value {
     let title = node.element("title").map(plain).unwrap_or_default();
-    let mut value = Value { title, ..Value::default() };
+    let said = |name: &str| node.attribute(name).unwrap_or_default().to_owned();
+    let mut value = Value { title, value_type: said("type"), operator: said("operator"), ..Value::default() };
     for element in node.elements() {
         let texts = match element.name.as_str() {
             "value" => vec![element.text()],

@@ -165,6 +165,10 @@ pub struct CollectorConfig {
     /// What one task may cost this machine.
     #[serde(deserialize_with = "parsed")]
     pub budget: Option<Budget>,
+    /// The list of scripts that may run on this machine.
+    pub scripts_allowed_file: Option<PathBuf>,
+    /// The key that has signed that list.
+    pub scripts_signer: Option<String>,
 }
 
 /// A value that stands in the file as people write it.

@@ -17,6 +17,7 @@ pub mod recurrence;
 pub mod renewal;
 pub mod report;
 pub mod shutdown;
+pub mod signature;
 pub mod supervisor;
 pub mod telemetry;
 pub mod token;

@@ -248,6 +248,12 @@ pub(crate) struct UpArgs {
     /// What one task may cost this machine, such as cpu=20%,memory=64M,read=200M,time=60s.
     #[arg(long, env = "MUSTER_BUDGET")]
     pub(crate) budget: Option<Budget>,
+    /// A signed list of the scripts of policies that may run on this machine, in a sandbox.
+    #[arg(long, env = "MUSTER_SCRIPTS_ALLOWED_FILE", value_name = "FILE", requires = "scripts_signer")]
+    pub(crate) scripts_allowed_file: Option<PathBuf>,
+    /// The public key that has signed it, as OpenSSH writes it.
+    #[arg(long, env = "MUSTER_SCRIPTS_SIGNER", value_name = "KEY", requires = "scripts_allowed_file")]
+    pub(crate) scripts_signer: Option<String>,
 }
 
 /// What a workflow is about.

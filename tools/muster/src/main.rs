@@ -34,6 +34,8 @@ mod versions;
 service::allocator!();
 
 fn main() -> ExitCode {
+    // The collector in `muster up` runs an allowed script by starting this program.
+    pcs_agent::script::run_if_asked();
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -132,14 +132,18 @@ async fn start_services(
         name: "evaluator".to_owned(),
     };
     spawn("evaluator", pes_evaluator::run(settings, stop.clone()), ended);
+    let config = service::config::CollectorConfig {
+        data: Some(data.join("pcs-agent")),
+        root: Some(args.root.clone()),
+        budget: args.budget,
+        scripts_allowed_file: args.scripts_allowed_file.clone(),
+        scripts_signer: args.scripts_signer.clone(),
+        ..service::config::CollectorConfig::default()
+    };
     let settings = pcs_agent::Settings {
-        data: data.join("pcs-agent"),
         join_token: token("pcs-agent", ComponentType::PostureCollectionService).await?,
         broker,
-        name: None,
-        root: args.root.clone(),
-        tpm: None,
-        budget: args.budget.unwrap_or_default(),
+        ..pcs_agent::Settings::try_from(&config)?
     };
     spawn("collector", pcs_agent::run(settings, stop.clone()), ended);
     Ok(())

@@ -157,6 +157,17 @@ pub const ABOUT: &[About] = &[
         ],
     },
     About {
+        name: "muster:script",
+        what: "what scripts of a policy (SCE) say, where the endpoint's operator has allowed them",
+        source: "the script, which runs in a sandbox ([ADR 31](adr/0031-scripts.md)); refused otherwise",
+        fields: &[
+            ("sha256", "SHA-256 of the script, lower-case hexadecimal"),
+            ("exit_code", "its exit code; minus the signal that ended it"),
+            ("stdout", "what it wrote, at most 16 KiB"),
+            ("stderr", "what it wrote as errors, at most 16 KiB"),
+        ],
+    },
+    About {
         name: "muster:service",
         what: "systemd's services, also those that only have a file",
         source: "systemd over D-Bus; unit files where it does not run",
@@ -219,8 +230,9 @@ pub fn probes_md() -> String {
         "# What collectors can look at\n\n\
          Made from `libs/oval/src/kinds`. Kinds of OVAL have the entities of the OVAL 5.11 schemas; kinds of Muster's own begin \
          with `muster:` and are documented below. A policy asks with objects; an operator asks with `muster query`, \
-         such as `muster query --collect \"muster:package where manager = 'pip' and name = 'requests'\"`. Nothing is ever run: everything \
-         is read in-process. What is in a mount that does not answer is not collected, and the mount is named.\n\n\
+         such as `muster query --collect \"muster:package where manager = 'pip' and name = 'requests'\"`. Nothing is run but scripts that the \
+         endpoint's operator has allowed: everything else is read in-process. What is in a mount that does not answer is not collected, and \
+         the mount is named.\n\n\
          | kind | what | asked with | from |\n|---|---|---|---|\n",
     );
     for (kind, about) in KINDS.iter().zip(ABOUT) {

@@ -107,6 +107,13 @@ pub enum CheckPlan {
         /// Pass and fail change places.
         negate: bool,
     },
+    /// By a script (SCE).
+    Script {
+        /// The definition that asks for it, by position.
+        definition: usize,
+        /// Pass and fail change places.
+        negate: bool,
+    },
     /// By other checks.
     Complex {
         /// All, instead of any.

@@ -1,9 +1,12 @@
 //! Groups and rules as a profile has them: which are selected, and how each is decided.
 
+use proto::plan::{Check, Existence, ObjectKey, Operator};
 use proto::verdict::Verdict;
 
-use super::{CheckPlan, Compiler, PlatformPlan, RulePlan, TreeNode};
+use super::{CheckPlan, Compiler, CriteriaPlan, DefinitionPlan, PlatformPlan, RulePlan, TestPlan, TreeNode};
 use crate::cpe;
+use crate::oval::Class;
+use crate::script;
 use crate::xccdf::{self, Common, ComplexCheck, ComplexPart, Item, Role, Rule};
 
 fn not_checked(reason: impl Into<String>) -> CheckPlan {
@@ -11,11 +14,13 @@ fn not_checked(reason: impl Into<String>) -> CheckPlan {
 }
 
 /// Of the checks with the selector, or where there are none those without one, the last that is OVAL, as `oscap`
-/// picks it.
+/// picks it; else the last that is a script.
 fn chosen_check(rule: &Rule, selector: &str) -> Option<usize> {
     let has = rule.checks.iter().any(|check| check.selector == selector);
     let selector = if has { selector } else { "" };
-    rule.checks.iter().rposition(|check| check.system == cpe::OVAL_SYSTEM && check.selector == selector)
+    let last =
+        |system: &str| rule.checks.iter().rposition(|check| check.system == system && check.selector == selector);
+    last(cpe::OVAL_SYSTEM).or_else(|| last(script::SYSTEM))
 }
 
 impl<'policy> Compiler<'policy, '_> {
@@ -115,7 +120,9 @@ impl<'policy> Compiler<'policy, '_> {
     fn multi(&self, rule: &Rule, (check, content): (usize, Option<usize>)) -> Vec<String> {
         let check = &rule.checks[check];
         match content.map(|at| &check.content[at]) {
-            Some((href, None)) if check.multi_check => self.policy.oval[href].definitions.keys().cloned().collect(),
+            Some((href, None)) if check.multi_check && check.system == cpe::OVAL_SYSTEM => {
+                self.policy.oval[href].definitions.keys().cloned().collect()
+            }
             _ => Vec::new(),
         }
     }
@@ -131,7 +138,7 @@ impl<'policy> Compiler<'policy, '_> {
         lines.join("\n")
     }
 
-    /// A complex check, or the last OVAL check with the selector (else without one), as `oscap` picks it.
+    /// A complex check, or the last OVAL check (else script) with the selector (else without one), as `oscap` picks it.
     fn check_of(&mut self, rule: &'policy Rule, selector: &str) -> CheckPlan {
         if let Some(complex) = &rule.complex_check {
             return self.complex(complex);
@@ -150,7 +157,9 @@ impl<'policy> Compiler<'policy, '_> {
             .parts
             .iter()
             .map(|part| match part {
-                ComplexPart::Check(check) if check.system == cpe::OVAL_SYSTEM => self.check(check),
+                ComplexPart::Check(check) if [cpe::OVAL_SYSTEM, script::SYSTEM].contains(&check.system.as_str()) => {
+                    self.check(check)
+                }
                 ComplexPart::Check(check) => {
                     not_checked(format!("not covered yet: checks of the system {}", check.system))
                 }
@@ -160,7 +169,34 @@ impl<'policy> Compiler<'policy, '_> {
         CheckPlan::Complex { is_and: complex.is_and, negate: complex.negate, parts }
     }
 
+    /// A script becomes a test of a definition of its own: what depends on what it found is known like everything else.
+    fn script(&mut self, check: &xccdf::Check) -> CheckPlan {
+        let policy = self.policy;
+        let content = policy.content_of(check).and_then(|at| policy.scripts.get(&check.content[at].0));
+        let Some(script) = content else {
+            let wanted: Vec<&str> = check.content.iter().map(|(href, _)| href.as_str()).collect();
+            return not_checked(format!("the script is not in the data stream: {}", wanted.join(", ")));
+        };
+        let object = script::object(script, check, &self.compiled.values, &policy.benchmark.values);
+        let key = ObjectKey::of(&object);
+        self.compiled.collection.objects.insert(key.clone(), object);
+        self.compiled.tests.push(TestPlan {
+            kind: script::KIND.to_owned(),
+            check: Check::All,
+            existence: Existence::AtLeastOneExists,
+            state_operator: Operator::And,
+            subject: Ok((key, Vec::new())),
+            comment: "what a script says".to_owned(),
+        });
+        let criteria = CriteriaPlan::Test { test: self.compiled.tests.len() - 1, negate: false };
+        self.compiled.definitions.push(DefinitionPlan { class: Class::Compliance, criteria });
+        CheckPlan::Script { definition: self.compiled.definitions.len() - 1, negate: check.negate }
+    }
+
     fn check(&mut self, check: &'policy xccdf::Check) -> CheckPlan {
+        if check.system == script::SYSTEM {
+            return self.script(check);
+        }
         if let Some((href, name)) = self.policy.content_of(check).and_then(|at| check.content.get(at))
             && let Some(document) = self.policy.oval.get(href)
         {

@@ -243,6 +243,18 @@ pub const TABLES: &[Table] = &[
                  unknown, with that reason. Without: memory=256M,read=1G,time=5m.",
             )
             .flag(),
+            Key::example(
+                "scripts-allowed-file",
+                "\"/etc/muster/scripts\"",
+                "A file with the scripts (SCE) of policies that may run on this machine, in a sandbox: a line for each, its SHA-256 \
+                 and any words. Beside it, with .sig at the end of its name, is the signature that `ssh-keygen -Y sign -n muster-scripts \
+                 -f KEY FILE` makes. It is read for every task. Without: no script runs.",
+            ),
+            Key::example(
+                "scripts-signer",
+                "\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI…\"",
+                "The public key that has to have signed that file, as OpenSSH writes it.",
+            ),
         ],
     },
 ];
