@@ -270,6 +270,7 @@ fn what_nobody_could_look_at_is_unknown_with_that_reason() {
             root: endpoint.root.path().to_owned(),
             tpm: None,
             budget: Budget::default(),
+            scripts: None,
         };
         let (keep, stop) = shutdown::channel();
         tokio::spawn(async move {
