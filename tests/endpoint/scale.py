@@ -248,9 +248,16 @@ class Asked:
         return {key for key in seen if key in self.flags}
 
 
-def reason(rule, their, our):
+def reasons(theirs):
+    """Why verdicts may differ below another root, by the kind of an object that a rule rests on."""
+    with open(theirs.removesuffix(".xml") + ".err", encoding="utf-8", errors="replace") as file:
+        is_without_packages = "dpkginfo_init has failed" in file.read()
+    return {**LIVE, "dpkginfo_object": "packages, of which oscap says that it cannot look at them"} if is_without_packages else LIVE
+
+
+def reason(rule, their, our, reasons):
     """Why the verdicts of a rule may differ below another root."""
-    found = {LIVE[their.kinds[key]] for key in their.objects(rule) if their.kinds.get(key) in LIVE and their.flags[key] != our.flags.get(key)}
+    found = {reasons[their.kinds[key]] for key in their.objects(rule) if their.kinds.get(key) in reasons and their.flags[key] != our.flags.get(key)}
     return min(found, default=None)
 
 
@@ -259,9 +266,9 @@ def tell_rules(theirs, ours, is_offline):
     differ = verdicts(their_rules, our_rules)
     explained = defaultdict(list)
     if differ and is_offline:
-        their, our = Asked(theirs), Asked(ours)
+        their, our, known = Asked(theirs), Asked(ours), reasons(theirs)
         for rule in list(differ):
-            if why := reason(rule, their, our):
+            if why := reason(rule, their, our, known):
                 explained[why].append((rule, *differ.pop(rule)))
     for rule, (their, our) in differ.items():
         print(f"  {rule}: oscap {their}, muster {our}")

@@ -72,6 +72,7 @@ const ASKED: &[(&str, &str)] = &[
     ("independent:xmlfilecontent", "where path = '/etc' and xpath = '//b[@c]/text()'"),
     ("independent:yamlfilecontent", "where path = '/etc' and yamlpath = '.a[0]'"),
     ("linux:selinuxsecuritycontext", "where path = '/etc'"),
+    ("muster:script", "where sha256 = '00'"),
     ("unix:file", "where path prefix '/etc'"),
     ("unix:fileextendedattribute", "where path = '/etc'"),
     ("unix:symlink", "where filepath = '/etc/link'"),

@@ -168,6 +168,7 @@ fn entities_of(kind: &Kind, query: &PostureQuery) -> Result<Vec<Entity>, Questio
                     r"filepath = '/etc/ssh/sshd_config' and pattern = '^PermitRootLogin\s+(\S+)'",
                 ));
             }
+            (None, Otherwise::Needed) if asked.name == "sha256" => return Err(too_wide(kind, "sha256 = 'HASH'")),
             (None, Otherwise::Needed) => return Err(too_wide(kind, "filepath = '/bin/sh'")),
             (None, Otherwise::Any) if asked.datatype == Datatype::Int => {
                 entities.push(entity(asked, Operation::GreaterThanOrEqual, "0"));
