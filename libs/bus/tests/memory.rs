@@ -247,7 +247,8 @@ async fn long_results_travel_packed_and_arrive_as_they_were_sealed() {
     let own = ComponentId(Uuid::new_v4());
     let holder = Holder::Component(ComponentType::RepositoryInterface);
     let (transport, mut passing) = broker.connect(Principal { id: own, holder });
-    transport.subscribe(vec!["/collection/results/+".to_owned()]);
+    let storing = proto::capability::Capability::StoreCollectionResults;
+    transport.subscribe(proto::topic::filters_with(ComponentType::RepositoryInterface, own, storing));
     let mut before = Vec::new();
     for (count, is_packed) in [(1, false), (200, true)] {
         let sent = results(count);
