@@ -1,6 +1,6 @@
 //! Watching: the kernel tells which files have changed (inotify, through `notify`), and the objects of a plan that read them
 //! are looked at again at once. On a live system it is told of units, mounts, sockets, routes and kernel parameters as well
-//! ([`ways`]). What nobody tells of is looked at again and again; whatever is watched is looked at as a whole now and then, too.
+//! (`ways`). What nobody tells of is looked at again and again; whatever is watched is looked at as a whole now and then, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
