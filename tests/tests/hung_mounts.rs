@@ -14,13 +14,10 @@ use oval::resolve::{Prober as _, Query, QueryEntity};
 use pcs_agent::host::Host;
 use pcs_agent::looking::{Ended, Pulse, watched_for};
 use pcs_agent::probe::Probes;
-use proto::budget::Budget;
-use proto::capability::ComponentType;
 use proto::observation::{Collected, Flag, Status};
 use proto::operator::{Ask, OperatorEvent};
 use proto::plan::{Check, Datatype, Operation};
 use proto::verdict::Verdict;
-use service::shutdown;
 use system_tests::hung::Hung;
 use system_tests::{Installation, baseline};
 
@@ -262,21 +259,7 @@ fn what_nobody_could_look_at_is_unknown_with_that_reason() {
         let installation = Installation::orchestrator().await;
         installation.add_repository().await;
         installation.add_evaluator().await;
-        let settings = pcs_agent::Settings {
-            data: installation.data.path().join("hung"),
-            join_token: Some(installation.token(ComponentType::PostureCollectionService).await),
-            broker: None,
-            name: Some("hung".to_owned()),
-            root: endpoint.root.path().to_owned(),
-            tpm: None,
-            budget: Budget::default(),
-            scripts: None,
-        };
-        let (keep, stop) = shutdown::channel();
-        tokio::spawn(async move {
-            let _keep = keep;
-            pcs_agent::run(settings, stop).await.unwrap();
-        });
+        installation.add_collector("hung", endpoint.root.path()).await;
         installation.wait_for_active(3).await;
         let mut results = Vec::new();
         for event in installation.ask(Ask::Evaluate(baseline(60))).await {

@@ -9,7 +9,6 @@ use proto::capability::ComponentType;
 use proto::fault::FaultCode;
 use proto::id::ComponentId;
 use proto::operator::{Ask, ComponentState, OperatorEvent, RosterEntry};
-use service::shutdown;
 use system_tests::endpoint::root;
 use system_tests::{Installation, PATIENCE, baseline, eventually, is_completed};
 
@@ -40,21 +39,8 @@ async fn a_paused_collector_waits_through_a_restart_and_then_does_what_it_was_as
     let installation = Installation::orchestrator().await;
     installation.add_repository().await;
     installation.add_evaluator().await;
-    let settings = pcs_agent::Settings {
-        data: installation.data.path().join("paused"),
-        join_token: Some(installation.token(ComponentType::PostureCollectionService).await),
-        broker: None,
-        name: Some("paused".to_owned()),
-        root: root.path().to_owned(),
-        tpm: None,
-        budget: proto::budget::Budget::default(),
-        scripts: None,
-    };
-    let start = |settings: pcs_agent::Settings| {
-        let (keep, stop) = shutdown::channel();
-        (keep, tokio::spawn(async move { pcs_agent::run(settings, stop).await.unwrap() }))
-    };
-    let (keep, running) = start(settings.clone());
+    let token = installation.token(ComponentType::PostureCollectionService).await;
+    let running = installation.start_collector("paused", root.path(), Some(token));
     installation.wait_for_active(3).await;
     let entry = collector(&installation).await;
     assert_eq!(entry.paused_until, None);
@@ -66,10 +52,9 @@ async fn a_paused_collector_waits_through_a_restart_and_then_does_what_it_was_as
     assert!(asked.is_err(), "it looked while it was paused");
 
     // It was told nothing but what it hears when it comes back.
-    drop(keep);
-    running.await.unwrap();
+    installation.stop_collector("paused", running).await;
     let began = Timestamp::now();
-    let (_keep, _running) = start(settings);
+    let _running = installation.start_collector("paused", root.path(), None);
     eventually("the collector is back", async || {
         let entry = collector(&installation).await;
         (entry.state == ComponentState::Active && entry.heard > Some(began)).then_some(())
