@@ -136,7 +136,7 @@ cost "all objects of $name, collected" oscap-objects muster-objects
 # The same through a whole installation, where its daemons are beside the program.
 if [ -x "$(dirname "$program")/muster-pcs-agent" ]; then
   cp "$(dirname "$program")"/muster-{orchestrator,repository,pes-evaluator,pcs-agent} tests/endpoint/system.sh "$work"
-  inside bash -c "cd /var/tmp/assess && ./system.sh $name.xml" >"$work/system.out" 2>&1 || { tail -n 20 "$work/system.out"; exit 1; }
+  inside bash -c "cd /var/tmp/assess && ./system.sh $name.xml changes" >"$work/system.out" 2>&1 || { tail -n 20 "$work/system.out"; exit 1; }
   step "all rules of $name by an installation of four daemons"
   python3 tests/endpoint/system.py "$work" "$work/oscap-$name.arf" || failed=1
 fi
