@@ -261,8 +261,28 @@ def reason(rule, their, our, reasons):
     return min(found, default=None)
 
 
+def printed_rules(theirs):
+    """Verdicts as `oscap` printed them."""
+    rules, rule = {}, None
+    with open(theirs.removesuffix(".xml") + ".out", encoding="utf-8", errors="replace", newline="") as file:
+        for line in file.read().split("\n"):
+            words = line.split()
+            if len(words) == 2 and words[0] == "Rule":
+                rule = words[1]
+            elif len(words) == 2 and words[0] == "Result":
+                rules[rule] = words[1]
+    return rules
+
+
 def tell_rules(theirs, ours, is_offline):
-    their_rules, our_rules = compare.rules(theirs), compare.rules(ours)
+    our_rules = compare.rules(ours)
+    try:
+        their_rules = compare.rules(theirs)
+    except ElementTree.ParseError as error:
+        print(f"  the document of oscap is not XML ({error}): its verdicts are taken from what it printed")
+        # It prints nothing of rules that are not selected.
+        their_rules, is_offline = printed_rules(theirs), False
+        our_rules = {rule: verdict for rule, verdict in our_rules.items() if verdict != "notselected"}
     differ = verdicts(their_rules, our_rules)
     explained = defaultdict(list)
     if differ and is_offline:
