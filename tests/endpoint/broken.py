@@ -93,6 +93,7 @@ class Tree:
             self.file(path, b"key=value\n")
             os.truncate(self.at(path), 100 * 1024 * 1024)
             self.is_any_large = True
+        self.is_much = self.bytes_by_all_names() > 1_500
         self.owners()
 
     def at(self, path):
@@ -121,6 +122,15 @@ class Tree:
             file.write(text)
         self.is_any_large |= len(text) > 1_500
         self.names.append((path, "file"))
+
+    def bytes_by_all_names(self):
+        """How much there is to read for those who read a file by each of its names. A chain of links has many."""
+        found = 0
+        for directory, _, names in os.walk(self.base):
+            for at in (os.path.join(directory, name) for name in names):
+                if os.path.isfile(at):
+                    found += os.stat(at).st_size
+        return found
 
     def link(self, path):
         r = self.r

@@ -1,18 +1,20 @@
 //! From a plan's objects to what they find: variables become values, sets become items, filters
 //! drop what is not wanted. Where to look is left to a [`Prober`].
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 
 use jiff::Timestamp;
-use proto::observation::{Collected, Flag, Item, ItemEntity};
+use proto::observation::{Collected, Flag, Item, ItemEntity, Status};
 use proto::plan::{
     Check, CollectionPlan, Datatype, Entity, EntityValue, Existence, Filter, FilterAction, Object, ObjectKey,
-    ObjectSet, Operation, Operator, SetOperand,
+    ObjectSet, Operation, Operator, SetOperand, State,
 };
 
 use crate::check::{self, Truth};
 use crate::compare::{CompareError, compare};
+use crate::kinds;
 use crate::limits;
 use crate::set;
 use crate::state::States;
@@ -84,6 +86,12 @@ impl QueryEntity {
             .iter()
             .map(|expected| compare(self.datatype, self.operation, actual, expected).map_or(Truth::Error, Truth::from));
         check::check(self.var_check, compared)
+    }
+
+    /// The values, each once: a variable may have the same one several times, which asks nothing more.
+    pub fn distinct(&self) -> impl Iterator<Item = &str> {
+        let mut known = HashSet::with_capacity(self.values.len());
+        self.values.iter().map(String::as_str).filter(move |value| known.insert(*value))
     }
 
     /// The values that a probe can go straight to: those of an `equals` that any one may meet.
@@ -267,7 +275,7 @@ impl<'plan, P: Prober> Source<'plan, P> {
             };
             let mut kept = Vec::with_capacity(collected.items.len());
             for item in collected.items {
-                let truth = states.evaluate(state, &item, self, depth + 1, &mut Vec::new());
+                let truth = states.evaluate(state, &in_full(&item, state), self, depth + 1, &mut Vec::new());
                 if filter.action == FilterAction::Include && !matches!(truth, Truth::True | Truth::False) {
                     // Left out, it would pass for something that is not there.
                     let words = format!("whether an item passes a filter is {}", truth.as_str());
@@ -305,6 +313,24 @@ impl<'plan, P: Prober> Source<'plan, P> {
     }
 }
 
+/// The item, which says of all that a state asks for that it has none of it: a filter is decided then, with what the table of
+/// `ExistenceEnumeration` has for nothing, as in `oscap`. For what its kind does not have, nobody has looked.
+fn in_full<'item>(item: &'item Item, state: &State) -> Cow<'item, Item> {
+    let fields = kinds::kind(&item.kind).map(|kind| kind.fields).unwrap_or_default();
+    let is_lacking = |entity: &&Entity| {
+        let is_needed = entity.check_existence == Existence::AtLeastOneExists;
+        is_needed && fields.contains(&entity.name.as_str()) && item.named(&entity.name).next().is_none()
+    };
+    let nothing = |entity: &Entity| ItemEntity::without_value(&entity.name, entity.datatype, Status::DoesNotExist);
+    let lacking: Vec<ItemEntity> = state.entities.iter().filter(is_lacking).map(nothing).collect();
+    if lacking.is_empty() {
+        return Cow::Borrowed(item);
+    }
+    let mut item = item.clone();
+    item.entities.extend(lacking);
+    Cow::Owned(item)
+}
+
 /// `independent:variable` looks at no endpoint: its item is the variable's values.
 const VARIABLE_KIND: &str = "independent:variable";
 
@@ -328,7 +354,7 @@ fn query_entity(entity: &Entity, values: Vec<String>) -> QueryEntity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::plan::{Component, SetOperator, State, StateKey, Variable, VariableKey, VariableSource};
+    use proto::plan::{Component, SetOperator, StateKey, Variable, VariableKey, VariableSource};
 
     /// Answers with one item for each value of `name`, and counts how often it was asked.
     #[derive(Default)]
@@ -475,6 +501,39 @@ mod tests {
         assert_eq!(names(&resolver.object(&both)), ["a", "b"]);
         assert_eq!(names(&resolver.object(&without)), ["a"]);
         assert_eq!(names(&resolver.object(&only)), ["b"]);
+    }
+
+    #[test]
+    fn what_an_item_has_none_of_is_not_as_a_filter_wants_it() {
+        let check = |operator, asked: &[(&str, &str)], action, expect: Flag| {
+            let asked_of = |(name, value): &(&str, &str)| Entity { name: (*name).into(), ..entity(literal(value)) };
+            let kind = "linux:dpkginfo";
+            let state = State { kind: kind.into(), operator, entities: asked.iter().map(asked_of).collect() };
+            let filter = Filter { action, state: StateKey::of(&state) };
+            let mut plan = CollectionPlan::default();
+            plan.states.insert(filter.state.clone(), state);
+            let key = add(&mut plan, Object { kind: kind.into(), ..object(literal("a"), vec![filter]) });
+            let collected = Resolver::new(&plan, Echo::default(), Timestamp::UNIX_EPOCH).object(&key);
+            assert_eq!(collected.flag, expect, "{asked:?}");
+            let kept: &[&str] = if expect == Flag::Complete { &["a"] } else { &[] };
+            assert_eq!(names(&collected), kept, "an item is kept as it was: {asked:?}");
+            assert!(collected.items.iter().all(|item| item.entities.len() == 1), "{asked:?}");
+        };
+        let (there, lacking, unheard) = (("name", "a"), ("arch", "all"), ("origin", "x"));
+        let (include, exclude) = (FilterAction::Include, FilterAction::Exclude);
+        for operator in [Operator::And, Operator::Or, Operator::One, Operator::Xor] {
+            check(operator, &[lacking], include, Flag::DoesNotExist);
+            check(operator, &[lacking], exclude, Flag::Complete);
+            // Nobody looks for what the kind does not have.
+            check(operator, &[unheard], include, Flag::Error);
+            check(operator, &[unheard], exclude, Flag::Complete);
+        }
+        check(Operator::And, &[there, lacking], include, Flag::DoesNotExist);
+        check(Operator::And, &[there, lacking], exclude, Flag::Complete);
+        for operator in [Operator::Or, Operator::One, Operator::Xor] {
+            check(operator, &[there, lacking], include, Flag::Complete);
+            check(operator, &[there, lacking], exclude, Flag::DoesNotExist);
+        }
     }
 
     #[test]

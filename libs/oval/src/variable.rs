@@ -291,11 +291,10 @@ fn arithmetic(is_product: bool, left: &str, right: &str) -> Result<String, Varia
     Ok(if is_product { left * right } else { left + right }.to_string())
 }
 
-/// From a character to a length; nothing where the value is too short.
+/// From a character to a length; nothing where the value is too short, as an empty one is.
 fn substring(value: &str, start: i64, length: i64) -> Vec<String> {
     let first = usize::try_from(start - 1).unwrap_or(0);
-    let count = value.chars().count();
-    if first >= count && count > 0 {
+    if first >= value.chars().count() {
         return Vec::new();
     }
     let length = usize::try_from(length).unwrap_or(usize::MAX);
@@ -476,6 +475,10 @@ mod tests {
     fn text_functions() {
         check(Component::Split(":".into(), Box::new(object())), &["/bin:/usr/bin"], &["/bin", "/usr/bin"]);
         check(Component::Substring { start: 2, length: 3, of: Box::new(object()) }, &["abcdef"], &["bcd"]);
+        let from = |start| Component::Substring { start, length: -1, of: Box::new(object()) };
+        check(from(3), &["ab", "abc", ""], &["c"]);
+        check(from(0), &["ab", ""], &["ab"]);
+        check(from(1), &[""], &[]);
         check(Component::Begin("/".into(), Box::new(object())), &["a", "/b"], &["/a", "/b"]);
         check(Component::End("/".into(), Box::new(object())), &["a/", "b"], &["a/", "b/"]);
         check(Component::EscapeRegex(Box::new(object())), &["a.b"], &[r"a\.b"]);

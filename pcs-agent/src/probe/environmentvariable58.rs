@@ -1,5 +1,7 @@
 //! `independent:environmentvariable58`: environments of processes, read from `/proc`.
 
+use std::collections::HashSet;
+
 use oval::resolve::Query;
 use proto::observation::{Collected, Item, ItemEntity, Status};
 
@@ -30,7 +32,8 @@ impl Probe for EnvironmentVariable58 {
                 }
             }
         };
-        processes.dedup();
+        let mut seen = HashSet::new();
+        processes.retain(|process| seen.insert(process.clone()));
         let mut items = Vec::new();
         for process in processes {
             match host.read(&format!("/proc/{process}/environ")) {
@@ -74,4 +77,23 @@ pub(crate) fn running(host: &Host) -> Vec<String> {
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::plan::{Check, Operation};
+
+    use super::super::entities::fixture::{asked, query, tree, values};
+    use super::*;
+
+    #[test]
+    fn a_process_that_is_asked_for_twice_is_looked_at_once() {
+        let (_root, host) = tree(&[("proc/7/environ", "A=7\0B=8\0"), ("proc/9/environ", "A=9")]);
+        let mut pids = asked("pid", Operation::Equals, "7");
+        pids.var_check = Check::AtLeastOne;
+        pids.values.extend(["9", "7"].map(String::from));
+        let query = query(EnvironmentVariable58::KIND, vec![pids, asked("name", Operation::Equals, "A")]);
+        let collected = EnvironmentVariable58::collect(&host, &query).unwrap();
+        assert_eq!(values(&collected.items, "value"), ["7", "9"]);
+    }
 }

@@ -131,6 +131,8 @@ struct Trail {
     kernel: Vec<u64>,
     /// Those that were entered from there.
     passed: BTreeSet<Identity>,
+    /// The next one that is entered is only on the way: the walk may come back to it.
+    is_on_the_way: bool,
 }
 
 impl Trail {
@@ -149,7 +151,7 @@ impl Trail {
         if is_from_there && !self.passed.insert(directory) {
             return false;
         }
-        self.open.insert(directory)
+        std::mem::take(&mut self.is_on_the_way) || self.open.insert(directory)
     }
 
     fn leave(&mut self, directory: Identity) {
@@ -231,7 +233,8 @@ impl Walker<'_> {
         let prune = Prune::of(filepath);
         let mut whole = String::new();
         for start in starts(filepath) {
-            let Some(start) = Directory::at(self.host, &start) else { continue };
+            trail.is_on_the_way = start.is_on_the_way;
+            let Some(start) = Directory::at(self.host, &start.directory) else { continue };
             let device = start.identity.0;
             self.walk_matching(
                 &start,
@@ -308,7 +311,8 @@ impl Walker<'_> {
         let mut trail = Trail::of(self.host);
         let prune = Prune::of(path);
         for start in starts(path) {
-            let Some(start) = Directory::at(self.host, &start) else { continue };
+            trail.is_on_the_way = start.is_on_the_way;
+            let Some(start) = Directory::at(self.host, &start.directory) else { continue };
             if matches(&start.path)? {
                 directories.extend(Directory::at(self.host, &start.path));
             }
@@ -645,6 +649,22 @@ mod tests {
     }
 
     #[test]
+    fn what_a_plain_pattern_spells_is_left_and_come_to_again() {
+        use Operation::{Equals, PatternMatch};
+        // `back` leads to the directory in which the walk begins.
+        let files = found(vec![entity("filepath", PatternMatch, r"^/etc/ssh/sshd_config\.d/deep")], &[]);
+        let all =
+            ["link/a.conf", "link/b.txt", "sshd_config", "sshd_config.d/a.conf", "sshd_config.d/b.txt", "../c.conf"];
+        let expect = all.map(|file| format!("/etc/ssh/sshd_config.d/deep/back/{file}").replace("back/../", ""));
+        assert_eq!(files, expect);
+        let plain = found(vec![entity("path", PatternMatch, "^/etc/ssh/link"), entity("filename", Equals, "")], &[]);
+        let others = ["", "/deep", "/deep/back"];
+        assert_eq!(plain, others.map(|name| format!("/etc/ssh/link{name}")));
+        let anchored = found(vec![entity("filepath", PatternMatch, "^/etc/ssh/link/.*fig$")], &[]);
+        assert_eq!(anchored, ["/etc/ssh/link/deep/back/sshd_config"]);
+    }
+
+    #[test]
     fn links_that_fan_out_end_at_the_budget() {
         let root = tempfile::tempdir().unwrap();
         let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
@@ -680,7 +700,7 @@ mod tests {
     #[test]
     fn an_entry_that_is_come_to_twice_is_told_once() {
         use Operation::{Equals, PatternMatch};
-        let everywhere = vec![entity("path", PatternMatch, "^/etc/ssh/sshd"), entity("filename", Equals, "c.conf")];
+        let everywhere = vec![entity("path", PatternMatch, "^/etc/ssh/sshd.*"), entity("filename", Equals, "c.conf")];
         let down = [("recurse_direction", "down"), ("recurse", "directories")];
         assert_eq!(found(everywhere, &down), ["/etc/ssh/sshd_config.d/deep/c.conf"]);
         let mut twice = entity("filepath", Equals, "/etc/ssh/sshd_config");

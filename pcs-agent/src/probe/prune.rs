@@ -4,6 +4,8 @@
 //! not match the pieces cannot lead to a match. Pieces that might match a slash themselves end the
 //! knowledge: below them everything is walked.
 
+use std::collections::BTreeMap;
+
 use oval::pattern::{Flags, Pattern};
 use oval::resolve::QueryEntity;
 use proto::plan::Operation;
@@ -54,21 +56,24 @@ fn pieces(pattern: &str) -> Option<Pieces> {
     let last = texts.pop()?;
     for text in &texts {
         if !is_closed(text) {
-            return compiled(&mut pieces, is_whole);
+            return compiled(&pieces, is_whole);
         }
-        pieces.push(text.clone());
+        pieces.push(format!("{text})$"));
     }
     if let Some(last) = last.strip_suffix('$').filter(|last| !last.ends_with('\\') && is_closed(last)) {
-        pieces.push(last.to_owned());
+        pieces.push(format!("{last})$"));
         is_whole = true;
+    } else if is_closed(&last) {
+        // Whatever follows, a component begins so.
+        pieces.push(format!("{last})"));
     }
-    compiled(&mut pieces, is_whole)
+    compiled(&pieces, is_whole)
 }
 
-fn compiled(pieces: &mut [String], is_whole: bool) -> Option<Pieces> {
+fn compiled(pieces: &[String], is_whole: bool) -> Option<Pieces> {
     let pieces = pieces
         .iter()
-        .map(|piece| Pattern::new(&format!("^(?:{piece})$"), Flags::default()).ok())
+        .map(|piece| Pattern::new(&format!("^(?:{piece}"), Flags::default()).ok())
         .collect::<Option<Vec<_>>>()?;
     Some(Pieces { pieces, is_whole })
 }
@@ -141,51 +146,69 @@ fn has_wide_range(class: &str) -> bool {
     })
 }
 
+/// Where a walk begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Start {
+    pub(super) directory: String,
+    /// It is only on the way to what plain patterns spell: below that, a link that leads back to it is no cycle yet.
+    pub(super) is_on_the_way: bool,
+}
+
+impl Start {
+    fn at(directory: &str) -> Self {
+        Self { directory: directory.to_owned(), is_on_the_way: false }
+    }
+}
+
 /// Where a walk has to begin: below the fixed beginning of each pattern.
-pub(super) fn starts(entity: &QueryEntity) -> Vec<String> {
-    let mut starts: Vec<String> = entity
-        .values
-        .iter()
-        .map(|value| if entity.operation == Operation::PatternMatch { fixed_directory(value) } else { "/".to_owned() })
-        .collect();
-    starts.sort();
-    starts.dedup();
+pub(super) fn starts(entity: &QueryEntity) -> Vec<Start> {
+    let mut starts = BTreeMap::new();
+    for value in &entity.values {
+        let start = if entity.operation == Operation::PatternMatch { fixed_start(value) } else { Start::at("/") };
+        *starts.entry(start.directory).or_insert(true) &= start.is_on_the_way;
+    }
     // A start below another one is walked already.
-    let all = starts.clone();
-    starts.retain(|start| {
-        !all.iter().any(|other| other != start && (other == "/" || start.starts_with(&format!("{other}/"))))
-    });
+    let is_below =
+        |start: &str, other: &str| start != other && (other == "/" || start.starts_with(&format!("{other}/")));
     starts
+        .iter()
+        .filter(|(start, _)| !starts.keys().any(|other| is_below(start, other)))
+        .map(|(directory, is_on_the_way)| Start { directory: directory.clone(), is_on_the_way: *is_on_the_way })
+        .collect()
 }
 
 /// The directory that every match of the pattern is below.
-fn fixed_directory(pattern: &str) -> String {
-    let Some(anchored) = pattern.strip_prefix('^') else { return "/".to_owned() };
+fn fixed_start(pattern: &str) -> Start {
+    let Some(anchored) = pattern.strip_prefix('^') else { return Start::at("/") };
     let mut fixed = String::new();
+    let mut is_plain = true;
     let mut characters = anchored.chars().peekable();
     while let Some(character) = characters.next() {
         let literal = match character {
             '\\' => match characters.next() {
-                Some(escaped) if !escaped.is_ascii_alphanumeric() => escaped,
-                _ => break,
+                Some(escaped) if !escaped.is_ascii_alphanumeric() => Some(escaped),
+                _ => None,
             },
-            '.' | '[' | '(' | '*' | '?' | '+' | '{' | '|' | '$' | '^' => break,
-            plain => plain,
+            '.' | '[' | '(' | '*' | '?' | '+' | '{' | '|' | '$' | '^' => None,
+            plain => Some(plain),
         };
         // A quantifier makes what stands before it optional.
-        if matches!(characters.peek(), Some('*' | '?' | '{')) {
+        let is_optional = matches!(characters.peek(), Some('*' | '?' | '{'));
+        let Some(literal) = literal.filter(|_| !is_optional) else {
+            is_plain = false;
             break;
-        }
+        };
         fixed.push(literal);
     }
     // An alternative anywhere outside a group may begin with something else.
     if has_open_alternative(anchored) {
-        return "/".to_owned();
+        return Start::at("/");
     }
-    match fixed.rsplit_once('/') {
-        Some(("", _)) | None => "/".to_owned(),
-        Some((directory, _)) => directory.to_owned(),
-    }
+    let directory = match fixed.rsplit_once('/') {
+        Some(("", _)) | None => "/",
+        Some((directory, _)) => directory,
+    };
+    Start { is_on_the_way: is_plain, ..Start::at(directory) }
 }
 
 fn has_open_alternative(pattern: &str) -> bool {
@@ -234,6 +257,13 @@ mod tests {
         check(r"^/etc/[^/]+/x\.conf$", "/usr", false);
         check(r"^/etc/[^/]+/x\.conf$", "/etc/a/b", false);
         check(r"^/etc/[^/]+/x\.conf$", "/etc/a/x.conf", false);
+        check(r"^/etc/ssh", "/etc/sshd", true);
+        check(r"^/etc/ssh", "/etc/ssh.d/keys", true);
+        check(r"^/etc/ssh", "/etc/ss", false);
+        check(r"^/etc/ssh", "/etc/a/ssh", false);
+        check(r"^/etc/(a|b\.c)", "/etc/b.conf", true);
+        check(r"^/etc/(a|b\.c)", "/etc/bin", false);
+        check(r"^/etc/", "/etc/bin", true);
     }
 
     #[test]
@@ -249,11 +279,34 @@ mod tests {
 
     #[test]
     fn a_walk_begins_where_the_pattern_is_fixed() {
-        assert_eq!(fixed_directory(r"^/etc/ssh/sshd_config\.d/.*$"), "/etc/ssh/sshd_config.d");
-        assert_eq!(fixed_directory(r"^/etc/a?b"), "/etc");
-        assert_eq!(fixed_directory(r"^/(etc|usr)/x"), "/");
-        assert_eq!(fixed_directory(r"^/etc/x|^/usr/y"), "/");
-        assert_eq!(fixed_directory("/etc/x"), "/");
-        assert_eq!(fixed_directory(r"^/etc/\w+"), "/etc");
+        assert_eq!(fixed_start(r"^/etc/ssh/sshd_config\.d/.*$"), Start::at("/etc/ssh/sshd_config.d"));
+        assert_eq!(fixed_start(r"^/etc/a?b"), Start::at("/etc"));
+        assert_eq!(fixed_start(r"^/(etc|usr)/x"), Start::at("/"));
+        assert_eq!(fixed_start(r"^/etc/x|^/usr/y"), Start::at("/"));
+        assert_eq!(fixed_start("/etc/x"), Start::at("/"));
+        assert_eq!(fixed_start(r"^/etc/\w+"), Start::at("/etc"));
+        assert_eq!(fixed_start(r"^/etc/x$"), Start::at("/etc"));
+    }
+
+    #[test]
+    fn where_all_patterns_are_plain_a_walk_begins_on_the_way() {
+        let check = |patterns: &[&str], expect: &[(&str, bool)]| {
+            let entity = QueryEntity {
+                name: "path".into(),
+                operation: Operation::PatternMatch,
+                datatype: Datatype::String,
+                values: patterns.iter().map(|pattern| (*pattern).to_owned()).collect(),
+                var_check: Check::AtLeastOne,
+                is_nil: false,
+            };
+            let starts = starts(&entity);
+            let found: Vec<_> = starts.iter().map(|start| (start.directory.as_str(), start.is_on_the_way)).collect();
+            assert_eq!(found, expect, "{patterns:?}");
+        };
+        check(&[r"^/etc/x\.d", r"^/etc/y"], &[("/etc", true)]);
+        check(&[r"^/etc/x\.d", r"^/etc/y$"], &[("/etc", false)]);
+        check(&[r"^/etc/x", r"^/usr/.*"], &[("/etc", true), ("/usr", false)]);
+        check(&[r"^/etc/x", r"^/etc/y/z"], &[("/etc", true)]);
+        check(&[r"^/etc", "/usr/x"], &[("/", false)]);
     }
 }

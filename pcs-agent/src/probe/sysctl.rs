@@ -1,5 +1,7 @@
 //! `unix:sysctl`: kernel parameters, from `/proc/sys`.
 
+use std::collections::BTreeSet;
+
 use oval::resolve::Query;
 use proto::observation::{Collected, Flag, Item, ItemEntity, Status};
 
@@ -24,7 +26,9 @@ impl Probe for Sysctl {
         let mut items = Vec::new();
         if let Some(values) = name.exact() {
             let mut missed = false;
-            for value in values {
+            // A variable may say the same twice.
+            let values: BTreeSet<&String> = values.iter().collect();
+            for value in &values {
                 // No parameter has such a name, though the file system would find one.
                 if value.contains('/') {
                     continue;
@@ -133,7 +137,7 @@ fn item(host: &Host, name: &str, path: &str) -> Result<Option<Item>, Cut> {
 mod tests {
     use super::super::entities::fixture::{asked, query, tree, values};
     use super::*;
-    use proto::plan::Operation;
+    use proto::plan::{Check, Operation};
 
     #[track_caller]
     fn check(name: &str, expect: &[&str]) {
@@ -163,6 +167,16 @@ mod tests {
         check("kernel.ostype", &["Linux"]);
         check("net.ipv4.conf.eth0.1.forwarding", &["1"]);
         check("net.ipv4.conf.a..b.forwarding", &["0"]);
+    }
+
+    #[test]
+    fn a_name_that_is_asked_for_twice_is_one_item() {
+        let (_root, host) = tree(&[("proc/sys/kernel/ostype", "Linux\n"), ("proc/sys/kernel/hostname", "h\n")]);
+        let mut names = asked("name", Operation::Equals, "kernel.ostype");
+        names.var_check = Check::AtLeastOne;
+        names.values.extend(["kernel.hostname", "kernel.ostype"].map(String::from));
+        let collected = Sysctl::collect(&host, &query(Sysctl::KIND, vec![names])).unwrap();
+        assert_eq!(values(&collected.items, "name"), ["kernel.hostname", "kernel.ostype"]);
     }
 
     #[test]

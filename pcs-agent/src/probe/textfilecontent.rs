@@ -22,9 +22,8 @@ impl Probe for TextFileContent {
         let Some(line) = query.entity("line") else { return Ok(finish(Vec::new(), Vec::new())) };
         // The schema allows a pattern only, whatever the operation says.
         let patterns = line
-            .values
-            .iter()
-            .map(|text| Pattern::new(text, Flags::default()).map(|compiled| (text.as_str(), compiled)))
+            .distinct()
+            .map(|text| Pattern::new(text, Flags::default()).map(|compiled| (text, compiled)))
             .collect::<Result<Vec<_>, _>>()
             .map_err(CompareError::from)?;
         let found = files::find(host, query)?;

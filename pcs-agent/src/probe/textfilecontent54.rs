@@ -28,9 +28,8 @@ impl Probe for TextFileContent54 {
         };
         // Whatever the operation says, `oscap` and content read the entity as a pattern.
         let patterns = pattern
-            .values
-            .iter()
-            .map(|text| Pattern::new(text, flags).map(|compiled| (text.as_str(), compiled)))
+            .distinct()
+            .map(|text| Pattern::new(text, flags).map(|compiled| (text, compiled)))
             .collect::<Result<Vec<_>, _>>()
             .map_err(CompareError::from)?;
         let found = files::find(host, query)?;
@@ -181,6 +180,31 @@ mod tests {
         assert_eq!(texts(&collected), ["a=1", "a=3"]);
         assert_eq!(collected.items[1].value("subexpression"), Some("3"));
         assert_eq!(texts(&collect(b"a=1\na=3\n", r"^a=(\d)$", (Operation::Equals, "2"))), ["a=3"]);
+    }
+
+    #[test]
+    fn a_pattern_that_a_variable_has_twice_is_asked_once() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("file"), "a\n").unwrap();
+        let entity = |name: &str, operation, values: &[&str]| QueryEntity {
+            name: name.into(),
+            operation,
+            datatype: Datatype::String,
+            values: values.iter().map(|value| (*value).to_owned()).collect(),
+            var_check: Check::AtLeastOne,
+            is_nil: false,
+        };
+        let query = Query {
+            kind: TextFileContent54::KIND.into(),
+            entities: vec![
+                entity("filepath", Operation::Equals, &["/file"]),
+                entity("pattern", Operation::PatternMatch, &["a", "^a", "a"]),
+            ],
+            behaviors: std::collections::BTreeMap::new(),
+        };
+        let collected = TextFileContent54::collect(&Host::new(root.path()), &query).unwrap_or_else(Collected::from);
+        let patterns: Vec<_> = collected.items.iter().filter_map(|item| item.value("pattern")).collect();
+        assert_eq!(patterns, ["a", "^a"]);
     }
 
     #[test]

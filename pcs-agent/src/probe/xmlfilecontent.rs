@@ -28,9 +28,8 @@ impl Probe for XmlFileContent {
         let Some(xpath) = query.entity("xpath") else { return Ok(finish(Vec::new(), Vec::new())) };
         // Whatever the operation says, `oscap` evaluates the entity; the schema allows `equals` only.
         let expressions = xpath
-            .values
-            .iter()
-            .map(|text| Expression::new(text).map(|expression| (text.as_str(), expression)))
+            .distinct()
+            .map(|text| Expression::new(text).map(|expression| (text, expression)))
             .collect::<Result<Vec<_>, _>>()
             .map_err(unusable)?;
         let found = files::find(host, query)?;

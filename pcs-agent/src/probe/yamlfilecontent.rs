@@ -27,9 +27,8 @@ impl Probe for YamlFileContent {
         let Some(yamlpath) = query.entity("yamlpath") else { return Ok(finish(Vec::new(), Vec::new())) };
         // Whatever the operation says, `oscap` follows the path; the schema allows `equals` only.
         let paths = yamlpath
-            .values
-            .iter()
-            .map(|text| Path::new(text).map(|path| (text.as_str(), path)))
+            .distinct()
+            .map(|text| Path::new(text).map(|path| (text, path)))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| match error {
                 PathError::NotCovered(what) => ProbeError::NotCovered(what.to_owned()),
