@@ -81,6 +81,15 @@ async fn message(events: &mut mpsc::Receiver<Event>) -> Authentic {
     tokio::time::timeout(PATIENCE, next).await.unwrap()
 }
 
+async fn all_is_acknowledged(bus: &Bus) {
+    let acknowledged = async {
+        while bus.unacknowledged_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, acknowledged).await.unwrap();
+}
+
 fn status(publisher: ComponentId) -> StatusNotification {
     StatusNotification {
         publisher,
@@ -129,12 +138,7 @@ async fn a_durable_message_waits_for_its_acknowledgement_and_has_one_effect() {
     let received = message(&mut events).await;
     assert_eq!(collector.unacknowledged_count(), 1);
     orchestrator.acknowledge(&received, Topic::Admin(collector.own()));
-    let acknowledged = async {
-        while collector.unacknowledged_count() > 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, acknowledged).await.unwrap();
+    all_is_acknowledged(&collector).await;
 }
 
 #[tokio::test]
@@ -281,12 +285,7 @@ async fn long_results_travel_packed_and_arrive_as_they_were_sealed() {
             Topic::Directed { to: collector.own(), operation: Ack::KIND.to_owned(), from: repository.own() },
         );
     }
-    let acknowledged = async {
-        while collector.unacknowledged_count() > 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, acknowledged).await.unwrap();
+    all_is_acknowledged(&collector).await;
 }
 
 #[tokio::test]

@@ -47,12 +47,7 @@ pub(super) fn flagged(items: Vec<Item>, found: files::Found) -> Collected {
 }
 
 fn item(host: &Host, entry: &Entry, metadata: &Metadata) -> Item {
-    let mut entities = Vec::with_capacity(24);
-    if entry.filename.is_some() {
-        entities.push(ItemEntity::text("filepath", entry.filepath()));
-    }
-    entities.push(ItemEntity::text("path", &entry.path));
-    entities.push(ItemEntity::text("filename", entry.filename.as_deref().unwrap_or_default()));
+    let mut entities = entry.entities();
     entities.push(ItemEntity::text("type", type_name(metadata.mode())));
     entities.push(ItemEntity::int("group_id", metadata.gid()));
     entities.push(ItemEntity::int("user_id", metadata.uid()));

@@ -114,12 +114,7 @@ impl Reader<'_> {
             Err(error) => (without(Status::Error), Some(format!("{name}: {error}"))),
         };
         let status = if value.status == Status::Error { Status::Error } else { Status::Exists };
-        let mut entities = Vec::with_capacity(5);
-        if entry.filename.is_some() {
-            entities.push(ItemEntity::text("filepath", entry.filepath()));
-        }
-        entities.push(ItemEntity::text("path", &entry.path));
-        entities.push(ItemEntity::text("filename", entry.filename.as_deref().unwrap_or_default()));
+        let mut entities = entry.entities();
         entities.push(ItemEntity::text("attribute_name", name));
         entities.push(value);
         self.items.push(Item { status, message, ..Item::new(FileExtendedAttribute::KIND, entities) });

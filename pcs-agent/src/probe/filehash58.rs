@@ -81,12 +81,8 @@ impl Probe for FileHash58 {
 }
 
 fn item(entry: &Entry, algorithm: &str, hash: Option<ItemEntity>) -> Item {
-    let mut entities = vec![
-        ItemEntity::text("filepath", entry.filepath()),
-        ItemEntity::text("path", &entry.path),
-        ItemEntity::text("filename", entry.filename.as_deref().unwrap_or_default()),
-        ItemEntity::text("hash_type", algorithm),
-    ];
+    let mut entities = entry.entities();
+    entities.push(ItemEntity::text("hash_type", algorithm));
     entities.extend(hash);
     Item::new(FileHash58::KIND, entities)
 }

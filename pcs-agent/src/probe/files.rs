@@ -8,6 +8,7 @@ use std::rc::Rc;
 use oval::compare::CompareError;
 use oval::pattern::{Flags, Pattern};
 use oval::resolve::{Query, QueryEntity, QueryFilter};
+use proto::observation::ItemEntity;
 use proto::plan::Operation;
 
 use self::directory::{Child, Directory};
@@ -38,6 +39,15 @@ impl Entry {
             Some(name) => joined(&self.path, name),
             None => self.path.clone(),
         }
+    }
+
+    /// What names it in an item: `filepath`, where it is not a directory that was asked for as one, `path` and `filename`.
+    pub(super) fn entities(&self) -> Vec<ItemEntity> {
+        let filepath = self.filename.as_ref().map(|_| ItemEntity::text("filepath", self.filepath()));
+        let mut entities: Vec<ItemEntity> = filepath.into_iter().collect();
+        entities.push(ItemEntity::text("path", &self.path));
+        entities.push(ItemEntity::text("filename", self.filename.as_deref().unwrap_or_default()));
+        entities
     }
 }
 

@@ -7,7 +7,7 @@ use proto::plan::Datatype;
 use rustix::io::Errno;
 
 use super::file::flagged;
-use super::files::{self, Entry};
+use super::files;
 use super::process58::{file_of, processes};
 use super::{Probe, ProbeError, finish};
 use crate::host::{Cut, Host, ReadError};
@@ -158,21 +158,11 @@ fn of_files(host: &Host, query: &Query) -> Result<Collected, ProbeError> {
             Err(Errno::NODATA | Errno::OPNOTSUPP) => Err(format!("{filepath}: it has no SELinux context")),
             Err(error) => Err(format!("{filepath}: {error}")),
         };
-        items.push(item(named(entry), label));
+        items.push(item(entry.entities(), label));
     }
     found.denied.extend(denied);
     found.cut = found.cut.or_else(|| cut.map(|cut: Cut| cut.to_string()));
     Ok(flagged(items, found))
-}
-
-fn named(entry: &Entry) -> Vec<ItemEntity> {
-    let mut entities = Vec::with_capacity(14);
-    if entry.filename.is_some() {
-        entities.push(ItemEntity::text("filepath", entry.filepath()));
-    }
-    entities.push(ItemEntity::text("path", &entry.path));
-    entities.push(ItemEntity::text("filename", entry.filename.as_deref().unwrap_or_default()));
-    entities
 }
 
 fn of_processes(host: &Host, query: &Query) -> Result<Collected, ProbeError> {

@@ -118,16 +118,14 @@ pub(super) fn item(kind: &str, entry: &Entry, text: &str, instance: u64, content
         let end = end.min(start + ENTITY_VALUE_BYTES_MAX);
         String::from_utf8_lossy(&content[start..end]).into_owned()
     };
-    let mut entities = vec![
-        ItemEntity::text("filepath", entry.filepath()),
-        ItemEntity::text("path", &entry.path),
-        ItemEntity::text("filename", entry.filename.as_deref().unwrap_or_default()),
+    let mut entities = entry.entities();
+    entities.extend([
         ItemEntity::text("pattern", text),
         ItemEntity::int("instance", instance),
         // `oscap` puts the pattern here.
         ItemEntity::text("line", text),
         ItemEntity::text("text", value(found.start, found.end)),
-    ];
+    ]);
     entities.extend(
         found.groups.iter().flatten().map(|(start, end)| ItemEntity::text("subexpression", value(*start, *end))),
     );

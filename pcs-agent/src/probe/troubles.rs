@@ -1,5 +1,6 @@
 //! What keeps a probe over files from the whole answer, and what the answer is flagged with then.
 
+use std::io::ErrorKind;
 use std::rc::Rc;
 
 use proto::observation::{Collected, Flag, Item};
@@ -11,6 +12,31 @@ use crate::host::{Cut, Host, ReadError};
 
 /// Files that are named, of each trouble.
 const NAMED_MAX: usize = 20;
+
+/// What is there and no file to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unreadable {
+    #[error("the link leads to a directory")]
+    Directory,
+    #[error("not a regular file")]
+    NoFile,
+    #[error("the link leads to nothing that can be read")]
+    Nothing,
+}
+
+/// Why a file cannot be read, where that is not said by reading it.
+pub(super) fn unreadable(host: &Host, filepath: &str) -> Option<Unreadable> {
+    match host.stat(filepath) {
+        Ok(metadata) if metadata.is_file() => None,
+        Ok(metadata) if metadata.is_dir() => Some(Unreadable::Directory),
+        Ok(_) => Some(Unreadable::NoFile),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => None,
+        Err(_) => {
+            let is_link = host.lstat(filepath).is_ok_and(|metadata| metadata.is_symlink());
+            is_link.then_some(Unreadable::Nothing)
+        }
+    }
+}
 
 /// The troubles of one object.
 #[derive(Debug, Default)]

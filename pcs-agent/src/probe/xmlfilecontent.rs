@@ -3,15 +3,13 @@
 //! only: elements have none. What is there and cannot be read as a file is an error, as in `oscap`; devices and FIFOs
 //! are never opened.
 
-use std::io::ErrorKind;
-
 use oval::resolve::Query;
 use proto::limits::{ENTITY_VALUE_BYTES_MAX, RESULT_PART_BYTES};
 use proto::observation::{Collected, Item, ItemEntity, Status};
 use proto::plan::Datatype;
 
 use super::files::{self, Entry};
-use super::troubles::Troubles;
+use super::troubles::{Troubles, Unreadable, unreadable};
 use super::xpath::{Document, DocumentError, Expression, Value, XPathError};
 use super::{Probe, ProbeError, finish};
 use crate::host::{Cut, Host};
@@ -60,31 +58,6 @@ fn unusable(error: XPathError) -> ProbeError {
         XPathError::NotCovered(what) => ProbeError::NotCovered(what.to_owned()),
         XPathError::Cut(cut) => ProbeError::Cut(cut),
         other => ProbeError::Broken(other.to_string()),
-    }
-}
-
-/// What is there and no file to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-enum Unreadable {
-    #[error("the link leads to a directory")]
-    Directory,
-    #[error("not a regular file")]
-    NoFile,
-    #[error("the link leads to nothing that can be read")]
-    Nothing,
-}
-
-/// Why a file cannot be read, where that is not said by reading it.
-fn unreadable(host: &Host, filepath: &str) -> Option<Unreadable> {
-    match host.stat(filepath) {
-        Ok(metadata) if metadata.is_file() => None,
-        Ok(metadata) if metadata.is_dir() => Some(Unreadable::Directory),
-        Ok(_) => Some(Unreadable::NoFile),
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => None,
-        Err(_) => {
-            let is_link = host.lstat(filepath).is_ok_and(|metadata| metadata.is_symlink());
-            is_link.then_some(Unreadable::Nothing)
-        }
     }
 }
 
@@ -194,12 +167,8 @@ fn entity(text: &str) -> (ItemEntity, bool) {
 }
 
 fn item(entry: &Entry, xpath: &str, values: Vec<ItemEntity>, message: Option<String>) -> Item {
-    let mut entities = vec![
-        ItemEntity::text("filepath", entry.filepath()),
-        ItemEntity::text("path", &entry.path),
-        ItemEntity::text("filename", entry.filename.as_deref().unwrap_or_default()),
-        ItemEntity::text("xpath", xpath),
-    ];
+    let mut entities = entry.entities();
+    entities.push(ItemEntity::text("xpath", xpath));
     entities.extend(values);
     Item { message, ..Item::new(XmlFileContent::KIND, entities) }
 }

@@ -2,15 +2,13 @@
 //! with a `value` for each record. As in `oscap`, what is no regular file has none, and a link of a directory that leads to no
 //! file is an error; devices and FIFOs are never opened.
 
-use std::io::ErrorKind;
-
 use oval::resolve::Query;
 use proto::limits::{ENTITY_VALUE_BYTES_MAX, RESULT_PART_BYTES};
 use proto::observation::{Collected, Item, ItemEntity, Status};
 use proto::plan::Datatype;
 
 use super::files::{self, Entry};
-use super::troubles::Troubles;
+use super::troubles::{Troubles, unreadable};
 use super::yaml::{Path, PathError, Record, Stream, records};
 use super::{Probe, ProbeError, finish};
 use crate::host::{Cut, Host};
@@ -39,14 +37,12 @@ impl Probe for YamlFileContent {
         let is_by_filepath = query.entity("filepath").is_some();
         for entry in found.entries.iter().filter(|entry| entry.filename.is_some()) {
             let filepath = entry.filepath();
-            match what_is(host, &filepath) {
-                Place::File => {}
-                Place::Link(why) if !is_by_filepath => {
-                    seen.troubles.note(format!("{filepath}: {why}"));
-                    continue;
-                }
+            if let Some(why) = unreadable(host, &filepath) {
                 // `oscap` goes straight to what `filepath` names.
-                Place::Link(_) | Place::Other => continue,
+                if !is_by_filepath && host.lstat(&filepath).is_ok_and(|metadata| metadata.is_symlink()) {
+                    seen.troubles.note(format!("{filepath}: {why}"));
+                }
+                continue;
             }
             if let Err(cut) = seen.look(host, entry, &paths) {
                 seen.troubles.cut(cut);
@@ -54,28 +50,6 @@ impl Probe for YamlFileContent {
             }
         }
         Ok(seen.troubles.flag(seen.items, found))
-    }
-}
-
-/// What stands at a place.
-enum Place {
-    /// A regular file, or a link to one; or something that nobody may look at, as reading it will say.
-    File,
-    /// A link to something else.
-    Link(&'static str),
-    /// Neither.
-    Other,
-}
-
-fn what_is(host: &Host, filepath: &str) -> Place {
-    let is_link = || host.lstat(filepath).is_ok_and(|metadata| metadata.is_symlink());
-    let link = |why| if is_link() { Place::Link(why) } else { Place::Other };
-    match host.stat(filepath) {
-        Ok(metadata) if metadata.is_file() => Place::File,
-        Ok(metadata) if metadata.is_dir() => link("the link leads to a directory"),
-        Ok(_) => link("the link leads to no regular file"),
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => Place::File,
-        Err(_) => link("the link leads to nothing that can be read"),
     }
 }
 
@@ -111,12 +85,8 @@ impl Seen {
 }
 
 fn item(entry: &Entry, yamlpath: &str, records: Vec<Record>) -> Item {
-    let mut entities = vec![
-        ItemEntity::text("filepath", entry.filepath()),
-        ItemEntity::text("path", &entry.path),
-        ItemEntity::text("filename", entry.filename.as_deref().unwrap_or_default()),
-        ItemEntity::text("yamlpath", yamlpath),
-    ];
+    let mut entities = entry.entities();
+    entities.push(ItemEntity::text("yamlpath", yamlpath));
     let (mut fields, mut bytes) = (0_usize, 0_usize);
     let mut is_any_cut = false;
     for record in &records {
@@ -149,10 +119,10 @@ fn field((name, datatype, mut value): (String, Datatype, String)) -> ItemEntity 
 
 #[cfg(test)]
 mod tests {
+    use super::super::entities::fixture::{asked as named, query};
     use super::*;
-    use oval::resolve::QueryEntity;
     use proto::observation::Flag;
-    use proto::plan::{Check, Operation};
+    use proto::plan::Operation;
 
     const MATCH: Operation = Operation::PatternMatch;
 
@@ -165,19 +135,10 @@ mod tests {
     }
 
     fn collect_in(root: &std::path::Path, asked: &[(&str, Operation, &str)], yamlpath: &str) -> Collected {
-        let entity = |name: &str, operation, value: &str| QueryEntity {
-            name: name.into(),
-            operation,
-            datatype: Datatype::String,
-            values: vec![value.into()],
-            var_check: Check::All,
-            is_nil: false,
-        };
         let mut entities: Vec<_> =
-            asked.iter().map(|(name, operation, value)| entity(name, *operation, value)).collect();
-        entities.push(entity("yamlpath", Operation::Equals, yamlpath));
-        let query =
-            Query { kind: YamlFileContent::KIND.into(), entities, behaviors: std::collections::BTreeMap::new() };
+            asked.iter().map(|(name, operation, value)| named(name, *operation, value)).collect();
+        entities.push(named("yamlpath", Operation::Equals, yamlpath));
+        let query = query(YamlFileContent::KIND, entities);
         YamlFileContent::collect(&Host::new(root), &query).unwrap_or_else(Collected::from)
     }
 

@@ -14,10 +14,10 @@ use std::hash::{DefaultHasher, Hasher as _};
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
+use futures_core::Stream as _;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use zbus::export::futures_core::Stream as _;
 use zbus::message::Type;
 use zbus::{Connection, Message, MessageStream};
 
