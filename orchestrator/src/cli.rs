@@ -1,7 +1,7 @@
 //! The words on the command line.
 
 use clap::Parser;
-use service::config::{Config, ConfigError};
+use service::config::{ConfigError, Sources};
 use service::daemon::{AFTER_HELP, DaemonArgs};
 
 /// The orchestrator of a Muster installation, with the broker inside.
@@ -39,7 +39,7 @@ pub(crate) struct Cli {
 
 impl Cli {
     /// What the file, the environment and these words say together.
-    pub(crate) fn load(&self) -> Result<Config, ConfigError> {
+    pub(crate) fn load(&self) -> Result<Sources, ConfigError> {
         let flags = [
             ("listen", self.listen.clone()),
             ("advertise", self.advertise.clone()),

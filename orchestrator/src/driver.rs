@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bus::certificate::Certificate;
 use bus::{Authentic, Bus, Context, Event, Sender, mqtt, outbox::Outbox, tls};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use proto::capability::{Capability, ComponentType};
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, TransactionId};
@@ -19,9 +19,9 @@ use proto::message::{
 use proto::operator::{ComponentState, OperatorEvent, SystemStatus};
 use proto::topic::{self, COLLECTION_OVAL, Topic};
 use service::audit::Actor;
-use service::config::{self, ConfigError, OrchestratorConfig, Seconds};
 use service::content::{ContentStore, chunk_of};
 use service::identity::{self, Identity};
+use service::reload::Live;
 use service::renewal;
 use service::report::Chain;
 use service::shutdown::Shutdown;
@@ -37,99 +37,14 @@ use crate::core::pacing::HEARTBEAT_SECONDS_MIN;
 use crate::core::standing::Standing as Assignments;
 use crate::core::{Action, Core, RandomIds};
 use crate::courier::{Courier, Letter};
-use crate::feeds::FeedLimits;
 use crate::policies::Policies;
 use crate::registration::{self, TokenScope};
-use crate::retention::KEEP_DAYS_MIN;
+use crate::settings::{KEEP_WORKFLOWS_MIN, Settings, kept_too_short};
 use crate::standing;
 use crate::store::{SentTask, Store, StoreError};
 
 /// Different security statuses that are counted.
 const SECURITY_CODES_MAX: usize = 64;
-
-/// What an orchestrator needs to run.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Its data directory.
-    pub data: PathBuf,
-    /// Where the broker listens.
-    pub listen: String,
-    /// Where components are told to connect, if not there.
-    pub advertise: Option<String>,
-    /// Seconds that a certificate holds; it is renewed at half of that.
-    pub certificate_seconds: i64,
-    /// Encrypts the CA's key at rest.
-    pub ca_passphrase: Option<String>,
-    /// A CA that the operator brings: files with its certificate and key, PEM.
-    pub ca: Option<(PathBuf, PathBuf)>,
-    /// Whether a machine whose component was put out has its label again when it joins anew, without being asked for.
-    pub takes_back_endpoints: bool,
-    /// How long workflows that have ended are kept.
-    pub keep_workflows: SignedDuration,
-    /// A directory in which a join token for each type of component is kept.
-    pub join_tokens: Option<PathBuf>,
-    /// How long servers of feeds are waited for, and how much is taken of them.
-    pub feeds: FeedLimits,
-}
-
-impl Settings {
-    /// With everything that may be left out left out.
-    pub fn new(data: PathBuf, listen: String) -> Self {
-        Self {
-            data,
-            listen,
-            advertise: None,
-            certificate_seconds: CERTIFICATE_SECONDS,
-            ca_passphrase: None,
-            ca: None,
-            takes_back_endpoints: false,
-            keep_workflows: KEEP_WORKFLOWS,
-            join_tokens: None,
-            feeds: FeedLimits::default(),
-        }
-    }
-}
-
-impl TryFrom<&OrchestratorConfig> for Settings {
-    type Error = ConfigError;
-
-    fn try_from(config: &OrchestratorConfig) -> Result<Self, ConfigError> {
-        let wrong = |key, reason: String| ConfigError::Value { key, reason };
-        let keep_workflows = config.keep_workflows.map_or(KEEP_WORKFLOWS, Seconds::duration);
-        if keep_workflows < SignedDuration::from_hours(24 * KEEP_DAYS_MIN) {
-            return Err(wrong("keep-workflows", kept_too_short()));
-        }
-        let ca = match (&config.ca_certificate, &config.ca_key) {
-            (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
-            (None, None) => None,
-            _ => return Err(wrong("ca-certificate", "it is given with `ca-key`, or not at all".to_owned())),
-        };
-        let data = config.data.clone().unwrap_or_else(|| PathBuf::from("/var/lib/muster/orchestrator"));
-        let listen = config::address("listen", config.listen.as_ref())?.unwrap_or_else(|| "0.0.0.0:8883".to_owned());
-        Ok(Self {
-            advertise: config::address("advertise", config.advertise.as_ref())?,
-            certificate_seconds: config
-                .certificate_lifetime
-                .map_or(CERTIFICATE_SECONDS, |lifetime| lifetime.0.cast_signed()),
-            ca_passphrase: config::secret(config.ca_passphrase_file.as_ref())?,
-            ca,
-            takes_back_endpoints: config.take_back_endpoints,
-            keep_workflows,
-            join_tokens: config.join_tokens.clone(),
-            ..Self::new(data, listen)
-        })
-    }
-}
-
-/// Seconds that a certificate holds, unless the configuration says otherwise: 30 days.
-pub const CERTIFICATE_SECONDS: i64 = 30 * 86_400;
-
-/// How long workflows that have ended are kept, unless the configuration says otherwise.
-pub const KEEP_WORKFLOWS: SignedDuration = SignedDuration::from_hours(24 * KEEP_DAYS_MIN);
-
-fn kept_too_short() -> String {
-    format!("it is at least {KEEP_DAYS_MIN}d: a report that waited for its network may come in so late")
-}
 
 /// Why an orchestrator ends.
 #[derive(Debug, thiserror::Error)]
@@ -211,6 +126,7 @@ pub(crate) struct Inner {
     pub(crate) content: ContentStore,
     pub(crate) policies: Policies,
     pub(crate) told: Mutex<Told>,
+    takes_back: Live<bool>,
     pub(crate) standing: Mutex<Assignments>,
     pub(crate) watchers: broadcast::Sender<(TransactionId, OperatorEvent)>,
     /// The own certificate.
@@ -236,7 +152,7 @@ pub async fn run(
     mut shutdown: Shutdown,
     ready: Option<oneshot::Sender<Handle>>,
 ) -> Result<(), RunError> {
-    if settings.keep_workflows < SignedDuration::from_hours(24 * KEEP_DAYS_MIN) {
+    if settings.keep_workflows.get() < KEEP_WORKFLOWS_MIN {
         return Err(RunError::Keep);
     }
     let data = service::data::DataDirectory::open(&settings.data)?;
@@ -254,7 +170,6 @@ pub async fn run(
     core.set_trusted(ca.fingerprints());
     core.set_labels(store.labels().await?);
     core.set_aliases(store.aliases().await?);
-    core.take_back(settings.takes_back_endpoints);
     let identity_directory = data.path().join("identity");
     let own = own_certificate(&ca, &identity_directory, now)?;
     let (connects, connecting) = mpsc::unbounded_channel();
@@ -292,6 +207,7 @@ pub async fn run(
             content: ContentStore::new(Some(data.path().join("content"))),
             policies: Policies::default(),
             told: Mutex::default(),
+            takes_back: settings.takes_back_endpoints,
             standing: Mutex::new(Assignments::new(assigned)),
             watchers,
             certificate: std::sync::Mutex::new(own.certificate.clone()),
@@ -365,6 +281,7 @@ impl Handle {
         ask: impl FnOnce(&mut Core, Timestamp) -> (T, Vec<Action>),
     ) -> Result<T, StoreError> {
         let mut core = self.inner.core.lock().await;
+        core.take_back(self.inner.takes_back.get());
         let (answer, actions) = ask(&mut core, Timestamp::now());
         // What an earlier failure left is stored first; nothing is done before it is stored.
         let mut pending = self.inner.pending.lock().await;

@@ -24,6 +24,7 @@ mod posture;
 mod preview;
 mod registration;
 mod retention;
+mod settings;
 mod signers;
 mod standing;
 pub mod store;
@@ -32,10 +33,11 @@ mod trust;
 mod versions;
 mod workflows;
 
-pub use driver::{CERTIFICATE_SECONDS, Handle, KEEP_WORKFLOWS, RunError, Settings, run};
+pub use driver::{Handle, RunError, run};
 pub use feeds::{FeedLimits, policy_name, signature_of};
 pub use registration::TokenScope;
 pub use retention::{Expired, KEEP_DAYS_MIN};
+pub use settings::{CERTIFICATE_SECONDS, KEEP_WORKFLOWS, Settings};
 
 /// The name of the policy that comes with the program.
 pub const BASELINE: &str = "muster-baseline-linux";

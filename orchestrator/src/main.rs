@@ -1,7 +1,7 @@
 //! `muster-orchestrator`.
 
 use clap::Parser as _;
-use service::{daemon, shutdown};
+use service::{daemon, reload, shutdown};
 use tokio::sync::oneshot;
 
 mod cli;
@@ -12,11 +12,14 @@ service::allocator!();
 async fn main() -> anyhow::Result<()> {
     let cli = cli::Cli::parse();
     service::telemetry::start("info");
-    let settings = orchestrator::Settings::try_from(&cli.load()?.orchestrator)?;
+    let sources = cli.load()?;
+    let settings = orchestrator::Settings::try_from(&sources.config().orchestrator)?;
     if cli.daemon.check {
         daemon::tell_checked();
         return Ok(());
     }
+    let live = settings.clone();
+    reload::on_hangup("orchestrator", sources, move || cli.load(), move |config| live.take_over(&config.orchestrator));
     let (ready, is_ready) = oneshot::channel();
     tokio::spawn(async move {
         if is_ready.await.is_ok() {

@@ -8,6 +8,7 @@ use proto::content::ContentHash;
 use proto::fault::{Fault, FaultCode};
 use proto::id::RequestId;
 use proto::message::{ReferenceRequest, ReferenceResponse};
+use service::reload::Live;
 
 use crate::control::ask_one_repository;
 use crate::driver::Handle;
@@ -31,10 +32,10 @@ pub struct Expired {
 
 impl Handle {
     /// Lets go of what is old, again and again.
-    pub(crate) async fn mind_retention(self, keep: SignedDuration) {
+    pub(crate) async fn mind_retention(self, keep: Live<SignedDuration>) {
         tokio::time::sleep(FIRST).await;
         loop {
-            match self.expire(keep, Timestamp::now()).await {
+            match self.expire(keep.get(), Timestamp::now()).await {
                 Ok(expired) if expired != Expired::default() => {
                     let Expired { workflow_count, task_count } = expired;
                     tracing::info!(workflow_count, task_count, "what was old is gone");

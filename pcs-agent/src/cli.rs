@@ -1,7 +1,7 @@
 //! The words on the command line.
 
 use clap::Parser;
-use service::config::{Config, ConfigError};
+use service::config::{ConfigError, Sources};
 use service::daemon::{AFTER_HELP, MemberArgs};
 
 /// The collector of a Muster installation: looks at the machine that it runs on.
@@ -24,7 +24,7 @@ pub(crate) struct Cli {
 
 impl Cli {
     /// What the file, the environment and these words say together.
-    pub(crate) fn load(&self) -> Result<Config, ConfigError> {
+    pub(crate) fn load(&self) -> Result<Sources, ConfigError> {
         let own = [("root", self.root.clone()), ("tpm", self.tpm.clone()), ("budget", self.budget.clone())];
         self.member.load("pcs-agent", own)
     }

@@ -14,6 +14,7 @@ use proto::message::{AdvertisedEndpoint, ToCollector};
 use proto::residency::Residency;
 use service::config::{self, CollectorConfig, ConfigError};
 use service::member::{self, Member, MemberError, MemberSettings, ResidencyKey};
+use service::reload::Live;
 use service::shutdown::Shutdown;
 use service::signature::key_of;
 
@@ -60,7 +61,7 @@ pub struct Settings {
     /// The TPM that ties the endpoint to its machine: a device such as `/dev/tpmrm0`, or the Unix socket of a virtual one.
     pub tpm: Option<PathBuf>,
     /// What one task may cost; what it does not say is as in [`limits::TASK_BUDGET`].
-    pub budget: Budget,
+    pub budget: Live<Budget>,
     /// The scripts of policies that may run; none where nobody has allowed any.
     pub scripts: Option<Scripts>,
 }
@@ -82,9 +83,17 @@ impl TryFrom<&CollectorConfig> for Settings {
             name: config.name.clone(),
             root,
             tpm: config.tpm.clone(),
-            budget: config.budget.unwrap_or_default(),
+            budget: config.budget.unwrap_or_default().into(),
             scripts,
         })
+    }
+}
+
+impl Settings {
+    /// Takes over what of a configuration may change while it runs: a task that has begun keeps its budget.
+    pub fn take_over(&self, config: &CollectorConfig) -> Result<(), ConfigError> {
+        self.budget.follow(&Self::try_from(config)?.budget);
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use clap::Parser as _;
 use pcs_agent::{RunError, Settings};
 use service::config::join_token;
-use service::{daemon, health, shutdown};
+use service::{daemon, health, reload, shutdown};
 
 mod cli;
 
@@ -20,7 +20,8 @@ fn main() -> anyhow::Result<()> {
 async fn collect() -> anyhow::Result<()> {
     let cli = cli::Cli::parse();
     service::telemetry::start("info");
-    let config = cli.load()?.pcs_agent;
+    let sources = cli.load()?;
+    let config = sources.config().pcs_agent;
     let settings = Settings::try_from(&config)?;
     if cli.member.daemon.check {
         daemon::tell_checked();
@@ -30,6 +31,8 @@ async fn collect() -> anyhow::Result<()> {
         return Ok(health::check(&settings.data)?);
     }
     daemon::begin();
+    let live = settings.clone();
+    reload::on_hangup("pcs-agent", sources, move || cli.load(), move |config| live.take_over(&config.pcs_agent));
     let join_token = join_token(&settings.data, config.join_token.as_ref(), config.join_token_file.as_ref()).await?;
     let ended = pcs_agent::run(Settings { join_token, ..settings }, shutdown::on_signal()).await;
     if let Err(RunError::Member(error)) = &ended {

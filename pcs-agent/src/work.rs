@@ -27,6 +27,7 @@ use proto::plan::{CollectionPlan, ObjectKey};
 use proto::topic::Topic;
 use service::content::{self, ContentStore};
 use service::member::Assigned;
+use service::reload::Live;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
@@ -68,7 +69,7 @@ pub(crate) struct Worker {
     bus: Bus,
     assigned: watch::Receiver<Assigned>,
     root: PathBuf,
-    budget: Budget,
+    budget: Live<Budget>,
     scripts: Option<Scripts>,
     content: ContentStore,
     /// What somebody waits for goes first.
@@ -122,7 +123,7 @@ impl Worker {
             bus,
             assigned,
             root: settings.root.clone(),
-            budget: settings.budget.or(limits::TASK_BUDGET),
+            budget: settings.budget.clone(),
             scripts: settings.scripts.clone(),
             content: ContentStore::new(Some(settings.data.join("plans"))),
             interactive,
@@ -503,11 +504,12 @@ impl Worker {
         let pulse = Arc::new(Pulse::default());
         let (shown, wanted_no_more) = (Arc::clone(&pulse), Arc::clone(&is_cancelled));
         let looked = looking::watched(pulse, Arc::clone(&is_cancelled), move || {
-            let host = Host::with_budget(self.root.clone(), self.budget.within(request.budget))
-                .with_scripts(self.scripts.clone())
-                .until(wanted_no_more)
-                .pausing(Arc::clone(&self.pause))
-                .with_pulse(shown);
+            let host =
+                Host::with_budget(self.root.clone(), self.budget.get().or(limits::TASK_BUDGET).within(request.budget))
+                    .with_scripts(self.scripts.clone())
+                    .until(wanted_no_more)
+                    .pausing(Arc::clone(&self.pause))
+                    .with_pulse(shown);
             // What objects share is read once: none of it is younger than this.
             let began = Timestamp::now();
             let mut resolver = Resolver::new(&plan, Probes::new(&host), began);

@@ -2,9 +2,9 @@
 
 use clap::Parser;
 use pes_evaluator::{RunError, Settings};
-use service::config::join_token;
+use service::config::{Config, join_token};
 use service::daemon::{self, AFTER_HELP, MemberArgs};
-use service::{health, shutdown};
+use service::{health, reload, shutdown};
 
 service::allocator!();
 
@@ -21,7 +21,8 @@ struct Cli {
 async fn main() -> anyhow::Result<()> {
     let cli = Cli::parse().member;
     service::telemetry::start("info");
-    let config = cli.load("pes-evaluator", [])?.pes_evaluator;
+    let sources = cli.load("pes-evaluator", [])?;
+    let config = sources.config().pes_evaluator;
     let settings = Settings::try_from(&config)?;
     if cli.daemon.check {
         daemon::tell_checked();
@@ -31,6 +32,8 @@ async fn main() -> anyhow::Result<()> {
         return Ok(health::check(&settings.data)?);
     }
     daemon::begin();
+    let check = |config: &Config| Settings::try_from(&config.pes_evaluator).map(|_| ());
+    reload::on_hangup("pes-evaluator", sources, move || cli.load("pes-evaluator", []), check);
     let join_token = join_token(&settings.data, config.join_token.as_ref(), config.join_token_file.as_ref()).await?;
     let ended = pes_evaluator::run(Settings { join_token, ..settings }, shutdown::on_signal()).await;
     if let Err(RunError::Member(error)) = &ended {

@@ -26,6 +26,7 @@ use proto::topic::Topic;
 use service::config::{self, ConfigError, RepositoryConfig};
 use service::content::{ContentStore, chunk_of, pack};
 use service::member::{self, Member, MemberError, MemberSettings};
+use service::reload::Live;
 use service::report::Chain;
 use service::shutdown::Shutdown;
 use service::supervisor;
@@ -63,7 +64,7 @@ pub struct Settings {
     /// What operators call it.
     pub name: String,
     /// How long what is past is kept.
-    pub retention: Retention,
+    pub retention: Live<Retention>,
     /// Where it is kept, if not in the data directory.
     pub database: Option<DatabaseUrl>,
 }
@@ -79,9 +80,17 @@ impl TryFrom<&RepositoryConfig> for Settings {
             join_token: config.join_token.clone(),
             broker: config::address("broker", config.broker.as_ref())?,
             name: config.name.clone().unwrap_or_else(|| "repository".to_owned()),
-            retention: config.try_into()?,
+            retention: Retention::try_from(config)?.into(),
             database: database.map_err(|reason| ConfigError::Value { key: "database", reason })?,
         })
+    }
+}
+
+impl Settings {
+    /// Takes over what of a configuration may change while it runs.
+    pub fn take_over(&self, config: &RepositoryConfig) -> Result<(), ConfigError> {
+        self.retention.follow(&Self::try_from(config)?.retention);
+        Ok(())
     }
 }
 
@@ -158,10 +167,10 @@ async fn open_store(
 }
 
 /// Lets go of what is old, again and again.
-async fn expire(store: Arc<dyn Store>, retention: Retention) {
+async fn expire(store: Arc<dyn Store>, retention: Live<Retention>) {
     tokio::time::sleep(EXPIRY_FIRST).await;
     loop {
-        match store.expire(&retention, Timestamp::now()).await {
+        match store.expire(&retention.get(), Timestamp::now()).await {
             Ok(expired) if expired.is_nothing() => {}
             Ok(expired) => tracing::info!(?expired, "what was old is gone"),
             Err(error) => tracing::error!(error = %Chain(&error), "what is old stays until the next time"),

@@ -4,7 +4,7 @@ use clap::Parser;
 use repository::{RunError, Settings};
 use service::config::join_token;
 use service::daemon::{self, AFTER_HELP, MemberArgs};
-use service::{health, shutdown};
+use service::{health, reload, shutdown};
 
 service::allocator!();
 
@@ -24,16 +24,21 @@ struct Cli {
 async fn main() -> anyhow::Result<()> {
     let Cli { member: cli, database_file } = Cli::parse();
     service::telemetry::start("info");
-    let config = cli.load("repository", [("database-file", database_file)])?.repository;
+    let (is_check, is_health) = (cli.daemon.check, cli.health);
+    let load = move || cli.load("repository", [("database-file", database_file.clone())]);
+    let sources = load()?;
+    let config = sources.config().repository;
     let settings = Settings::try_from(&config)?;
-    if cli.daemon.check {
+    if is_check {
         daemon::tell_checked();
         return Ok(());
     }
-    if cli.health {
+    if is_health {
         return Ok(health::check(&settings.data)?);
     }
     daemon::begin();
+    let live = settings.clone();
+    reload::on_hangup("repository", sources, load, move |config| live.take_over(&config.repository));
     let join_token = join_token(&settings.data, config.join_token.as_ref(), config.join_token_file.as_ref()).await?;
     let ended = repository::run(Settings { join_token, ..settings }, shutdown::on_signal()).await;
     if let Err(RunError::Member(error)) = &ended {

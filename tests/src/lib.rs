@@ -24,6 +24,7 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
 pub mod attack;
+pub mod disk;
 pub mod endpoint;
 pub mod generate;
 pub mod generate_xccdf;
@@ -139,7 +140,7 @@ impl Installation {
             join_token: Some(self.token(ComponentType::RepositoryInterface).await),
             broker: None,
             name: "repository".to_owned(),
-            retention: repository::retention::Retention::default(),
+            retention: repository::retention::Retention::default().into(),
         };
         let (keep, stop) = shutdown::channel();
         tokio::spawn(async move {
@@ -191,7 +192,7 @@ impl Installation {
             name: Some(name.to_owned()),
             root: root.to_owned(),
             tpm,
-            budget: proto::budget::Budget::default(),
+            budget: proto::budget::Budget::default().into(),
             scripts: None,
         };
         let (stopper, stop) = shutdown::channel();

@@ -66,6 +66,20 @@ impl Process {
         process
     }
 
+    /// The same, with all that it says in a file.
+    pub fn start_with_log(command: Vec<String>, log: &Path) -> Self {
+        let child = Command::new(binaries().join(&command[0]))
+            .args(&command[1..])
+            .env("MUSTER_LOG", "info")
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(log).expect("a log file"))
+            .spawn()
+            .expect("the binary starts");
+        Self { child, command }
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
@@ -80,6 +94,11 @@ impl Process {
     /// `kill -CONT`: it goes on where it was held.
     pub fn go_on(&self) {
         self.signal(rustix::process::Signal::CONT);
+    }
+
+    /// `kill -HUP`: it reads its configuration again.
+    pub fn hang_up(&self) {
+        self.signal(rustix::process::Signal::HUP);
     }
 
     fn signal(&self, signal: rustix::process::Signal) {

@@ -9,6 +9,7 @@ use std::process::{Command, Output};
 use proto::message::ResultsSelection;
 use proto::operator::{Ask, OperatorEvent};
 use proto::verdict::Verdict;
+use system_tests::disk::Disk;
 use system_tests::endpoint::{SHADOW_RULE, root, set_mode};
 use system_tests::processes::{Processes, binaries};
 use system_tests::{baseline, eventually, verdicts};
@@ -150,6 +151,44 @@ fn what_is_not_whole_is_not_restored() {
     std::fs::write(&manifest_path, manifest).unwrap();
     done(&restore);
     assert_eq!(std::fs::read_to_string(into.join("outbox/one.msg")).unwrap(), "a message");
+}
+
+#[test]
+fn into_mounted_directories_it_is_restored_in_place_and_no_service_starts_beside_half_of_it() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, into) = (place.path().join("data"), place.path().join("into"));
+    for service in ["repository", "orchestrator"] {
+        drop(service::data::DataDirectory::open(&data.join(service)).unwrap());
+        std::fs::create_dir(data.join(service).join("outbox")).unwrap();
+        std::fs::write(data.join(service).join("outbox/one.msg"), service).unwrap();
+    }
+    let copy = place.path().join("copy").display().to_string();
+    done(&["backup", &copy, "--data", data.to_str().unwrap()]);
+    let (repository, orchestrator) = (into.join("repository"), into.join("orchestrator"));
+    let Some(_repository) = Disk::mount(&repository) else { return };
+    let restore = ["restore", copy.as_str(), "--data", into.to_str().unwrap()];
+    refused(&restore, "has to be there");
+    let _orchestrator = Disk::mount(&orchestrator).unwrap();
+    std::fs::write(orchestrator.join("mine"), "x").unwrap();
+    refused(&restore, "is not empty");
+    std::fs::remove_file(orchestrator.join("mine")).unwrap();
+    let message = Path::new(&copy).join("orchestrator/outbox/one.msg");
+    std::fs::write(&message, "orchestratos").unwrap();
+    refused(&restore, "is not what was backed up");
+    for service in [&repository, &orchestrator] {
+        assert_eq!(std::fs::read_dir(service).unwrap().count(), 0);
+    }
+    std::fs::write(&message, "orchestrator").unwrap();
+    done(&restore);
+    for service in ["repository", "orchestrator"] {
+        assert_eq!(std::fs::read_to_string(into.join(service).join("outbox/one.msg")).unwrap(), service);
+        drop(service::data::DataDirectory::open(&into.join(service)).unwrap());
+    }
+    refused(&restore, "is not empty");
+    // As a kill in the middle leaves it.
+    std::fs::create_dir(repository.join("restore.partial")).unwrap();
+    let error = service::data::DataDirectory::open(&repository).unwrap_err().to_string();
+    assert!(error.contains("was being restored"), "{error}");
 }
 
 #[test]

@@ -12,7 +12,8 @@ use proto::schedule::Schedule;
 use proto::verdict::{RuleResult, Verdict};
 use service::shutdown;
 use system_tests::endpoint::{SHADOW_RULE, root};
-use system_tests::{Installation, baseline};
+use system_tests::processes::{Process, Processes};
+use system_tests::{Installation, baseline, eventually, verdicts};
 
 const USERS_RULE: &str = "_rule_user_ids_are_unique";
 
@@ -67,7 +68,7 @@ async fn installation(budget: Budget) -> (Installation, tempfile::TempDir) {
         name: Some("small".to_owned()),
         root: root.path().to_owned(),
         tpm: None,
-        budget,
+        budget: budget.into(),
         scripts: None,
     };
     let (keep, stop) = shutdown::channel();
@@ -135,10 +136,52 @@ async fn a_schedule_has_its_budget_and_another_budget_is_another_schedule() {
     assert_eq!(add(of("read=2K")).await, AskOutcome::Done);
     assert_eq!(add(baseline(60)).await, AskOutcome::Refused);
     let stored = || Workflow { is_stored_only: true, ..baseline(60) };
-    system_tests::eventually("its run is stored", async || {
+    eventually("its run is stored", async || {
         let (_, results) = evaluate(&installation, stored()).await;
         let cut = result(&results, USERS_RULE);
         cut.reasons.iter().any(|said| said.contains("cut off: 2 KiB were read")).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_budget_in_the_file_takes_effect_when_it_is_read_again_and_what_cannot_be_used_changes_nothing() {
+    let root = large_root();
+    let mut processes = Processes::start(root.path()).await;
+    processes.collector.kill();
+    let (file, log) = (processes.data.path().join("muster.toml"), processes.data.path().join("log"));
+    let written = |keys: &str| {
+        let (data, root) = (processes.data.path().join("pcs-agent"), root.path());
+        let text = format!("[pcs-agent]\ndata = '{}'\nroot = '{}'\n{keys}", data.display(), root.display());
+        std::fs::write(&file, text).unwrap();
+    };
+    written("");
+    let words = ["muster-pcs-agent", "--config", file.to_str().unwrap()].map(str::to_owned);
+    let collector = Process::start_with_log(words.to_vec(), &log);
+    processes.wait_for_active().await;
+    let verdict = async || {
+        let events = processes.ask(Ask::Evaluate(baseline(60))).await;
+        verdicts(&events).into_iter().find(|(rule, _)| rule.ends_with(USERS_RULE)).unwrap().1
+    };
+    let read_again = async |keys: &str, expected: &[&str]| {
+        let before = std::fs::metadata(&log).unwrap().len();
+        written(keys);
+        collector.hang_up();
+        eventually("the configuration was read again", async || {
+            let text = std::fs::read(&log).unwrap();
+            let text = String::from_utf8_lossy(&text[usize::try_from(before).unwrap()..]).into_owned();
+            expected.iter().all(|said| text.contains(said)).then_some(())
+        })
+        .await;
+    };
+    assert_eq!(verdict().await, "pass");
+    let now = "takes effect now keys=\"budget\"";
+    read_again("budget = 'read=2K'\nname = 'x'\n", &["takes effect at the next start keys=\"name\"", now]).await;
+    assert_eq!(verdict().await, "unknown");
+    for wrong in ["budget = 'read=lots'\n", "budgets = 'read=1G'\n", "root = '/none/such'\n"] {
+        read_again(wrong, &["everything stays as it was"]).await;
+        assert_eq!(verdict().await, "unknown");
+    }
+    read_again("", &[now]).await;
+    assert_eq!(verdict().await, "pass");
 }

@@ -112,7 +112,7 @@ impl Script {
             name: None,
             root,
             tpm: None,
-            budget: Budget::default(),
+            budget: Budget::default().into(),
             scripts: None,
         };
         let (keep, stop) = shutdown::channel();

@@ -1,7 +1,7 @@
 //! What no file tells of is reported all the same, long before it is looked at again: mounts, sockets that listen, kernel
 //! parameters. On this machine itself.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says what it skips")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::path::Path;
 use proto::message::{Following, ObservationEntry, ObservationOperation};
 use proto::observation::Item;
 use proto::operator::{Ask, AskOutcome, OperatorEvent, PolicyImport, Workflow};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use system_tests::disk::Disk;
 use system_tests::{BASELINE, Installation, ask, baseline, eventually};
 
 const POLICY: &str = "events";
@@ -95,34 +95,15 @@ async fn a_socket_that_listens_is_reported_although_nobody_looks_again_for_a_day
     drop(listener);
 }
 
-struct Mounted<'path>(&'path Path);
-
-impl Drop for Mounted<'_> {
-    fn drop(&mut self) {
-        let _ = unmount(self.0, UnmountFlags::DETACH);
-    }
-}
-
-fn mounted(directory: &Path) -> Option<Mounted<'_>> {
-    match mount("tmpfs", directory, "tmpfs", MountFlags::NODEV, c"size=1m,mode=0700") {
-        Ok(()) => Some(Mounted(directory)),
-        Err(error) => {
-            assert!(std::env::var_os("MUSTER_REQUIRE_MOUNT").is_none(), "no file system can be mounted: {error}");
-            println!("SKIPPED: mounting a small file system needs root ({error})");
-            None
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mount_is_reported_and_so_is_its_end_although_nobody_looks_again_for_a_day() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().canonicalize().unwrap();
     // Whether it may be done at all.
-    let Some(tried) = mounted(&place) else { return };
+    let Some(tried) = Disk::mount(&place) else { return };
     drop(tried);
     let (installation, _) = observing(23, &place).await;
-    let mounted = mounted(&place).unwrap();
+    let mounted = Disk::mount(&place).unwrap();
     let is_mount = |item: &Item| item.kind == "linux:partition" && item.value("mount_point") == place.to_str();
     eventually("the mount is reported", async || changed(&installation).await.iter().any(is_mount).then_some(())).await;
     drop(mounted);

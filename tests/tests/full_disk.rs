@@ -1,49 +1,16 @@
 //! A repository whose disk is full: nothing is acknowledged, nothing is lost, and it goes on when there is room.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says what it skips")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 
 use proto::operator::{Ask, OperatorEvent};
 use repository::store::Store as _;
 use repository::store::sqlite::SqliteStore;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use scap::compile::compile;
 use scap::datastream::read;
+use system_tests::disk::Disk;
 use system_tests::{Installation, baseline, eventually};
-
-/// A small disk, until it is dropped.
-struct Disk<'path>(&'path Path);
-
-impl<'path> Disk<'path> {
-    fn mount(path: &'path Path) -> Option<Self> {
-        std::fs::create_dir_all(path).unwrap();
-        let options = c"size=2m,mode=0700";
-        let mounted = mount("tmpfs", path, "tmpfs", MountFlags::empty(), options);
-        if let Err(error) = mounted {
-            assert!(std::env::var_os("MUSTER_REQUIRE_MOUNT").is_none(), "no file system can be mounted: {error}");
-            println!("SKIPPED: mounting a small file system needs root ({error})");
-            return None;
-        }
-        Some(Self(path))
-    }
-
-    /// Takes all the room that is left.
-    fn fill(&self) {
-        let mut junk = std::fs::File::create(self.junk()).unwrap();
-        while std::io::Write::write_all(&mut junk, &[0; 4096]).is_ok() {}
-    }
-
-    fn junk(&self) -> std::path::PathBuf {
-        self.0.join("junk")
-    }
-}
-
-impl Drop for Disk<'_> {
-    fn drop(&mut self) {
-        let _ = unmount(self.0, UnmountFlags::DETACH);
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_acknowledges_nothing_and_loses_nothing() {

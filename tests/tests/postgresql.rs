@@ -36,7 +36,7 @@ impl Running {
             join_token: Some(installation.token(ComponentType::RepositoryInterface).await),
             broker: None,
             name: name.to_owned(),
-            retention: Retention::default(),
+            retention: Retention::default().into(),
             database: Some(url.parse().unwrap()),
         };
         let (stopper, stop) = shutdown::channel();

@@ -89,7 +89,7 @@ async fn installation(scripts: Option<Scripts>) -> Installation {
         name: Some("scripted".to_owned()),
         root: "/".into(),
         tpm: None,
-        budget: proto::budget::Budget::default(),
+        budget: proto::budget::Budget::default().into(),
         scripts,
     };
     let (keep, stop) = shutdown::channel();

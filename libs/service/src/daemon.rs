@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::config::{Config, ConfigError, Sources};
+use crate::config::{ConfigError, Sources};
 use crate::member::MemberError;
 use crate::supervisor;
 
@@ -30,11 +30,11 @@ impl DaemonArgs {
         &self,
         table: &str,
         flags: impl IntoIterator<Item = (&'flag str, Option<String>)>,
-    ) -> Result<Config, ConfigError> {
+    ) -> Result<Sources, ConfigError> {
         let mut sources = Sources::read(self.config.as_deref())?;
         sources.add_flags(table, [("data", self.data.clone())])?;
         sources.add_flags(table, flags)?;
-        Ok(sources.config())
+        Ok(sources)
     }
 }
 
@@ -64,7 +64,7 @@ impl MemberArgs {
         &self,
         table: &str,
         more: impl IntoIterator<Item = (&'flag str, Option<String>)>,
-    ) -> Result<Config, ConfigError> {
+    ) -> Result<Sources, ConfigError> {
         let own = [
             ("join-token", self.join_token.clone()),
             ("join-token-file", self.join_token_file.clone()),

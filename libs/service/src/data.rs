@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 
 /// The version of the layout below a data directory.
 pub const LAYOUT_VERSION: u32 = 1;
+/// The file that says it.
+pub const VERSION_FILE: &str = "version";
+/// What is being restored into a data directory, until all of it is there.
+pub const RESTORE_DIRECTORY: &str = "restore.partial";
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +27,9 @@ pub enum DataError {
     /// Another process has it.
     #[error("the data directory {0} is in use by another process; stop it, or give another one with --data")]
     InUse(PathBuf),
+    /// It is not whole.
+    #[error("the data directory {0} was being restored, and that was broken off: empty it and restore it again")]
+    Partial(PathBuf),
     /// A newer program made it.
     #[error(
         "the data directory {path} has layout version {found}, this program knows {LAYOUT_VERSION}: use the newer program, or another directory"
@@ -59,7 +66,10 @@ impl DataDirectory {
             Err(fs::TryLockError::WouldBlock) => return Err(DataError::InUse(path.to_owned())),
             Err(fs::TryLockError::Error(source)) => return Err(failed(source)),
         }
-        let version_file = path.join("version");
+        if path.join(RESTORE_DIRECTORY).exists() {
+            return Err(DataError::Partial(path.to_owned()));
+        }
+        let version_file = path.join(VERSION_FILE);
         match fs::read_to_string(&version_file) {
             Ok(text) if text.trim().parse::<u32>().is_ok_and(|version| version <= LAYOUT_VERSION) => {}
             Ok(text) => {

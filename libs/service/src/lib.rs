@@ -14,6 +14,7 @@ mod joining;
 pub mod member;
 pub mod proof;
 pub mod recurrence;
+pub mod reload;
 pub mod renewal;
 pub mod report;
 pub mod shutdown;

@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use proto::content::{ContentHash, ContentHasher};
 use serde::{Deserialize, Serialize};
-use service::data::{LAYOUT_VERSION, make};
+use service::data::{LAYOUT_VERSION, RESTORE_DIRECTORY, VERSION_FILE, make};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
@@ -53,7 +53,7 @@ struct Copied {
 /// `muster backup`
 pub(crate) async fn backup(data: &Path, to: &Path) -> anyhow::Result<u8> {
     let services = services_of(data)?;
-    let target = Target::new(to)?;
+    let target = Target::whole(to)?;
     let made = Timestamp::now();
     let mut files = Vec::new();
     for service in services {
@@ -74,7 +74,7 @@ pub(crate) async fn backup(data: &Path, to: &Path) -> anyhow::Result<u8> {
     let count = files.len();
     let size: u64 = files.iter().map(|file| file.size_bytes).sum();
     let manifest = Manifest { version: env!("CARGO_PKG_VERSION").to_owned(), layout: LAYOUT_VERSION, made, files };
-    service::data::write_private(&target.partial.join(MANIFEST), &serde_json::to_vec_pretty(&manifest)?)?;
+    service::data::write_private(&target.make_room(Path::new(MANIFEST))?, &serde_json::to_vec_pretty(&manifest)?)?;
     target.finish()?;
     show::note(format!("{count} files, {} MB, are in {}", size.div_ceil(1_000_000), to.display()));
     show::note("Keys are among them: keep it as you keep the data directory.");
@@ -91,12 +91,13 @@ pub(crate) async fn restore(data: &Path, from: &Path) -> anyhow::Result<u8> {
     if manifest.layout > LAYOUT_VERSION {
         bail!("Muster {} made this backup, with a newer layout: restore it with that version", manifest.version);
     }
-    let target = Target::new(data)?;
+    // Nothing is written outside, whatever the manifest says.
+    let outside = |file: &&Copied| file.path.components().any(|part| !matches!(part, Component::Normal(_)));
+    if let Some(file) = manifest.files.iter().find(outside) {
+        bail!("{} names a file that is not below a data directory: {}", path.display(), file.path.display());
+    }
+    let target = Target::of(data, &manifest)?;
     for file in &manifest.files {
-        // Nothing is written outside, whatever the manifest says.
-        if file.path.components().any(|part| !matches!(part, Component::Normal(_))) {
-            bail!("{} names a file that is not below a data directory: {}", path.display(), file.path.display());
-        }
         let (source, into) = (from.join(&file.path), target.make_room(&file.path)?);
         let copy = copied(&source, &into)?.with_context(|| format!("{} is missing", source.display()))?;
         if copy != (file.size_bytes, file.sha256.clone()) {
@@ -113,7 +114,7 @@ pub(crate) async fn restore(data: &Path, from: &Path) -> anyhow::Result<u8> {
 
 /// The services whose data is here, below the directory: it may be one's own, or that of `muster up` with all of them.
 fn services_of(data: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    if data.join("version").is_file() {
+    if data.join(VERSION_FILE).is_file() {
         return Ok(vec![PathBuf::new()]);
     }
     let mut services = Vec::new();
@@ -121,7 +122,7 @@ fn services_of(data: &Path) -> anyhow::Result<Vec<PathBuf>> {
         fs::read_dir(data).with_context(|| format!("the data directory {} cannot be read", data.display()))?;
     for entry in entries {
         let name = PathBuf::from(entry?.file_name());
-        if data.join(&name).join("version").is_file() {
+        if data.join(&name).join(VERSION_FILE).is_file() {
             services.push(name);
         }
     }
@@ -177,14 +178,41 @@ fn is_passing(path: &Path) -> bool {
     name == "lock" || [".tmp", ".db-wal", ".db-shm", ".db-journal"].iter().any(|end| name.ends_with(end))
 }
 
-/// A directory that is there when it is whole.
-struct Target {
-    partial: PathBuf,
-    path: PathBuf,
+/// Where files go: they are there when all are whole.
+enum Target {
+    /// A directory that gets its name at the end.
+    Whole { partial: PathBuf, path: PathBuf },
+    /// Directories that have to stay what they are, such as a container's volumes: one, or one for each service. What is not
+    /// whole yet stands in a directory inside, beside which no service starts.
+    InPlace { data: PathBuf, services: Vec<PathBuf> },
 }
 
 impl Target {
-    fn new(path: &Path) -> anyhow::Result<Self> {
+    /// Where a backup is restored to.
+    fn of(data: &Path, manifest: &Manifest) -> anyhow::Result<Self> {
+        let is_service = |path: &&Path| path.file_name().is_some_and(|name| name == VERSION_FILE);
+        let versions = manifest.files.iter().map(|file| file.path.as_path()).filter(is_service);
+        let services: Vec<PathBuf> = versions.filter_map(Path::parent).map(Path::to_owned).collect();
+        let is_mounted = services.iter().any(|service| is_mount_point(&data.join(service)));
+        if !is_mounted {
+            return Self::whole(data);
+        }
+        for service in &services {
+            let place = data.join(service);
+            let mut entries = fs::read_dir(&place)
+                .with_context(|| format!("{} has to be there: others beside it are mounted", place.display()))?;
+            if entries.next().is_some() {
+                bail!("{} is not empty: what is restored goes into an empty one", place.display());
+            }
+        }
+        for service in &services {
+            let partial = data.join(service).join(RESTORE_DIRECTORY);
+            make(&partial).with_context(|| format!("{} cannot be made", partial.display()))?;
+        }
+        Ok(Self::InPlace { data: data.to_owned(), services })
+    }
+
+    fn whole(path: &Path) -> anyhow::Result<Self> {
         let is_there = match fs::read_dir(path).map(|mut entries| entries.next().is_some()) {
             Ok(true) => bail!("{} is not empty: give a directory that is not there yet", path.display()),
             Ok(false) => true,
@@ -200,12 +228,19 @@ impl Target {
             bail!("{} is left of an attempt that was broken off: remove it first", partial.display());
         }
         make(&partial).with_context(|| format!("{} cannot be made", partial.display()))?;
-        Ok(Self { partial, path: path.to_owned() })
+        Ok(Self::Whole { partial, path: path.to_owned() })
     }
 
     /// Where a file goes.
     fn make_room(&self, path: &Path) -> anyhow::Result<PathBuf> {
-        let into = self.partial.join(path);
+        let into = match self {
+            Self::Whole { partial, .. } => partial.join(path),
+            Self::InPlace { data, services } => {
+                let of = services.iter().find_map(|service| Some((service, path.strip_prefix(service).ok()?)));
+                let (service, rest) = of.with_context(|| format!("{} is of no service", path.display()))?;
+                data.join(service).join(RESTORE_DIRECTORY).join(rest)
+            }
+        };
         if let Some(parent) = into.parent() {
             make(parent).with_context(|| format!("{} cannot be made", parent.display()))?;
         }
@@ -213,20 +248,60 @@ impl Target {
     }
 
     fn finish(self) -> anyhow::Result<()> {
-        sync_directories(&self.partial)?;
-        fs::rename(&self.partial, &self.path).with_context(|| format!("{} cannot be made", self.path.display()))?;
-        if let Some(parent) = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            File::open(parent)?.sync_all()?;
+        let done = match &self {
+            Self::Whole { partial, path } => {
+                sync_directories(partial)?;
+                fs::rename(partial, path).with_context(|| format!("{} cannot be made", path.display()))?;
+                match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                    Some(parent) => File::open(parent)?.sync_all().map_err(Into::into),
+                    None => Ok(()),
+                }
+            }
+            Self::InPlace { data, services } => services.iter().try_for_each(|service| move_up(&data.join(service))),
+        };
+        if done.is_err() && matches!(self, Self::InPlace { .. }) {
+            // What was moved stays beside what was not, where no service starts.
+            std::mem::forget(self);
         }
-        Ok(())
+        done
     }
+}
+
+/// Moves what was restored to its place. Services start there from then on.
+fn move_up(place: &Path) -> anyhow::Result<()> {
+    let partial = place.join(RESTORE_DIRECTORY);
+    sync_directories(&partial)?;
+    for entry in fs::read_dir(&partial)? {
+        let entry = entry?;
+        let into = place.join(entry.file_name());
+        fs::rename(entry.path(), &into).with_context(|| format!("{} cannot be made", into.display()))?;
+    }
+    File::open(place)?.sync_all()?;
+    fs::remove_dir(&partial)?;
+    Ok(File::open(place)?.sync_all()?)
 }
 
 impl Drop for Target {
     fn drop(&mut self) {
         // Nothing half done is left; after `finish` there is nothing of that name.
-        let _ = fs::remove_dir_all(&self.partial);
+        match self {
+            Self::Whole { partial, .. } => drop(fs::remove_dir_all(partial)),
+            Self::InPlace { data, services } => {
+                for service in services {
+                    drop(fs::remove_dir_all(data.join(service).join(RESTORE_DIRECTORY)));
+                }
+            }
+        }
     }
+}
+
+/// Whether a directory is the root of a mounted file system: it cannot be replaced by another one.
+fn is_mount_point(path: &Path) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let Ok(path) = path.canonicalize() else { return false };
+    let shown = path.to_string_lossy();
+    // Five words before it; odd letters are written as `\040`, and nobody mounts volumes at such a path.
+    mounts.lines().any(|line| line.split(' ').nth(4) == Some(&*shown))
 }
 
 fn sync_directories(directory: &Path) -> io::Result<()> {

@@ -122,7 +122,7 @@ async fn start_services(
         join_token: token("repository", ComponentType::RepositoryInterface).await?,
         broker: broker.clone(),
         name: "repository".to_owned(),
-        retention: repository::retention::Retention::default(),
+        retention: repository::retention::Retention::default().into(),
     };
     spawn("repository", repository::run(settings, stop.clone()), ended);
     let settings = pes_evaluator::Settings {

@@ -32,13 +32,24 @@ pub struct Key {
     pub has_flag: bool,
     /// Whether its value is shown to nobody.
     pub is_secret: bool,
+    /// Whether a change takes effect in a daemon that runs.
+    pub is_live: bool,
     /// What it is for.
     pub about: &'static str,
 }
 
 impl Key {
     const fn built_in(name: &'static str, value: &'static str, about: &'static str) -> Self {
-        Self { name, form: Form::Text, value, is_built_in: true, has_flag: false, is_secret: false, about }
+        Self {
+            name,
+            form: Form::Text,
+            value,
+            is_built_in: true,
+            has_flag: false,
+            is_secret: false,
+            is_live: false,
+            about,
+        }
     }
 
     const fn example(name: &'static str, value: &'static str, about: &'static str) -> Self {
@@ -55,6 +66,10 @@ impl Key {
 
     const fn secret(self) -> Self {
         Self { is_secret: true, ..self }
+    }
+
+    const fn live(self) -> Self {
+        Self { is_live: true, ..self }
     }
 
     /// The variable that it can be given in.
@@ -146,12 +161,14 @@ pub const TABLES: &[Table] = &[
                  Otherwise an operator says so: `muster endpoint same`.",
             )
             .form(Form::Switch)
-            .flag(),
+            .flag()
+            .live(),
             Key::built_in(
                 "keep-workflows",
                 "\"31d\"",
                 "How long workflows that have ended are kept, at least 31d. What they asked is kept as long as a repository keeps an answer.",
-            ),
+            )
+            .live(),
             Key::example(
                 "join-tokens",
                 "\"/join\"",
@@ -183,19 +200,22 @@ pub const TABLES: &[Table] = &[
                 "\"400d\"",
                 "How long observations are kept that hold no more, and the changes that ended them. What holds is kept, and so is \
                  what a verdict that is kept rests on.",
-            ),
+            )
+            .live(),
             Key::example(
                 "keep-observations-of",
                 "{ \"linux:inetlisteningservers\" = \"30d\" }",
                 "The same, for kinds of items.",
             )
-            .form(Form::Table),
-            Key::built_in("keep-verdicts", "\"400d\"", "How long verdicts are kept that hold no more."),
+            .form(Form::Table)
+            .live(),
+            Key::built_in("keep-verdicts", "\"400d\"", "How long verdicts are kept that hold no more.").live(),
             Key::built_in(
                 "keep-evaluations",
                 "\"30d\"",
                 "How long evaluations are kept in which nothing was decided anew, and those as of a time in the past.",
-            ),
+            )
+            .live(),
         ],
     },
     Table {
@@ -242,7 +262,8 @@ pub const TABLES: &[Table] = &[
                  what is found and for a file, bytes that are read, time. What does not fit is cut off, and what depends on it is \
                  unknown, with that reason. Without: memory=256M,read=1G,time=5m.",
             )
-            .flag(),
+            .flag()
+            .live(),
             Key::example(
                 "scripts-allowed-file",
                 "\"/etc/muster/scripts\"",
@@ -266,13 +287,15 @@ pub fn muster_toml() -> String {
         &mut text,
         "Every key of `muster.toml`: what is built in, or, commented out, an example. A table for each daemon; a daemon reads its \
          own. Flags go before MUSTER_… variables, and these before this file. An unknown key is an error. `muster config check` \
-         reads a file, `muster config show` says what holds and where it was given.",
+         reads a file, `muster config show` says what holds and where it was given. On SIGHUP (`systemctl reload`) a daemon reads the \
+         file again: what is marked so takes effect at once, of everything else its log says that it waits for the next start.",
     );
     for table in TABLES {
         write!(text, "\n[{}]\n", table.name).expect("text can be added to");
         for key in table.keys {
             let flag = if key.has_flag { format!("--{}, ", key.name) } else { String::new() };
-            comment(&mut text, &format!("{} ({flag}{})", key.about, key.variable()));
+            let live = if key.is_live { "; read again on SIGHUP" } else { "" };
+            comment(&mut text, &format!("{} ({flag}{}{live})", key.about, key.variable()));
             let mark = if key.is_built_in { "" } else { "# " };
             writeln!(text, "{mark}{} = {}", key.name, key.value).expect("text can be added to");
         }

@@ -50,7 +50,7 @@ impl Sources {
     }
 
     /// A file's text.
-    pub(super) fn add_text(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
+    pub(crate) fn add_text(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
         let invalid =
             |error: toml::de::Error| ConfigError::Invalid { path: path.to_owned(), reason: error.to_string() };
         let mut unknown: Option<String> = None;
