@@ -145,13 +145,13 @@ wrong_starts() {
   said() { # WHAT IS EXPECTED WORDS OF docker run
     local expected=$1
     shift
-    timeout 20 docker run --rm --read-only --cap-drop ALL "$@" >"$work/said" 2>&1 && fail "it started: $*"
+    timeout -k 5 20 docker run --rm --init --read-only --cap-drop ALL "$@" >"$work/said" 2>&1 && fail "it started: $*"
     grep -q "$expected" "$work/said" || { cat "$work/said" >&2; fail "it does not say \`$expected\`: $*"; }
   }
   echo 99 >"$work/version"
   chmod 644 "$work/version"
-  said 'layout version 99' -v "$work/version:/data/version:ro" muster-server muster-orchestrator
-  said '/data cannot be used' muster-server muster-repository --join-token-file /join/token
+  said 'layout version 99' --tmpfs /data:uid=10001,mode=700 -v "$work/version:/data/version:ro" muster-server muster-orchestrator
+  said '/data cannot be used' -e MUSTER_JOIN_TOKEN=muster1.none muster-server muster-repository
   said 'join token' --tmpfs /data:uid=10001,mode=700 -e MUSTER_JOIN_TOKEN=muster1.wrong muster-agent muster-pcs-agent
   said 'ca-passphrase-file' --tmpfs /data:uid=10001,mode=700 -e MUSTER_CA_PASSPHRASE_FILE=/run/secrets/none muster-server muster-orchestrator
   said 'No space left\|disk is full' --tmpfs /data:uid=10001,mode=700,size=8k muster-server muster-orchestrator

@@ -16,6 +16,8 @@ pub(crate) struct Admitted {
     stands: RwLock<BTreeMap<ComponentId, Stands>>,
     /// Told of those that have shown a TPM and connect anew.
     connected: mpsc::UnboundedSender<ComponentId>,
+    /// Members are at another broker: nobody but the orchestrator is admitted here.
+    is_for_joining: bool,
 }
 
 /// How one stands.
@@ -29,14 +31,14 @@ struct Stands {
 
 impl Admitted {
     /// Nobody yet; `connected` is told of those that have shown a TPM and connect anew.
-    pub(crate) fn new(connected: mpsc::UnboundedSender<ComponentId>) -> Self {
-        Self { stands: RwLock::default(), connected }
+    pub(crate) fn new(connected: mpsc::UnboundedSender<ComponentId>, is_for_joining: bool) -> Self {
+        Self { stands: RwLock::default(), connected, is_for_joining }
     }
 
     /// Takes over how a component stands now.
     pub(crate) fn set(&self, component: &Component) {
         let mut admitted = self.stands.write().unwrap_or_else(PoisonError::into_inner);
-        if component.is_member() {
+        if component.is_member() && !self.is_for_joining {
             let capabilities = component.capabilities.iter().filter_map(Capability::from_urn).collect();
             let (component_type, is_resident) = (component.component_type, component.is_resident());
             admitted.insert(component.id, Stands { component_type, capabilities, is_resident });

@@ -17,6 +17,12 @@ pub(crate) struct Cli {
     /// Address and port that join tokens tell components to connect to.
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
+    /// Address of a broker that is not the embedded one: members connect there.
+    #[arg(long, value_name = "HOST:PORT")]
+    external_broker: Option<String>,
+    /// Keep settings, certificate and access list for that broker in this directory.
+    #[arg(long, value_name = "DIR")]
+    external_broker_config: Option<String>,
     /// How long a component's certificate holds, such as 12h or 30d; it renews itself at half of that.
     #[arg(long, value_name = "TIME")]
     certificate_lifetime: Option<String>,
@@ -43,6 +49,8 @@ impl Cli {
         let flags = [
             ("listen", self.listen.clone()),
             ("advertise", self.advertise.clone()),
+            ("external-broker", self.external_broker.clone()),
+            ("external-broker-config", self.external_broker_config.clone()),
             ("certificate-lifetime", self.certificate_lifetime.clone()),
             ("ca-passphrase-file", self.ca_passphrase_file.clone()),
             ("ca-certificate", self.ca_certificate.clone()),

@@ -381,7 +381,7 @@ async fn admit(
 }
 
 /// A certificate for a broker that is not embedded; that it was signed is in the log before it is told.
-async fn broker_certificate(
+pub(crate) async fn broker_certificate(
     handle: &Handle,
     actor: Actor,
     request: &str,

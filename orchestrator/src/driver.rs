@@ -9,7 +9,7 @@ use std::time::Duration;
 use bus::certificate::Certificate;
 use bus::{Authentic, Bus, Context, Event, Sender, mqtt, outbox::Outbox, tls};
 use jiff::Timestamp;
-use proto::capability::{Capability, ComponentType};
+use proto::capability::ComponentType;
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, TransactionId};
 use proto::message::{
@@ -17,14 +17,16 @@ use proto::message::{
     StatusNotification, ToOrchestrator,
 };
 use proto::operator::{ComponentState, OperatorEvent, SystemStatus};
-use proto::topic::{self, COLLECTION_OVAL, Topic};
+use proto::topic::{COLLECTION_OVAL, Topic};
 use service::audit::Actor;
+use service::broker_files::BrokerFilesError;
 use service::content::{ContentStore, chunk_of};
 use service::identity::{self, Identity};
 use service::reload::Live;
 use service::renewal;
 use service::report::Chain;
 use service::shutdown::Shutdown;
+use service::supervisor;
 use tokio::sync::{Mutex, broadcast, mpsc, oneshot, watch};
 use uuid::Uuid;
 
@@ -37,6 +39,7 @@ use crate::core::pacing::HEARTBEAT_SECONDS_MIN;
 use crate::core::standing::Standing as Assignments;
 use crate::core::{Action, Core, RandomIds};
 use crate::courier::{Courier, Letter};
+use crate::external::{self, Connections, ExternalBroker, Link};
 use crate::policies::Policies;
 use crate::registration::{self, TokenScope};
 use crate::settings::{KEEP_WORKFLOWS_MIN, Settings, kept_too_short};
@@ -70,6 +73,9 @@ pub enum RunError {
     /// The broker.
     #[error(transparent)]
     Broker(#[from] BrokerError),
+    /// What another broker needs.
+    #[error("external-broker-config")]
+    BrokerFiles(#[from] BrokerFilesError),
     /// The outbox.
     #[error(transparent)]
     Outbox(#[from] bus::outbox::OutboxError),
@@ -121,6 +127,10 @@ pub(crate) struct Inner {
     pending: Mutex<Vec<Pending>>,
     pub(crate) store: Store,
     pub(crate) bus: Bus,
+    /// With those who join; where members are at the own broker, it is the same.
+    pub(crate) joins: Bus,
+    /// The connection to another broker, if members are at one.
+    pub(crate) external: Option<Link>,
     pub(crate) courier: Courier,
     pub(crate) ca: Ca,
     pub(crate) content: ContentStore,
@@ -173,7 +183,7 @@ pub async fn run(
     let identity_directory = data.path().join("identity");
     let own = own_certificate(&ca, &identity_directory, now)?;
     let (connects, connecting) = mpsc::unbounded_channel();
-    let admitted = Arc::new(Admitted::new(connects));
+    let admitted = Arc::new(Admitted::new(connects, settings.external_broker.is_some()));
     for component in core.components() {
         admitted.set(component);
     }
@@ -187,14 +197,12 @@ pub async fn run(
     })
     .await?;
     let address = broker.address();
-    let own = Identity { host: loopback(address), port: address.port(), ..own };
-    let (tls, tls_now) = watch::channel(own.tls()?);
-    let (transport, incoming) = mqtt::connect(own.mqtt_settings(tls_now));
-    let bus_settings = own.bus_settings(Outbox::open(&data.path().join("outbox"))?)?;
-    let (bus, events) = Bus::start(bus_settings, transport, incoming);
-    let mut filters = topic::filters_of(ComponentType::Orchestrator, own.component);
-    filters.extend(topic::filters_with(ComponentType::Orchestrator, own.component, Capability::SubscribeStatus));
-    bus.subscribe(filters);
+    let external = settings.external_broker.as_ref();
+    let broker_files = external.map(external::files_of).transpose()?.flatten();
+    let elsewhere = external.and_then(ExternalBroker::host_and_port);
+    let own = Identity { host: loopback(address), port: address.port(), broker: elsewhere, ..own };
+    let Connections { bus, events, joins, tls } = external::connect(&own, Outbox::open(&data.path().join("outbox"))?)?;
+    let (joins, strangers) = joins.map_or_else(|| (bus.clone(), None), |(joins, events)| (joins, Some(events)));
     let (watchers, _) = broadcast::channel(4096);
     let handle = Handle {
         inner: Arc::new(Inner {
@@ -202,6 +210,8 @@ pub async fn run(
             pending: Mutex::default(),
             store,
             bus,
+            joins,
+            external: external.map(|external| Link::new(external.address.clone(), now)),
             courier: Courier::default(),
             ca,
             content: ContentStore::new(Some(data.path().join("content"))),
@@ -235,7 +245,16 @@ pub async fn run(
     let letters = tokio::spawn(handle.clone().mind_letters());
     let feeds = tokio::spawn(handle.clone().mind_feeds(settings.feeds));
     let expiry = tokio::spawn(handle.clone().mind_retention(settings.keep_workflows));
-    let _ = tokio::time::timeout(Duration::from_secs(10), connection.recv()).await;
+    let strangers = strangers.map(|events| tokio::spawn(handle.clone().follow_joins(events)));
+    let broker_files = broker_files.map(|(files, host)| tokio::spawn(handle.clone().mind_broker_files(files, host)));
+    if let Some(external) = external {
+        // Nobody can do anything before.
+        supervisor::status(&format!("waits for the broker at {}", external.address));
+        let _ = shutdown.unless_requested(connection.recv()).await;
+        supervisor::status("active");
+    } else {
+        let _ = tokio::time::timeout(Duration::from_secs(10), connection.recv()).await;
+    }
     if let Some(ready) = ready {
         let _ = ready.send(handle.clone());
     }
@@ -246,6 +265,9 @@ pub async fn run(
     // Nobody is told that the own connection ends with the broker.
     follow.abort();
     handle.inner.bus.close();
+    handle.inner.joins.close();
+    strangers.inspect(tokio::task::JoinHandle::abort);
+    broker_files.inspect(tokio::task::JoinHandle::abort);
     handle.inner.broker.stop();
     socket.abort();
     renewal.abort();
@@ -270,7 +292,7 @@ pub(crate) fn own_certificate(ca: &Ca, directory: &Path, now: Timestamp) -> Resu
     let damaged = |what: String| identity::IdentityError::Damaged { path: directory.to_owned(), what };
     let request = identity::signing_request(&key).map_err(|error| damaged(error.to_string()))?;
     let (certificate, _) = ca.issue_own(&request, component, now)?;
-    Identity::store(directory, &certificate, &ca.pems().concat(), ("127.0.0.1", 0), HEARTBEAT_SECONDS_MIN)?;
+    Identity::store(directory, &certificate, &ca.pems().concat(), ("127.0.0.1", 0), None, HEARTBEAT_SECONDS_MIN)?;
     Ok(Identity::load(directory)?.ok_or_else(|| damaged("membership.json".to_owned()))?)
 }
 
@@ -405,12 +427,22 @@ impl Handle {
                 event = events.recv() => match event {
                     None => return,
                     Some(Event::Connected) => {
+                        self.note_link(None);
                         let _ = connected.try_send(());
                     }
-                    Some(Event::Disconnected(reason) | Event::Refused(reason)) => tracing::warn!(reason, "the own connection to the broker is lost"),
+                    Some(Event::Disconnected(reason) | Event::Refused(reason)) => {
+                        tracing::warn!(reason, "the own connection to the broker is lost");
+                        self.note_link(Some(&reason));
+                    }
                     Some(Event::Message(message)) => self.take(&message).await,
                 },
             }
+        }
+    }
+
+    fn note_link(&self, gone: Option<&str>) {
+        if let Some(link) = &self.inner.external {
+            link.set(gone, Timestamp::now());
         }
     }
 
@@ -428,7 +460,7 @@ impl Handle {
         }
     }
 
-    async fn take(&self, message: &Authentic) {
+    pub(crate) async fn take(&self, message: &Authentic) {
         let sender = match message.sender() {
             Sender::Member { component, .. } => Some(*component),
             Sender::Joining { .. } => None,
@@ -639,6 +671,7 @@ impl Handle {
             version: service::VERSION.to_owned(),
             started: self.inner.started,
             listen: self.inner.broker.address().to_string(),
+            external_broker: self.inner.external.as_ref().map(Link::get),
             data_directory: self.inner.data.display().to_string(),
             component_counts: counts.into_iter().collect(),
             endpoint_count: core.components().map(|component| component.endpoints.len() as u64).sum(),
@@ -693,6 +726,7 @@ impl Handle {
         let fresh = own_certificate(&inner.ca, &inner.data.join("identity"), Timestamp::now())?;
         inner.broker.renew(&fresh.certificate_der, &fresh.key_pkcs8)?;
         inner.bus.renew(fresh.sealer()?);
+        inner.joins.renew(fresh.sealer()?);
         inner.tls.send_replace(fresh.tls()?);
         *inner.certificate.lock().unwrap_or_else(PoisonError::into_inner) = fresh.certificate;
         Ok(())

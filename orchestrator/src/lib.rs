@@ -17,6 +17,7 @@ mod control;
 mod courier;
 mod coverage;
 mod driver;
+mod external;
 mod feeds;
 mod onboarding;
 mod policies;
@@ -34,6 +35,7 @@ mod versions;
 mod workflows;
 
 pub use driver::{Handle, RunError, run};
+pub use external::ExternalBroker;
 pub use feeds::{FeedLimits, policy_name, signature_of};
 pub use registration::TokenScope;
 pub use retention::{Expired, KEEP_DAYS_MIN};

@@ -37,7 +37,8 @@ pub(crate) async fn take(handle: &Handle, message: &Authentic, request: &Compone
         Err(Fault::new(FaultCode::Internal, "the orchestrator cannot register anybody at the moment"))
     });
     let context = Context::answering(message);
-    let bus = &handle.inner.bus;
+    // Strangers are at the own broker, wherever members are.
+    let bus = if matches!(message.sender(), Sender::Joining { .. }) { &handle.inner.joins } else { &handle.inner.bus };
     let sent = match outcome {
         Ok(response) => bus.send(&topic, &response, context),
         Err(fault) => {
@@ -172,6 +173,7 @@ async fn certify(
         orchestrator: handle.inner.bus.own(),
         heartbeat_interval_seconds,
         server_time: now,
+        broker: handle.inner.external.as_ref().map(|link| link.get().address),
     }))
 }
 

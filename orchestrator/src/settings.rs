@@ -6,6 +6,7 @@ use jiff::SignedDuration;
 use service::config::{self, ConfigError, OrchestratorConfig, Seconds};
 use service::reload::Live;
 
+use crate::external::ExternalBroker;
 use crate::feeds::FeedLimits;
 use crate::retention::KEEP_DAYS_MIN;
 
@@ -18,6 +19,8 @@ pub struct Settings {
     pub listen: String,
     /// Where components are told to connect, if not there.
     pub advertise: Option<String>,
+    /// Another broker, at which members are.
+    pub external_broker: Option<ExternalBroker>,
     /// Seconds that a certificate holds; it is renewed at half of that.
     pub certificate_seconds: i64,
     /// Encrypts the CA's key at rest.
@@ -41,6 +44,7 @@ impl Settings {
             data,
             listen,
             advertise: None,
+            external_broker: None,
             certificate_seconds: CERTIFICATE_SECONDS,
             ca_passphrase: None,
             ca: None,
@@ -69,11 +73,12 @@ impl TryFrom<&OrchestratorConfig> for Settings {
         let data = config.data.clone().unwrap_or_else(|| PathBuf::from("/var/lib/muster/orchestrator"));
         let listen = config::address("listen", config.listen.as_ref())?.unwrap_or_else(|| "0.0.0.0:8883".to_owned());
         Ok(Self {
+            external_broker: ExternalBroker::of(config)?,
             advertise: config::address("advertise", config.advertise.as_ref())?,
             certificate_seconds: config
                 .certificate_lifetime
                 .map_or(CERTIFICATE_SECONDS, |lifetime| lifetime.0.cast_signed()),
-            ca_passphrase: config::secret(config.ca_passphrase_file.as_ref())?,
+            ca_passphrase: config::secret("ca-passphrase", config.ca_passphrase_file.as_ref())?,
             ca,
             takes_back_endpoints: config.take_back_endpoints.into(),
             keep_workflows: keep_workflows.into(),

@@ -120,6 +120,7 @@ impl Handle {
         let ca = &self.inner.ca;
         self.inner.broker.trust(ca.ders()).map_err(|error| Fault::new(FaultCode::Internal, error.to_string()))?;
         self.inner.bus.trust(ca.ders());
+        self.inner.joins.trust(ca.ders());
         // The own certificate is from the oldest CA that is trusted, which may be another one now: before anybody is told
         // to believe no other.
         self.renew_own_now().map_err(|error| Fault::new(FaultCode::Internal, error.to_string()))?;

@@ -33,8 +33,10 @@ async fn collect() -> anyhow::Result<()> {
     daemon::begin();
     let live = settings.clone();
     reload::on_hangup("pcs-agent", sources, move || cli.load(), move |config| live.take_over(&config.pcs_agent));
-    let join_token = join_token(&settings.data, config.join_token.as_ref(), config.join_token_file.as_ref()).await?;
-    let ended = pcs_agent::run(Settings { join_token, ..settings }, shutdown::on_signal()).await;
+    let mut shutdown = shutdown::on_signal();
+    let waits = join_token(&settings.data, config.join_token.as_ref(), config.join_token_file.as_ref());
+    let Some(join_token) = shutdown.unless_requested(waits).await.transpose()? else { return Ok(()) };
+    let ended = pcs_agent::run(Settings { join_token, ..settings }, shutdown).await;
     if let Err(RunError::Member(error)) = &ended {
         daemon::leave_if_dismissed(error);
     }

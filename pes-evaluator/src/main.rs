@@ -34,8 +34,10 @@ async fn main() -> anyhow::Result<()> {
     daemon::begin();
     let check = |config: &Config| Settings::try_from(&config.pes_evaluator).map(|_| ());
     reload::on_hangup("pes-evaluator", sources, move || cli.load("pes-evaluator", []), check);
-    let join_token = join_token(&settings.data, config.join_token.as_ref(), config.join_token_file.as_ref()).await?;
-    let ended = pes_evaluator::run(Settings { join_token, ..settings }, shutdown::on_signal()).await;
+    let mut shutdown = shutdown::on_signal();
+    let waits = join_token(&settings.data, config.join_token.as_ref(), config.join_token_file.as_ref());
+    let Some(join_token) = shutdown.unless_requested(waits).await.transpose()? else { return Ok(()) };
+    let ended = pes_evaluator::run(Settings { join_token, ..settings }, shutdown).await;
     if let Err(RunError::Member(error)) = &ended {
         daemon::leave_if_dismissed(error);
     }

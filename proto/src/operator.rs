@@ -562,6 +562,9 @@ pub struct SystemStatus {
     pub started: Timestamp,
     /// Where it listens.
     pub listen: String,
+    /// The broker at which members are, where that is not its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_broker: Option<BrokerLink>,
     /// Its data directory.
     pub data_directory: String,
     /// How many components are in each state.
@@ -578,6 +581,21 @@ pub struct SystemStatus {
     /// What the broker counts.
     #[serde(default)]
     pub broker_counts: Vec<BrokerCount>,
+}
+
+/// How the connection to a broker is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct BrokerLink {
+    /// Where the broker is.
+    pub address: String,
+    /// Whether the connection is there.
+    pub is_connected: bool,
+    /// Since when it is so.
+    pub since: Timestamp,
+    /// Why it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Something that the broker counts, over all connections.

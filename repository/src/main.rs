@@ -39,8 +39,10 @@ async fn main() -> anyhow::Result<()> {
     daemon::begin();
     let live = settings.clone();
     reload::on_hangup("repository", sources, load, move |config| live.take_over(&config.repository));
-    let join_token = join_token(&settings.data, config.join_token.as_ref(), config.join_token_file.as_ref()).await?;
-    let ended = repository::run(Settings { join_token, ..settings }, shutdown::on_signal()).await;
+    let mut shutdown = shutdown::on_signal();
+    let waits = join_token(&settings.data, config.join_token.as_ref(), config.join_token_file.as_ref());
+    let Some(join_token) = shutdown.unless_requested(waits).await.transpose()? else { return Ok(()) };
+    let ended = repository::run(Settings { join_token, ..settings }, shutdown).await;
     if let Err(RunError::Member(error)) = &ended {
         daemon::leave_if_dismissed(error);
     }

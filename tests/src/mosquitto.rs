@@ -5,7 +5,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use service::identity::Identity;
 
-use crate::processes::{binaries, echo};
+use crate::processes::{binaries, echo, free_port};
 use crate::{Installation, eventually};
 
 /// Where Debian has it: not on everybody's path.
@@ -64,8 +64,25 @@ impl Mosquitto {
         // A name that has to be kept together in every file.
         let directory = installation.data.path().join("the broker");
         configure(installation, &directory, port);
-        // Started by root it would become another user, who cannot read a test's files.
         let config = installation.data.path().join("mosquitto.conf");
+        Self::run(directory, config, port, program).await
+    }
+
+    /// Starts it with a directory that somebody keeps for it, once that is written; `None` where it is not installed.
+    pub async fn over(directory: PathBuf, port: u16) -> Option<Self> {
+        let program = program()?;
+        eventually("the broker's directory is written", async || {
+            let is_there = |name: &str| directory.join(name).exists();
+            (is_there("mosquitto.conf") && is_there("acl")).then_some(())
+        })
+        .await;
+        let config = directory.with_extension("conf");
+        Some(Self::run(directory, config, port, program).await.expect("mosquitto listens"))
+    }
+
+    /// Runs it with the configuration in a directory; `None` where it ends instead of listening.
+    async fn run(directory: PathBuf, config: PathBuf, port: u16, program: &str) -> Option<Self> {
+        // Started by root it would become another user, who cannot read a test's files.
         let text = std::fs::read_to_string(directory.join("mosquitto.conf")).expect("the configuration is there");
         std::fs::write(&config, text + "\nuser root\n").expect("a file is written");
         let mut child = Command::new(program)
@@ -99,14 +116,25 @@ impl Mosquitto {
     /// Writes its configuration anew, as the roster is now, and has it read.
     pub fn reload(&self, installation: &Installation) {
         configure(installation, &self.directory, self.port);
+        self.read_again();
+    }
+
+    /// Whether it is installed; says loudly where it is not.
+    pub fn is_installed() -> bool {
+        program().is_some()
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Has it read its access list again.
+    pub fn read_again(&self) {
         let id = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
         rustix::process::kill_process(id, rustix::process::Signal::HUP).expect("the process is there");
     }
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("a port").port()
 }
 
 fn configure(installation: &Installation, directory: &Path, port: u16) {
@@ -118,7 +146,6 @@ fn configure(installation: &Installation, directory: &Path, port: u16) {
 
 impl Drop for Mosquitto {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }

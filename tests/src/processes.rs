@@ -80,6 +80,11 @@ impl Process {
         Self { child, command }
     }
 
+    /// The words that it was started with.
+    pub fn words(&self) -> &[String] {
+        &self.command
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
@@ -149,6 +154,18 @@ async fn token(directory: &Path, component_type: ComponentType) -> String {
     .await
 }
 
+/// A port that is free, and taken again at once: whoever listens there has to come back to the same one.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0");
+    listener.and_then(|listener| listener.local_addr()).expect("a port").port()
+}
+
+/// The words that start a daemon with its directory below this one.
+fn words(data: &Path, binary: &str, directory: &str, more: &[&str]) -> Vec<String> {
+    let path = data.join(directory).display().to_string();
+    [&[binary, "--data", &path], more].concat().into_iter().map(str::to_owned).collect()
+}
+
 /// An installation of four processes.
 #[derive(Debug)]
 pub struct Processes {
@@ -167,20 +184,18 @@ pub struct Processes {
 impl Processes {
     /// Starts all four and waits until they are active.
     pub async fn start(root: &Path) -> Self {
-        let data = tempfile::tempdir().expect("a temporary directory");
-        // A free port, taken again at once: the orchestrator has to come back to the same one.
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .expect("a port")
-            .port();
-        let words = |binary: &str, directory: &str, more: &[&str]| {
-            let path = data.path().join(directory).display().to_string();
-            let mut words = vec![binary.to_owned(), "--data".to_owned(), path];
-            words.extend(more.iter().map(|word| (*word).to_owned()));
-            words
-        };
-        let orchestrator =
-            Process::start(words("muster-orchestrator", "orchestrator", &["--listen", &format!("127.0.0.1:{port}")]));
+        Self::start_with(tempfile::tempdir().expect("a temporary directory"), root, &[]).await
+    }
+
+    /// The same, in this directory, with more words for the orchestrator.
+    pub async fn start_with(data: tempfile::TempDir, root: &Path, more: &[&str]) -> Self {
+        let port = free_port();
+        let words = |binary: &str, directory: &str, more: &[&str]| words(data.path(), binary, directory, more);
+        let orchestrator = Process::start(words(
+            "muster-orchestrator",
+            "orchestrator",
+            &[&["--listen", &format!("127.0.0.1:{port}")], more].concat(),
+        ));
         let directory = data.path().join("orchestrator");
         let repository_token = token(&directory, ComponentType::RepositoryInterface).await;
         let evaluator_token = token(&directory, ComponentType::PostureEvaluationService).await;
@@ -203,6 +218,32 @@ impl Processes {
         };
         processes.wait_for_active().await;
         processes
+    }
+
+    /// Starts all four with data directories that are there, and waits until they are active.
+    pub async fn over(data: tempfile::TempDir, root: &Path) -> Self {
+        let address = format!("127.0.0.1:{}", free_port());
+        let start =
+            |binary: &str, directory: &str, more: &[&str]| Process::start(words(data.path(), binary, directory, more));
+        let broker = ["--broker", &address];
+        let root = root.display().to_string();
+        let processes = Self {
+            orchestrator: start("muster-orchestrator", "orchestrator", &["--listen", &address]),
+            repository: start("muster-repository", "repository", &broker),
+            evaluator: start("muster-pes-evaluator", "pes-evaluator", &broker),
+            collector: start("muster-pcs-agent", "pcs-agent", &[&broker[..], &["--root", &root]].concat()),
+            data,
+        };
+        processes.wait_for_active().await;
+        processes
+    }
+
+    /// Runs `muster`, which has to succeed; what it says.
+    pub fn muster(&self, words: &[&str]) -> String {
+        let output = Command::new(binaries().join("muster")).args(words).output().expect("muster runs");
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "muster {words:?}: {said}");
+        said
     }
 
     /// The orchestrator's data directory.

@@ -18,10 +18,8 @@ use crate::{Incoming, IncomingReceiver, Transport, limits};
 /// Where and as whom to connect.
 #[derive(Debug, Clone)]
 pub struct MqttSettings {
-    /// Host name or address of the broker.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
+    /// Host name or address of the broker, and its port; a connection goes to the one that is there when it begins.
+    pub address: watch::Receiver<(String, u16)>,
     /// The client id: the component's id.
     pub client: ComponentId,
     /// Keys and trust; a connection takes those that are there when it begins.
@@ -71,7 +69,8 @@ pub fn connect(settings: MqttSettings) -> (Box<dyn Transport>, IncomingReceiver)
 }
 
 fn client(settings: &MqttSettings) -> (AsyncClient, EventLoop) {
-    let mut options = MqttOptions::new(settings.client.to_string(), &settings.host, settings.port);
+    let (host, port) = settings.address.borrow().clone();
+    let mut options = MqttOptions::new(settings.client.to_string(), host, port);
     options
         .set_keep_alive(Duration::from_secs(20))
         .set_clean_start(true)
@@ -95,9 +94,10 @@ async fn run(
     deliver: mpsc::Sender<Incoming>,
 ) {
     let mut attempt = 0_u32;
-    let mut keys = settings.tls.clone();
+    let (mut keys, mut address) = (settings.tls.clone(), settings.address.clone());
     loop {
         keys.mark_unchanged();
+        address.mark_unchanged();
         let outcome = session(&settings, &shared, &mut outgoing, &deliver, &mut attempt).await;
         let Err(end) = outcome else { return };
         let told = match end {
@@ -113,6 +113,7 @@ async fn run(
             () = tokio::time::sleep(delay) => {}
             // A fresh certificate: what was refused with the old one is tried at once.
             Ok(()) = keys.changed() => attempt = 0,
+            Ok(()) = address.changed() => attempt = 0,
             () = shared.close.notified() => return,
         }
     }

@@ -45,6 +45,12 @@ pub struct OrchestratorConfig {
     pub listen: Option<String>,
     /// Address and port that components are told to connect to, where it is not `listen`.
     pub advertise: Option<String>,
+    /// Another broker, at which members are.
+    pub external_broker: Option<String>,
+    /// The directory that is kept for it.
+    pub external_broker_config: Option<PathBuf>,
+    /// What it is.
+    pub external_broker_kind: Option<String>,
     /// How long a component's certificate holds.
     pub certificate_lifetime: Option<Seconds>,
     /// File with a passphrase that encrypts the CA's key at rest.
@@ -189,6 +195,17 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
+    /// A file with a secret cannot be read.
+    #[error("`{key}-file`: {path} cannot be read")]
+    Secret {
+        /// Of which key.
+        key: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// It is not TOML, or a value has the wrong type.
     #[error("the configuration {path}: {reason}")]
     Invalid {
@@ -206,6 +223,14 @@ pub enum ConfigError {
         key: String,
         /// The known key that is most like it.
         nearest: Option<String>,
+    },
+    /// A variable whose name is almost that of a key.
+    #[error("{name} is the variable of no key; did you mean {nearest}?")]
+    UnknownVariable {
+        /// Its name.
+        name: String,
+        /// The known one that is most like it.
+        nearest: String,
     },
     /// A variable or a flag with a value that cannot be.
     #[error("{name}: {reason}")]
@@ -231,12 +256,12 @@ pub enum ConfigError {
     },
 }
 
-/// What a file with a secret holds, without the end of its line.
-pub fn secret(file: Option<&PathBuf>) -> Result<Option<String>, ConfigError> {
+/// What the file of `KEY-file` holds, without the end of its line.
+pub fn secret(key: &'static str, file: Option<&PathBuf>) -> Result<Option<String>, ConfigError> {
     let read = |path: &PathBuf| {
         std::fs::read_to_string(path)
             .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
-            .map_err(|source| ConfigError::Io { path: path.clone(), source })
+            .map_err(|source| ConfigError::Secret { key, path: path.clone(), source })
     };
     file.map(read).transpose()
 }
@@ -259,7 +284,7 @@ pub fn secret_or_file(
 ) -> Result<Option<String>, ConfigError> {
     match (text, file) {
         (Some(_), Some(_)) => Err(ConfigError::Twice { key }),
-        (text, file) => Ok(secret(file)?.or_else(|| text.cloned())),
+        (text, file) => Ok(secret(key, file)?.or_else(|| text.cloned())),
     }
 }
 
@@ -279,7 +304,7 @@ pub async fn join_token(
         match std::fs::read_to_string(path) {
             Ok(text) if !text.trim().is_empty() => return Ok(Some(text.trim().to_owned())),
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(ConfigError::Io { path: path.clone(), source });
+                return Err(ConfigError::Secret { key: "join-token", path: path.clone(), source });
             }
             Ok(_) | Err(_) => {}
         }

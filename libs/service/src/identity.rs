@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::data;
+use crate::token::host_and_port;
 
 /// Says that all is there.
 pub(crate) const MEMBERSHIP_FILE: &str = "membership.json";
@@ -62,10 +63,12 @@ pub struct Identity {
     pub cas: Vec<Vec<u8>>,
     /// Its key, PKCS #8.
     pub key_pkcs8: Vec<u8>,
-    /// Where the broker is.
+    /// Where it has joined: the orchestrator's own broker.
     pub host: String,
     /// Its port.
     pub port: u16,
+    /// Where members connect, if not there.
+    pub broker: Option<(String, u16)>,
     /// How often to send a heartbeat.
     pub heartbeat_interval_seconds: u64,
 }
@@ -75,7 +78,24 @@ pub struct Identity {
 struct Membership {
     host: String,
     port: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    broker: Option<String>,
     heartbeat_interval_seconds: u64,
+}
+
+fn membership(directory: &Path) -> Result<Option<Membership>, IdentityError> {
+    match fs::read(directory.join(MEMBERSHIP_FILE)) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map_err(|_| IdentityError::Damaged { path: directory.to_owned(), what: MEMBERSHIP_FILE.to_owned() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(IdentityError::Io { path: directory.to_owned(), source }),
+    }
+}
+
+fn keep(directory: &Path, membership: &Membership) -> Result<(), IdentityError> {
+    let json = serde_json::to_vec_pretty(membership).expect("a membership always serialises");
+    data::write_private(&directory.join(MEMBERSHIP_FILE), &json)
+        .map_err(|source| IdentityError::Io { path: directory.to_owned(), source })
 }
 
 /// DER of the first certificate in PEM text.
@@ -132,11 +152,7 @@ impl Identity {
     pub fn load(directory: &Path) -> Result<Option<Self>, IdentityError> {
         let failed = |source| IdentityError::Io { path: directory.to_owned(), source };
         let damaged = |what: &str| IdentityError::Damaged { path: directory.to_owned(), what: what.to_owned() };
-        let membership = match fs::read(directory.join(MEMBERSHIP_FILE)) {
-            Ok(bytes) => serde_json::from_slice::<Membership>(&bytes).map_err(|_| damaged(MEMBERSHIP_FILE))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(failed(source)),
-        };
+        let Some(membership) = membership(directory)? else { return Ok(None) };
         let pem = |name: &str| -> Result<Vec<u8>, IdentityError> {
             let text = fs::read_to_string(directory.join(name)).map_err(failed)?;
             certificate_der(&text).ok_or_else(|| damaged(name))
@@ -158,6 +174,10 @@ impl Identity {
             key_pkcs8: key.serialized_der().to_vec(),
             host: membership.host,
             port: membership.port,
+            broker: membership
+                .broker
+                .map(|broker| host_and_port(&broker).ok_or_else(|| damaged(MEMBERSHIP_FILE)))
+                .transpose()?,
             heartbeat_interval_seconds: membership.heartbeat_interval_seconds,
         }))
     }
@@ -168,21 +188,32 @@ impl Identity {
         certificate_pem: &str,
         ca_pem: &str,
         (host, port): (&str, u16),
+        broker: Option<&str>,
         heartbeat_interval_seconds: u64,
     ) -> Result<(), IdentityError> {
         let failed = |source| IdentityError::Io { path: directory.to_owned(), source };
         data::make(directory).map_err(failed)?;
         data::write_private(&directory.join("certificate.pem"), certificate_pem.as_bytes()).map_err(failed)?;
         data::write_private(&directory.join("ca.pem"), ca_pem.as_bytes()).map_err(failed)?;
-        let membership = Membership { host: host.to_owned(), port, heartbeat_interval_seconds };
-        let json = serde_json::to_vec_pretty(&membership).expect("a membership always serialises");
-        data::write_private(&directory.join(MEMBERSHIP_FILE), &json).map_err(failed)
+        let broker = broker.map(str::to_owned);
+        keep(directory, &Membership { host: host.to_owned(), port, broker, heartbeat_interval_seconds })
     }
 
-    /// Keeps a newer certificate for the same key.
-    pub fn renew(directory: &Path, certificate_pem: &str) -> Result<(), IdentityError> {
+    /// Keeps a newer certificate for the same key, and where members connect now.
+    pub fn renew(directory: &Path, certificate_pem: &str, broker: Option<&str>) -> Result<(), IdentityError> {
         data::write_private(&directory.join("certificate.pem"), certificate_pem.as_bytes())
-            .map_err(|source| IdentityError::Io { path: directory.to_owned(), source })
+            .map_err(|source| IdentityError::Io { path: directory.to_owned(), source })?;
+        match membership(directory)? {
+            Some(known) if known.broker.as_deref() != broker => {
+                keep(directory, &Membership { broker: broker.map(str::to_owned), ..known })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Where it connects as a member.
+    pub fn address(&self) -> (String, u16) {
+        self.broker.clone().unwrap_or_else(|| (self.host.clone(), self.port))
     }
 
     /// Keeps which CAs are trusted from now on, PEM.
@@ -223,10 +254,13 @@ impl Identity {
     }
 
     /// What the transport needs to connect as this component.
-    pub fn mqtt_settings(&self, tls: watch::Receiver<Arc<ClientConfig>>) -> mqtt::MqttSettings {
+    pub fn mqtt_settings(
+        &self,
+        address: watch::Receiver<(String, u16)>,
+        tls: watch::Receiver<Arc<ClientConfig>>,
+    ) -> mqtt::MqttSettings {
         mqtt::MqttSettings {
-            host: self.host.clone(),
-            port: self.port,
+            address,
             client: self.component,
             tls,
             packet_bytes_max: u32::try_from(proto::limits::SERVICE_PAYLOAD_BYTES_MAX + 64 * 1024).unwrap_or(u32::MAX),

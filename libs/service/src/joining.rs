@@ -60,13 +60,9 @@ impl Stranger<'_> {
             outbox: Outbox::in_memory(),
             payload_bytes_max: proto::limits::JOIN_PAYLOAD_BYTES_MAX,
         };
-        let (transport, incoming) = mqtt::connect(mqtt::MqttSettings {
-            host: self.host.to_owned(),
-            port: self.port,
-            client,
-            tls,
-            packet_bytes_max: 64 * 1024,
-        });
+        let (_there, address) = watch::channel((self.host.to_owned(), self.port));
+        let (transport, incoming) =
+            mqtt::connect(mqtt::MqttSettings { address, client, tls, packet_bytes_max: 64 * 1024 });
         let (bus, events) = Bus::start(bus_settings, transport, incoming);
         bus.subscribe(vec![Topic::RegistrationAnswer(client).to_string()]);
         let answer = exchange(&bus, events, request).await;
@@ -130,6 +126,7 @@ pub(crate) async fn join(settings: &MemberSettings, directory: &Path, token: &Jo
                     &answer.certificate,
                     &answer.ca_certificate,
                     (&host, port),
+                    answer.broker.as_deref().filter(|broker| host_and_port(broker).is_some()),
                     answer.heartbeat_interval_seconds,
                 )?;
                 tracing::info!(component = %answer.component_unique_identifier, "joined");

@@ -2,6 +2,7 @@
 //! how it is configured, and how it logs.
 
 pub mod audit;
+pub mod broker_files;
 pub mod chain;
 pub mod config;
 pub mod content;

@@ -149,6 +149,8 @@ impl Dismissal {
 const DISMISSAL_FILE: &str = "dismissal.json";
 /// Seconds between two handshakes of a component in quarantine; the orchestrator asks for one when that is over.
 const QUARANTINE_SECONDS: u64 = 30;
+/// How long a broker is away before the orchestrator is asked about it.
+const ABSENCE: Duration = Duration::from_mins(1);
 /// Where an evicted component keeps who it is next, until that has joined.
 const FRESH_IDENTITY: &str = "identity.new";
 
@@ -159,10 +161,7 @@ pub fn needs_token(data: &Path) -> bool {
 
 /// Like [`start`], unless the process is asked to stop first: joining may wait for an operator.
 pub async fn start_unless(shutdown: &mut Shutdown, settings: MemberSettings) -> Result<Option<Member>, MemberError> {
-    tokio::select! {
-        () = shutdown.requested() => Ok(None),
-        member = start(settings) => member.map(Some),
-    }
+    shutdown.unless_requested(start(settings)).await.transpose()
 }
 
 /// Joins if need be, connects, and stays a member until the process ends.
@@ -186,8 +185,9 @@ pub async fn start(settings: MemberSettings) -> Result<Member, MemberError> {
     let outbox = Outbox::open(&settings.data.join("outbox"))?;
     let bus_settings = identity.bus_settings(outbox)?;
     let (tls, tls_now) = watch::channel(identity.tls()?);
-    let (transport, incoming) = mqtt::connect(identity.mqtt_settings(tls_now));
-    let (refused, name) = (Arc::new(Notify::new()), settings.name.clone());
+    let (address, address_now) = watch::channel(identity.address());
+    let (transport, incoming) = mqtt::connect(identity.mqtt_settings(address_now, tls_now));
+    let (refused, away, name) = (Arc::new(Notify::new()), Arc::new(Notify::new()), settings.name.clone());
     let interval = identity.heartbeat_interval_seconds;
     let (dismiss, dismissal) = watch::channel(None);
     let dismissal = Dismissal(dismissal);
@@ -196,6 +196,7 @@ pub async fn start(settings: MemberSettings) -> Result<Member, MemberError> {
     let (copied_sender, mut copied) = watch::channel(None);
     let standing = Standing {
         refused: Arc::clone(&refused),
+        away: Arc::clone(&away),
         dismissal,
         cas: cas_sender,
         trusted: trusted_now,
@@ -203,8 +204,18 @@ pub async fn start(settings: MemberSettings) -> Result<Member, MemberError> {
     };
     let member = begin(bus_settings, transport, incoming, settings, interval, standing);
     let (bus, closed) = (member.bus.clone(), tls.clone());
-    let renewal =
-        Renewal { bus: bus.clone(), directory: directory.clone(), name, identity, tls, refused, cas, trusted };
+    let renewal = Renewal {
+        bus: bus.clone(),
+        directory: directory.clone(),
+        name,
+        identity,
+        tls,
+        address,
+        refused,
+        away,
+        cas,
+        trusted,
+    };
     tokio::spawn(async move {
         let fault = tokio::select! {
             // The transport has ended: nobody shows a certificate any more.
@@ -304,7 +315,8 @@ pub fn run(
     let (cas, _) = watch::channel(Vec::new());
     let (_, trusted) = watch::channel(Vec::new());
     let (copied, _) = watch::channel(None);
-    let standing = Standing { refused: Arc::default(), dismissal: Dismissal(never), cas, trusted, copied };
+    let standing =
+        Standing { refused: Arc::default(), away: Arc::default(), dismissal: Dismissal(never), cas, trusted, copied };
     begin(bus_settings, transport, incoming, settings, heartbeat_interval_seconds, standing)
 }
 
@@ -312,6 +324,8 @@ pub fn run(
 struct Standing {
     /// The broker refused the connection.
     refused: Arc<Notify>,
+    /// The broker has been away for long.
+    away: Arc<Notify>,
     dismissal: Dismissal,
     /// The CAs that the orchestrator says are to be trusted.
     cas: watch::Sender<Vec<String>>,
@@ -329,7 +343,7 @@ fn begin(
     heartbeat_interval_seconds: u64,
     standing: Standing,
 ) -> Member {
-    let Standing { refused, dismissal, cas, trusted, copied } = standing;
+    let Standing { refused, away, dismissal, cas, trusted, copied } = standing;
     let (bus, events) = Bus::start(bus_settings, transport, incoming);
     bus.subscribe(topic::filters_of(settings.component_type, bus.own()));
     let (inbox_sender, inbox) = mpsc::channel(256);
@@ -340,6 +354,7 @@ fn begin(
         assigned: assigned_sender,
         heartbeat_interval_seconds,
         refused,
+        away,
         cas,
         trusted,
         instance: Uuid::new_v4(),
@@ -355,12 +370,35 @@ struct Membership {
     assigned: watch::Sender<Assigned>,
     heartbeat_interval_seconds: u64,
     refused: Arc<Notify>,
+    away: Arc<Notify>,
     cas: watch::Sender<Vec<String>>,
     trusted: watch::Receiver<Vec<String>>,
     /// This process.
     instance: Uuid,
     /// Another process is this component already.
     copied: watch::Sender<Option<Fault>>,
+}
+
+/// A broker that is away.
+#[derive(Debug, Default)]
+struct Absence {
+    since: Option<Instant>,
+    /// How often the orchestrator was asked meanwhile.
+    asked: u32,
+}
+
+impl Absence {
+    fn end(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Whether it is time to ask the orchestrator about it: later each time.
+    fn goes_on(&mut self, now: Instant) -> bool {
+        let since = *self.since.get_or_insert(now);
+        let is_due = now.duration_since(since) >= ABSENCE * (1 << self.asked.min(6));
+        self.asked += u32::from(is_due);
+        is_due
+    }
 }
 
 /// When heartbeats are due.
@@ -393,6 +431,7 @@ impl Membership {
                 is_in_quarantine = self.shake_hands().await;
             }
         };
+        let mut absence = Absence::default();
         let mut trusted = self.trusted.clone();
         health::idle(&self.settings.data);
         let follow = async {
@@ -405,9 +444,16 @@ impl Membership {
                     event = events.recv() => match event {
                         None => return,
                         Some(Event::Connected) => {
+                            absence.end();
                             let _ = advertise.try_send(());
                         }
-                        Some(Event::Disconnected(reason)) => tracing::warn!(reason, "connection lost"),
+                        Some(Event::Disconnected(reason)) => {
+                            tracing::warn!(reason, "connection lost");
+                            if absence.goes_on(Instant::now()) {
+                                // The orchestrator knows where members connect now, and whether this is one.
+                                self.away.notify_one();
+                            }
+                        }
                         Some(Event::Refused(reason)) => {
                             tracing::warn!(reason, "the broker refuses the connection");
                             self.refused.notify_one();

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, watch};
 use crate::identity::{self, Identity, IdentityError};
 use crate::joining::{Failure, Stranger};
 use crate::report::Chain;
+use crate::token::host_and_port;
 
 /// Seconds between two looks at the clock: a machine that slept, or whose clock was set, is noticed.
 const CLOCK_SECONDS: u64 = 30;
@@ -35,8 +36,12 @@ pub(crate) struct Renewal {
     pub(crate) name: String,
     pub(crate) identity: Identity,
     pub(crate) tls: watch::Sender<Arc<ClientConfig>>,
+    /// Where the connection goes.
+    pub(crate) address: watch::Sender<(String, u16)>,
     /// The broker refused the connection.
     pub(crate) refused: Arc<Notify>,
+    /// The broker has been away for long.
+    pub(crate) away: Arc<Notify>,
     /// The CAs that the orchestrator says are to be trusted (PEM), and those that are (fingerprints).
     pub(crate) cas: watch::Receiver<Vec<String>>,
     pub(crate) trusted: watch::Sender<Vec<String>>,
@@ -71,6 +76,8 @@ impl Renewal {
                     () = self.refused.notified() => {
                         is_refused = renewed.is_none_or(|at| at.elapsed() > Duration::from_secs(REFUSED_SECONDS));
                     }
+                    // One that is not the orchestrator's own may have been given up: the orchestrator says which is in its place.
+                    () = self.away.notified(), if self.identity.broker.is_some() => is_refused = true,
                     Ok(()) = self.cas.changed() => self.trust(),
                 }
                 continue;
@@ -146,6 +153,15 @@ impl Renewal {
         self.bus.renew(identity.sealer()?);
         self.tls.send_replace(identity.tls()?);
         self.trusted.send_replace(identity.ca_fingerprints());
+        self.address.send_if_modified(|address| {
+            let now = identity.address();
+            let is_other = *address != now;
+            if is_other {
+                tracing::info!(host = now.0, port = now.1, "members connect there from now on");
+                *address = now;
+            }
+            is_other
+        });
         self.identity = identity;
         Ok(())
     }
@@ -161,7 +177,9 @@ impl Renewal {
 
     /// Keeps the new certificate, and goes on with it: new messages carry it, and the next connection shows it.
     fn take(&mut self, answer: &ComponentRegistrationResponse) -> Result<(), IdentityError> {
-        Identity::renew(&self.directory, &answer.certificate)?;
+        // What cannot be an address is not kept: the next start would have none.
+        let broker = answer.broker.as_deref().filter(|broker| host_and_port(broker).is_some());
+        Identity::renew(&self.directory, &answer.certificate, broker)?;
         self.reload()
     }
 }

@@ -30,6 +30,14 @@ impl Shutdown {
     pub async fn requested(&mut self) {
         let _ = self.0.wait_for(|is_stopped| *is_stopped).await;
     }
+
+    /// What this comes to, or nothing where everything is to end first.
+    pub async fn unless_requested<T>(&mut self, wait: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            () = self.requested() => None,
+            done = wait => Some(done),
+        }
+    }
 }
 
 /// A flag that Ctrl-C or SIGTERM sets. Must be called inside a tokio runtime.

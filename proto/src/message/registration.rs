@@ -56,4 +56,8 @@ pub struct ComponentRegistrationResponse {
     pub heartbeat_interval_seconds: u64,
     /// The orchestrator's clock.
     pub server_time: Timestamp,
+    /// Where members connect, `host:port`, where that is not where they register: the address of a broker that is not the
+    /// orchestrator's own. Each registration says it anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broker: Option<String>,
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use proto::id::EndpointId;
 use proto::message::ResultsSelection;
-use proto::operator::{Ask, OperatorEvent, ResponderView, TransactionView, Workflow};
+use proto::operator::{Ask, BrokerLink, OperatorEvent, ResponderView, TransactionView, Workflow};
 use proto::verdict::{EvaluationSummary, RuleResult, Verdict};
 use serde_json::json;
 
@@ -153,6 +153,7 @@ async fn status(data: &Path, output: Output) -> anyhow::Result<u8> {
         ("version", status.version),
         ("started", format!("{:.0}", status.started)),
         ("listens on", status.listen),
+        ("members are at", status.external_broker.as_ref().map_or_else(|| "the same".to_owned(), link)),
         ("data", status.data_directory),
         ("components", counts(components)),
         ("endpoints", status.endpoint_count.to_string()),
@@ -164,6 +165,14 @@ async fn status(data: &Path, output: Output) -> anyhow::Result<u8> {
         show::line(format!("{name:<17} {value}"));
     }
     Ok(exit::DONE)
+}
+
+/// How the connection to a broker is, in words.
+fn link(link: &BrokerLink) -> String {
+    let BrokerLink { address, is_connected, since, reason } = link;
+    let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let how = if *is_connected { "connected" } else { "NOT CONNECTED" };
+    format!("{address}, {how} since {since:.0}{reason}")
 }
 
 async fn roster(data: &Path, output: Output) -> anyhow::Result<u8> {

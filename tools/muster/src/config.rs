@@ -106,7 +106,7 @@ fn show_all(sources: &Sources, output: Output) -> anyhow::Result<()> {
 
 /// `muster migrate`
 pub(crate) async fn migrate(data: &Path, database_file: &Path, output: Output) -> anyhow::Result<u8> {
-    let url = service::config::secret(Some(&database_file.to_owned()))?.unwrap_or_default();
+    let url = service::config::secret("database", Some(&database_file.to_owned()))?.unwrap_or_default();
     let url: DatabaseUrl = url.parse().map_err(|reason: String| anyhow!("{}: {reason}", database_file.display()))?;
     let moved = transfer(data, &url).await?;
     if output == Output::Json {

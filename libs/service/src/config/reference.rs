@@ -130,6 +130,21 @@ pub const TABLES: &[Table] = &[
                  listens on all addresses.",
             )
             .flag(),
+            Key::example(
+                "external-broker",
+                "\"mqtt.example:8883\"",
+                "The address of a broker that is not the embedded one, for everybody: members connect there, and at `listen` components \
+                 only join. docs/brokers.md says what such a broker needs.",
+            )
+            .flag(),
+            Key::example(
+                "external-broker-config",
+                "\"/etc/muster-broker\"",
+                "A directory that is kept for that broker: its settings, certificate and key, and an access list that follows the \
+                 roster. The broker has to read it again whenever it changes.",
+            )
+            .flag(),
+            Key::example("external-broker-kind", "\"mosquitto\"", "For which broker that directory is: mosquitto or emqx."),
             Key::built_in(
                 "certificate-lifetime",
                 "\"30d\"",

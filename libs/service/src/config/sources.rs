@@ -11,6 +11,10 @@ use super::{Config, ConfigError};
 
 /// Edits from an unknown key to a known one, at most, for it to be a slip.
 const SLIP_MAX: usize = 3;
+/// The same from a variable to a known one: other programs may have variables of their own.
+const VARIABLE_SLIP_MAX: usize = 2;
+/// What else this program reads; not keys.
+const OTHER_VARIABLES: [&str; 2] = ["MUSTER_CONFIG", "MUSTER_LOG"];
 
 /// Where a value was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +49,7 @@ impl Sources {
             let failed = |source| ConfigError::Io { path: path.to_owned(), source };
             sources.add_text(path, &std::fs::read_to_string(path).map_err(failed)?)?;
         }
+        check_names(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))?;
         sources.add_variables(|name| std::env::var(name).ok())?;
         Ok(sources)
     }
@@ -133,6 +138,25 @@ fn all() -> impl Iterator<Item = (&'static str, &'static Key)> {
     TABLES.iter().flat_map(|table| table.keys.iter().map(move |key| (table.name, key)))
 }
 
+/// An error for a variable that is a slip.
+fn check_names(names: impl Iterator<Item = String>) -> Result<(), ConfigError> {
+    let known: Vec<String> = all().map(|(_, key)| key.variable()).collect();
+    for name in names.filter(|name| name.starts_with("MUSTER_") && !OTHER_VARIABLES.contains(&&**name)) {
+        if known.contains(&name) {
+            continue;
+        }
+        let distances = known.iter().map(|known| (strsim::damerau_levenshtein(known, &name), known));
+        // Of three letters one is not a slip, and of six two are not.
+        let is_slip = |(distance, known): &(usize, &String)| {
+            *distance <= VARIABLE_SLIP_MAX && known.len() - "MUSTER_".len() > 2 * distance + 2
+        };
+        if let Some((_, nearest)) = distances.min().filter(is_slip) {
+            return Err(ConfigError::UnknownVariable { nearest: nearest.clone(), name });
+        }
+    }
+    Ok(())
+}
+
 fn value_of(form: Form, text: &str) -> Result<Value, String> {
     match form {
         Form::Text => Ok(Value::String(text.to_owned())),
@@ -200,6 +224,25 @@ mod tests {
         assert_eq!(config.repository.keep_observations_of["unix:file"], Seconds(2_592_000));
         assert_eq!(config.pcs_agent.budget, Some("cpu=20%".parse().unwrap()));
         assert_eq!(config.pcs_agent.root, None);
+    }
+
+    #[test]
+    fn a_variable_that_is_a_slip_is_an_error_and_those_of_others_are_not() {
+        let check = |name: &str| check_names([name.to_owned()].into_iter()).map_err(|error| error.to_string());
+        let error = check("MUSTER_KEEP_VERDICT").unwrap_err();
+        assert!(error.contains("MUSTER_KEEP_VERDICT is") && error.contains("mean MUSTER_KEEP_VERDICTS?"), "{error}");
+        assert!(check("MUSTER_JION_TOKEN_FILE").unwrap_err().contains("MUSTER_JOIN_TOKEN_FILE"));
+        for name in [
+            "MUSTER_LOG",
+            "MUSTER_CONFIG",
+            "MUSTER_ROOT",
+            "MUSTER_TEST_POSTGRES",
+            "MUSTER_RPM",
+            "MUSTER_DIR",
+            "KEEP_VERDICT",
+        ] {
+            check(name).unwrap();
+        }
     }
 
     #[test]
