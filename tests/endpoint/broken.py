@@ -74,7 +74,7 @@ class Tree:
     def __init__(self, r, base):
         self.r, self.base, self.names = r, os.fsencode(base), []
         self.directories = [b""]
-        self.has_fifo = self.is_any_large = False
+        self.has_fifo = self.is_any_large = self.is_any_chain_long = False
         for _ in range(r.randint(1, 7)):
             self.directory(self.child())
         if r.random() < 0.04:
@@ -154,6 +154,7 @@ class Tree:
                 if many < 10:
                     self.names.append((step, "link"))
             os.symlink(name + b"~1", self.at(path))
+            self.is_any_chain_long |= many > 20
         else:
             target = {
                 "relative": up + some, "absolute": SEEN_AT + b"/" + some, "dangling": b"nowhere", "loop": name, "parent": b"..", "root": SEEN_AT,

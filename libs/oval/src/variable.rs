@@ -159,7 +159,7 @@ impl<'plan> Variables<'plan> {
                 })
             })?,
             Component::Substring { start, length, of } => {
-                self.each(of, source, depth, |value| Ok(substring(&value, *start, *length)))?
+                self.each(of, source, depth, |value| Ok(vec![substring(&value, *start, *length)?]))?
             }
             Component::TimeDifference { format_1, format_2, operands } => {
                 let operands = all(operands)?;
@@ -291,14 +291,19 @@ fn arithmetic(is_product: bool, left: &str, right: &str) -> Result<String, Varia
     Ok(if is_product { left * right } else { left + right }.to_string())
 }
 
-/// From a character to a length; nothing where the value is too short, as an empty one is.
-fn substring(value: &str, start: i64, length: i64) -> Vec<String> {
-    let first = usize::try_from(start - 1).unwrap_or(0);
+/// From a character to a length. Where the value ends before that, as an empty one does, `SubstringFunctionType` has an error: with what
+/// else there is, a check of all values would be one of some.
+fn substring(value: &str, start: i64, length: i64) -> Result<String, VariableProblem> {
+    let first = usize::try_from(start.saturating_sub(1)).unwrap_or(0);
     if first >= value.chars().count() {
-        return Vec::new();
+        return Err(error(format!(
+            "`{}` ends before character {}",
+            proto::limits::shown(value),
+            first.saturating_add(1)
+        )));
     }
     let length = usize::try_from(length).unwrap_or(usize::MAX);
-    vec![value.chars().skip(first).take(length).collect()]
+    Ok(value.chars().skip(first).take(length).collect())
 }
 
 /// A time of one of OVAL's formats as seconds since the epoch.
@@ -476,13 +481,24 @@ mod tests {
         check(Component::Split(":".into(), Box::new(object())), &["/bin:/usr/bin"], &["/bin", "/usr/bin"]);
         check(Component::Substring { start: 2, length: 3, of: Box::new(object()) }, &["abcdef"], &["bcd"]);
         let from = |start| Component::Substring { start, length: -1, of: Box::new(object()) };
-        check(from(3), &["ab", "abc", ""], &["c"]);
-        check(from(0), &["ab", ""], &["ab"]);
-        check(from(1), &[""], &[]);
+        check(from(3), &["abc", "abcd"], &["c", "cd"]);
+        check(from(0), &["ab"], &["ab"]);
         check(Component::Begin("/".into(), Box::new(object())), &["a", "/b"], &["/a", "/b"]);
         check(Component::End("/".into(), Box::new(object())), &["a/", "b"], &["a/", "b/"]);
         check(Component::EscapeRegex(Box::new(object())), &["a.b"], &[r"a\.b"]);
         check(Component::Merge(",".into(), vec![object()]), &["a", "b"], &["a,b"]);
+    }
+
+    #[test]
+    fn a_part_of_what_ends_before_it_is_an_error_whatever_else_there_is() {
+        let from = |start| Component::Substring { start, length: -1, of: Box::new(object()) };
+        for (start, values) in [(3, ["ab", "abc"]), (3, ["abc", "ab"]), (1, ["ab", ""]), (0, ["", "ab"])] {
+            let problem = evaluate(from(start), &values);
+            assert!(
+                matches!(&problem, Err(VariableProblem::Error(words)) if words.contains("ends before")),
+                "{problem:?}"
+            );
+        }
     }
 
     #[test]

@@ -137,7 +137,8 @@ fn field<'text>(paragraph: &'text str, name: &str) -> Option<&'text str> {
 fn item(package: &Package) -> Item {
     let (epoch, rest) = package.version.split_once(':').unwrap_or(("0", &package.version));
     let (version, release) = rest.split_once('-').unwrap_or((rest, ""));
-    let evr = if release.is_empty() { format!("{epoch}:{version}") } else { format!("{epoch}:{version}-{release}") };
+    // With the hyphen of a revision that is empty.
+    let evr = format!("{epoch}:{rest}");
     let entities = vec![
         ItemEntity::text("name", &package.name),
         ItemEntity::text("arch", &package.arch),
@@ -236,6 +237,16 @@ mod tests {
         check(&with("Package: q\n"), "q", &["amd64 0:1"]);
         check(&with("Status: deinstall ok config-files\n"), "p", &[]);
         check(&[DPKG, &paragraph("p", "amd64", "")].concat(), "p", &[]);
+    }
+
+    #[test]
+    fn an_empty_revision_keeps_its_hyphen_in_the_whole_version() {
+        check(&[DPKG, &paragraph("p", "amd64", "1.0-")].concat(), "p", &["amd64 0:1.0-"]);
+        let (_root, host) = tree(&[("var/lib/dpkg/status", &[DPKG, &paragraph("p", "amd64", "2:1.0-")].concat())]);
+        let items = DpkgInfo::collect(&host, &query(DpkgInfo::KIND, vec![asked("name", Operation::Equals, "p")]))
+            .unwrap()
+            .items;
+        assert_eq!([values(&items, "version"), values(&items, "release")], [["1.0"], [""]]);
     }
 
     #[test]

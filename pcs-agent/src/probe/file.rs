@@ -35,8 +35,8 @@ impl Probe for File {
 /// What was cut or could not be read makes the answer incomplete, or no answer.
 pub(super) fn flagged(items: Vec<Item>, found: files::Found) -> Collected {
     let mut collected = finish(items, Vec::new());
-    if let Some(cut) = found.cut {
-        collected.messages.push(cut);
+    for gap in found.gaps() {
+        collected.messages.push(gap.clone());
         collected.flag = Flag::Incomplete;
     }
     if let Some(directory) = found.denied.first() {
@@ -112,5 +112,39 @@ mod tests {
             [has_acl("/with", "file"), has_acl("/without", "file"), has_acl("/without", "link")],
             ["false", "false", "true"]
         );
+    }
+
+    #[test]
+    fn upwards_too_a_walk_stays_on_the_file_system_it_began_on() {
+        let host = Host::new("/");
+        let up = |file_system: &str| {
+            let mut query = query(
+                File::KIND,
+                vec![asked("path", Operation::Equals, "/proc/sys"), asked("filename", Operation::Equals, "")],
+            );
+            query.entities[1].is_nil = true;
+            for (name, value) in [("recurse_direction", "up"), ("recurse_file_system", file_system)] {
+                query.behaviors.insert(name.to_owned(), value.to_owned());
+            }
+            let items = File::collect(&host, &query).unwrap().items;
+            values(&items, "path").into_iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(up("all").last().map(String::as_str), Some("/"));
+        assert!(!up("defined").contains(&"/".to_owned()), "{:?}", up("defined"));
+        assert!(up("defined").contains(&"/proc/sys".to_owned()), "{:?}", up("defined"));
+    }
+
+    #[test]
+    fn what_cannot_be_named_and_what_is_too_deep_are_both_told() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let (root, host) = tree(&[("a/file", "")]);
+        std::fs::write(root.path().join("a").join(std::ffi::OsStr::from_bytes(b"\xff")), "").unwrap();
+        let deep = "b/".repeat(crate::limits::DIRECTORY_DEPTH_MAX + 2);
+        std::fs::create_dir_all(root.path().join(deep)).unwrap();
+        let pattern = vec![asked("filepath", Operation::PatternMatch, "^/.*")];
+        let collected = File::collect(&host, &query(File::KIND, pattern)).unwrap();
+        assert_eq!((collected.flag, values(&collected.items, "filename")), (Flag::Incomplete, vec!["file"]));
+        assert!(collected.messages[0].contains("not UTF-8"), "{:?}", collected.messages);
+        assert!(collected.messages[1].contains("deeper than"), "{:?}", collected.messages);
     }
 }

@@ -69,8 +69,19 @@ fn unslashed(directory: &str) -> &str {
 pub(super) struct Found {
     pub(super) entries: Vec<Entry>,
     pub(super) cut: Option<String>,
+    /// The first name that cannot be told.
+    unnamed: Option<String>,
+    /// The first directory that is too deep.
+    deep: Option<String>,
     /// Directories that could not be read.
     pub(super) denied: Vec<String>,
+}
+
+impl Found {
+    /// Why it is incomplete, in words, each reason once.
+    pub(super) fn gaps(&self) -> impl Iterator<Item = &String> {
+        [&self.cut, &self.unnamed, &self.deep].into_iter().flatten()
+    }
 }
 
 /// The files that the query means.
@@ -470,10 +481,13 @@ impl Walker<'_> {
     }
 
     fn up(&mut self, start: Directory, depth_max: i64, filename: Option<&Name<'_>>) -> Result<(), ProbeError> {
+        let device = start.identity.0;
         let mut directory = start;
         let mut depth = 0;
         loop {
-            self.here(&directory, filename)?;
+            if self.file_systems.allow(device, directory.identity.0) {
+                self.here(&directory, filename)?;
+            }
             if directory.path == "/" || (depth_max >= 0 && depth >= depth_max) {
                 return Ok(());
             }
@@ -489,7 +503,8 @@ impl Walker<'_> {
             self.found.denied.push(directory.path.clone());
         }
         if listing.is_any_unnamed {
-            self.found.cut = Some(format!("a name in {} is not UTF-8 and cannot be reported", directory.path));
+            let words = || format!("a name in {} is not UTF-8 and cannot be reported", directory.path);
+            self.found.unnamed.get_or_insert_with(words);
         }
         self.host.breathe_now_and_then()?;
         Ok(listing)
@@ -498,7 +513,8 @@ impl Walker<'_> {
     fn note_depth(&mut self, directory: &str, depth: usize) {
         if depth > DIRECTORY_DEPTH_MAX {
             let shown: String = directory.chars().take(60).collect();
-            self.found.cut = Some(format!("cut off: directories deeper than {DIRECTORY_DEPTH_MAX} below {shown}…"));
+            let words = || format!("cut off: directories deeper than {DIRECTORY_DEPTH_MAX} below {shown}…");
+            self.found.deep.get_or_insert_with(words);
         }
     }
 
