@@ -41,6 +41,9 @@ pub(crate) struct Cli {
     /// Keep a join token for each type of component in this directory, in TYPE/token: whoever may read the file may join.
     #[arg(long, value_name = "DIR")]
     join_tokens: Option<String>,
+    /// File with the URL of a PostgreSQL database to keep everything in; other orchestrators may share it.
+    #[arg(long, value_name = "FILE")]
+    database_file: Option<String>,
 }
 
 impl Cli {
@@ -57,6 +60,7 @@ impl Cli {
             ("ca-key", self.ca_key.clone()),
             ("take-back-endpoints", self.take_back_endpoints.then(|| "true".to_owned())),
             ("join-tokens", self.join_tokens.clone()),
+            ("database-file", self.database_file.clone()),
         ];
         self.daemon.load("orchestrator", flags)
     }

@@ -32,19 +32,11 @@ use crate::posture::ChangeFilter;
 use crate::registration::{TokenScope, create_token, revoke_token};
 
 /// Bytes of a request line.
-const LINE_BYTES_MAX: u64 = 64 * 1024;
+pub(crate) const LINE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Opens the socket.
 pub(crate) fn listen(handle: Handle, data: &Path) -> Result<JoinHandle<()>, RunError> {
-    let path = data.join(crate::CONTROL_SOCKET);
-    let failed = |source| RunError::Control { path: path.clone(), source };
-    // The data directory is locked: a socket that is there belongs to nobody any more.
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    let listener = UnixListener::bind(&path).map_err(failed)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    let listener = bind(data)?;
     Ok(tokio::spawn(async move {
         loop {
             match listener.accept().await {
@@ -65,6 +57,20 @@ pub(crate) fn listen(handle: Handle, data: &Path) -> Result<JoinHandle<()>, RunE
     }))
 }
 
+/// The socket, readable by its owner alone.
+pub(crate) fn bind(data: &Path) -> Result<UnixListener, RunError> {
+    let path = data.join(crate::CONTROL_SOCKET);
+    let failed = |source| RunError::Control { path: path.clone(), source };
+    // The data directory is locked: a socket that is there belongs to nobody any more.
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path).map_err(failed)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}
+
 /// Entries of the log of acts in one answer.
 const AUDIT_PAGE: u32 = 500;
 
@@ -77,6 +83,10 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
+    pub(crate) fn new(stream: tokio::net::unix::OwnedWriteHalf) -> Self {
+        Self { stream }
+    }
+
     pub(crate) async fn send(&mut self, event: &OperatorEvent) -> std::io::Result<()> {
         let mut line = serde_json::to_vec(event)?;
         line.push(b'\n');

@@ -13,20 +13,19 @@ use proto::capability::ComponentType;
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, TransactionId};
 use proto::message::{
-    CancelRequest, CapabilityAdvertisement, ContentRequest, EvaluationResults, HealthCheckRequest, Message, Priority,
+    CancelRequest, CapabilityAdvertisement, EvaluationResults, HealthCheckRequest, Message, Priority,
     StatusNotification, ToOrchestrator,
 };
-use proto::operator::{ComponentState, OperatorEvent, SystemStatus};
+use proto::operator::OperatorEvent;
 use proto::topic::{COLLECTION_OVAL, Topic};
 use service::audit::Actor;
 use service::broker_files::BrokerFilesError;
-use service::content::{ContentStore, chunk_of};
+use service::content::ContentStore;
 use service::identity::{self, Identity};
 use service::reload::Live;
 use service::renewal;
 use service::report::Chain;
 use service::shutdown::Shutdown;
-use service::supervisor;
 use tokio::sync::{Mutex, broadcast, mpsc, oneshot, watch};
 use uuid::Uuid;
 
@@ -40,9 +39,11 @@ use crate::core::standing::Standing as Assignments;
 use crate::core::{Action, Core, RandomIds};
 use crate::courier::{Courier, Letter};
 use crate::external::{self, Connections, ExternalBroker, Link};
+use crate::lease::{self, Entered};
 use crate::policies::Policies;
 use crate::registration::{self, TokenScope};
 use crate::settings::{KEEP_WORKFLOWS_MIN, Settings, kept_too_short};
+use crate::shared::{CaKept, SharedError};
 use crate::standing;
 use crate::store::{SentTask, Store, StoreError};
 
@@ -97,6 +98,14 @@ pub enum RunError {
         #[source]
         source: std::io::Error,
     },
+    /// What a database needs.
+    #[error(transparent)]
+    Shared(#[from] SharedError),
+    /// Another orchestrator took over.
+    #[error(
+        "this orchestrator is not the active one any more: another took the lease in the database, or the lease could not be renewed in time; started again it is a standby"
+    )]
+    Deposed,
     /// The policy that comes with the program.
     #[error("the baseline policy cannot be read: {0}")]
     Baseline(String),
@@ -148,11 +157,14 @@ pub(crate) struct Inner {
     /// Held while the log of acts is signed.
     pub(crate) signing: Mutex<()>,
     /// Security statuses, by code.
-    security: std::sync::Mutex<BTreeMap<String, u64>>,
+    pub(crate) security: std::sync::Mutex<BTreeMap<String, u64>>,
     pub(crate) broker: Broker,
     admitted: Arc<Admitted>,
-    started: Timestamp,
-    data: PathBuf,
+    pub(crate) started: Timestamp,
+    pub(crate) data: PathBuf,
+    /// This process among those on a database.
+    pub(crate) instance: Option<String>,
+    pub(crate) ca_kept: Mutex<CaKept>,
     advertise: String,
 }
 
@@ -173,15 +185,15 @@ pub async fn run(
         passphrase: settings.ca_passphrase.clone(),
         brought: settings.ca.clone(),
     };
-    let ca = Ca::open_with(ca_settings, now)?;
-    let store = Store::open(&data.path().join("orchestrator.db")).await?;
+    let entered = lease::enter(data.path(), settings.database.as_ref(), ca_settings, &mut shutdown).await?;
+    let Some(Entered { store, ca, component, mut held }) = entered else { return Ok(()) };
     let assigned = store.assigned().await?;
     let mut core = Core::new(Box::new(RandomIds), store.components().await?, store.workflows().await?, now);
     core.set_trusted(ca.fingerprints());
     core.set_labels(store.labels().await?);
     core.set_aliases(store.aliases().await?);
     let identity_directory = data.path().join("identity");
-    let own = own_certificate(&ca, &identity_directory, now)?;
+    let own = own_certificate(&ca, &identity_directory, component, now)?;
     let (connects, connecting) = mpsc::unbounded_channel();
     let admitted = Arc::new(Admitted::new(connects, settings.external_broker.is_some()));
     for component in core.components() {
@@ -229,11 +241,14 @@ pub async fn run(
             admitted,
             started: now,
             data: data.path().to_owned(),
+            instance: held.instance(),
+            ca_kept: Mutex::new(CaKept::default()),
             advertise: settings.advertise.unwrap_or_else(|| format!("{}:{}", loopback(address), address.port())),
         }),
     };
     handle.ensure_baseline().await.map_err(RunError::Baseline)?;
     let socket = control::listen(handle.clone(), data.path())?;
+    held.begun();
     let mut tokens = None;
     if let Some(directory) = settings.join_tokens {
         handle.write_tokens(&directory).await?;
@@ -247,19 +262,18 @@ pub async fn run(
     let expiry = tokio::spawn(handle.clone().mind_retention(settings.keep_workflows));
     let strangers = strangers.map(|events| tokio::spawn(handle.clone().follow_joins(events)));
     let broker_files = broker_files.map(|(files, host)| tokio::spawn(handle.clone().mind_broker_files(files, host)));
-    if let Some(external) = external {
-        // Nobody can do anything before.
-        supervisor::status(&format!("waits for the broker at {}", external.address));
-        let _ = shutdown.unless_requested(connection.recv()).await;
-        supervisor::status("active");
-    } else {
-        let _ = tokio::time::timeout(Duration::from_secs(10), connection.recv()).await;
-    }
-    if let Some(ready) = ready {
-        let _ = ready.send(handle.clone());
-    }
-    shutdown.requested().await;
-    if let Err(error) = handle.sign_acts().await {
+    let serving = async {
+        external::wait_for_broker(external, &mut connection).await;
+        if let Some(ready) = ready {
+            let _ = ready.send(handle.clone());
+        }
+        std::future::pending::<()>().await;
+    };
+    let is_deposed = tokio::select! {
+        _ = shutdown.unless_requested(serving) => false,
+        () = held.lost() => true,
+    };
+    if !is_deposed && let Err(error) = handle.sign_acts().await {
         tracing::error!(error = %Chain(&error), "the log of acts cannot be signed");
     }
     // Nobody is told that the own connection ends with the broker.
@@ -276,7 +290,7 @@ pub async fn run(
     tokens.inspect(tokio::task::JoinHandle::abort);
     expiry.abort();
     let _ = std::fs::remove_file(data.path().join(crate::CONTROL_SOCKET));
-    Ok(())
+    if is_deposed { Err(RunError::Deposed) } else { held.give_back().await.map_err(RunError::Store) }
 }
 
 /// Where this process reaches its own broker.
@@ -285,9 +299,16 @@ fn loopback(address: SocketAddr) -> String {
 }
 
 /// The orchestrator's own id, kept, with a certificate that its own CA signs at every start.
-pub(crate) fn own_certificate(ca: &Ca, directory: &Path, now: Timestamp) -> Result<Identity, RunError> {
-    let known = Identity::load(directory)?.map(|identity| identity.component);
-    let component = known.unwrap_or_else(|| ComponentId(Uuid::now_v7()));
+pub(crate) fn own_certificate(
+    ca: &Ca,
+    directory: &Path,
+    component: Option<ComponentId>,
+    now: Timestamp,
+) -> Result<Identity, RunError> {
+    let component = match component {
+        Some(component) => component,
+        None => Identity::load(directory)?.map_or_else(|| ComponentId(Uuid::now_v7()), |identity| identity.component),
+    };
     let key = identity::key(directory)?;
     let damaged = |what: String| identity::IdentityError::Damaged { path: directory.to_owned(), what };
     let request = identity::signing_request(&key).map_err(|error| damaged(error.to_string()))?;
@@ -554,7 +575,7 @@ impl Handle {
                     Err(fault) => return Ok(Err(fault)),
                 }
             }
-            ToOrchestrator::ContentRequest(request) => return Ok(self.give_content(sender, message, &request)),
+            ToOrchestrator::ContentRequest(request) => return Ok(self.give_content(sender, message, &request).await),
         }
         Ok(Ok(()))
     }
@@ -639,62 +660,6 @@ impl Handle {
         }
     }
 
-    fn give_content(&self, sender: ComponentId, message: &Authentic, request: &ContentRequest) -> Result<(), Fault> {
-        let bytes = self
-            .inner
-            .content
-            .find(&request.sha256)
-            .ok_or_else(|| Fault::new(FaultCode::ContentUnavailable, "the orchestrator does not have it"))?;
-        let chunk = chunk_of(&bytes, request);
-        if matches!(message.topic(), Topic::Directed { .. }) {
-            let topic = Topic::Directed {
-                to: sender,
-                operation: proto::message::ContentResponse::KIND.to_owned(),
-                from: self.inner.bus.own(),
-            };
-            let _ = self.inner.bus.send(&topic, &chunk, Context::answering(message));
-        } else {
-            self.answer(sender, message, &chunk);
-        }
-        Ok(())
-    }
-
-    /// How the system is.
-    pub async fn status(&self) -> SystemStatus {
-        let core = self.inner.core.lock().await;
-        let mut counts: BTreeMap<ComponentState, u64> = BTreeMap::new();
-        for component in core.components() {
-            *counts.entry(component.state).or_default() += 1;
-        }
-        SystemStatus {
-            orchestrator: self.inner.bus.own(),
-            version: service::VERSION.to_owned(),
-            started: self.inner.started,
-            listen: self.inner.broker.address().to_string(),
-            external_broker: self.inner.external.as_ref().map(Link::get),
-            data_directory: self.inner.data.display().to_string(),
-            component_counts: counts.into_iter().collect(),
-            endpoint_count: core.components().map(|component| component.endpoints.len() as u64).sum(),
-            open_transaction_count: core.workflows().filter(|workflow| workflow.ended.is_none()).count() as u64,
-            security_counts: self
-                .inner
-                .security
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .iter()
-                .map(|(code, count)| (code.clone(), *count))
-                .collect(),
-            broker_counts: self.inner.broker.metrics(),
-            refused_counts: self
-                .inner
-                .bus
-                .refused()
-                .into_iter()
-                .map(|(code, count)| (code.as_str().to_owned(), count))
-                .collect(),
-        }
-    }
-
     /// Makes a join token.
     pub async fn create_token(&self, scope: TokenScope) -> Result<String, StoreError> {
         registration::create_token(self, Actor::Orchestrator, scope).await
@@ -723,7 +688,7 @@ impl Handle {
     /// A fresh certificate for the orchestrator itself: the broker shows it to new connections, and new messages carry it.
     pub(crate) fn renew_own_now(&self) -> Result<(), RunError> {
         let inner = &self.inner;
-        let fresh = own_certificate(&inner.ca, &inner.data.join("identity"), Timestamp::now())?;
+        let fresh = own_certificate(&inner.ca, &inner.data.join("identity"), Some(inner.bus.own()), Timestamp::now())?;
         inner.broker.renew(&fresh.certificate_der, &fresh.key_pkcs8)?;
         inner.bus.renew(fresh.sealer()?);
         inner.joins.renew(fresh.sealer()?);

@@ -18,6 +18,7 @@ use service::broker_files::{BrokerFiles, BrokerFilesError, Kind, Roster};
 use service::config::{self, ConfigError, OrchestratorConfig};
 use service::identity::{Identity, IdentityError};
 use service::report::Chain;
+use service::supervisor;
 use service::token::host_and_port;
 use tokio::sync::{mpsc, watch};
 
@@ -28,6 +29,8 @@ use crate::driver::Handle;
 const RULES_EVERY: Duration = Duration::from_millis(500);
 /// How often the broker's certificate is looked at.
 const CERTIFICATE_EVERY: Duration = Duration::from_hours(6);
+/// How long the own broker is waited for.
+const OWN_BROKER_MAX: Duration = Duration::from_secs(10);
 /// How old the broker's certificate may be; it holds for a year.
 const CERTIFICATE_AGE_MAX: Duration = Duration::from_hours(24 * 90);
 
@@ -126,6 +129,17 @@ pub(crate) fn connect(own: &Identity, outbox: Outbox) -> Result<Connections, Ide
         None
     };
     Ok(Connections { bus, events, joins, tls })
+}
+
+/// Returns when the broker at which members are is connected: nobody can do anything before. The own one is, soon.
+pub(crate) async fn wait_for_broker(external: Option<&ExternalBroker>, connection: &mut mpsc::Receiver<()>) {
+    let Some(external) = external else {
+        let _ = tokio::time::timeout(OWN_BROKER_MAX, connection.recv()).await;
+        return;
+    };
+    supervisor::status(&format!("waits for the broker at {}", external.address));
+    let _ = connection.recv().await;
+    supervisor::status(&format!("is at the broker {}", external.address));
 }
 
 impl Handle {

@@ -178,7 +178,9 @@ impl Handle {
     ) -> Result<(ContentRef, Option<String>), Fault> {
         let key = (policy.content.sha256.clone(), profile.clone());
         let known = self.inner.policies.plans.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        if let Some(known) = known.filter(|(plan, _)| self.inner.content.find(&plan.sha256).is_some()) {
+        if let Some(known) = known
+            && self.find_content(&known.0.sha256).await.is_some()
+        {
             return Ok(known);
         }
         let is_default = profile.is_none();
@@ -187,7 +189,7 @@ impl Handle {
         let (plan, profile) = compiled.await?;
         let profile = Some(profile).filter(|_| !is_default);
         let reference = ContentRef::to(&plan);
-        self.inner.content.keep(plan);
+        self.keep_content(plan).await?;
         let mut plans = self.inner.policies.plans.lock().unwrap_or_else(PoisonError::into_inner);
         if plans.len() >= PLANS_KEPT_MAX {
             plans.pop_first();
@@ -214,7 +216,7 @@ impl Handle {
     }
 
     pub(crate) async fn policy_bytes(&self, policy: &PolicyDescription) -> Result<Arc<Vec<u8>>, Fault> {
-        if let Some(found) = self.inner.content.find(&policy.content.sha256) {
+        if let Some(found) = self.find_content(&policy.content.sha256).await {
             return Ok(found);
         }
         let repository =

@@ -194,7 +194,7 @@ impl Handle {
 
     /// Has collectors look for what an operator's question is about.
     async fn collect_for(&self, actor: Actor, question: &Question) -> Result<TransactionId, Fault> {
-        let (content, _) = self.question_plan(&question.query)?;
+        let (content, _) = self.question_plan(&question.query).await?;
         let plan = Plan {
             targets: question.targets.clone(),
             excluded: question.excluded.clone(),
@@ -207,11 +207,11 @@ impl Handle {
     }
 
     /// The collection plan of a question, ready to be pulled.
-    fn question_plan(&self, query: &PostureQuery) -> Result<(ContentRef, Vec<ObjectKey>), Fault> {
+    async fn question_plan(&self, query: &PostureQuery) -> Result<(ContentRef, Vec<ObjectKey>), Fault> {
         let (plan, objects) = question::plan_of(query).map_err(malformed)?;
         let bytes = deflate(&plan.to_bytes());
         let content = ContentRef::to(&bytes);
-        self.inner.content.keep(bytes);
+        self.keep_content(bytes).await?;
         Ok((content, objects))
     }
 
@@ -284,7 +284,7 @@ impl Handle {
             let Some(query) = label.question().cloned() else { return Ok(()) };
             (query, label.definition.every_seconds)
         };
-        let (content, objects) = self.question_plan(&query)?;
+        let (content, objects) = self.question_plan(&query).await?;
         let LabelWork::Collect(endpoints) = work else {
             return self.find_labelled(name, &query, &objects).await;
         };
@@ -406,7 +406,7 @@ fn cut(question: &str) -> String {
 }
 
 /// What a question has collectors look at.
-fn of_question(name: &str, content: ContentRef) -> Plan {
+pub(crate) fn of_question(name: &str, content: ContentRef) -> Plan {
     Plan {
         is_evaluation: false,
         is_stored_only: false,

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use jiff::SignedDuration;
 use service::config::{self, ConfigError, OrchestratorConfig, Seconds};
 use service::reload::Live;
+use store::postgres::DatabaseUrl;
 
 use crate::external::ExternalBroker;
 use crate::feeds::FeedLimits;
+use crate::lease;
 use crate::retention::KEEP_DAYS_MIN;
 
 /// What an orchestrator needs to run.
@@ -35,6 +37,8 @@ pub struct Settings {
     pub join_tokens: Option<PathBuf>,
     /// How long servers of feeds are waited for, and how much is taken of them.
     pub feeds: FeedLimits,
+    /// A database that other orchestrators may share, instead of a file in the data directory.
+    pub database: Option<DatabaseUrl>,
 }
 
 impl Settings {
@@ -52,6 +56,7 @@ impl Settings {
             keep_workflows: KEEP_WORKFLOWS.into(),
             join_tokens: None,
             feeds: FeedLimits::default(),
+            database: None,
         }
     }
 }
@@ -83,6 +88,7 @@ impl TryFrom<&OrchestratorConfig> for Settings {
             takes_back_endpoints: config.take_back_endpoints.into(),
             keep_workflows: keep_workflows.into(),
             join_tokens: config.join_tokens.clone(),
+            database: lease::database(config)?,
             ..Self::new(data, listen)
         })
     }

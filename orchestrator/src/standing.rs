@@ -188,7 +188,7 @@ impl Handle {
         let mut plan = self.plan(&workflow, true).await?;
         plan.is_assigned = true;
         if let Some(changed) = changed.filter(|changed| !changed.is_empty()) {
-            let bytes = self.inner.content.find(&plan.collection_plan.sha256);
+            let bytes = self.find_content(&plan.collection_plan.sha256).await;
             let bytes = bytes.ok_or_else(|| Fault::new(FaultCode::Internal, "the collection plan is gone"))?;
             let read = plan_of(&bytes)?.report;
             plan.changed = read.into_iter().filter(|object| changed.contains(object)).collect();

@@ -53,6 +53,7 @@ impl Handle {
         let text = std::str::from_utf8(brought)
             .map_err(|_| Fault::new(FaultCode::Malformed, "a certificate and a key in PEM are text"))?;
         self.inner.ca.introduce(text.split_once('\0'), Timestamp::now())?;
+        self.keep_ca().await?;
         let fingerprint = self.inner.ca.introduced().unwrap_or_default();
         self.take_over_cas(Act::new(actor, "rotate-ca", fingerprint)).await?;
         Ok(self.cas().await)
@@ -73,6 +74,7 @@ impl Handle {
                 return Err(Fault::new(FaultCode::Conflict, text));
             }
             self.inner.ca.switch()?;
+            self.keep_ca().await?;
         }
         let views = self.inner.ca.views();
         let Some(stays) = views.iter().find(|view| view.is_issuer).map(|view| view.fingerprint.clone()) else {
@@ -110,6 +112,7 @@ impl Handle {
             return Err(Fault::new(FaultCode::Conflict, text));
         }
         self.inner.ca.retire()?;
+        self.keep_ca().await?;
         let detail = format!("{} components have to join again", unaware.len());
         self.take_over_cas(Act::new(actor, "retire-ca", goes.join(" ")).because(detail)).await?;
         Ok(self.cas().await)
@@ -135,11 +138,14 @@ impl Handle {
 
     /// Looks after a rotation that goes on, and after the end of the CAs.
     pub(crate) async fn mind_cas(&self) -> Result<(), StoreError> {
+        // What could not be kept when it changed.
+        self.catch_up_ca().await?;
         if let Some(fingerprint) = self.inner.ca.introduced()
             && self.inner.core.lock().await.is_known_to_all(&fingerprint)
         {
             match self.inner.ca.switch() {
                 Ok(()) => {
+                    self.keep_ca().await?;
                     let act = Act::new(Actor::Orchestrator, "ca-signs", &fingerprint);
                     let text = format!("the new CA {} signs from now on", &fingerprint[..12]);
                     self.act(|_, _| {

@@ -99,7 +99,7 @@ impl Handle {
         let derived_from = match &base {
             Some(base) => {
                 let tailoring = ContentRef::to(&source);
-                self.inner.content.keep(source.clone());
+                self.keep_content(source.clone()).await?;
                 let number = self.number_of(base).await?;
                 Some(PolicyOrigin { name: base.name.clone(), number, content: base.content.sha256.clone(), tailoring })
             }
@@ -113,7 +113,7 @@ impl Handle {
         let content = ContentRef::to(&bytes);
         // One at a time: versions are counted.
         let _changing = self.inner.policies.changing.lock().await;
-        self.inner.content.keep(bytes);
+        self.keep_content(bytes).await?;
         let versions = self.inner.store.policy_versions().await?;
         let versions: Vec<PolicyDescription> =
             versions.into_iter().filter(|version| version.name == import.name).collect();
@@ -261,7 +261,7 @@ impl Handle {
             if origin.content == base.content.sha256 {
                 continue;
             }
-            let Some(tailoring) = self.inner.content.find(&origin.tailoring.sha256) else {
+            let Some(tailoring) = self.find_content(&origin.tailoring.sha256).await else {
                 notices.push(format!("the tailoring of `{}` is not here any more: give it again", derived.name));
                 continue;
             };

@@ -581,6 +581,32 @@ pub struct SystemStatus {
     /// What the broker counts.
     #[serde(default)]
     pub broker_counts: Vec<BrokerCount>,
+    /// Whether it waits to take over from another one, and does nothing else.
+    #[serde(default)]
+    pub is_standby: bool,
+    /// The orchestrators that share a database, this one among them; none where there is no database.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orchestrators: Vec<OrchestratorView>,
+}
+
+/// An orchestrator's process, of those that share a database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct OrchestratorView {
+    /// The name of its host.
+    pub host: String,
+    /// Its software version.
+    pub version: String,
+    /// Since when it runs.
+    pub started: Timestamp,
+    /// Since when it is the active one, if it is.
+    pub active_since: Option<Timestamp>,
+    /// When it was last there.
+    pub seen: Timestamp,
+    /// Whether that is long enough ago to say that it is gone.
+    pub is_silent: bool,
+    /// Whether it is the one that answers.
+    pub is_this: bool,
 }
 
 /// How the connection to a broker is.

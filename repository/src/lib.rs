@@ -29,7 +29,6 @@ use service::member::{self, Member, MemberError, MemberSettings};
 use service::reload::Live;
 use service::report::Chain;
 use service::shutdown::Shutdown;
-use service::supervisor;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -48,9 +47,6 @@ use store::{Received, Report, Store, StoreError, Stored};
 
 /// What is kept, in the data directory.
 pub(crate) const DATABASE_FILE: &str = "repository.db";
-/// How long a database that does not answer is left alone, at first and at most.
-const DATABASE_PAUSE_MIN: Duration = Duration::from_secs(1);
-const DATABASE_PAUSE_MAX: Duration = Duration::from_secs(15);
 
 /// What a repository needs to run.
 #[derive(Debug, Clone)]
@@ -145,7 +141,7 @@ async fn open_store(
     let Some(url) = database else {
         return Ok(Some((Arc::new(SqliteStore::open(&data.join(DATABASE_FILE)).await?), None)));
     };
-    let mut pause = DATABASE_PAUSE_MIN;
+    let mut waiting = ::store::Waiting::default();
     loop {
         let opened = async {
             let store = PostgresStore::open(url).await?;
@@ -157,11 +153,8 @@ async fn open_store(
             Err(error) if error.is_absence() => error,
             Err(error) => return Err(error),
         };
-        tracing::warn!(error = %Chain(&error), again_in = ?pause, "the database does not answer; waiting for it");
-        supervisor::status("waits for its database");
-        tokio::select! {
-            () = shutdown.requested() => return Ok(None),
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(DATABASE_PAUSE_MAX),
+        if !waiting.after(&error, shutdown).await {
+            return Ok(None);
         }
     }
 }

@@ -87,7 +87,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the database is not there, or not yet: it may be soon.
     pub fn is_absence(&self) -> bool {
-        matches!(self, Self::Open(_, error) | Self::Database(error) if postgres::is_absence(error))
+        matches!(self, Self::Open(_, error) | Self::Database(error) if ::store::postgres::is_absence(error))
     }
 }
 
@@ -200,20 +200,6 @@ pub struct Counts {
     /// Verdicts.
     pub result_count: u64,
 }
-
-/// The steps that bring a database up to date.
-macro_rules! migrations {
-    ($($version:literal $name:literal $file:literal,)*) => {
-        vec![$(sqlx::migrate::Migration::new(
-            $version,
-            $name.into(),
-            sqlx::migrate::MigrationType::Simple,
-            sqlx::SqlStr::from_static(include_str!($file)),
-            false,
-        )),*]
-    };
-}
-pub(crate) use migrations;
 
 pub(crate) fn label<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()

@@ -2,20 +2,14 @@
 
 use std::path::Path;
 
+use ::store::transfer::{CopyError, copy};
 use service::data::{DataDirectory, DataError};
-use sqlx::postgres::PgArguments;
-use sqlx::query::Query;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{AssertSqlSafe, PgPool, Postgres, Row as _, SqlitePool, Transaction};
+
+pub use ::store::transfer::Moved;
 
 use crate::store::StoreError;
 use crate::store::postgres::{DatabaseUrl, PostgresStore};
 use crate::store::sqlite::SqliteStore;
-
-/// Rows in one statement: PostgreSQL takes 65,535 values.
-const ROWS_MAX: usize = 500;
-/// The same, of rows with a message in each.
-const MESSAGES_MAX: usize = 50;
 
 /// Why nothing was moved.
 #[derive(Debug, thiserror::Error)]
@@ -29,26 +23,9 @@ pub enum TransferError {
     /// One of the two.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The database is somebody's.
-    #[error("the database {database} has {count} rows in `{table}` already: only an empty one is filled")]
-    Filled {
-        /// Which database.
-        database: String,
-        /// Which table.
-        table: String,
-        /// How many.
-        count: u64,
-    },
-    /// Not everything arrived.
-    #[error("of `{table}` {written} of {read} rows arrived; nothing was moved")]
-    Lost {
-        /// Which table.
-        table: String,
-        /// Rows in the file.
-        read: u64,
-        /// Rows in the database.
-        written: u64,
-    },
+    /// The rows.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
 }
 
 impl From<sqlx::Error> for TransferError {
@@ -56,9 +33,6 @@ impl From<sqlx::Error> for TransferError {
         Self::Store(error.into())
     }
 }
-
-/// How many rows each table has.
-pub type Moved = Vec<(String, u64)>;
 
 /// Copies what the repository with this data directory keeps into an empty database. The repository must not run; its file
 /// stays as it is.
@@ -70,152 +44,15 @@ pub async fn transfer(data: &Path, url: &DatabaseUrl) -> Result<Moved, TransferE
     let _data = DataDirectory::open(data)?;
     // Both have the tables of this version afterwards.
     let (from, to) = (SqliteStore::open(&file).await?, PostgresStore::open(url).await?);
-    let moved = copy(from.pool(), to.pool(), url).await;
+    let moved = async {
+        let mut tx = to.pool().begin().await?;
+        // The database's own name stays the same, whatever comes into it.
+        let moved = copy(from.pool(), &mut tx, url, &["store_name"]).await?;
+        tx.commit().await?;
+        Ok(moved)
+    }
+    .await;
     from.close().await;
     to.close().await;
     moved
-}
-
-async fn copy(from: &SqlitePool, to: &PgPool, url: &DatabaseUrl) -> Result<Moved, TransferError> {
-    let mut tx = to.begin().await?;
-    let mut moved = Moved::new();
-    for table in Table::all(from).await? {
-        let count = table.count(&mut tx).await?;
-        if count > 0 {
-            return Err(TransferError::Filled { database: url.to_string(), table: table.name, count });
-        }
-        let read = table.copy(from, &mut tx).await?;
-        let written = table.count(&mut tx).await?;
-        if read != written {
-            return Err(TransferError::Lost { table: table.name, read, written });
-        }
-        moved.push((table.name, written));
-    }
-    tx.commit().await?;
-    Ok(moved)
-}
-
-/// What the columns hold.
-#[derive(Debug, Clone, Copy)]
-enum Form {
-    Number,
-    Text,
-    Bytes,
-}
-
-/// A table as the file has it; the database has the same.
-#[derive(Debug)]
-struct Table {
-    name: String,
-    columns: Vec<(String, Form)>,
-    /// The column that the database numbers.
-    numbered: Option<String>,
-}
-
-impl Table {
-    /// All but the database's own name, which is the same whatever comes into it.
-    async fn all(from: &SqlitePool) -> Result<Vec<Self>, TransferError> {
-        let names: Vec<String> = sqlx::query_scalar(
-            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' \
-             AND name NOT LIKE '\\_sqlx%' ESCAPE '\\' AND name <> 'store_name' ORDER BY name",
-        )
-        .fetch_all(from)
-        .await?;
-        let mut tables = Vec::with_capacity(names.len());
-        for name in names {
-            let rows = sqlx::query("SELECT name, type FROM pragma_table_info($1) ORDER BY cid");
-            let mut columns = Vec::new();
-            let mut numbered = None;
-            for row in rows.bind(&name).fetch_all(from).await? {
-                let column: String = row.try_get("name")?;
-                let form = match row.try_get::<String, _>("type")?.as_str() {
-                    "TEXT" => Form::Text,
-                    "BLOB" => Form::Bytes,
-                    // `INTEGER PRIMARY KEY` is what SQLite numbers by itself; other numbers are `BIGINT`.
-                    "INTEGER" => {
-                        numbered = Some(column.clone());
-                        Form::Number
-                    }
-                    _ => Form::Number,
-                };
-                columns.push((column, form));
-            }
-            tables.push(Self { name, columns, numbered });
-        }
-        Ok(tables)
-    }
-
-    async fn count(&self, tx: &mut Transaction<'_, Postgres>) -> Result<u64, TransferError> {
-        let sql = format!("SELECT count(*) FROM {}", self.name);
-        let count: i64 = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut **tx).await?;
-        Ok(count.unsigned_abs())
-    }
-
-    fn names(&self) -> String {
-        let names: Vec<&str> = self.columns.iter().map(|(name, _)| name.as_str()).collect();
-        names.join(", ")
-    }
-
-    /// How many rows there were.
-    async fn copy(&self, from: &SqlitePool, tx: &mut Transaction<'_, Postgres>) -> Result<u64, TransferError> {
-        // Bytes are whole messages.
-        let has_bytes = self.columns.iter().any(|(_, form)| matches!(form, Form::Bytes));
-        let page = if has_bytes { MESSAGES_MAX } else { ROWS_MAX };
-        let sql = format!(
-            "SELECT rowid AS place_in_file, {} FROM {} WHERE rowid > $1 ORDER BY rowid LIMIT $2",
-            self.names(),
-            self.name
-        );
-        let (mut place, mut count) = (i64::MIN, 0);
-        loop {
-            let query = sqlx::query(AssertSqlSafe(sql.clone())).bind(place).bind(i64::try_from(page).unwrap_or(1));
-            let rows = query.fetch_all(from).await?;
-            let Some(last) = rows.last() else { break };
-            place = last.try_get("place_in_file")?;
-            count += rows.len() as u64;
-            self.insert(&rows, tx).await?;
-        }
-        if let Some(key) = &self.numbered {
-            // What comes next has a number of its own.
-            let sql = format!(
-                "SELECT setval(pg_get_serial_sequence('{0}', '{key}'), coalesce(max({key}), 0) + 1, false) FROM {0}",
-                self.name
-            );
-            sqlx::query(AssertSqlSafe(sql)).execute(&mut **tx).await?;
-        }
-        Ok(count)
-    }
-
-    async fn insert(&self, rows: &[SqliteRow], tx: &mut Transaction<'_, Postgres>) -> Result<(), TransferError> {
-        let row = |at: usize| {
-            let places = (1..=self.columns.len()).map(|column| format!("${}", at * self.columns.len() + column));
-            format!("({})", places.collect::<Vec<_>>().join(", "))
-        };
-        let values: Vec<String> = (0..rows.len()).map(row).collect();
-        let numbers = if self.numbered.is_some() { "OVERRIDING SYSTEM VALUE " } else { "" };
-        let sql = format!("INSERT INTO {} ({}) {numbers}VALUES {}", self.name, self.names(), values.join(", "));
-        let mut query = sqlx::query(AssertSqlSafe(sql));
-        for row in rows {
-            for (name, form) in &self.columns {
-                query = bound(query, row, name, *form)?;
-            }
-        }
-        query.execute(&mut **tx).await?;
-        Ok(())
-    }
-}
-
-type Statement<'query> = Query<'query, Postgres, PgArguments>;
-
-fn bound<'query>(
-    query: Statement<'query>,
-    row: &SqliteRow,
-    column: &str,
-    form: Form,
-) -> Result<Statement<'query>, TransferError> {
-    Ok(match form {
-        Form::Number => query.bind(row.try_get::<Option<i64>, _>(column)?),
-        Form::Text => query.bind(row.try_get::<Option<String>, _>(column)?),
-        Form::Bytes => query.bind(row.try_get::<Option<Vec<u8>>, _>(column)?),
-    })
 }

@@ -91,6 +91,11 @@ impl Process {
         let _ = self.child.wait();
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_some())
+    }
+
     /// `kill -STOP`: it does nothing more until it is killed, or goes on.
     pub fn hold(&self) {
         self.signal(rustix::process::Signal::STOP);

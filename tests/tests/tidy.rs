@@ -15,10 +15,11 @@ const EDGES: &[(&str, &[&str])] = &[
     ("libs/scap", &["proto", "oval"]),
     ("libs/bus", &["proto"]),
     ("libs/service", &["proto", "bus"]),
-    ("orchestrator", &["proto", "bus", "service", "oval", "scap"]),
+    ("libs/store", &["service"]),
+    ("orchestrator", &["proto", "bus", "service", "store", "oval", "scap"]),
     ("pcs-agent", &["proto", "bus", "service", "oval"]),
     ("pes-evaluator", &["proto", "bus", "service", "scap"]),
-    ("repository", &["proto", "bus", "service", "oval"]),
+    ("repository", &["proto", "bus", "service", "store", "oval"]),
     (
         "tools/muster",
         &["proto", "bus", "oval", "scap", "service", "orchestrator", "pcs-agent", "pes-evaluator", "repository"],
@@ -29,7 +30,7 @@ const EDGES: &[(&str, &[&str])] = &[
 const KEPT_IN: &[(&str, &[&str])] = &[
     ("rumqttc", &["libs/bus", "tests"]),
     ("rumqttd", &["orchestrator"]),
-    ("sqlx", &["orchestrator", "repository", "tools/muster"]),
+    ("sqlx", &["libs/store", "orchestrator", "repository", "tools/muster"]),
     ("quick-xml", &["libs/scap", "pcs-agent"]),
     ("pcre2", &["libs/oval"]),
     ("saphyr-parser", &["pcs-agent"]),

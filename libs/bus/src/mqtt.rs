@@ -2,6 +2,7 @@
 //! again after every reconnection, and giving up a connection that makes no progress.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -68,9 +69,24 @@ pub fn connect(settings: MqttSettings) -> (Box<dyn Transport>, IncomingReceiver)
     (Box::new(transport), incoming)
 }
 
-fn client(settings: &MqttSettings) -> (AsyncClient, EventLoop) {
+/// Which of several addresses is tried next, by all connections of the process: those before it did not answer.
+static NEXT_ADDRESS: AtomicUsize = AtomicUsize::new(0);
+
+/// The addresses of a list such as `one:8883,other:8883`, whose last port stands by itself.
+fn addresses(host: &str, port: u16) -> Vec<(String, u16)> {
+    let (others, last) = host.rsplit_once(',').map_or(("", host), |(others, last)| (others, last));
+    let others = others.split(',').filter_map(|address| {
+        let (host, port) = address.trim().rsplit_once(':')?;
+        Some((host.to_owned(), port.parse().ok()?))
+    });
+    others.chain([(last.trim().to_owned(), port)]).collect()
+}
+
+fn client(settings: &MqttSettings, at: usize) -> (AsyncClient, EventLoop) {
     let (host, port) = settings.address.borrow().clone();
-    let mut options = MqttOptions::new(settings.client.to_string(), host, port);
+    let addresses = addresses(&host, port);
+    let (host, port) = &addresses[at % addresses.len()];
+    let mut options = MqttOptions::new(settings.client.to_string(), host, *port);
     options
         .set_keep_alive(Duration::from_secs(20))
         .set_clean_start(true)
@@ -97,9 +113,16 @@ async fn run(
     let (mut keys, mut address) = (settings.tls.clone(), settings.address.clone());
     loop {
         keys.mark_unchanged();
-        address.mark_unchanged();
-        let outcome = session(&settings, &shared, &mut outgoing, &deliver, &mut attempt).await;
+        // All of them are tried before it is waited longer.
+        let address_count = {
+            let (host, port) = &*address.borrow_and_update();
+            addresses(host, *port).len()
+        };
+        let at = NEXT_ADDRESS.load(Ordering::Relaxed);
+        let outcome = session(&settings, at, &shared, &mut outgoing, &deliver, &mut attempt).await;
         let Err(end) = outcome else { return };
+        // Of several connections that find this out, one goes on to the next.
+        let _ = NEXT_ADDRESS.compare_exchange(at, at.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
         let told = match end {
             End::Lost(reason) => Incoming::Disconnected(reason),
             End::Refused(reason) => Incoming::Refused(reason),
@@ -107,7 +130,8 @@ async fn run(
         if deliver.send(told).await.is_err() {
             return;
         }
-        let delay = backoff(attempt, rand_fraction());
+        let rounds = attempt / u32::try_from(address_count).unwrap_or(1);
+        let delay = backoff(rounds, rand_fraction());
         attempt = attempt.saturating_add(1);
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
@@ -168,12 +192,13 @@ impl From<ConnectionError> for End {
 /// One session: `Ok` when it was closed on purpose, otherwise why it ended.
 async fn session(
     settings: &MqttSettings,
+    at: usize,
     shared: &Shared,
     outgoing: &mut mpsc::Receiver<(String, Vec<u8>)>,
     deliver: &mpsc::Sender<Incoming>,
     attempt: &mut u32,
 ) -> Result<(), End> {
-    let (client, event_loop) = client(settings);
+    let (client, event_loop) = client(settings, at);
     let (ended, mut end) = mpsc::channel::<End>(1);
     let (connected, mut connection) = mpsc::channel::<()>(1);
     // The loop has a task of its own: it must always be polled, and must never wait for its own queue.
@@ -287,6 +312,13 @@ async fn poll(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_may_be_several() {
+        assert_eq!(addresses("one", 1), [("one".to_owned(), 1)]);
+        let several = [("one".to_owned(), 1), ("[::1]".to_owned(), 2), ("other".to_owned(), 3)];
+        assert_eq!(addresses("one:1, [::1]:2,other", 3), several);
+    }
 
     #[test]
     fn the_back_off_grows_to_its_limit_and_is_never_the_same_for_all() {

@@ -65,6 +65,10 @@ pub struct OrchestratorConfig {
     pub keep_workflows: Option<Seconds>,
     /// A directory in which a join token for each type of component is kept.
     pub join_tokens: Option<PathBuf>,
+    /// A PostgreSQL database, which another orchestrator may share, instead of a file in the data directory.
+    pub database: Option<String>,
+    /// A file with its URL.
+    pub database_file: Option<PathBuf>,
 }
 
 /// A duration with its unit, such as `30m`, `1h` or `7d`.
@@ -269,7 +273,8 @@ pub fn secret(key: &'static str, file: Option<&PathBuf>) -> Result<Option<String
 /// An address, if there is one.
 pub fn address(key: &'static str, given: Option<&String>) -> Result<Option<String>, ConfigError> {
     match given {
-        Some(text) if host_and_port(text).is_none() => {
+        // Several are tried in turn.
+        Some(text) if text.split(',').any(|one| host_and_port(one.trim()).is_none()) => {
             Err(ConfigError::Value { key, reason: format!("`{text}` is not an address: HOST:PORT is wanted") })
         }
         given => Ok(given.cloned()),

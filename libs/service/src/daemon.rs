@@ -93,6 +93,9 @@ pub fn tell_checked() {
 
 /// Tells the service manager that this process runs, and from now on that it is alive. Must be called inside a tokio runtime.
 pub fn begin() {
-    supervisor::keep_alive();
-    supervisor::ready();
+    static BEGUN: std::sync::Once = std::sync::Once::new();
+    BEGUN.call_once(|| {
+        supervisor::keep_alive();
+        supervisor::ready();
+    });
 }

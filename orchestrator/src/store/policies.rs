@@ -5,13 +5,13 @@ use proto::operator::{PolicyFeed, PolicySigner};
 use service::audit::Act;
 use sqlx::Row as _;
 
-use super::{Store, StoreError, Table, audit, json, put};
+use super::{RowOf, SqlStore, StoreError, Table, audit, json, put};
 
 const POLICY: Table = table!("policy", "name");
 const SIGNER: Table = table!("policy_signer", "name");
 const FEED: Table = table!("policy_feed", "name");
 
-impl Store {
+impl SqlStore {
     /// Of each name the policy that is in force.
     pub async fn policies(&self) -> Result<Vec<PolicyDescription>, StoreError> {
         self.documents("SELECT document FROM policy ORDER BY name").await
@@ -21,7 +21,7 @@ impl Store {
     pub async fn policy_versions(&self) -> Result<Vec<PolicyDescription>, StoreError> {
         let rows = sqlx::query("SELECT number, document FROM policy_version ORDER BY name, number");
         let rows = rows.fetch_all(&self.pool).await?;
-        let version = |row: &sqlx::sqlite::SqliteRow| -> Result<PolicyDescription, StoreError> {
+        let version = |row: &RowOf| -> Result<PolicyDescription, StoreError> {
             let text: String = row.try_get("document")?;
             let mut policy: PolicyDescription = serde_json::from_str(&text).map_err(StoreError::Damaged)?;
             policy.number = Some(row.try_get::<i64, _>("number")?.unsigned_abs());
@@ -32,7 +32,7 @@ impl Store {
 
     /// Keeps a version; where it does not wait, it is the one in force from now on.
     pub async fn put_policy(&self, policy: &PolicyDescription, act: &Act) -> Result<(), StoreError> {
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = self.begin().await?;
         sqlx::query(
             "INSERT INTO policy_version (name, number, document) VALUES ($1, $2, $3) \
              ON CONFLICT (name, number) DO UPDATE SET document = excluded.document",

@@ -7,7 +7,9 @@ use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _};
 
-use super::{StoreError, migrations};
+use ::store::migrations;
+
+use super::StoreError;
 
 #[path = "sql.rs"]
 mod sql;

@@ -165,15 +165,17 @@ pub(crate) enum Command {
         /// The backup.
         from: PathBuf,
     },
-    /// Move what a repository keeps from the file in its data directory into an empty PostgreSQL database. The repository must
-    /// not run; afterwards it is started with `database-file`.
+    /// Move what a repository or an orchestrator keeps from the files in its data directory into an empty PostgreSQL database. It
+    /// must not run; afterwards it is started with `database-file`.
     Migrate {
-        /// The repository's data directory.
-        #[arg(value_name = "DATA")]
-        repository: PathBuf,
+        /// Its data directory.
+        data: PathBuf,
         /// File with the URL of the database.
         #[arg(long, env = "MUSTER_DATABASE_FILE", value_name = "FILE")]
         database_file: PathBuf,
+        /// File with the passphrase of the CA's keys, which an orchestrator needs: in a database they are encrypted.
+        #[arg(long, env = "MUSTER_CA_PASSPHRASE_FILE", value_name = "FILE")]
+        ca_passphrase_file: Option<PathBuf>,
     },
     /// Put a component out for good: neither its key nor its endpoint gets in again.
     Ban {

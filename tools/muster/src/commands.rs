@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use proto::id::EndpointId;
 use proto::message::ResultsSelection;
-use proto::operator::{Ask, BrokerLink, OperatorEvent, ResponderView, TransactionView, Workflow};
+use proto::operator::{Ask, BrokerLink, OperatorEvent, OrchestratorView, ResponderView, TransactionView, Workflow};
 use proto::verdict::{EvaluationSummary, RuleResult, Verdict};
 use serde_json::json;
 
@@ -34,8 +34,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
     if let Command::Config(command) = cli.command {
         return config::run(command, output);
     }
-    if let Command::Migrate { repository, database_file } = cli.command {
-        return config::migrate(&repository, &database_file, output).await;
+    if let Command::Migrate { data, database_file, ca_passphrase_file } = cli.command {
+        return config::migrate(&data, &database_file, ca_passphrase_file.as_ref(), output).await;
     }
     let data = cli::data_directory(cli.data)?;
     match cli.command {
@@ -148,6 +148,10 @@ async fn status(data: &Path, output: Output) -> anyhow::Result<u8> {
         broker("connections_refused_total"),
         broker("slow_consumers_total")
     );
+    if status.is_standby {
+        show::line(format!("{:<17} it waits to take over, and does nothing else", "standby"));
+    }
+    orchestrators(&status.orchestrators);
     for (name, value) in [
         ("orchestrator", status.orchestrator.to_string()),
         ("version", status.version),
@@ -181,6 +185,9 @@ async fn roster(data: &Path, output: Output) -> anyhow::Result<u8> {
         show::json(&roster)?;
         return Ok(exit::DONE);
     }
+    if let OperatorEvent::Status(status) = one(data, Ask::Status, &[]).await? {
+        orchestrators(&status.orchestrators);
+    }
     let now = Timestamp::now();
     let rows = roster
         .into_iter()
@@ -207,6 +214,26 @@ async fn roster(data: &Path, output: Output) -> anyhow::Result<u8> {
         .collect();
     show::table(&["name", "type", "state", "heard", "capabilities", "requests", "labels", "endpoints", "id"], rows);
     Ok(exit::DONE)
+}
+
+/// The orchestrators that share a database.
+fn orchestrators(all: &[OrchestratorView]) {
+    if all.is_empty() {
+        return;
+    }
+    let now = Timestamp::now();
+    let row = |one: &OrchestratorView| {
+        let state = match one.active_since {
+            Some(since) => format!("active since {since:.0}"),
+            None if one.is_silent => "gone".to_owned(),
+            None => "standby".to_owned(),
+        };
+        let this = if one.is_this { " (this)" } else { "" };
+        let started = format!("{:.0}", one.started);
+        vec![format!("{}{this}", one.host), state, started, show::ago(Some(one.seen), now), one.version.clone()]
+    };
+    show::table(&["orchestrator", "state", "started", "seen", "version"], all.iter().map(row).collect());
+    show::line("");
 }
 
 /// Everything that a workflow gave.

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use repository::store::postgres::DatabaseUrl;
-use repository::transfer::transfer;
 use service::config::reference::{self, Key, TABLES};
 use service::config::{Config, ConfigError, Sources};
 
@@ -105,10 +104,21 @@ fn show_all(sources: &Sources, output: Output) -> anyhow::Result<()> {
 }
 
 /// `muster migrate`
-pub(crate) async fn migrate(data: &Path, database_file: &Path, output: Output) -> anyhow::Result<u8> {
+pub(crate) async fn migrate(
+    data: &Path,
+    database_file: &Path,
+    ca_passphrase_file: Option<&PathBuf>,
+    output: Output,
+) -> anyhow::Result<u8> {
     let url = service::config::secret("database", Some(&database_file.to_owned()))?.unwrap_or_default();
     let url: DatabaseUrl = url.parse().map_err(|reason: String| anyhow!("{}: {reason}", database_file.display()))?;
-    let moved = transfer(data, &url).await?;
+    let is_orchestrator = orchestrator::transfer::is_orchestrator(data);
+    let moved = if is_orchestrator {
+        let passphrase = service::config::secret("ca-passphrase", ca_passphrase_file)?;
+        orchestrator::transfer::transfer(data, &url, passphrase).await?
+    } else {
+        repository::transfer::transfer(data, &url).await?
+    };
     if output == Output::Json {
         let tables: serde_json::Map<String, serde_json::Value> =
             moved.into_iter().map(|(table, count)| (table, count.into())).collect();
@@ -118,8 +128,12 @@ pub(crate) async fn migrate(data: &Path, database_file: &Path, output: Output) -
     let rows =
         moved.iter().filter(|(_, count)| *count > 0).map(|(table, count)| vec![table.clone(), count.to_string()]);
     show::table(&["table", "rows"], rows.collect());
+    let (who, passphrase) = match ca_passphrase_file.filter(|_| is_orchestrator) {
+        Some(file) => ("orchestrator", format!(" --ca-passphrase-file {}", file.display())),
+        None => ("repository", String::new()),
+    };
     show::line(format!(
-        "Everything is in {url}. Start the repository with --database-file {}.",
+        "Everything is in {url}. Start the {who} with --database-file {}{passphrase}.",
         database_file.display()
     ));
     Ok(exit::DONE)

@@ -126,7 +126,7 @@ pub const TABLES: &[Table] = &[
             Key::example(
                 "advertise",
                 "\"muster.example:8883\"",
-                "Address and port that join tokens tell components to connect to. Without: that of `listen`, with 127.0.0.1 where it \
+                "Address and port that join tokens tell components to connect to; several with commas, which are tried in turn. Without: that of `listen`, with 127.0.0.1 where it \
                  listens on all addresses.",
             )
             .flag(),
@@ -191,6 +191,15 @@ pub const TABLES: &[Table] = &[
                  pcs-agent/token. Whoever may read one may join with it. One that is revoked is not replaced.",
             )
             .flag(),
+            Key::example(
+                "database",
+                "\"postgres://muster@db.example/orchestrator?sslmode=verify-full\"",
+                "Keep everything in this PostgreSQL database, and not in a file of the data directory. Other orchestrators may share \
+                 it: one is active, the others wait to take over. It is not the database of a repository. `ca-passphrase-file` has \
+                 to be given, and is the same for all.",
+            )
+            .secret(),
+            Key::example("database-file", "\"/run/secrets/muster-database\"", "A file with the URL of the database.").flag(),
         ],
     },
     Table {

@@ -1,0 +1,22 @@
+//! What services share that can keep what they know in PostgreSQL: which database, how it is waited for, and how a file of
+//! SQLite is moved into it. The tables are each service's own.
+
+pub mod postgres;
+pub mod transfer;
+mod waiting;
+
+pub use waiting::Waiting;
+
+/// The steps that bring a database up to date.
+#[macro_export]
+macro_rules! migrations {
+    ($($version:literal $name:literal $file:literal,)*) => {
+        vec![$(sqlx::migrate::Migration::new(
+            $version,
+            $name.into(),
+            sqlx::migrate::MigrationType::Simple,
+            sqlx::SqlStr::from_static(include_str!($file)),
+            false,
+        )),*]
+    };
+}
