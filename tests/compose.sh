@@ -1,11 +1,20 @@
 #!/usr/bin/env bash
 # The system on a container engine, as docker-compose.yml has it: a line for each step, with its time. Everything that it makes is
 # called `muster-test`, and is gone afterwards.
-# usage: tests/compose.sh [DIRECTORY WITH THE PROGRAMS]     (default: target/release)
+# usage: tests/compose.sh [--scale] [DIRECTORY WITH THE PROGRAMS]     (default: target/release)
+#   --scale                   with docker-compose.scale.yml: two of each service, on PostgreSQL and Mosquitto. Their images are made of Debian's
+#                             packages, as official ones cannot be had everywhere
 #   MUSTER_PREVIOUS=DIR       programs of the version before (tests/previous.sh), from which an installation is upgraded
 #   MUSTER_CUT_SECONDS=N      how long five collectors are cut off (default: 120)
 set -euo pipefail
 cd "$(dirname "$0")/.."
+services="orchestrator repository pes-evaluator"
+files=(-f docker-compose.yml)
+if [ "${1:-}" = --scale ]; then
+  shift
+  services="orchestrator orchestrator-2 repository repository-2 pes-evaluator pes-evaluator-2"
+  files+=(-f docker-compose.scale.yml)
+fi
 programs=${1:-target/release}
 previous=${MUSTER_PREVIOUS:-}
 cut_seconds=${MUSTER_CUT_SECONDS:-120}
@@ -25,13 +34,15 @@ else
 fi
 
 work=$(mktemp -d)
-compose() { "${engine[@]}" -p muster-test "$@"; }
+export MUSTER_SECRETS="$work/secrets" MUSTER_POSTGRES_IMAGE=muster-test-debian MUSTER_MOSQUITTO_IMAGE=muster-test-debian
+compose() { "${engine[@]}" -p muster-test "${files[@]}" "$@"; }
+is_scale() { [ ${#files[@]} = 4 ]; }
 quiet() { "$@" >"$work/said" 2>&1 || { cat "$work/said"; return 1; }; }
 finish() {
   code=$?
   [ "$code" = 0 ] || { compose ps || true; compose logs --tail=20 || true; } >&2
   quiet compose --profile backup down -v --remove-orphans --timeout 2 || true
-  docker rmi -f muster-server muster-agent >/dev/null 2>&1 || true
+  docker rmi -f muster-server muster-agent muster-test-debian >/dev/null 2>&1 || true
   rm -rf "$work"
 }
 trap finish EXIT
@@ -43,7 +54,22 @@ step() {
   printf '%6.1f s  %s\n' "$(((now - began) / 100000000))e-1" "$*"
   began=$(date +%s%N)
 }
-muster() { timeout 300 "${engine[@]}" -p muster-test exec -T orchestrator muster "$@"; }
+# The orchestrator that is active.
+active() {
+  local service
+  is_scale || { echo orchestrator; return; }
+  for _ in $(seq 60); do
+    for service in orchestrator orchestrator-2; do
+      timeout 10 docker exec "$(ids $service)" muster status -o json 2>/dev/null | grep -q '"is-standby": *true' || {
+        timeout 10 docker exec "$(ids $service)" muster status >/dev/null 2>&1 && { echo $service; return; }
+      }
+    done
+    sleep 0.5
+  done
+  echo "no orchestrator is active" >&2
+  return 1
+}
+muster() { timeout 300 docker exec -i "$(ids "$(active)")" muster "$@"; }
 # Ends with 2 where a rule fails, which containers without anything in them do.
 evaluate() { muster evaluate --timeout 60 "$@" || [ $? = 2 ]; }
 ids() { compose ps -q "$1"; }
@@ -91,7 +117,7 @@ make_images() { # DIRECTORY WITH THE PROGRAMS
 size() { echo $(($(docker image inspect -f '{{.Size}}' "$1") / 1000000)); }
 
 everybody_is_healthy() { # HOW MANY COLLECTORS
-  for service in orchestrator repository pes-evaluator; do healthy $service 1; done
+  for service in $services; do healthy "$service" 1; done
   healthy pcs-agent "$1"
 }
 
@@ -170,11 +196,20 @@ backup_destroy_restore() {
   assessed 20 "$work/kept.json" "after the backup"
   step "a backup, taken under load"
   # Collectors are machines elsewhere; everything else is lost.
-  quiet compose rm --stop --force orchestrator repository pes-evaluator
-  for volume in orchestrator repository pes-evaluator join-repository join-evaluator; do
-    docker volume rm "$(docker volume ls -q -f name=muster-test_$volume)" >/dev/null
+  ! is_scale || docker exec "$(ids postgres)" pg_dumpall -U postgres >"$work/dump.sql"
+  # shellcheck disable=SC2086
+  quiet compose rm --stop --force $services $(! is_scale || echo postgres mosquitto)
+  for volume in $services join-repository join-evaluator $(! is_scale || echo postgres broker); do
+    docker volume rm "muster-test_$volume" >/dev/null
   done
   quiet compose run --rm restore /backup/one
+  if is_scale; then
+    quiet compose up -d --no-build postgres
+    healthy postgres 1
+    for service in orchestrator repository; do docker exec "$(ids postgres)" dropdb -U postgres "$service"; done
+    # The roles and the administrator's own database are there already.
+    docker exec -i "$(ids postgres)" psql -q -U postgres -d postgres <"$work/dump.sql" >"$work/restored" 2>&1
+  fi
   quiet compose up -d --no-build --scale pcs-agent=20
   everybody_is_healthy 20
   read -r endpoints verdicts <<<"$(results "$work/restored.json")"
@@ -206,7 +241,7 @@ first_verdicts() {
   began_up=$(date +%s)
   quiet compose up -d --no-build
   everybody_is_healthy 1
-  step "up: all four are healthy, with no token given to anybody"
+  step "up: everybody is healthy, with no token given to anybody"
   assessed 1 "$work/one.json" "on one collector"
   step "first verdicts: $verdicts on one collector"
 }
@@ -217,7 +252,7 @@ twenty_collectors() {
   assessed 20 "$work/twenty.json" "on twenty collectors"
   step "twenty collectors joined by themselves and are assessed: $verdicts verdicts, $(($(date +%s) - began_up)) s after \`up\`"
   # shellcheck disable=SC2046
-  step "memory with one collector of the twenty: $(memory_of $(ids orchestrator) $(ids repository) $(ids pes-evaluator) $(ids pcs-agent | sed -n 1p))"
+  step "memory with one collector of the twenty: $(memory_of $(for service in $services; do ids "$service"; done) $(ids pcs-agent | sed -n 1p))"
 }
 
 # For whom one is away the request waits; nobody is lost from the count.
@@ -244,14 +279,14 @@ PY
 
 killed_under_load() {
   local service load
-  for service in orchestrator repository pes-evaluator; do
+  for service in $services $(! is_scale || echo mosquitto postgres); do
     (evaluate || true) >"$work/load" 2>&1 &
     load=$!
     sleep 1
     docker kill -s KILL "$(ids $service)" >/dev/null
     sleep 1
     docker start "$(ids $service)" >/dev/null
-    healthy $service 1
+    [ "$service" = mosquitto ] || healthy "$service" 1
     wait $load || true
     # What is under way goes on; what was asked of a process that is dead is asked again.
     assessed 20 "$work/after.json" "after $service was killed"
@@ -268,13 +303,53 @@ made_anew() {
   step "every container was made anew: still the same twenty endpoints"
 }
 
-[ -z "$previous" ] || upgrade_from_the_version_before
+# PostgreSQL and Mosquitto as Debian has them, in one image that takes the words and variables of the official ones.
+make_debian() {
+  local root=$work/debian
+  debootstrap --variant=minbase --include=postgresql,mosquitto bookworm "$root" >"$work/said" 2>&1 || { tail -n 5 "$work/said" >&2; skip "debootstrap cannot make a root"; }
+  install -m 755 tests/compose/postgres-entrypoint.sh "$root/usr/local/bin/docker-entrypoint.sh"
+  rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/postgresql/15
+  tar -C "$root" -c . | docker import -c 'ENTRYPOINT ["docker-entrypoint.sh"]' -c 'CMD ["postgres"]' - muster-test-debian >/dev/null
+  rm -rf "$root"
+  quiet packaging/scale/secrets.sh "$MUSTER_SECRETS"
+  step "PostgreSQL and Mosquitto of Debian's packages"
+}
+
+# Whoever is active dies; the other one takes over.
+failover() {
+  local before after
+  before=$(active)
+  after=orchestrator-2
+  [ "$before" = orchestrator ] || after=orchestrator
+  (evaluate || true) >"$work/load" 2>&1 &
+  local load=$!
+  sleep 1
+  docker kill -s KILL "$(ids "$before")" >/dev/null
+  local killed
+  killed=$(date +%s%N)
+  until docker exec "$(ids $after)" muster roster >/dev/null 2>&1; do sleep 0.2; done
+  local seconds=$((($(date +%s%N) - killed) / 100000000))
+  wait $load || true
+  docker start "$(ids "$before")" >/dev/null
+  healthy "$before" 1
+  expect "$(active)" "$after" "the active orchestrator"
+  assessed 20 "$work/after.json" "after the other orchestrator took over"
+  same "$work/twenty.json" "$work/after.json" "after the other orchestrator took over"
+  step "$before was killed, and $after was active $((seconds / 10)).$((seconds % 10)) s later: the same $verdicts verdicts"
+}
+
+if is_scale; then
+  make_debian
+else
+  [ -z "$previous" ] || upgrade_from_the_version_before
+fi
 make_images "$programs"
 step "images: server $(size muster-server) MB, agent $(size muster-agent) MB"
-wrong_starts
+is_scale || wrong_starts
 first_verdicts
 twenty_collectors
 cut_off_and_back
+! is_scale || failover
 killed_under_load
 made_anew
 backup_destroy_restore

@@ -28,6 +28,9 @@ use crate::store::{DATABASE_FILE, Store, StoreError};
 const HOLD: Duration = Duration::from_secs(5);
 /// How often it is renewed.
 const RENEW: Duration = Duration::from_millis(1_500);
+/// How long a renewal is waited for, and how long until the next where it failed: a database that was restarted is found again.
+const RENEWAL_MAX: Duration = Duration::from_millis(1_500);
+const RETRY: Duration = Duration::from_millis(250);
 /// How often those who wait look whether it is free.
 const LOOK: Duration = Duration::from_millis(500);
 /// An orchestrator that was not seen for so long is gone.
@@ -230,10 +233,10 @@ async fn wait(
 /// Renews the lease; ends when it is lost.
 async fn hold(store: Store, instance: Instance) {
     let Some(database) = store.database() else { return };
-    let mut renewed = Instant::now();
+    let (mut renewed, mut pause) = (Instant::now(), RENEW);
     loop {
         tokio::select! {
-            () = tokio::time::sleep(RENEW) => {}
+            () = tokio::time::sleep(pause) => {}
             () = database.deposed() => {
                 tracing::error!("another orchestrator has taken the lease: what this one would have stored was refused");
                 return;
@@ -244,8 +247,10 @@ async fn hold(store: Store, instance: Instance) {
             database.renew_lease(HOLD).await?;
             database.put_instance(&instance).await
         };
-        match tokio::time::timeout(HOLD.saturating_sub(renewed.elapsed()), renew).await {
-            Ok(Ok(())) => renewed = began,
+        let patience = HOLD.saturating_sub(renewed.elapsed()).min(RENEWAL_MAX);
+        pause = RETRY;
+        match tokio::time::timeout(patience, renew).await {
+            Ok(Ok(())) => (renewed, pause) = (began, RENEW),
             Ok(Err(StoreError::Deposed)) => {
                 tracing::error!("another orchestrator has taken the lease");
                 return;

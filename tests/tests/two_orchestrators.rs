@@ -8,9 +8,9 @@ use std::process::Command;
 use std::time::Instant;
 
 use proto::capability::ComponentType;
-use proto::operator::{Ask, OperatorEvent, SystemStatus};
+use proto::operator::{Ask, OperatorEvent, SystemStatus, Workflow};
 use system_tests::postgres::{PASSWORD, Postgres};
-use system_tests::processes::{Process, binaries};
+use system_tests::processes::{Process, Processes, binaries};
 use system_tests::{ask, baseline, baseline_verdicts, eventually, is_completed, verdicts};
 
 const PASSPHRASE: &str = "a passphrase of a CA";
@@ -218,4 +218,75 @@ async fn a_standby_takes_over_from_one_that_was_killed_and_what_was_open_ends_on
     two.everybody_is_with(active).await;
     two.evaluates(active).await;
     two.everything_is_whole(active);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_installation_is_moved_into_a_database_with_its_ca_its_id_and_its_log() {
+    let Some(postgres) = Postgres::prepared().await else { return };
+    postgres.start().await;
+    let mut processes = Processes::start(Path::new("/")).await;
+    let before = processes.ask(Ask::Evaluate(baseline(60))).await;
+    assert!(is_completed(&before), "{before:?}");
+    let data = processes.orchestrator_data();
+    let was = status(&data).await.unwrap();
+    let file = |name: &str, text: &str| {
+        let path = processes.data.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (database, passphrase) = (file("database", &postgres.url(PASSWORD)), file("passphrase", PASSPHRASE));
+    let directory = data.display().to_string();
+    let muster = |words: &[&str]| {
+        let output = Command::new(binaries().join("muster")).args(words).output().unwrap();
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        (output.status.success(), text)
+    };
+    let migrate = ["migrate", &directory, "--database-file", &database, "--ca-passphrase-file", &passphrase];
+    // Not while it runs, and not without what the CA's keys are encrypted with.
+    let (is_moved, text) = muster(&migrate);
+    assert!(!is_moved && text.contains("in use"), "{text}");
+    processes.orchestrator.kill();
+    let (is_moved, text) = muster(&migrate[..4]);
+    assert!(!is_moved && text.contains("ca-passphrase-file"), "{text}");
+    let (is_moved, text) = muster(&migrate);
+    assert!(is_moved && text.contains("ca_file"), "{text}");
+    let (is_moved, text) = muster(&migrate);
+    assert!(!is_moved && text.contains("only an empty one"), "{text}");
+
+    // On another machine: nothing but the database and the passphrase.
+    let elsewhere = processes.data.path().join("elsewhere");
+    let words = [
+        "muster-orchestrator",
+        "--data",
+        &elsewhere.display().to_string(),
+        "--listen",
+        &was.listen,
+        "--database-file",
+        &database,
+        "--ca-passphrase-file",
+        &passphrase,
+    ];
+    processes.orchestrator = Process::start(words.map(str::to_owned).to_vec());
+    eventually("the others are back", async || {
+        let events = ask(&elsewhere, Ask::Roster, &[]).await.ok()?;
+        let OperatorEvent::Roster(roster) = events.into_iter().next()? else { return None };
+        (roster.iter().filter(|entry| entry.state.as_str() == "active").count() == 3).then_some(())
+    })
+    .await;
+    assert_eq!(status(&elsewhere).await.unwrap().orchestrator, was.orchestrator);
+    for workflow in [Workflow { is_stored_only: true, ..baseline(60) }, baseline(60)] {
+        let events = ask(&elsewhere, Ask::Evaluate(workflow), &[]).await.unwrap();
+        assert!(is_completed(&events), "{events:?}");
+        assert_eq!(verdicts(&events), baseline_verdicts());
+    }
+    let directory = elsewhere.display().to_string();
+    for words in [&["--data", &directory, "audit", "verify"][..], &["--data", &directory, "verify"]] {
+        let (is_whole, text) = muster(words);
+        assert!(is_whole, "{words:?}: {text}");
+    }
+    // No key is in the database in the clear.
+    let store = orchestrator::store::postgres::PostgresStore::open(&postgres.url(PASSWORD).parse().unwrap()).await;
+    let files = store.unwrap().ca_files().await.unwrap();
+    let is_plain = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains("BEGIN PRIVATE KEY");
+    assert!(files.iter().any(|(path, _)| path == "key.pem") && !files.iter().any(|(_, bytes)| is_plain(bytes)));
 }

@@ -130,8 +130,8 @@ fn services_of(data: &Path) -> anyhow::Result<Vec<PathBuf>> {
         bail!("{} is not the data directory of a service, nor of `muster up`", data.display());
     }
     let rank = |name: &Path| match name.to_str() {
-        Some("orchestrator") => 2,
-        Some("repository") => 1,
+        Some(name) if name.starts_with("orchestrator") => 2,
+        Some(name) if name.starts_with("repository") => 1,
         _ => 0,
     };
     services.sort_by_key(|name| (rank(name), name.clone()));
