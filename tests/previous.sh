@@ -17,8 +17,8 @@ if [ "$(cat "$place/made" 2>/dev/null || true)" != "$commit" ]; then
   rm -rf "$place"
   mkdir -p "$place/source"
   git archive "$commit" | tar -x -C "$place/source"
-  # Dependencies that are the same are the same files.
-  [ ! -d target/release ] || cp -al target/release "$place/release"
+  # Dependencies that are the same are there already.
+  [ ! -d target/release ] || cp -a --reflink=auto target/release "$place/release"
   CARGO_TARGET_DIR="$place" cargo build --release --bins --locked --quiet --manifest-path "$place/source/Cargo.toml" >&2
   echo "$commit" >"$place/made"
 fi

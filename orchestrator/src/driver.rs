@@ -1,6 +1,6 @@
 //! Drives the core: messages and time in, actions out, everything stored before anything is sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
@@ -123,6 +123,12 @@ impl std::fmt::Debug for Handle {
     }
 }
 
+/// What is stored together.
+struct Batch {
+    id: Uuid,
+    work: Vec<Pending>,
+}
+
 /// Something to be done once it is stored.
 enum Pending {
     Action(Action),
@@ -132,8 +138,8 @@ enum Pending {
 
 pub(crate) struct Inner {
     pub(crate) core: Mutex<Core>,
-    /// Actions that could not be stored yet, and so were not done.
-    pending: Mutex<Vec<Pending>>,
+    /// What could not be stored yet, and so was not done, in its order.
+    pending: Mutex<VecDeque<Batch>>,
     pub(crate) store: Store,
     pub(crate) bus: Bus,
     /// With those who join; where members are at the own broker, it is the same.
@@ -328,19 +334,24 @@ impl Handle {
         let (answer, actions) = ask(&mut core, Timestamp::now());
         // What an earlier failure left is stored first; nothing is done before it is stored.
         let mut pending = self.inner.pending.lock().await;
-        pending.extend(actions.into_iter().map(|action| self.prepare(action)));
-        let (mut to_store, mut tasks) = (Vec::new(), Vec::new());
-        for one in pending.iter() {
-            match one {
-                Pending::Action(action) => to_store.push(action),
-                Pending::Ask(task, _) => tasks.push(task.clone()),
-            }
+        let work: Vec<Pending> = actions.into_iter().map(|action| self.prepare(action)).collect();
+        if !work.is_empty() {
+            pending.push_back(Batch { id: Uuid::new_v4(), work });
         }
-        self.inner.store.apply(&to_store, &tasks).await?;
-        for one in pending.drain(..) {
-            match one {
-                Pending::Action(action) => self.perform(action),
-                Pending::Ask(task, priority) => self.send_task(task, priority),
+        while let Some(batch) = pending.front() {
+            let (mut to_store, mut tasks) = (Vec::new(), Vec::new());
+            for one in &batch.work {
+                match one {
+                    Pending::Action(action) => to_store.push(action),
+                    Pending::Ask(task, _) => tasks.push(task.clone()),
+                }
+            }
+            self.inner.store.apply(batch.id, &to_store, &tasks).await?;
+            for one in pending.pop_front().into_iter().flat_map(|batch| batch.work) {
+                match one {
+                    Pending::Action(action) => self.perform(action),
+                    Pending::Ask(task, priority) => self.send_task(task, priority),
+                }
             }
         }
         Ok(answer)

@@ -12,6 +12,7 @@ use proto::operator::{PolicyFeed, PolicySigner, TokenView};
 use serde::{Deserialize, Serialize};
 use service::audit::{Act, Line};
 use service::report::Chain;
+use uuid::Uuid;
 
 use crate::core::Action;
 use crate::core::label::Label;
@@ -183,7 +184,7 @@ both! {
     /// What a component was last asked by a request, as it was sealed.
     fn task_of(&self, request: RequestId, responder: ComponentId) -> Option<String>;
     /// Stores what the core wants stored, and what is going to be asked, in one transaction.
-    fn apply(&self, actions: &[&Action], tasks: &[SentTask]) -> ();
+    fn apply(&self, batch: Uuid, actions: &[&Action], tasks: &[SentTask]) -> ();
     /// A workflow that is in memory no more.
     fn workflow(&self, id: TransactionId) -> Option<Workflow>;
     /// A standing task is in force at these collectors; gives the request that stands for it, which is the same for

@@ -15,6 +15,8 @@ use service::content::{ContentStore, Patience};
 const NEXT_SECONDS: u64 = 5;
 /// Seconds to wait for an answer where nobody else can, or everybody was asked.
 const ANSWER_SECONDS: u64 = 15;
+/// How long to wait where a repository does not have a policy, or is busy.
+const NOT_YET: Duration = Duration::from_secs(2);
 /// How often everybody is asked.
 const ROUNDS: usize = 3;
 /// Repositories that are asked, however many a request names.
@@ -74,7 +76,13 @@ impl Repositories {
                     return Ok(bytes);
                 }
                 Err(fault) if !fault.code.is_retryable() => return Err(fault),
-                Err(fault) => last = fault,
+                Err(fault) => {
+                    if fault.code != FaultCode::Timeout {
+                        // It answered at once: a policy that was just imported may be on its way to it.
+                        tokio::time::sleep(NOT_YET).await;
+                    }
+                    last = fault;
+                }
             }
         }
         Err(last)

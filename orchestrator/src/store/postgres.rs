@@ -48,6 +48,7 @@ impl PostgresStore {
             9 "sent_task_request" "../../migrations/both/0009_sent_task_request.sql",
             10 "policy_version" "../../migrations/both/0010_policy_version.sql",
             11 "shared" "../../migrations/postgres/0011_shared.sql",
+            12 "applied" "../../migrations/both/0012_applied.sql",
         ];
         ::store::postgres::migrate(&pool, migrations)
             .await

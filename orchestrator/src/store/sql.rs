@@ -7,6 +7,7 @@ use proto::id::{ComponentId, EndpointId, RequestId, TransactionId};
 use serde::Deserialize;
 use service::audit::Act;
 use sqlx::{Row as _, Transaction};
+use uuid::Uuid;
 
 use super::super::{SentTask, StandingTask, StoreError, TokenRow, json};
 use super::{BEGIN, Database, Fence, Pool, READ};
@@ -370,8 +371,9 @@ impl SqlStore {
         Ok(sealed.bind(request.to_string()).bind(responder.to_string()).fetch_optional(&self.pool).await?)
     }
 
-    /// Stores what the core wants stored, and what is going to be asked, in one transaction.
-    pub async fn apply(&self, actions: &[&Action], tasks: &[SentTask]) -> Result<(), StoreError> {
+    /// Stores what the core wants stored, and what is going to be asked, in one transaction. The same batch once more, because nobody
+    /// heard whether it was stored, has one effect.
+    pub async fn apply(&self, batch: Uuid, actions: &[&Action], tasks: &[SentTask]) -> Result<(), StoreError> {
         let is_stored = |action: &&Action| {
             matches!(
                 action,
@@ -387,6 +389,18 @@ impl SqlStore {
             return Ok(());
         }
         let mut tx = self.begin().await?;
+        let batch = batch.to_string();
+        let last: Option<String> =
+            sqlx::query_scalar("SELECT batch FROM applied WHERE id = 1").fetch_optional(&mut *tx).await?;
+        if last.as_ref() == Some(&batch) {
+            return Ok(());
+        }
+        sqlx::query(
+            "INSERT INTO applied (id, batch) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET batch = excluded.batch",
+        )
+        .bind(batch)
+        .execute(&mut *tx)
+        .await?;
         put_tasks(&mut tx, tasks).await?;
         let mut effects: BTreeMap<String, Effect> = BTreeMap::new();
         for action in actions {

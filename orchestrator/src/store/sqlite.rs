@@ -66,6 +66,7 @@ impl SqliteStore {
             9 "sent_task_request" "../../migrations/both/0009_sent_task_request.sql",
             10 "policy_version" "../../migrations/both/0010_policy_version.sql",
             11 "shared" "../../migrations/sqlite/0011_shared.sql",
+            12 "applied" "../../migrations/both/0012_applied.sql",
         ];
         Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Self::over(pool, Fence))

@@ -64,13 +64,28 @@ async fn battery(store: &Store) {
 async fn tokens(store: &Store) {
     store.put_token(&token("t", 1), &act()).await.unwrap();
     let uses = async || store.token("t").await.unwrap().unwrap().view.uses_left;
-    store.apply(&[&Action::UseToken("t".to_owned())], &[]).await.unwrap();
+    store.apply(Uuid::new_v4(), &[&Action::UseToken("t".to_owned())], &[]).await.unwrap();
     assert_eq!(uses().await, 0);
     // It does not go below nothing, and one that is not there is none.
-    store.apply(&[&Action::UseToken("t".to_owned()), &Action::UseToken("no".to_owned())], &[]).await.unwrap();
+    store
+        .apply(Uuid::new_v4(), &[&Action::UseToken("t".to_owned()), &Action::UseToken("no".to_owned())], &[])
+        .await
+        .unwrap();
     assert_eq!(uses().await, 0);
     assert_eq!(store.token("t").await.unwrap().unwrap(), token("t", 0));
     assert_eq!(store.tokens().await.unwrap().len(), 1);
+    // The answer to a commit was lost, and it is asked once more: it has one effect.
+    store.put_token(&token("t", 5), &act()).await.unwrap();
+    let batch = Uuid::new_v4();
+    let actions = [Action::UseToken("t".to_owned()), Action::Record(Box::new(act()))];
+    let entries = async || store.last_entry().await.unwrap().unwrap().number;
+    let before = entries().await;
+    for _ in 0..2 {
+        store.apply(batch, &[&actions[0], &actions[1]], &[]).await.unwrap();
+    }
+    assert_eq!((uses().await, entries().await), (4, before + 1));
+    store.apply(Uuid::new_v4(), &[&actions[0]], &[]).await.unwrap();
+    assert_eq!(uses().await, 3);
 }
 
 async fn workflows(store: &Store) {
@@ -85,10 +100,10 @@ async fn workflows(store: &Store) {
         "ended": null,
     }))
     .unwrap();
-    store.apply(&[&Action::StoreWorkflow(Box::new(workflow.clone()))], &[]).await.unwrap();
+    store.apply(Uuid::new_v4(), &[&Action::StoreWorkflow(Box::new(workflow.clone()))], &[]).await.unwrap();
     assert_eq!(store.expire_workflows(now + hour).await.unwrap(), 0, "it is open");
     workflow.ended = Some(now + hour);
-    store.apply(&[&Action::StoreWorkflow(Box::new(workflow.clone()))], &[]).await.unwrap();
+    store.apply(Uuid::new_v4(), &[&Action::StoreWorkflow(Box::new(workflow.clone()))], &[]).await.unwrap();
     assert_eq!(store.workflows().await.unwrap().len(), 1);
     assert_eq!(store.expire_workflows(now + hour).await.unwrap(), 0, "it ended then, not before");
     assert_eq!(store.expire_workflows(now + hour + hour).await.unwrap(), 1);

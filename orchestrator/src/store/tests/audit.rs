@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use proptest::prelude::*;
-use service::audit::{Actor, Checkpoint, verify};
-use service::identity;
-
 use jiff::Timestamp;
-use service::audit::{Act, Line};
+use proptest::prelude::*;
+use service::audit::{Act, Actor, Checkpoint, Line, verify};
+use service::identity;
+use uuid::Uuid;
 
 use crate::ca::Ca;
 use crate::core::Action;
@@ -29,7 +28,7 @@ async fn build(directory: &Path) -> (Vec<Line>, Vec<Vec<u8>>) {
     let mut witness = None;
     for number in 1..=8 {
         let act = Act::new(Actor::Operator(0), "evict", number).because("of the test");
-        store.apply(&[&Action::Record(Box::new(act))], &[]).await.unwrap();
+        store.apply(Uuid::new_v4(), &[&Action::Record(Box::new(act))], &[]).await.unwrap();
         if number == 3 {
             witness = store.unsigned().await.unwrap();
         }
