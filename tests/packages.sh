@@ -304,6 +304,23 @@ a_wrong_key_is_named() {
   step "a wrong key in muster.toml: not started, named with the nearest one; corrected: it runs by itself"
 }
 
+a_changed_file_is_read_again() {
+  local before
+  eventually 30 "the repository runs again" is_active repository
+  before=$(unit repository MainPID)
+  inside sed -i '/^\[repository\]/a keep-evaluations = "20d"' /etc/muster/muster.toml
+  inside systemctl reload muster-repository
+  has_taken_effect() { inside journalctl --no-pager -u muster-repository -n 30 | grep 'takes effect now.*keep-evaluations'; }
+  eventually 10 "a changed age takes effect" has_taken_effect
+  inside sed -i 's/^keep-evaluations =/keep-evaluation =/' /etc/muster/muster.toml
+  ! inside systemctl reload muster-repository 2>/dev/null || fail "a file that cannot be used is read"
+  inside sed -i '/^keep-evaluation =/d' /etc/muster/muster.toml
+  inside systemctl reload muster-repository
+  is_active repository || fail "the repository has ended"
+  expect "$(unit repository MainPID)" "$before" "the process after it was reloaded"
+  step "systemctl reload: a changed age takes effect, a wrong key changes nothing, and the process is the same"
+}
+
 what_was_put_out_stays_out() {
   local component
   component=$(roster | sed -n 's/^posture-evaluation-service active //p')
@@ -393,6 +410,7 @@ what_systemd_tells_is_stored
 sandboxes_hold
 a_daemon_that_hangs_is_restarted
 a_wrong_key_is_named
+a_changed_file_is_read_again
 what_was_put_out_stays_out
 upgrade
 roll_back

@@ -16,7 +16,7 @@ git cat-file -e "$commit^{commit}" 2>/dev/null || skip "this copy of the reposit
 if [ "$(cat "$place/made" 2>/dev/null || true)" != "$commit" ]; then
   rm -rf "$place"
   mkdir -p "$place/source"
-  git archive "$commit" | tar -x -C "$place/source"
+  git archive "$commit" | tar -x -m -C "$place/source"
   # Dependencies that are the same are there already.
   [ ! -d target/release ] || cp -a --reflink=auto target/release "$place/release"
   CARGO_TARGET_DIR="$place" cargo build --release --bins --locked --quiet --manifest-path "$place/source/Cargo.toml" >&2
