@@ -3,13 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::Command;
 
 use proto::message::ResultsSelection;
 use proto::operator::{Ask, OperatorEvent, RosterEntry};
 use system_tests::endpoint::{SHADOW_RULE, root, set_mode};
-use system_tests::processes::{Processes, binaries};
+use system_tests::processes::Processes;
 use system_tests::{baseline, eventually, verdicts, workspace};
 
 /// What stands in `tests/fixtures/earlier`.
@@ -42,13 +41,6 @@ async fn stored(processes: &Processes) -> BTreeMap<String, String> {
     .await
 }
 
-fn done(data: &Path, words: &[&str]) -> String {
-    let output = Command::new(binaries().join("muster")).args(words).arg("--data").arg(data).output().unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "muster {words:?}: {said}");
-    said
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_installation_of_an_earlier_version_goes_on_with_all_that_it_kept() {
     for version in VERSIONS {
@@ -69,8 +61,9 @@ async fn an_installation_of_an_earlier_version_goes_on_with_all_that_it_kept() {
         let identities = |of: &str| std::fs::read(processes.data.path().join(of).join("identity/key.pem")).unwrap();
         assert_eq!(["orchestrator", "repository", "pes-evaluator", "pcs-agent"].map(identities), keys);
         let orchestrator = processes.orchestrator_data();
-        assert!(done(&orchestrator, &["schedule", "list"]).contains("nightly"));
-        done(&orchestrator, &["audit", "verify"]);
+        let muster = |words: &[&str]| processes.muster(&[words, &["--data", orchestrator.to_str().unwrap()]].concat());
+        assert!(muster(&["schedule", "list"]).contains("nightly"));
+        muster(&["audit", "verify"]);
 
         // And it goes on: what is decided now rests on signatures to the end.
         set_mode(root.path(), 0o644);
@@ -79,7 +72,7 @@ async fn an_installation_of_an_earlier_version_goes_on_with_all_that_it_kept() {
         assert_eq!(verdict, "fail");
         let (rule, _) = kept.iter().find(|(rule, _)| rule.ends_with(SHADOW_RULE)).unwrap();
         assert_eq!(stored(&processes).await[rule], "fail");
-        done(&orchestrator, &["verify", "--rule", rule]);
-        done(&orchestrator, &["audit", "verify"]);
+        muster(&["verify", "--rule", rule]);
+        muster(&["audit", "verify"]);
     }
 }
