@@ -157,7 +157,7 @@ async fn status(data: &Path, output: Output) -> anyhow::Result<u8> {
         ("version", status.version),
         ("started", format!("{:.0}", status.started)),
         ("listens on", status.listen),
-        ("members are at", status.external_broker.as_ref().map_or_else(|| "the same".to_owned(), link)),
+        ("members are at", status.external_broker.as_ref().map_or_else(String::new, link)),
         ("data", status.data_directory),
         ("components", counts(components)),
         ("endpoints", status.endpoint_count.to_string()),
@@ -166,7 +166,9 @@ async fn status(data: &Path, output: Output) -> anyhow::Result<u8> {
         ("refused messages", counts(refused)),
         ("security events", counts(security)),
     ] {
-        show::line(format!("{name:<17} {value}"));
+        if !value.is_empty() {
+            show::line(format!("{name:<17} {value}"));
+        }
     }
     Ok(exit::DONE)
 }
