@@ -583,12 +583,13 @@ mod tests {
         let budget = Budget { time_seconds: Some(1), ..Budget::default() };
         let host = Host::with_budget(root.path(), budget).pausing(Arc::clone(&pause)).until(Arc::clone(&is_cancelled));
         pause.set(Some(jiff::Timestamp::now() + jiff::SignedDuration::from_secs(60)));
+        let (went_on, has_gone_on) = std::sync::mpsc::channel();
         let others = std::thread::spawn({
             let (pause, is_cancelled) = (Arc::clone(&pause), Arc::clone(&is_cancelled));
             move || {
                 std::thread::sleep(Duration::from_millis(1_500));
                 pause.set(None);
-                std::thread::sleep(Duration::from_millis(200));
+                has_gone_on.recv().unwrap();
                 pause.set(Some(jiff::Timestamp::now() + jiff::SignedDuration::from_secs(60)));
                 std::thread::sleep(Duration::from_millis(100));
                 is_cancelled.store(true, Ordering::Relaxed);
@@ -598,6 +599,7 @@ mod tests {
         // Longer than the task may take at all, and it is not cut off.
         host.breathe().unwrap();
         assert!(began.elapsed() >= Duration::from_millis(1_400));
+        went_on.send(()).unwrap();
         let end = loop {
             if let Err(cut) = host.breathe() {
                 break cut;
