@@ -8,7 +8,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::OnceLock;
 
 use proto::capability::ComponentType;
-use proto::operator::{Ask, OperatorEvent, RosterEntry};
+use proto::operator::{Ask, OperatorEvent};
 
 use crate::{ask, eventually, workspace};
 
@@ -266,9 +266,7 @@ impl Processes {
         eventually("the processes are active", async || {
             let events = ask(&self.orchestrator_data(), Ask::Roster, &[]).await.ok()?;
             let OperatorEvent::Roster(roster) = events.into_iter().next()? else { return None };
-            // Of what was active before an orchestrator started, nothing has been heard yet.
-            let is_there = |entry: &&RosterEntry| entry.state.as_str() == "active" && entry.heard.is_some();
-            let active = roster.iter().filter(is_there).count();
+            let active = roster.iter().filter(|entry| entry.state.as_str() == "active").count();
             (active == count).then_some(())
         })
         .await;

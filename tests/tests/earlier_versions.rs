@@ -8,7 +8,7 @@ use std::process::Command;
 use proto::message::ResultsSelection;
 use proto::operator::{Ask, OperatorEvent, RosterEntry};
 use system_tests::endpoint::{SHADOW_RULE, root, set_mode};
-use system_tests::processes::Processes;
+use system_tests::processes::{Processes, binaries};
 use system_tests::{baseline, eventually, verdicts, workspace};
 
 /// What stands in `tests/fixtures/earlier`.
@@ -62,7 +62,13 @@ async fn an_installation_of_an_earlier_version_goes_on_with_all_that_it_kept() {
         assert_eq!(["orchestrator", "repository", "pes-evaluator", "pcs-agent"].map(identities), keys);
         let orchestrator = processes.orchestrator_data();
         let muster = |words: &[&str]| processes.muster(&[words, &["--data", orchestrator.to_str().unwrap()]].concat());
-        assert!(muster(&["schedule", "list"]).contains("nightly"));
+        // The roster says that the collector is active, and it may still be on its way.
+        eventually("the collector has its schedule", async || {
+            let data = orchestrator.to_str().unwrap();
+            let listed = Command::new(binaries().join("muster")).args(["schedule", "list", "--data", data]).output();
+            String::from_utf8_lossy(&listed.unwrap().stdout).contains("nightly").then_some(())
+        })
+        .await;
         muster(&["audit", "verify"]);
 
         // And it goes on: what is decided now rests on signatures to the end.
