@@ -159,10 +159,18 @@ async fn token(directory: &Path, component_type: ComponentType) -> String {
     .await
 }
 
-/// A port that is free, and taken again at once: whoever listens there has to come back to the same one.
+/// Ports that no connection gets by itself: those that it does begin at 32,768 (ip(7), `ip_local_port_range`).
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// A port that is free, and stays so: whoever listens there has to come back to the same one.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0");
-    listener.and_then(|listener| listener.local_addr()).expect("a port").port()
+    loop {
+        let (_, chance) = uuid::Uuid::new_v4().as_u64_pair();
+        let port = PORTS.start + u16::try_from(chance % u64::from(PORTS.end - PORTS.start)).expect("a small number");
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// The words that start a daemon with its directory below this one.
