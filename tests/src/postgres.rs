@@ -40,9 +40,7 @@ impl Postgres {
     pub async fn prepared() -> Option<Self> {
         let programs = programs()?;
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let port =
-            std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
-        let server = Self { programs, directory, port: port.port() };
+        let server = Self { programs, directory, port: crate::processes::free_port() };
         if geteuid().is_root() {
             server.run_as_root("chown", &["postgres", &server.path("")]);
         }

@@ -10,7 +10,7 @@ use std::time::Instant;
 use proto::capability::ComponentType;
 use proto::operator::{Ask, OperatorEvent, SystemStatus, Workflow};
 use system_tests::postgres::{PASSWORD, Postgres};
-use system_tests::processes::{Process, Processes, binaries};
+use system_tests::processes::{Process, Processes, binaries, free_port};
 use system_tests::{ask, baseline, baseline_verdicts, eventually, is_completed, verdicts};
 
 const PASSPHRASE: &str = "a passphrase of a CA";
@@ -21,10 +21,6 @@ struct Two {
     data: tempfile::TempDir,
     orchestrators: [Process; 2],
     others: Vec<Process>,
-}
-
-fn port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap().port()
 }
 
 async fn status(data: &Path) -> Option<SystemStatus> {
@@ -46,7 +42,7 @@ impl Two {
         };
         let database = file("database", &postgres.url(PASSWORD));
         let passphrase = file("passphrase", PASSPHRASE);
-        let ports = [port(), port()];
+        let ports = [free_port(), free_port()];
         let advertise = format!("127.0.0.1:{},127.0.0.1:{}", ports[0], ports[1]);
         let start = |number: usize| {
             let words = [
