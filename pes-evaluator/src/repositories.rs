@@ -2,7 +2,7 @@
 //! first, and another where it does not answer or cannot.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bus::{Bus, Context, RequestError};
 use proto::fault::{Fault, FaultCode};
@@ -17,6 +17,8 @@ const NEXT_SECONDS: u64 = 5;
 const ANSWER_SECONDS: u64 = 15;
 /// How long to wait where a repository does not have a policy, or is busy.
 const NOT_YET: Duration = Duration::from_secs(2);
+/// How long it is asked again: work of which nobody says anything for 30 seconds goes to another evaluator.
+const NOT_YET_MAX: Duration = Duration::from_secs(20);
 /// How often everybody is asked.
 const ROUNDS: usize = 3;
 /// Repositories that are asked, however many a request names.
@@ -66,8 +68,10 @@ impl Repositories {
         if let Some(found) = content.find(&request.content.sha256) {
             return Ok(found);
         }
-        let mut last = Fault::new(FaultCode::ContentUnavailable, "nobody was asked");
-        for (repository, answer) in self.tries(request) {
+        let (began, mut last) = (Instant::now(), Fault::new(FaultCode::ContentUnavailable, "nobody was asked"));
+        // A policy that was just imported, by an orchestrator that was restarted since, may be on its way to it.
+        let again = std::iter::from_fn(|| (began.elapsed() < NOT_YET_MAX).then(|| self.tries(request))).flatten();
+        for (repository, answer) in again {
             let ask = directed::<ContentRequest>(repository, self.bus.own());
             let patience = Patience { answer, tries: 1 };
             match content.fetch_within(&self.bus, &ask, &request.content, context, patience).await {
@@ -78,7 +82,6 @@ impl Repositories {
                 Err(fault) if !fault.code.is_retryable() => return Err(fault),
                 Err(fault) => {
                     if fault.code != FaultCode::Timeout {
-                        // It answered at once: a policy that was just imported may be on its way to it.
                         tokio::time::sleep(NOT_YET).await;
                     }
                     last = fault;
