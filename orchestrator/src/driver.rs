@@ -43,7 +43,7 @@ use crate::lease::{self, Entered};
 use crate::policies::Policies;
 use crate::registration::{self, TokenScope};
 use crate::settings::{KEEP_WORKFLOWS_MIN, Settings, kept_too_short};
-use crate::shared::{CaKept, SharedError};
+use crate::shared::{CONTENT, CaKept, SharedError};
 use crate::standing;
 use crate::store::{SentTask, Store, StoreError};
 
@@ -232,7 +232,7 @@ pub async fn run(
             external: external.map(|external| Link::new(external.address.clone(), now)),
             courier: Courier::default(),
             ca,
-            content: ContentStore::new(Some(data.path().join("content"))),
+            content: ContentStore::new(Some(data.path().join(CONTENT))),
             policies: Policies::default(),
             told: Mutex::default(),
             takes_back: settings.takes_back_endpoints,

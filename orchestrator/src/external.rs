@@ -14,7 +14,7 @@ use proto::fault::Fault;
 use proto::operator::{BrokerLink, OperatorEvent};
 use proto::topic::{self, Topic};
 use service::audit::Actor;
-use service::broker_files::{BrokerFiles, BrokerFilesError, Kind, Roster};
+use service::broker_files::{BrokerFiles, BrokerFilesError, Kind, Listed, Roster};
 use service::config::{self, ConfigError, OrchestratorConfig};
 use service::identity::{Identity, IdentityError};
 use service::report::Chain;
@@ -23,6 +23,7 @@ use service::token::host_and_port;
 use tokio::sync::{mpsc, watch};
 
 use crate::control::broker_certificate;
+use crate::core::roster::Component;
 use crate::driver::Handle;
 
 /// How often the roster is compared with the access list.
@@ -167,8 +168,8 @@ impl Handle {
                     Err(error) => tracing::error!(error, "the broker's certificate cannot be written"),
                 }
             }
-            let entries = self.inner.core.lock().await.roster();
-            let roster = Roster::of(self.inner.bus.own(), &entries, Timestamp::now());
+            let own = self.inner.bus.own();
+            let roster = Roster::of(own, self.inner.core.lock().await.components().map(listed), Timestamp::now());
             if written.as_ref() != Some(&roster) {
                 match files.write_rules(&roster) {
                     Ok(()) => {
@@ -197,6 +198,15 @@ impl Handle {
             }
             other => Err(format!("unexpected answer: {other:?}")),
         }
+    }
+}
+
+fn listed(component: &Component) -> Listed {
+    Listed {
+        component: component.id,
+        component_type: component.component_type,
+        state: component.state,
+        certificate_ends: component.certificate.as_ref().map(|certificate| certificate.until),
     }
 }
 

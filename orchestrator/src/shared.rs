@@ -26,6 +26,8 @@ use crate::store::{Store, StoreError};
 /// The directory of the CA in a data directory, and where it is made ready.
 const CA: &str = "ca";
 const CA_READY: &str = "ca.new";
+/// The directory of content.
+pub(crate) const CONTENT: &str = "content";
 /// The certificate of the first CA of an installation.
 const CERTIFICATE: &str = "ca.pem";
 /// Directories below directories.
@@ -95,6 +97,8 @@ pub(crate) async fn take_over(data: &Path, store: &Store, settings: CaSettings) 
     }
     // What another one has told since must not be told as it was before; everybody is told anew at the handshake.
     remove(&data.join("outbox")).map_err(failed)?;
+    // What is here from now on is in the database, too.
+    remove(&data.join(CONTENT)).map_err(failed)?;
     let known = Identity::load(&data.join("identity"))?.map(|identity| identity.component);
     let component = database.component(known.unwrap_or_else(|| ComponentId(Uuid::now_v7()))).await?;
     Ok((ca, component))
@@ -163,6 +167,10 @@ impl Handle {
 
     /// Keeps content, for those who pull it: where another may take over, in the database.
     pub(crate) async fn keep_content(&self, bytes: Vec<u8>) -> Result<Arc<Vec<u8>>, StoreError> {
+        // What is here was there before: the same question is asked again and again.
+        if let Some(found) = self.inner.content.find(&ContentHash::of(&bytes)) {
+            return Ok(found);
+        }
         if let Some(database) = self.inner.store.database() {
             database.put_content(&bytes).await?;
         }

@@ -15,7 +15,7 @@ pub use store::transfer::Moved;
 
 use crate::ca::{Ca, CaError, CaSettings};
 use crate::settings::CERTIFICATE_SECONDS;
-use crate::shared::{SharedError, files_in};
+use crate::shared::{CONTENT, SharedError, files_in};
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{DATABASE_FILE, StoreError};
@@ -109,7 +109,7 @@ pub async fn transfer(data: &Path, url: &DatabaseUrl, passphrase: Option<String>
                 .execute(&mut *tx)
                 .await?;
         }
-        let contents = data.path().join("content");
+        let contents = data.path().join(CONTENT);
         let content_count = copy_content(&contents, &mut tx).await?.map_err(failed(&contents))?;
         for (table, count) in &mut moved {
             match table.as_str() {

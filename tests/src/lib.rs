@@ -67,13 +67,18 @@ pub fn evidence_of(compiled: &Compiled, root: &str) -> Evidence {
 }
 
 /// Waits until something holds; panics with `what` when it does not in time.
-pub async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+pub async fn eventually<T>(what: &str, attempt: impl AsyncFnMut() -> Option<T>) -> T {
+    eventually_within(PATIENCE, what, attempt).await
+}
+
+/// The same, of what takes its time by design.
+pub async fn eventually_within<T>(patience: Duration, what: &str, mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = tokio::time::Instant::now() + patience;
     loop {
         if let Some(value) = attempt().await {
             return value;
         }
-        assert!(tokio::time::Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        assert!(tokio::time::Instant::now() < deadline, "not within {patience:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

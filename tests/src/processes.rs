@@ -2,13 +2,16 @@
 
 #![allow(clippy::print_stderr, reason = "what a process says belongs in the test's output")]
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::OnceLock;
 
 use proto::capability::ComponentType;
-use proto::operator::{Ask, OperatorEvent};
+use proto::message::ResultsSelection;
+use proto::operator::{Ask, OperatorEvent, RosterEntry};
+use proto::verdict::Verdict;
 
 use crate::{ask, eventually, workspace};
 
@@ -257,6 +260,33 @@ impl Processes {
         let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "muster {words:?}: {said}");
         said
+    }
+
+    /// The verdicts that are stored, as soon as a repository answers.
+    pub async fn stored(&self) -> BTreeMap<String, Verdict> {
+        eventually("the repository answers", async || {
+            let mut rules = BTreeMap::new();
+            for event in self.ask(Ask::Results { selection: ResultsSelection::Latest, verdicts: Vec::new() }).await {
+                match event {
+                    OperatorEvent::Results(page) => {
+                        let results = page.results.into_iter().flatten();
+                        rules.extend(results.map(|result| (result.rule.clone(), result.verdict)));
+                    }
+                    OperatorEvent::Fault(_) => return None,
+                    _ => {}
+                }
+            }
+            Some(rules)
+        })
+        .await
+    }
+
+    /// The roster.
+    pub async fn roster(&self) -> Vec<RosterEntry> {
+        match self.ask(Ask::Roster).await.into_iter().next() {
+            Some(OperatorEvent::Roster(roster)) => roster,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// The orchestrator's data directory.

@@ -2,17 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use proto::message::ResultsSelection;
-use proto::operator::{Ask, OperatorEvent};
+use proto::operator::Ask;
 use proto::verdict::Verdict;
 use system_tests::disk::Disk;
 use system_tests::endpoint::{SHADOW_RULE, root, set_mode};
 use system_tests::processes::{Processes, binaries};
-use system_tests::{baseline, eventually, verdicts};
+use system_tests::{baseline, verdicts};
 
 fn muster(words: &[&str]) -> Output {
     Command::new(binaries().join("muster")).args(words).output().unwrap()
@@ -32,27 +30,6 @@ fn refused(words: &[&str], because: &str) {
     assert!(said.contains(because), "muster {words:?}: {said}");
 }
 
-/// The verdicts that are stored.
-async fn stored(processes: &Processes) -> BTreeMap<String, Verdict> {
-    let ask = Ask::Results { selection: ResultsSelection::Latest, verdicts: Vec::new() };
-    // The repository may still be on its way back.
-    eventually("the repository answers", async || {
-        let mut rules = BTreeMap::new();
-        for event in processes.ask(ask.clone()).await {
-            match event {
-                OperatorEvent::Results(page) => {
-                    let results = page.results.into_iter().flatten();
-                    rules.extend(results.map(|result| (result.rule.clone(), result.verdict)));
-                }
-                OperatorEvent::Fault(_) => return None,
-                _ => {}
-            }
-        }
-        Some(rules)
-    })
-    .await
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_backed_up_while_it_was_at_work_is_restored_and_works() {
     let root = root();
@@ -62,7 +39,7 @@ async fn what_was_backed_up_while_it_was_at_work_is_restored_and_works() {
     let (data_word, copy_word) = (data.to_str().unwrap().to_owned(), copy.to_str().unwrap().to_owned());
     let evaluate = || Ask::Evaluate(baseline(60));
     assert!(!verdicts(&processes.ask(evaluate()).await).is_empty());
-    let before = stored(&processes).await;
+    let before = processes.stored().await;
     assert!(before.iter().any(|(rule, verdict)| rule.ends_with(SHADOW_RULE) && *verdict == Verdict::Pass));
 
     // It is copied while everybody is busy.
@@ -82,7 +59,7 @@ async fn what_was_backed_up_while_it_was_at_work_is_restored_and_works() {
     // What comes afterwards is not in it; then everything is lost.
     set_mode(root.path(), 0o644);
     processes.ask(evaluate()).await;
-    assert_ne!(stored(&processes).await, before);
+    assert_ne!(processes.stored().await, before);
     for process in
         [&mut processes.orchestrator, &mut processes.repository, &mut processes.evaluator, &mut processes.collector]
     {
@@ -100,7 +77,7 @@ async fn what_was_backed_up_while_it_was_at_work_is_restored_and_works() {
         process.restart();
     }
     processes.wait_for_active().await;
-    assert_eq!(stored(&processes).await, before);
+    assert_eq!(processes.stored().await, before);
     // Every verdict leads back to what was signed, nothing is missing in the log, and it goes on.
     done(&["verify", "--data", &data_word]);
     done(&["audit", "verify", "--data", &data_word]);

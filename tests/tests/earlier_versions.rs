@@ -5,41 +5,14 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use proto::message::ResultsSelection;
-use proto::operator::{Ask, OperatorEvent, RosterEntry};
+use proto::operator::Ask;
+use proto::verdict::Verdict;
 use system_tests::endpoint::{SHADOW_RULE, root, set_mode};
 use system_tests::processes::{Processes, binaries};
 use system_tests::{baseline, eventually, verdicts, workspace};
 
 /// What stands in `tests/fixtures/earlier`.
 const VERSIONS: [&str; 1] = ["2026-11-24"];
-
-async fn roster(processes: &Processes) -> Vec<RosterEntry> {
-    match processes.ask(Ask::Roster).await.into_iter().next() {
-        Some(OperatorEvent::Roster(roster)) => roster,
-        other => panic!("{other:?}"),
-    }
-}
-
-/// The verdicts that are stored.
-async fn stored(processes: &Processes) -> BTreeMap<String, String> {
-    eventually("the repository answers", async || {
-        let ask = Ask::Results { selection: ResultsSelection::Latest, verdicts: Vec::new() };
-        let mut rules = BTreeMap::new();
-        for event in processes.ask(ask).await {
-            match event {
-                OperatorEvent::Results(page) => {
-                    let results = page.results.into_iter().flatten();
-                    rules.extend(results.map(|result| (result.rule.clone(), result.verdict.to_string())));
-                }
-                OperatorEvent::Fault(_) => return None,
-                _ => {}
-            }
-        }
-        (!rules.is_empty()).then_some(rules)
-    })
-    .await
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_installation_of_an_earlier_version_goes_on_with_all_that_it_kept() {
@@ -50,13 +23,13 @@ async fn an_installation_of_an_earlier_version_goes_on_with_all_that_it_kept() {
         let unpacked = Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(data.path()).status().unwrap();
         assert!(unpacked.success());
         let kept = std::fs::read(fixtures.join(format!("{version}.json"))).unwrap();
-        let kept: BTreeMap<String, String> = serde_json::from_slice(&kept).unwrap();
+        let kept: BTreeMap<String, Verdict> = serde_json::from_slice(&kept).unwrap();
         let identities = |of: &str| std::fs::read(data.path().join(of).join("identity/key.pem")).unwrap();
         let keys = ["orchestrator", "repository", "pes-evaluator", "pcs-agent"].map(identities);
         let root = root();
         let processes = Processes::over(data, root.path()).await;
-        assert_eq!(stored(&processes).await, kept, "{version}");
-        let roster = roster(&processes).await;
+        assert_eq!(processes.stored().await, kept, "{version}");
+        let roster = processes.roster().await;
         assert_eq!(roster.len(), 3, "nobody has joined again: {roster:?}");
         let identities = |of: &str| std::fs::read(processes.data.path().join(of).join("identity/key.pem")).unwrap();
         assert_eq!(["orchestrator", "repository", "pes-evaluator", "pcs-agent"].map(identities), keys);
@@ -77,7 +50,7 @@ async fn an_installation_of_an_earlier_version_goes_on_with_all_that_it_kept() {
         let (_, verdict) = verdicts(&events).into_iter().find(|(rule, _)| rule.ends_with(SHADOW_RULE)).unwrap();
         assert_eq!(verdict, "fail");
         let (rule, _) = kept.iter().find(|(rule, _)| rule.ends_with(SHADOW_RULE)).unwrap();
-        assert_eq!(stored(&processes).await[rule], "fail");
+        assert_eq!(processes.stored().await[rule], Verdict::Fail);
         muster(&["verify", "--rule", rule]);
         muster(&["audit", "verify"]);
     }

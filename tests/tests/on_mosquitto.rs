@@ -11,7 +11,7 @@ use proto::operator::{Ask, OperatorEvent, RosterEntry, SystemStatus};
 use system_tests::endpoint::{SHADOW_RULE, root, set_mode};
 use system_tests::mosquitto::Mosquitto;
 use system_tests::processes::{Process, Processes, free_port};
-use system_tests::{baseline, eventually, verdicts};
+use system_tests::{PATIENCE, baseline, eventually, eventually_within, verdicts};
 use tokio::sync::Mutex;
 
 /// An installation, and the broker that it is on.
@@ -47,16 +47,18 @@ impl Site {
         found.unwrap_or_else(|| panic!("{events:?}")).1
     }
 
+    /// The status says that the broker is gone, and why.
+    async fn is_gone(&self) {
+        eventually("the status says that the broker is gone", async || {
+            let link = self.status().await.external_broker?;
+            (!link.is_connected && link.reason.is_some()).then_some(())
+        })
+        .await;
+    }
+
     async fn status(&self) -> SystemStatus {
         match self.processes.ask(Ask::Status).await.into_iter().next() {
             Some(OperatorEvent::Status(status)) => *status,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn roster(&self) -> Vec<RosterEntry> {
-        match self.processes.ask(Ask::Roster).await.into_iter().next() {
-            Some(OperatorEvent::Roster(roster)) => roster,
             other => panic!("{other:?}"),
         }
     }
@@ -92,11 +94,18 @@ async fn an_installation_joins_and_evaluates_and_outlives_its_broker_and_its_orc
     let verdict = {
         let evaluating = site.shadow_verdict();
         let fault = async {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            let mut mosquitto = site.mosquitto.lock().await;
-            mosquitto.kill();
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            *mosquitto = Mosquitto::over(site.directory.clone(), site.port).await.unwrap();
+            eventually("a workflow is open", async || {
+                let OperatorEvent::Transactions(all) =
+                    site.processes.ask(Ask::Transactions).await.into_iter().next()?
+                else {
+                    return None;
+                };
+                all.iter().any(|one| one.ended.is_none()).then_some(())
+            })
+            .await;
+            site.mosquitto.lock().await.kill();
+            site.is_gone().await;
+            *site.mosquitto.lock().await = Mosquitto::over(site.directory.clone(), site.port).await.unwrap();
         };
         tokio::join!(evaluating, fault).0
     };
@@ -104,11 +113,7 @@ async fn an_installation_joins_and_evaluates_and_outlives_its_broker_and_its_orc
 
     // Without its broker an orchestrator says so, and goes on when it is there.
     site.mosquitto.lock().await.kill();
-    eventually("the status says that the broker is gone", async || {
-        let link = site.status().await.external_broker?;
-        (!link.is_connected && link.reason.is_some()).then_some(())
-    })
-    .await;
+    site.is_gone().await;
     site.processes.orchestrator.restart();
     *site.mosquitto.lock().await = Mosquitto::over(site.directory.clone(), site.port).await.unwrap();
     site.processes.wait_for_active().await;
@@ -123,7 +128,8 @@ async fn an_installation_joins_and_evaluates_and_outlives_its_broker_and_its_orc
 async fn who_was_put_out_ends_and_whoever_joins_later_has_its_rules() {
     let root = root();
     let Some(site) = Site::start(root.path()).await else { return };
-    let evaluator = site.roster().await.into_iter().find(|entry| entry.name == "evaluator").unwrap().component;
+    let evaluator =
+        site.processes.roster().await.into_iter().find(|entry| entry.name == "evaluator").unwrap().component;
     let rule = format!("user {evaluator}\ntopic deny #");
     let acl = || std::fs::read_to_string(site.directory.join("acl")).unwrap();
     let own = format!("user {evaluator}\ntopic ");
@@ -135,7 +141,7 @@ async fn who_was_put_out_ends_and_whoever_joins_later_has_its_rules() {
     // Another one does its work.
     let _another = site.processes.add_evaluator("another").await;
     eventually("the new evaluator is active", async || {
-        let roster = site.roster().await;
+        let roster = site.processes.roster().await;
         let is_active = |entry: &RosterEntry| {
             entry.name == "evaluator" && entry.component != evaluator && entry.state.as_str() == "active"
         };
@@ -152,10 +158,7 @@ async fn an_installation_moves_to_another_broker_and_nobody_joins_again() {
     }
     let root = root();
     let mut processes = Processes::start(root.path()).await;
-    let before = match processes.ask(Ask::Roster).await.into_iter().next() {
-        Some(OperatorEvent::Roster(roster)) => roster,
-        other => panic!("{other:?}"),
-    };
+    let before = processes.roster().await;
     let (port, directory) = (free_port(), processes.data.path().join("broker"));
     processes.orchestrator.kill();
     let mut words = processes.orchestrator.words().to_vec();
@@ -173,5 +176,27 @@ async fn an_installation_moves_to_another_broker_and_nobody_joins_again() {
         ids.sort();
         ids
     };
-    assert_eq!(ids(&site.roster().await), ids(&before));
+    assert_eq!(ids(&site.processes.roster().await), ids(&before));
+
+    // And back: whose broker has been away for a minute asks where members are.
+    let Site { mut processes, mosquitto, .. } = site;
+    let mut words = processes.orchestrator.words().to_vec();
+    words.truncate(words.len() - 4);
+    mosquitto.lock().await.kill();
+    processes.orchestrator.kill();
+    processes.orchestrator = Process::start(words);
+    let collector = processes.data.path().join("pcs-agent/identity/membership.json");
+    eventually_within(3 * PATIENCE, "the collector knows where members are", async || {
+        (!std::fs::read_to_string(&collector).ok()?.contains("broker")).then_some(())
+    })
+    .await;
+    let shadow = async || {
+        let events = processes.ask(Ask::Evaluate(baseline(60))).await;
+        verdicts(&events)
+            .into_iter()
+            .find(|(rule, _)| rule.ends_with(SHADOW_RULE))
+            .filter(|(_, verdict)| verdict == "pass")
+    };
+    eventually_within(3 * PATIENCE, "an evaluation is done", shadow).await;
+    assert_eq!(ids(&processes.roster().await), ids(&before));
 }

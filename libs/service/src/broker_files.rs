@@ -130,12 +130,32 @@ pub struct Roster {
     pub dismissed: Vec<ComponentId>,
 }
 
+/// A component, as far as an access list is about it.
+#[derive(Debug, Clone, Copy)]
+pub struct Listed {
+    /// Its id.
+    pub component: ComponentId,
+    /// What it is.
+    pub component_type: ComponentType,
+    /// Where it is in its life.
+    pub state: ComponentState,
+    /// When its certificate ends, if it has one.
+    pub certificate_ends: Option<Timestamp>,
+}
+
+impl From<&RosterEntry> for Listed {
+    fn from(entry: &RosterEntry) -> Self {
+        let RosterEntry { component, component_type, state, certificate_ends, .. } = *entry;
+        Self { component, component_type, state, certificate_ends }
+    }
+}
+
 impl Roster {
-    /// As an orchestrator has it.
-    pub fn of(orchestrator: ComponentId, entries: &[RosterEntry], now: Timestamp) -> Self {
+    /// Of all that an orchestrator knows of.
+    pub fn of(orchestrator: ComponentId, all: impl Iterator<Item = Listed>, now: Timestamp) -> Self {
         let mut services = vec![(orchestrator, ComponentType::Orchestrator)];
         let mut dismissed = Vec::new();
-        for entry in entries {
+        for entry in all {
             match entry.state {
                 ComponentState::Pending => {}
                 ComponentState::Evicted | ComponentState::Banned => {
@@ -143,10 +163,10 @@ impl Roster {
                         dismissed.push(entry.component);
                     }
                 }
+                _ if entry.component_type == ComponentType::PostureCollectionService => {}
                 _ => services.push((entry.component, entry.component_type)),
             }
         }
-        services.retain(|(_, component_type)| *component_type != ComponentType::PostureCollectionService);
         Self { services, dismissed }
     }
 }

@@ -151,6 +151,8 @@ const DISMISSAL_FILE: &str = "dismissal.json";
 const QUARANTINE_SECONDS: u64 = 30;
 /// How long a broker is away before the orchestrator is asked about it.
 const ABSENCE: Duration = Duration::from_mins(1);
+/// How often that is doubled.
+const ABSENCE_DOUBLINGS_MAX: u32 = 6;
 /// Where an evicted component keeps who it is next, until that has joined.
 const FRESH_IDENTITY: &str = "identity.new";
 
@@ -382,8 +384,9 @@ struct Membership {
 /// A broker that is away.
 #[derive(Debug, Default)]
 struct Absence {
-    since: Option<Instant>,
-    /// How often the orchestrator was asked meanwhile.
+    /// When the orchestrator is asked about it.
+    due: Option<Instant>,
+    /// How often it was asked meanwhile.
     asked: u32,
 }
 
@@ -392,11 +395,13 @@ impl Absence {
         *self = Self::default();
     }
 
-    /// Whether it is time to ask the orchestrator about it: later each time.
+    /// Whether it is time to ask the orchestrator about it: after twice as long each time, and once an hour at last.
     fn goes_on(&mut self, now: Instant) -> bool {
-        let since = *self.since.get_or_insert(now);
-        let is_due = now.duration_since(since) >= ABSENCE * (1 << self.asked.min(6));
-        self.asked += u32::from(is_due);
+        let is_due = now >= *self.due.get_or_insert(now + ABSENCE);
+        if is_due {
+            self.asked = (self.asked + 1).min(ABSENCE_DOUBLINGS_MAX);
+            self.due = Some(now + ABSENCE * (1 << self.asked));
+        }
         is_due
     }
 }
@@ -615,5 +620,21 @@ impl Membership {
                 paused_until: assigned.paused_until,
             };
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_orchestrator_is_asked_about_a_broker_that_is_away_later_each_time_and_anew_when_it_was_back() {
+        let began = Instant::now();
+        let at = |minutes: u64| began + Duration::from_mins(minutes);
+        let mut absence = Absence::default();
+        let asked: Vec<u64> = (0..200).filter(|minutes| absence.goes_on(at(*minutes))).collect();
+        assert_eq!(asked, [1, 3, 7, 15, 31, 63, 127, 191]);
+        absence.end();
+        assert!(!absence.goes_on(at(200)) && absence.goes_on(at(201)));
     }
 }

@@ -85,11 +85,20 @@ impl DatabaseUrl {
     }
 }
 
-/// Brings the tables up to date; of several that come at once, one does. An absent server is an `Err(Ok(…))`.
-pub async fn migrate(pool: &PgPool, migrations: Vec<Migration>) -> Result<(), Result<sqlx::Error, MigrateError>> {
+/// Why tables are not up to date.
+#[derive(Debug)]
+pub enum NotMigrated {
+    /// The server is not there, or not yet.
+    Absent(sqlx::Error),
+    /// They cannot be.
+    Failed(MigrateError),
+}
+
+/// Brings the tables up to date; of several that come at once, one does.
+pub async fn migrate(pool: &PgPool, migrations: Vec<Migration>) -> Result<(), NotMigrated> {
     Migrator::with_migrations(migrations).run(pool).await.map_err(|error| match error {
-        MigrateError::Execute(error) if is_absence(&error) => Ok(error),
-        error => Err(error),
+        MigrateError::Execute(error) if is_absence(&error) => NotMigrated::Absent(error),
+        error => NotMigrated::Failed(error),
     })
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use ::store::migrations;
 pub use ::store::postgres::DatabaseUrl;
+use ::store::postgres::NotMigrated;
 
 use super::StoreError;
 
@@ -50,9 +51,10 @@ impl PostgresStore {
             11 "shared" "../../migrations/postgres/0011_shared.sql",
             12 "applied" "../../migrations/both/0012_applied.sql",
         ];
-        ::store::postgres::migrate(&pool, migrations)
-            .await
-            .map_err(|error| error.map_or_else(StoreError::Migrate, failed))?;
+        ::store::postgres::migrate(&pool, migrations).await.map_err(|error| match error {
+            NotMigrated::Absent(error) => failed(error),
+            NotMigrated::Failed(error) => StoreError::Migrate(error),
+        })?;
         Ok(Self::over(pool, Fence::default()))
     }
 

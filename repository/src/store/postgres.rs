@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use ::store::migrations;
 pub use ::store::postgres::DatabaseUrl;
+use ::store::postgres::NotMigrated;
 use uuid::Uuid;
 
 use super::{StoreError, id};
@@ -48,9 +49,10 @@ impl PostgresStore {
             9 "retention" "../../migrations/both/0009_retention.sql",
             10 "store_name" "../../migrations/both/0010_store_name.sql",
         ];
-        ::store::postgres::migrate(&pool, migrations)
-            .await
-            .map_err(|error| error.map_or_else(StoreError::Migrate, failed))?;
+        ::store::postgres::migrate(&pool, migrations).await.map_err(|error| match error {
+            NotMigrated::Absent(error) => failed(error),
+            NotMigrated::Failed(error) => StoreError::Migrate(error),
+        })?;
         Ok(Self::over(pool))
     }
 

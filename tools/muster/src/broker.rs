@@ -63,5 +63,5 @@ fn tell(out: &str, kind: Kind, ends: Timestamp, service_count: usize, output: Ou
 async fn roster(data: &Path) -> anyhow::Result<Roster> {
     let OperatorEvent::Status(status) = one(data, Ask::Status, &[]).await? else { bail!("unexpected answer") };
     let OperatorEvent::Roster(entries) = one(data, Ask::Roster, &[]).await? else { bail!("unexpected answer") };
-    Ok(Roster::of(status.orchestrator, &entries, Timestamp::now()))
+    Ok(Roster::of(status.orchestrator, entries.iter().map(Into::into), Timestamp::now()))
 }
