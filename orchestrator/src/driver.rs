@@ -553,7 +553,7 @@ impl Handle {
                 return self.shake_hands(sender, message, &advertisement).await;
             }
             ToOrchestrator::HeartbeatRequest(_) => {
-                let pulse = self.inner.core.lock().await.answer(sender, Timestamp::now());
+                let pulse = self.act(|core, now| core.answer(sender, now)).await?;
                 self.answer(sender, message, &pulse);
             }
             // Having been heard is all that it is for.

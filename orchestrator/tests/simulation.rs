@@ -1,5 +1,5 @@
 //! The core under thousands of seeds: collectors and evaluators that lose, double, delay and forget, crash and come back, or
-//! are held for a while and go on, and an orchestrator that is started again from what it has stored.
+//! are held for a while and go on, or are cut off without a word, and an orchestrator that is started again from what it has stored.
 //!
 //! What must hold for every seed: each workflow ends; everybody who was meant is accounted for at every moment; each
 //! responder ends in exactly one terminal state and stays in it, but who is away may come back until the request has
@@ -63,6 +63,8 @@ struct Responder {
     is_up: bool,
     /// It does nothing and says nothing, and forgets nothing.
     is_held: bool,
+    /// Until when nothing reaches it and nothing that it says is heard, which neither side notices.
+    cut_until: i64,
     open: BTreeMap<RequestId, (TransactionId, i64)>,
     outbox: BTreeMap<RequestId, (TransactionId, Phase)>,
 }
@@ -206,7 +208,12 @@ impl World {
 
     /// Drops, doubles and delays.
     fn post(&mut self, message: Message) {
-        let copies = if self.dice.is_percent(10) { 0 } else { 1 + u64::from(self.dice.is_percent(10)) };
+        let end = match &message {
+            Message::Ask { to: end, .. } | Message::Stop { to: end, .. } => end,
+            Message::Status { from: end, .. } | Message::Advertise { from: end } | Message::Pulse { from: end } => end,
+        };
+        let is_cut = self.responders.get(end).is_some_and(|(_, one)| self.now < one.cut_until);
+        let copies = if self.dice.is_percent(10) || is_cut { 0 } else { 1 + u64::from(self.dice.is_percent(10)) };
         for _ in 0..copies {
             let delay = i64::try_from(self.dice.roll(4)).unwrap();
             self.wire.push_back((self.now + delay, message.clone()));
@@ -246,7 +253,8 @@ impl World {
                 }
                 Message::Advertise { from } => self.advertise(from),
                 Message::Pulse { from } => {
-                    let actions = self.core.heard(from, at(self.now));
+                    let mut actions = self.core.heard(from, at(self.now));
+                    actions.extend(self.core.answer(from, at(self.now)).1);
                     self.perform(actions);
                 }
                 Message::Stop { to, request } => {
@@ -279,8 +287,12 @@ impl World {
             let (dies, rises) = (!is_calm && self.dice.is_percent(3), is_calm || self.dice.is_percent(20));
             let fails = self.dice.is_percent(10);
             let (is_held, goes_on) = (!is_calm && self.dice.is_percent(1), is_calm || self.dice.is_percent(2));
+            let is_cut = !is_calm && self.dice.is_percent(1);
             let (component_type, responder) = self.responders.get_mut(&id).unwrap();
             let is_evaluator = *component_type == ComponentType::PostureEvaluationService;
+            if is_cut && !is_evaluator {
+                responder.cut_until = self.now + 40;
+            }
             // A process that is held may be killed, too.
             responder.is_held = if responder.is_held { !goes_on } else { is_evaluator && is_held };
             if responder.is_up && dies {
@@ -414,7 +426,7 @@ fn plan(dice: &mut Dice) -> Plan {
         collection_plan: ContentRef::to(b"plan"),
         profile: None,
         targets: Vec::new(),
-        timeout_seconds: 60,
+        timeout_seconds: if dice.is_percent(50) { 60 } else { 20 },
         excluded: Vec::new(),
         expires_seconds: if dice.is_percent(50) { 300 } else { 0 },
         as_of: None,
@@ -447,6 +459,12 @@ fn run(seed: u64) -> (u64, Vec<String>, u64) {
     assert!(!begun.is_empty());
     let is_over = |state: &String| state != "running" && state != "waiting";
     assert!(states.iter().all(is_over), "seed {seed}: {states:?}");
+    // Who was asked late in the storm had time enough to hear of it afterwards, unless nobody wants it any more.
+    let is_wanted = |workflow: &&Workflow| workflow.begun >= at(150) && workflow.ended >= Some(workflow.expires());
+    for workflow in world.core.workflows().filter(is_wanted).filter(|workflow| workflow.plan.expires_seconds > 0) {
+        let missed = workflow.responders.iter().find(|responder| responder.is_missed);
+        assert_eq!(missed, None, "seed {seed}: nobody asks again; {workflow:?}");
+    }
     let has_moved = |workflow: &&Workflow| {
         workflow.state() == "completed" && workflow.view().responders.iter().any(|one| one.state == "moved")
     };

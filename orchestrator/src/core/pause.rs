@@ -59,9 +59,11 @@ impl Core {
         Ok(vec![store, Action::Pulse(id, self.pulse_of(id, now)), Action::Announce { code, text }])
     }
 
-    /// A component's heartbeat is answered: when the next one is due, and until when it is to look at nothing.
-    pub fn answer(&mut self, sender: ComponentId, now: Timestamp) -> HeartbeatResponse {
-        HeartbeatResponse { interval_seconds: Some(self.pulse(sender)), ..self.pulse_of(sender, now) }
+    /// A component's heartbeat is answered: when the next one is due, and until when it is to look at nothing. What it has
+    /// missed it is asked again.
+    pub fn answer(&mut self, sender: ComponentId, now: Timestamp) -> (HeartbeatResponse, Vec<Action>) {
+        let pulse = HeartbeatResponse { interval_seconds: Some(self.pulse(sender)), ..self.pulse_of(sender, now) };
+        (pulse, self.ask_missed(sender, now))
     }
 
     /// The same for a component that did not ask.

@@ -225,6 +225,9 @@ pub struct Responder {
     /// How much is done.
     #[serde(default)]
     pub progress: (u64, u64),
+    /// Its time was over before it said that it has the request, which may be lost: it is asked again at its next heartbeat.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_missed: bool,
 }
 
 /// A workflow.
@@ -325,6 +328,7 @@ impl Workflow {
         *open += usize::from(state.is_open());
         responder.state = state;
         responder.ended = (!state.is_open()).then_some(now);
+        responder.is_missed = false;
     }
 
     fn is_open(&self, operation: Operation) -> bool {

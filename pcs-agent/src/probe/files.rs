@@ -471,7 +471,7 @@ impl Walker<'_> {
                 };
                 if is_entered {
                     self.down(&child, depth + 1, device, recursion, filename, open)?;
-                } else {
+                } else if !open.contains(&child.identity) {
                     self.here(&child, None)?;
                 }
             }
@@ -784,6 +784,11 @@ mod tests {
         assert_eq!(found(directory(), &links("0")), ["/etc/ssh"]);
         let files = vec![entity("path", Equals, "/etc/ssh"), entity("filename", PatternMatch, r"\.conf$")];
         assert_eq!(found(files, &links("-1")), ["/etc/ssh/link/a.conf"]);
+        // Where the walk began is a cycle, though it would not be entered: `/back/link/deep` is not told.
+        let deep = vec![entity("path", Equals, "/etc/ssh/sshd_config.d/deep"), entity("filename", Equals, "")];
+        let told =
+            ["", "/back", "/back/link", "/back/sshd_config.d"].map(|at| format!("/etc/ssh/sshd_config.d/deep{at}"));
+        assert_eq!(found(deep, &links("-1")), told);
     }
 
     #[test]

@@ -118,6 +118,7 @@ impl Core {
                     deadline,
                     ended: (!state.is_open()).then_some(now),
                     progress: (0, 0),
+                    is_missed: false,
                 });
             };
             if !excluded.is_empty() {
@@ -330,6 +331,7 @@ impl Core {
                 deadline: now + SignedDuration::from_secs(EVALUATION_SECONDS),
                 ended: None,
                 progress: (0, 0),
+                is_missed: false,
             });
             actions.push(Action::StoreResponder(id, position, Box::new(workflow.responders[position].clone())));
             actions.extend(self.evaluation_request(id, position));
@@ -410,6 +412,21 @@ impl Core {
     /// A component is there again: it may have died in between, or may not have been there when it was to be asked. A
     /// request keeps its id, so a component that is still at it does nothing twice.
     pub(in crate::core) fn ask_again(&mut self, component: ComponentId, now: Timestamp) -> Vec<Action> {
+        self.ask_again_where(component, now, |responder| responder.state.is_open() || responder.state.is_away())
+    }
+
+    /// The heartbeat of a component: it is asked again what it never said that it has. Whoever was cut off for less time than
+    /// anybody notices makes no handshake afterwards, and what came meanwhile came too late.
+    pub(in crate::core) fn ask_missed(&mut self, component: ComponentId, now: Timestamp) -> Vec<Action> {
+        self.ask_again_where(component, now, |responder| responder.is_missed)
+    }
+
+    fn ask_again_where(
+        &mut self,
+        component: ComponentId,
+        now: Timestamp,
+        is_meant: impl Fn(&Responder) -> bool,
+    ) -> Vec<Action> {
         let mut again = Vec::new();
         let is_open = |workflow: &&mut Workflow| workflow.ended.is_none() && workflow.cancelled.is_none();
         for workflow in self.workflows.values_mut().filter(is_open) {
@@ -417,12 +434,16 @@ impl Core {
             let holds = workflow.expires();
             for position in workflow.of(component).to_vec() {
                 let responder = &mut workflow.responders[position];
+                if !is_meant(responder) {
+                    continue;
+                }
                 if responder.state.is_open() {
                     (responder.asked, responder.again, responder.given) = (now, 0, Some(now));
                     again.push((workflow.id, position, false));
                 } else if responder.state.is_away() && responder.operation == Operation::Collect && may_catch_up {
                     let patience = SignedDuration::from_secs(workflow.plan.timeout_seconds);
-                    (responder.asked, responder.deadline, responder.detail) = (now, (now + patience).min(holds), None);
+                    (responder.asked, responder.again, responder.detail) = (now, 0, None);
+                    responder.deadline = (now + patience).min(holds);
                     workflow.set_state(position, ResponderState::Asked, now);
                     again.push((workflow.id, position, true));
                 }
@@ -489,9 +510,12 @@ impl Core {
                     }
                 };
                 if let Some((state, why)) = ended {
+                    let is_asked = responder.state == ResponderState::Asked;
                     responder.detail = Some(why);
                     workflow.set_state(position, state, now);
-                    let responder = Box::new(workflow.responders[position].clone());
+                    let responder = &mut workflow.responders[position];
+                    responder.is_missed = is_asked && responder.operation == Operation::Collect;
+                    let responder = Box::new(responder.clone());
                     actions.push(Action::StoreResponder(workflow.id, position, responder));
                     is_changed = true;
                 } else if responder.state == ResponderState::Asked
