@@ -56,13 +56,12 @@ step() {
 }
 # The orchestrator that is active.
 active() {
-  local service
+  local service said
   is_scale || { echo orchestrator; return; }
   for _ in $(seq 60); do
     for service in orchestrator orchestrator-2; do
-      timeout 10 docker exec "$(ids $service)" muster status -o json 2>/dev/null | grep -q '"is-standby": *true' || {
-        timeout 10 docker exec "$(ids $service)" muster status >/dev/null 2>&1 && { echo $service; return; }
-      }
+      said=$(timeout 10 docker exec "$(ids $service)" muster status -o json 2>/dev/null) || continue
+      grep -q '"is-standby": *true' <<<"$said" || { echo $service; return; }
     done
     sleep 0.5
   done

@@ -25,6 +25,7 @@ import sys
 import tempfile
 import xml.etree.ElementTree as ET
 from collections import Counter
+from copy import deepcopy
 
 import broken
 import compare
@@ -284,7 +285,7 @@ def lost_messages(root, work):
         objects.remove(each)
         if each.tag.endswith("}textfilecontent54_object") and their and their.flag == "error" and not their.messages and their.values:
             for at, several in enumerate(itertools.product(*[their.values.get(child.get("var_ref"), [None]) for child in each])):
-                copy = ET.fromstring(ET.tostring(each))
+                copy = deepcopy(each)
                 copy.set("id", f"{each.get('id')}0{at:03}")
                 for child, value in zip(list(copy), several):
                     if value is not None:

@@ -221,12 +221,15 @@ pub(crate) struct SimulateArgs {
     /// Keep their keys and outboxes in this directory: run again, they are the same. Without, they are removed at the end.
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
-    /// Of 100 objects, how many are otherwise than on this machine.
+    /// Of 100 objects, how many are otherwise than there.
     #[arg(long, default_value_t = 5, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(0..=100))]
     pub(crate) variety: u64,
     /// The same number gives the same machines.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    /// What they report is what is found below this directory: the root of a machine like those of the fleet.
+    #[arg(long, default_value = "/", value_name = "DIR")]
+    pub(crate) root: PathBuf,
 }
 
 /// `muster up`

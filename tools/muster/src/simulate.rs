@@ -1,5 +1,5 @@
 //! `muster simulate`: collectors that are not there, for sizing an installation. Each is a member of its own: key, certificate,
-//! connection, outbox, signatures. What they report is what this machine has, with a little variety.
+//! connection, outbox, signatures. What they report is what this machine has, or another root, with a little variety.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ struct Counts {
     slowest_ms: AtomicU64,
 }
 
-/// What this machine has, by plan.
+/// What the root has, by plan.
 type Templates = tokio::sync::Mutex<BTreeMap<ContentHash, Arc<Vec<Found>>>>;
 
 struct Simulation {
@@ -60,10 +60,14 @@ struct Simulation {
     content: ContentStore,
     seed: u64,
     variety_percent: u64,
+    root: PathBuf,
 }
 
 /// Runs until Ctrl-C.
 pub(crate) async fn run(args: SimulateArgs) -> anyhow::Result<u8> {
+    if !args.root.is_dir() {
+        anyhow::bail!("--root {}: there is no such directory", args.root.display());
+    }
     let kept = args.keep.clone();
     let temporary = if kept.is_none() { Some(tempfile()?) } else { None };
     let directory = kept.or_else(|| temporary.clone()).context("a directory")?;
@@ -73,6 +77,7 @@ pub(crate) async fn run(args: SimulateArgs) -> anyhow::Result<u8> {
         content: ContentStore::new(None),
         seed: args.seed,
         variety_percent: args.variety,
+        root: args.root,
     });
     // A connection each, and an outbox.
     service::descriptors::raise(args.collectors.saturating_mul(3));
@@ -268,7 +273,7 @@ impl Simulation {
         Ok(())
     }
 
-    /// What this machine has of a plan; looked at once.
+    /// What the root has of a plan; looked at once.
     async fn template(
         &self,
         bus: &Bus,
@@ -281,8 +286,9 @@ impl Simulation {
         }
         let ask = Topic::AdminUp(bus.own(), ContentRequest::KIND.to_owned());
         let plan = plan_of(&self.content.fetch(bus, &ask, &request.plan, context).await?)?;
+        let root = self.root.clone();
         let looked = tokio::task::spawn_blocking(move || {
-            let host = Host::new("/");
+            let host = Host::new(root);
             let mut resolver = Resolver::new(&plan, Probes::new(&host), Timestamp::now());
             let look = |key: &proto::plan::ObjectKey| {
                 let collected = Collected::clone(&resolver.object(key));
@@ -296,7 +302,7 @@ impl Simulation {
         Ok(found)
     }
 
-    /// Some objects are otherwise than here, in one of three ways: machines of a fleet are alike.
+    /// Some objects are otherwise than there, in one of three ways: machines of a fleet are alike.
     fn varied(&self, number: u64, object: u64, collected: &Collected) -> Collected {
         let dice = mixed(self.seed ^ mixed(number ^ mixed(object)));
         let mut varied = collected.clone();
@@ -357,6 +363,7 @@ mod tests {
             content: ContentStore::new(None),
             seed,
             variety_percent: 10,
+            root: PathBuf::from("/"),
         };
         let item = Item::new("unix:file", vec![ItemEntity::text("filepath", "/etc/passwd")]);
         let here = Collected { flag: Flag::Complete, items: vec![item], messages: Vec::new() };
