@@ -225,7 +225,7 @@ async fn what_was_in_a_file_is_moved_into_a_database_and_goes_on_there() {
     let (code, told, error) = migrate();
     assert_eq!(code, Some(0), "{error}");
     let told: serde_json::Value = serde_json::from_str(&told).unwrap();
-    assert_eq!(told["rows"]["verdict"], 62, "{told}");
+    assert_eq!(told["rows"]["decided"], 62, "{told}");
     // Only once: what is there is somebody's.
     let (code, _, again) = migrate();
     assert!(code == Some(1) && again.contains("already"), "{again}");

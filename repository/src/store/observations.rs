@@ -1,6 +1,7 @@
 //! Observations with their history, for whichever back end includes this file. A report has hundreds of objects: they are read
 //! and written many at a time, as each statement costs more than what is in it.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
@@ -15,7 +16,8 @@ use super::super::super::{
     Received, Report, StoreError, Stored, endpoint_text, id, json, label, time, unjson, unlabel,
 };
 use super::super::{Database, mark};
-use super::{ALIASES, SqlStore, Tx, changes, is_first, reports};
+use super::names::ByHash;
+use super::{ALIASES, SqlStore, Tx, changes, is_first, reports, share};
 
 type Row = <Database as sqlx::Database>::Row;
 
@@ -27,19 +29,54 @@ const PAGE_OBJECTS_MAX: usize = 1_000;
 /// What is current of one object.
 struct Current {
     id: i64,
-    content: String,
+    finding: i64,
     last_seen: i64,
-    report: Option<String>,
+    report: Option<i64>,
 }
 
-/// What one object found, as it is stored.
-struct Finding<'part> {
-    object: &'part str,
+/// What looking at an object gave, as it is stored.
+struct Finding {
+    hash: String,
     flag: String,
     items: String,
     messages: String,
-    content: String,
-    collected: i64,
+}
+
+impl Finding {
+    fn of(part: &CollectedPart, hashes: &[String]) -> Self {
+        let items: Vec<&String> = part.items.iter().filter_map(|at| hashes.get(*at as usize)).collect();
+        let (items, messages, flag) = (json(&items), json(&part.messages), label(&part.flag));
+        let hash = ContentHash::of(format!("{flag}\n{items}\n{messages}").as_bytes()).to_string();
+        Self { hash, flag, items, messages }
+    }
+}
+
+/// An object of a report, in numbers.
+struct Looked<'part> {
+    part: &'part CollectedPart,
+    object: i64,
+    finding: i64,
+}
+
+impl Looked<'_> {
+    fn collected(&self) -> i64 {
+        self.part.collected.as_microsecond()
+    }
+}
+
+/// Where a report is from and what it is about, in numbers.
+struct Source {
+    endpoint: i64,
+    origin: i64,
+    origin_text: String,
+    method: i64,
+    report: i64,
+    received: i64,
+}
+
+/// What is new of one object.
+struct Fresh<'batch> {
+    looked: &'batch Looked<'batch>,
     /// What it takes the place of.
     before: Option<Current>,
 }
@@ -51,7 +88,9 @@ struct Recorded {
     /// Changes of what was known before.
     changed: Vec<u64>,
     /// Reports that said what this one confirms.
-    replaced: BTreeSet<String>,
+    replaced: BTreeSet<i64>,
+    /// Objects that had no kind.
+    with_kind: Vec<i64>,
 }
 
 /// `$from, $from + 1, …`
@@ -80,7 +119,14 @@ impl SqlStore {
         from: Received,
         report: &Report,
     ) -> Result<Stored, StoreError> {
+        let (endpoint, origin, method) =
+            (endpoint_text(results.endpoint), from.sender.to_string(), label(&results.method));
+        let named = results.objects.iter().map(|part| part.object.0.as_str());
+        let names: Vec<&str> = [endpoint.as_str(), &origin, &method].into_iter().chain(named).collect();
+        let numbers = self.numbers(&names).await?;
+        let (about, objects) = numbers.split_at(3);
         let mut tx = self.begin().await?;
+        share(&mut tx).await?;
         if !is_first(&mut tx, from).await? {
             return Ok(Stored::Again);
         }
@@ -89,29 +135,43 @@ impl SqlStore {
             "SELECT collector FROM assignment WHERE endpoint = $1 \
              OR endpoint = (SELECT alias_of FROM endpoint_alias WHERE endpoint = $1)",
         )
-        .bind(endpoint_text(results.endpoint))
+        .bind(&endpoint)
         .fetch_optional(&mut *tx)
         .await?;
         match speaker {
             None => return Err(StoreError::Unassigned(results.endpoint)),
-            Some(row) if row.try_get::<String, _>("collector")? != from.sender.to_string() => {
+            Some(row) if row.try_get::<String, _>("collector")? != origin => {
                 return Err(StoreError::NotAssigned(results.endpoint));
             }
             Some(_) => {}
         }
         reports::keep(&mut tx, report, CollectionResults::KIND, results.task.as_ref(), from).await?;
+        let source = Source {
+            endpoint: about[0],
+            origin: about[1],
+            origin_text: origin,
+            method: about[2],
+            report: reports::number(&mut tx, report).await?,
+            received: from.received.as_microsecond(),
+        };
         let hashes = keep_items(&mut tx, &results.items).await?;
+        let findings: Vec<Finding> = results.objects.iter().map(|part| Finding::of(part, &hashes)).collect();
+        let by_hash = findings.iter().map(|one| (one.hash.as_str(), [one.flag.as_str(), &one.items, &one.messages]));
+        let by_hash = ByHash { table: "finding", columns: ["flag", "items", "messages"], rows: by_hash.collect() };
+        let kept = by_hash.numbers(&mut tx).await?;
         let mut recorded = Recorded::default();
-        let mut batch: BTreeMap<&str, &CollectedPart> = BTreeMap::new();
-        for part in &results.objects {
+        let mut batch: BTreeMap<i64, Looked<'_>> = BTreeMap::new();
+        for ((part, object), finding) in results.objects.iter().zip(objects).zip(&findings) {
             // An object that is there twice is two observations, one after the other.
-            if batch.len() == BATCH || batch.contains_key(part.object.0.as_str()) {
-                record(&mut tx, results, &hashes, &batch, (from, report), &mut recorded).await?;
+            if batch.len() == BATCH || batch.contains_key(object) {
+                self.record(&mut tx, results, &source, &batch, &mut recorded).await?;
                 batch.clear();
             }
-            batch.insert(&part.object.0, part);
+            let finding = kept.get(&finding.hash).copied();
+            let finding = finding.ok_or_else(|| StoreError::Damaged("a finding is not there".to_owned()))?;
+            batch.insert(*object, Looked { part, object: *object, finding });
         }
-        record(&mut tx, results, &hashes, &batch, (from, report), &mut recorded).await?;
+        self.record(&mut tx, results, &source, &batch, &mut recorded).await?;
         reports::release(&mut tx, &recorded.replaced, from).await?;
         if let Some(position) = &results.stream {
             changes::count_report(&mut tx, position, from).await?;
@@ -122,12 +182,13 @@ impl SqlStore {
              ON CONFLICT (endpoint) DO UPDATE SET facts = excluded.facts, collected = excluded.collected \
              WHERE excluded.collected >= endpoint.collected",
         )
-        .bind(endpoint_text(results.endpoint))
+        .bind(&endpoint)
         .bind(json(&results.facts))
         .bind(seen.as_microsecond())
         .execute(&mut *tx)
         .await?;
         tx.commit().await?;
+        self.names.have_kind(recorded.with_kind);
         Ok(Stored::New { change_count: recorded.change_count, changed: recorded.changed })
     }
 
@@ -146,24 +207,25 @@ impl SqlStore {
         let as_of = request.as_of.unwrap_or(Timestamp::MAX).as_microsecond();
         for objects in request.objects[..request.objects.len().min(PAGE_OBJECTS_MAX)].chunks(BATCH) {
             let objects: Vec<&str> = objects.iter().map(|object| object.0.as_str()).collect();
-            let rows = self.observed(&endpoint, &objects, request.as_of).await?;
-            let mut found: HashMap<&str, (&Row, Vec<String>)> = HashMap::new();
+            let numbers = self.known_numbers(&objects).await?;
+            let rows = self.observed(&endpoint, &numbers, request.as_of).await?;
+            let mut found: HashMap<i64, (&Row, Vec<String>)> = HashMap::new();
             for row in &rows {
-                let object: &str = row.try_get("object")?;
+                let object: i64 = row.try_get("object")?;
                 // Of several origins, the one that looked last: they come in that order.
-                if !found.contains_key(object) {
-                    found.insert(object, (row, unjson(row.try_get::<&str, _>("items")?)?));
+                if let Entry::Vacant(vacant) = found.entry(object) {
+                    vacant.insert((row, unjson(row.try_get::<&str, _>("items")?)?));
                 }
             }
             let wanted = found.values().flat_map(|(_, hashes)| hashes);
             let wanted: BTreeSet<&String> = wanted.filter(|hash| !positions.contains_key(*hash)).collect();
             let contents = self.items(&wanted.into_iter().collect::<Vec<_>>()).await?;
-            for object in objects {
+            for (object, number) in objects.into_iter().zip(numbers) {
                 if bytes > RESULT_PART_BYTES {
                     return Ok(response);
                 }
                 response.answered += 1;
-                let Some((row, hashes)) = found.get(object) else {
+                let Some((row, hashes)) = number.and_then(|number| found.get(&number)) else {
                     response.missing.push(ObjectKey(object.to_owned()));
                     continue;
                 };
@@ -193,16 +255,24 @@ impl SqlStore {
     async fn observed(
         &self,
         endpoint: &str,
-        objects: &[&str],
+        objects: &[Option<i64>],
         as_of: Option<Timestamp>,
     ) -> Result<Vec<Row>, StoreError> {
+        let objects: Vec<i64> = objects.iter().flatten().copied().collect();
+        if objects.is_empty() {
+            return Ok(Vec::new());
+        }
         let (held, first) = match as_of {
             None => ("valid_to IS NULL", 2),
             Some(_) => ("valid_from <= $2 AND (valid_to IS NULL OR valid_to > $2)", 3),
         };
         let sql = format!(
-            "SELECT object, origin, method, flag, items, messages, valid_from, last_seen, report FROM observation \
-             WHERE endpoint IN ({ALIASES}) AND object IN ({}) AND {held} ORDER BY last_seen DESC, id DESC",
+            "SELECT observed.object AS object, origin.text AS origin, method.text AS method, flag, items, messages, valid_from, \
+             last_seen, report_number.hash AS report FROM observed JOIN name AS origin ON origin.id = observed.origin \
+             JOIN name AS method ON method.id = observed.method JOIN finding ON finding.id = observed.finding \
+             LEFT JOIN report_number ON report_number.id = observed.report \
+             WHERE endpoint IN (SELECT id FROM name WHERE text IN ({ALIASES})) AND object IN ({}) AND {held} \
+             ORDER BY last_seen DESC, observed.id DESC",
             places(first, objects.len())
         );
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(endpoint);
@@ -210,7 +280,7 @@ impl SqlStore {
             query = query.bind(as_of.as_microsecond());
         }
         for object in objects {
-            query = query.bind(*object);
+            query = query.bind(object);
         }
         Ok(query.fetch_all(&self.pool).await?)
     }
@@ -270,83 +340,80 @@ async fn keep_items(tx: &mut Tx, items: &[Item]) -> Result<Vec<String>, StoreErr
     Ok(hashes)
 }
 
-/// Stores what some objects found, each of them once.
-async fn record(
-    tx: &mut Tx,
-    results: &CollectionResults,
-    hashes: &[String],
-    parts: &BTreeMap<&str, &CollectedPart>,
-    (from, report): (Received, &Report),
-    recorded: &mut Recorded,
-) -> Result<(), StoreError> {
-    if parts.is_empty() {
-        return Ok(());
-    }
-    let (endpoint, origin) = (endpoint_text(results.endpoint), from.sender.to_string());
-    let objects: Vec<&str> = parts.keys().copied().collect();
-    let mut known = current(tx, &endpoint, &origin, &objects).await?;
-    let (mut confirmed, mut fresh) = (Vec::new(), Vec::new());
-    for (object, part) in parts {
-        let items: Vec<&String> = part.items.iter().filter_map(|at| hashes.get(*at as usize)).collect();
-        let (items, messages, flag) = (json(&items), json(&part.messages), label(&part.flag));
-        let content = ContentHash::of(format!("{flag}\n{items}\n{messages}").as_bytes()).to_string();
-        let collected = part.collected.as_microsecond();
-        match known.remove(*object) {
-            // What was seen earlier never overwrites what was seen later.
-            Some(before) if collected < before.last_seen => {}
-            Some(before) if before.content == content => {
-                recorded.replaced.extend(before.report);
-                confirmed.push((before.id, collected));
+impl SqlStore {
+    /// Stores what some objects found, each of them once.
+    async fn record(
+        &self,
+        tx: &mut Tx,
+        results: &CollectionResults,
+        source: &Source,
+        batch: &BTreeMap<i64, Looked<'_>>,
+        recorded: &mut Recorded,
+    ) -> Result<(), StoreError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let objects: Vec<i64> = batch.keys().copied().collect();
+        let mut known = current(tx, source, &objects).await?;
+        let (mut confirmed, mut fresh) = (Vec::new(), Vec::new());
+        for (object, looked) in batch {
+            match known.remove(object) {
+                // What was seen earlier never overwrites what was seen later.
+                Some(before) if looked.collected() < before.last_seen => {}
+                Some(before) if before.finding == looked.finding => {
+                    recorded.replaced.extend(before.report);
+                    confirmed.push((before.id, looked.collected()));
+                }
+                before => fresh.push(Fresh { looked, before }),
             }
-            before => fresh.push(Finding { object, flag, items, messages, content, collected, before }),
         }
+        if !confirmed.is_empty() {
+            let sql = format!(
+                "UPDATE observed SET report = {}, last_seen = CASE id {} END WHERE id IN ({})",
+                mark(1),
+                cases(2, confirmed.len()),
+                marks(2 * confirmed.len() + 2, confirmed.len())
+            );
+            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(source.report);
+            for (id, collected) in &confirmed {
+                query = query.bind(*id).bind(*collected);
+            }
+            for (id, _) in &confirmed {
+                query = query.bind(*id);
+            }
+            query.execute(&mut **tx).await?;
+        }
+        self.keep_kinds(tx, results, &fresh, recorded).await?;
+        insert(tx, results, source, &fresh, recorded).await
     }
-    if !confirmed.is_empty() {
-        let sql = format!(
-            "UPDATE observation SET report = {}, last_seen = CASE id {} END WHERE id IN ({})",
-            mark(1),
-            cases(2, confirmed.len()),
-            marks(2 * confirmed.len() + 2, confirmed.len())
-        );
-        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(report.hash.as_str());
-        for (id, collected) in &confirmed {
-            query = query.bind(*id).bind(*collected);
+
+    /// Of which kind the objects are that found something.
+    async fn keep_kinds(
+        &self,
+        tx: &mut Tx,
+        results: &CollectionResults,
+        fresh: &[Fresh<'_>],
+        recorded: &mut Recorded,
+    ) -> Result<(), StoreError> {
+        let without = self.names.without_kind(fresh.iter().map(|fresh| fresh.looked.object));
+        let mut kinds = Vec::new();
+        for Fresh { looked, .. } in fresh.iter().filter(|fresh| without.contains(&fresh.looked.object)) {
+            let first = looked.part.items.first().and_then(|first| results.items.get(*first as usize));
+            kinds.extend(first.map(|item| (*looked, item.kind.clone())));
         }
-        for (id, _) in &confirmed {
-            query = query.bind(*id);
+        if kinds.is_empty() {
+            return Ok(());
+        }
+        let rows = rows_of(kinds.len(), 2);
+        let sql = format!("INSERT INTO object_kind (object, kind) VALUES {rows} ON CONFLICT DO NOTHING");
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+        for (looked, kind) in kinds {
+            recorded.with_kind.push(looked.object);
+            query = query.bind(&looked.part.object.0).bind(kind);
         }
         query.execute(&mut **tx).await?;
+        Ok(())
     }
-    if !fresh.is_empty() {
-        keep_kinds(tx, results, &fresh, parts).await?;
-        insert(tx, results, &fresh, (&endpoint, &origin), (from, report), recorded).await?;
-    }
-    Ok(())
-}
-
-/// Of which kind the objects are that found something.
-async fn keep_kinds(
-    tx: &mut Tx,
-    results: &CollectionResults,
-    fresh: &[Finding<'_>],
-    parts: &BTreeMap<&str, &CollectedPart>,
-) -> Result<(), StoreError> {
-    let kind_of = |finding: &Finding<'_>| {
-        let first = *parts.get(finding.object)?.items.first()?;
-        Some((finding.object.to_owned(), results.items.get(first as usize)?.kind.clone()))
-    };
-    let kinds: Vec<(String, String)> = fresh.iter().filter_map(kind_of).collect();
-    if kinds.is_empty() {
-        return Ok(());
-    }
-    let rows = rows_of(kinds.len(), 2);
-    let sql = format!("INSERT INTO object_kind (object, kind) VALUES {rows} ON CONFLICT DO NOTHING");
-    let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-    for (object, kind) in kinds {
-        query = query.bind(object).bind(kind);
-    }
-    query.execute(&mut **tx).await?;
-    Ok(())
 }
 
 /// `WHEN $from THEN $from + 1 …`
@@ -355,20 +422,15 @@ fn cases(from: usize, count: usize) -> String {
     (0..count).map(case).collect::<Vec<_>>().join(" ")
 }
 
-async fn current(
-    tx: &mut Tx,
-    endpoint: &str,
-    origin: &str,
-    objects: &[&str],
-) -> Result<HashMap<String, Current>, StoreError> {
+async fn current(tx: &mut Tx, source: &Source, objects: &[i64]) -> Result<HashMap<i64, Current>, StoreError> {
     let sql = format!(
-        "SELECT id, object, content, last_seen, report FROM observation \
+        "SELECT id, object, finding, last_seen, report FROM observed \
          WHERE endpoint = {} AND origin = {} AND valid_to IS NULL AND object IN ({})",
         mark(1),
         mark(2),
         marks(3, objects.len())
     );
-    let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(endpoint).bind(origin);
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(source.endpoint).bind(source.origin);
     for object in objects {
         query = query.bind(*object);
     }
@@ -376,7 +438,7 @@ async fn current(
     for row in query.fetch_all(&mut **tx).await? {
         let current = Current {
             id: row.try_get("id")?,
-            content: row.try_get("content")?,
+            finding: row.try_get("finding")?,
             last_seen: row.try_get("last_seen")?,
             report: row.try_get("report")?,
         };
@@ -389,78 +451,64 @@ async fn current(
 async fn insert(
     tx: &mut Tx,
     results: &CollectionResults,
-    fresh: &[Finding<'_>],
-    (endpoint, origin): (&str, &str),
-    (from, report): (Received, &Report),
+    source: &Source,
+    fresh: &[Fresh<'_>],
     recorded: &mut Recorded,
 ) -> Result<(), StoreError> {
-    let ended: Vec<(i64, i64)> =
-        fresh.iter().filter_map(|finding| Some((finding.before.as_ref()?.id, finding.collected))).collect();
-    if !ended.is_empty() {
-        let sql = format!(
-            "UPDATE observation SET valid_to = CASE id {} END WHERE id IN ({})",
-            cases(1, ended.len()),
-            marks(2 * ended.len() + 1, ended.len())
-        );
-        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-        for (id, collected) in &ended {
-            query = query.bind(*id).bind(*collected);
-        }
-        for (id, _) in &ended {
-            query = query.bind(*id);
-        }
-        query.execute(&mut **tx).await?;
-    }
-    let sql = format!(
-        "INSERT INTO observation (endpoint, object, origin, method, flag, items, messages, content, valid_from, \
-         last_seen, received, report) VALUES {} RETURNING id, object",
-        rows_of(fresh.len(), 12)
-    );
-    let (method, received) = (label(&results.method), from.received.as_microsecond());
-    let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-    for finding in fresh {
-        query = query
-            .bind(endpoint)
-            .bind(finding.object)
-            .bind(origin)
-            .bind(method.as_str())
-            .bind(finding.flag.as_str())
-            .bind(finding.items.as_str())
-            .bind(finding.messages.as_str())
-            .bind(finding.content.as_str())
-            .bind(finding.collected)
-            .bind(finding.collected)
-            .bind(received)
-            .bind(report.hash.as_str());
-    }
-    let mut ids: HashMap<String, i64> = HashMap::new();
-    for row in query.fetch_all(&mut **tx).await? {
-        ids.insert(row.try_get("object")?, row.try_get("id")?);
-    }
     recorded.change_count += fresh.len() as u64;
     // What nothing was known of before has not changed.
-    let changed: Vec<(&Finding<'_>, &Current)> =
-        fresh.iter().filter_map(|finding| Some((finding, finding.before.as_ref()?))).collect();
+    let (changed, new): (Vec<&Fresh<'_>>, Vec<&Fresh<'_>>) = fresh.iter().partition(|fresh| fresh.before.is_some());
+    if !new.is_empty() {
+        begin(tx, source, &new, "").await?;
+    }
+    let changed: Vec<(&Fresh<'_>, &Current)> =
+        changed.into_iter().filter_map(|fresh| Some((fresh, fresh.before.as_ref()?))).collect();
     if changed.is_empty() {
         return Ok(());
     }
     let sql = format!(
+        "UPDATE observed SET valid_to = CASE id {} END WHERE id IN ({})",
+        cases(1, changed.len()),
+        marks(2 * changed.len() + 1, changed.len())
+    );
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+    for (fresh, before) in &changed {
+        query = query.bind(before.id).bind(fresh.looked.collected());
+    }
+    for (_, before) in &changed {
+        query = query.bind(before.id);
+    }
+    query.execute(&mut **tx).await?;
+    let begun: Vec<&Fresh<'_>> = changed.iter().map(|(fresh, _)| *fresh).collect();
+    let ids: HashMap<i64, i64> = begin(tx, source, &begun, " RETURNING object, id").await?.into_iter().collect();
+    let row = |at: usize| {
+        let [endpoint, object, origin, old, new, collected, before, now, stream] =
+            std::array::from_fn(|column| mark(9 * at + column + 1));
+        format!(
+            "({endpoint}, {object}, {origin}, (SELECT hash FROM finding WHERE id = {old}), \
+             (SELECT hash FROM finding WHERE id = {new}), {collected}, {before}, {now}, {stream})"
+        )
+    };
+    let rows: Vec<String> = (0..changed.len()).map(row).collect();
+    let sql = format!(
         "INSERT INTO change (endpoint, object, origin, old_content, new_content, collected, old_observation, \
          new_observation, stream) VALUES {} RETURNING id",
-        rows_of(changed.len(), 9)
+        rows.join(", ")
     );
     let stream = results.stream.as_ref().map(json);
+    let (endpoint, origin) = (endpoint_text(results.endpoint), source.origin_text.as_str());
     let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-    for (finding, before) in changed {
+    for (fresh, before) in changed {
+        let Looked { part, object, finding } = fresh.looked;
         query = query
-            .bind(endpoint)
-            .bind(finding.object)
+            .bind(endpoint.as_str())
+            .bind(part.object.0.as_str())
             .bind(origin)
-            .bind(before.content.as_str())
-            .bind(finding.content.as_str())
-            .bind(finding.collected)
+            .bind(before.finding)
+            .bind(*finding)
+            .bind(fresh.looked.collected())
             .bind(before.id)
-            .bind(ids.get(finding.object).copied())
+            .bind(ids.get(object).copied())
             .bind(stream.as_deref());
     }
     for row in query.fetch_all(&mut **tx).await? {
@@ -468,4 +516,32 @@ async fn insert(
     }
     recorded.changed.sort_unstable();
     Ok(())
+}
+
+/// Begins intervals; the objects with the numbers of their rows, where these are asked for.
+async fn begin(
+    tx: &mut Tx,
+    source: &Source,
+    fresh: &[&Fresh<'_>],
+    returning: &str,
+) -> Result<Vec<(i64, i64)>, StoreError> {
+    let sql = format!(
+        "INSERT INTO observed (endpoint, object, origin, method, finding, valid_from, last_seen, received, report) VALUES {}{returning}",
+        rows_of(fresh.len(), 9)
+    );
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+    for Fresh { looked, .. } in fresh {
+        query = query
+            .bind(source.endpoint)
+            .bind(looked.object)
+            .bind(source.origin)
+            .bind(source.method)
+            .bind(looked.finding)
+            .bind(looked.collected())
+            .bind(looked.collected())
+            .bind(source.received)
+            .bind(source.report);
+    }
+    let rows = query.fetch_all(&mut **tx).await?;
+    rows.iter().map(|row| Ok((row.try_get("object")?, row.try_get("id")?))).collect()
 }

@@ -23,8 +23,10 @@ fn mark(number: usize) -> String {
     format!("${number}")
 }
 
-/// Nobody stores items until the transaction ends.
-const LOCK_ITEMS: Option<&str> = Some("LOCK TABLE item IN SHARE ROW EXCLUSIVE MODE");
+/// Nobody stores what is kept once by its hash until the transaction ends.
+const LOCK_CONTENT: Option<&str> = Some("LOCK TABLE item IN SHARE ROW EXCLUSIVE MODE");
+/// Nobody takes it away.
+const SHARE_CONTENT: Option<&str> = Some("LOCK TABLE item IN ROW EXCLUSIVE MODE");
 
 pub use sql::SqlStore as PostgresStore;
 
@@ -48,6 +50,8 @@ impl PostgresStore {
             8 "object_kind" "../../migrations/postgres/0008_object_kind.sql",
             9 "retention" "../../migrations/both/0009_retention.sql",
             10 "store_name" "../../migrations/both/0010_store_name.sql",
+            11 "numbers" "../../migrations/postgres/0011_numbers.sql",
+            12 "views" "../../migrations/both/0012_views.sql",
         ];
         ::store::postgres::migrate(&pool, migrations).await.map_err(|error| match error {
             NotMigrated::Absent(error) => failed(error),

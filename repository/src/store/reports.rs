@@ -37,26 +37,42 @@ pub(super) async fn keep(
     Ok(())
 }
 
+/// The number of a report of observations.
+pub(super) async fn number(tx: &mut Tx, report: &Report) -> Result<i64, StoreError> {
+    let row = sqlx::query(
+        "INSERT INTO report_number (hash) VALUES ($1) ON CONFLICT (hash) DO UPDATE SET hash = excluded.hash RETURNING id",
+    )
+    .bind(report.hash.as_str())
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok(row.try_get("id")?)
+}
+
 /// These reports have been replaced by newer ones that say the same. They go once nothing refers to them, neither an
 /// observation of the past nor a verdict.
-pub(super) async fn release(tx: &mut Tx, replaced: &BTreeSet<String>, from: Received) -> Result<(), StoreError> {
-    for hash in replaced {
-        sqlx::query("UPDATE report SET released = $1 WHERE hash = $2")
+pub(super) async fn release(tx: &mut Tx, replaced: &BTreeSet<i64>, from: Received) -> Result<(), StoreError> {
+    for number in replaced {
+        sqlx::query("UPDATE report SET released = $1 WHERE hash = (SELECT hash FROM report_number WHERE id = $2)")
             .bind(from.received.as_microsecond())
-            .bind(hash)
+            .bind(*number)
             .execute(&mut **tx)
             .await?;
     }
     let long_ago = from.received.saturating_sub(SignedDuration::from_secs(RELEASED_SECONDS));
     let before = long_ago.map_or(i64::MIN, jiff::Timestamp::as_microsecond);
-    sqlx::query(
+    let gone = sqlx::query(
         "DELETE FROM report WHERE released < $1 \
-         AND NOT EXISTS (SELECT 1 FROM observation WHERE observation.report = report.hash) \
-         AND NOT EXISTS (SELECT 1 FROM evidence WHERE evidence.report = report.hash)",
+         AND NOT EXISTS (SELECT 1 FROM report_number JOIN observed ON observed.report = report_number.id \
+          WHERE report_number.hash = report.hash) \
+         AND NOT EXISTS (SELECT 1 FROM evidence WHERE evidence.report = report.hash) RETURNING hash",
     )
     .bind(before)
-    .execute(&mut **tx)
+    .fetch_all(&mut **tx)
     .await?;
+    for row in gone {
+        let hash: &str = row.try_get("hash")?;
+        sqlx::query("DELETE FROM report_number WHERE hash = $1").bind(hash).execute(&mut **tx).await?;
+    }
     // Something refers to the others, and will as long as it is kept.
     sqlx::query("UPDATE report SET released = NULL WHERE released < $1").bind(before).execute(&mut **tx).await?;
     Ok(())

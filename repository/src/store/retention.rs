@@ -9,7 +9,7 @@ use proto::content::ContentHash;
 use sqlx::Row as _;
 
 use super::super::super::{StoreError, unjson};
-use super::super::{Database, LOCK_ITEMS};
+use super::super::{Database, LOCK_CONTENT};
 use super::observations::{BATCH, places};
 use super::{SqlStore, Tx};
 use crate::retention::{Expired, Retention, before};
@@ -37,6 +37,9 @@ const IS_NEEDED: &str = "EXISTS (SELECT 1 FROM evaluation WHERE (evaluation.endp
 impl SqlStore {
     pub(super) async fn expire_all(&self, retention: &Retention, now: Timestamp) -> Result<Expired, StoreError> {
         let verdict_count = self.expire_verdicts(before(now, retention.verdicts)).await?;
+        if verdict_count > 0 {
+            self.expire_numbered("decision", "SELECT DISTINCT decision AS number FROM decided").await?;
+        }
         let evaluation_count =
             self.expire_evaluations((before(now, retention.evaluations), before(now, retention.verdicts)), now).await?;
         // Before the observations that they go from and to.
@@ -87,8 +90,8 @@ impl SqlStore {
 
     async fn expire_verdicts(&self, before: i64) -> Result<u64, StoreError> {
         self.delete_some(
-            "DELETE FROM verdict WHERE (endpoint, policy, profile, rule, valid_from) IN \
-             (SELECT endpoint, policy, profile, rule, valid_from FROM verdict WHERE valid_to < $1 LIMIT $2)",
+            "DELETE FROM decided WHERE (endpoint, policy, profile, rule, valid_from) IN \
+             (SELECT endpoint, policy, profile, rule, valid_from FROM decided WHERE valid_to < $1 LIMIT $2)",
             before,
         )
         .await
@@ -126,6 +129,9 @@ impl SqlStore {
                 delete_evaluation(&mut tx, row, now).await?;
             }
             tx.commit().await?;
+            for row in &rows {
+                self.names.forget(row.try_get("transaction_id")?);
+            }
             count += rows.len() as u64;
             if rows.len() as u64 != EVALUATIONS.unsigned_abs() {
                 return Ok(count);
@@ -154,7 +160,7 @@ impl SqlStore {
     async fn expire_observations(&self, retention: &Retention, now: Timestamp) -> Result<u64, StoreError> {
         let (age, first) = age_of(retention, 2);
         let old = format!(
-            "SELECT observation.id AS id, observation.report AS report FROM observation \
+            "SELECT observation.id AS id FROM observation \
              LEFT JOIN object_kind ON object_kind.object = observation.object \
              WHERE observation.valid_to < $1 AND observation.valid_to < {age} AND observation.id > ${first} \
              AND NOT ({IS_NEEDED}) ORDER BY observation.id LIMIT ${}",
@@ -170,7 +176,8 @@ impl SqlStore {
                 let mut tx = self.begin().await?;
                 // A verdict that rests on it may have come in since.
                 let sql = format!(
-                    "DELETE FROM observation WHERE id IN ({}) AND NOT ({IS_NEEDED}) RETURNING report",
+                    "DELETE FROM observed WHERE id IN (SELECT id FROM observation WHERE id IN ({}) AND NOT ({IS_NEEDED})) \
+                     RETURNING report",
                     places(1, ids.len())
                 );
                 let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
@@ -179,9 +186,10 @@ impl SqlStore {
                 }
                 let gone = query.fetch_all(&mut *tx).await?;
                 count += gone.len() as u64;
-                let reports = gone.iter().filter_map(|row| row.try_get::<Option<String>, _>("report").transpose());
-                let reports: HashSet<String> = reports.collect::<Result<_, _>>()?;
-                release(&mut tx, &reports.into_iter().collect::<Vec<_>>(), now).await?;
+                let reports = gone.iter().filter_map(|row| row.try_get::<Option<i64>, _>("report").transpose());
+                let reports: HashSet<i64> = reports.collect::<Result<_, _>>()?;
+                let hashes = hashes_of(&mut tx, &reports.into_iter().collect::<Vec<_>>()).await?;
+                release(&mut tx, &hashes, now).await?;
                 tx.commit().await?;
             }
             if rows.len() as u64 != ROWS.unsigned_abs() {
@@ -190,18 +198,19 @@ impl SqlStore {
         }
     }
 
-    /// Items that no observation refers to. Observations name items in lists: all of them are read, and what is named is
-    /// remembered by a hash; where two hashes are the same, an item stays that could go.
+    /// Findings that no observation refers to, and items that no finding does. Findings name items in lists: all of them are read,
+    /// and what is named is remembered by a hash; where two hashes are the same, an item stays that could go.
     async fn expire_items(&self) -> Result<u64, StoreError> {
+        self.expire_numbered("finding", "SELECT DISTINCT finding AS number FROM observed").await?;
         let mut tx = self.locked().await?;
-        // Whoever stores an observation has stored its items before, and has its number after: up to here all are seen.
-        let row = sqlx::query("SELECT COALESCE(MAX(id), 0) AS last FROM observation").fetch_one(&mut *tx).await?;
+        // Whoever stores a finding has stored its items before, and has its number after: up to here all are seen.
+        let row = sqlx::query("SELECT COALESCE(MAX(id), 0) AS last FROM finding").fetch_one(&mut *tx).await?;
         let last: i64 = row.try_get("last")?;
         tx.commit().await?;
         let mut named = HashSet::new();
         let mut at = i64::MIN;
         loop {
-            let rows = sqlx::query("SELECT id, items FROM observation WHERE id > $1 AND id <= $2 ORDER BY id LIMIT $3")
+            let rows = sqlx::query("SELECT id, items FROM finding WHERE id > $1 AND id <= $2 ORDER BY id LIMIT $3")
                 .bind(at)
                 .bind(last)
                 .bind(PAGE)
@@ -227,7 +236,7 @@ impl SqlStore {
             }
             let mut tx = self.locked().await?;
             let since =
-                sqlx::query("SELECT id, items FROM observation WHERE id > $1").bind(last).fetch_all(&mut *tx).await?;
+                sqlx::query("SELECT id, items FROM finding WHERE id > $1").bind(last).fetch_all(&mut *tx).await?;
             name(&mut named, &since)?;
             let unnamed: Vec<&String> = unnamed.into_iter().filter(|hash| !named.contains(&short(hash))).collect();
             for some in unnamed.chunks(BATCH) {
@@ -242,10 +251,43 @@ impl SqlStore {
         }
     }
 
-    /// A transaction beside which nobody stores items.
+    /// Rows of a table of what is kept once, by number, that nothing refers to; what refers to them is a question for `number`.
+    async fn expire_numbered(&self, table: &str, referred: &'static str) -> Result<(), StoreError> {
+        let is_used = |rows: Vec<Row>| -> Result<HashSet<i64>, sqlx::Error> {
+            rows.iter().map(|row| row.try_get("number")).collect()
+        };
+        let used = is_used(sqlx::query(referred).fetch_all(&self.pool).await?)?;
+        let mut at = i64::MIN;
+        loop {
+            let page = format!("SELECT id FROM {table} WHERE id > $1 ORDER BY id LIMIT $2");
+            let rows = sqlx::query(sqlx::AssertSqlSafe(page)).bind(at).bind(PAGE).fetch_all(&self.pool).await?;
+            let ids: Vec<i64> = rows.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
+            let Some(last) = ids.last().copied() else { return Ok(()) };
+            at = last;
+            let unused: Vec<i64> = ids.into_iter().filter(|id| !used.contains(id)).collect();
+            if unused.is_empty() {
+                continue;
+            }
+            let mut tx = self.locked().await?;
+            // What somebody has come to use since.
+            let used = is_used(sqlx::query(referred).fetch_all(&mut *tx).await?)?;
+            let unused: Vec<i64> = unused.into_iter().filter(|id| !used.contains(id)).collect();
+            for some in unused.chunks(BATCH) {
+                let sql = format!("DELETE FROM {table} WHERE id IN ({})", places(1, some.len()));
+                let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+                for id in some {
+                    query = query.bind(*id);
+                }
+                query.execute(&mut *tx).await?;
+            }
+            tx.commit().await?;
+        }
+    }
+
+    /// A transaction beside which nobody stores what is kept once.
     async fn locked(&self) -> Result<Tx, StoreError> {
         let mut tx = self.begin().await?;
-        if let Some(lock) = LOCK_ITEMS {
+        if let Some(lock) = LOCK_CONTENT {
             sqlx::query(lock).execute(&mut *tx).await?;
         }
         Ok(tx)
@@ -303,6 +345,22 @@ fn name(named: &mut HashSet<u64>, rows: &[Row]) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// The hashes of reports by number.
+async fn hashes_of(tx: &mut Tx, numbers: &[i64]) -> Result<Vec<String>, StoreError> {
+    let mut hashes = Vec::with_capacity(numbers.len());
+    for some in numbers.chunks(BATCH) {
+        let sql = format!("SELECT hash FROM report_number WHERE id IN ({})", places(1, some.len()));
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+        for number in some {
+            query = query.bind(*number);
+        }
+        for row in query.fetch_all(&mut **tx).await? {
+            hashes.push(row.try_get("hash")?);
+        }
+    }
+    Ok(hashes)
+}
+
 /// These may have lost the last that refers to them: if so, they go with those that were replaced.
 async fn release(tx: &mut Tx, reports: &[String], now: Timestamp) -> Result<(), StoreError> {
     for some in reports.chunks(BATCH) {
@@ -330,6 +388,9 @@ async fn delete_evaluation(tx: &mut Tx, row: &Row, now: Timestamp) -> Result<(),
         "DELETE FROM evaluation_part WHERE transaction_id = $1 AND endpoint = $2".to_owned(),
         "DELETE FROM result WHERE transaction_id = $1 AND endpoint = $2".to_owned(),
         "DELETE FROM evaluation WHERE transaction_id = $1 AND endpoint = $2".to_owned(),
+        "DELETE FROM name WHERE text = $1 AND $2 = $2 AND NOT EXISTS (SELECT 1 FROM evaluation WHERE transaction_id = $1) \
+         AND NOT EXISTS (SELECT 1 FROM decided WHERE decided.transaction_id = name.id)"
+            .to_owned(),
     ] {
         sqlx::query(sqlx::AssertSqlSafe(sql)).bind(transaction).bind(endpoint).execute(&mut **tx).await?;
     }

@@ -1,6 +1,7 @@
 //! The SQL of the store, for whichever back end includes this file.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -17,19 +18,22 @@ use proto::verdict::EvaluationSummary;
 use sqlx::{Row as _, Transaction};
 
 use super::super::{Counts, Received, Report, Store, StoreError, Stored, endpoint_text, json, unjson};
-use super::{BEGIN, Database, Pool};
+use super::{BEGIN, Database, Pool, SHARE_CONTENT};
 use crate::retention::{Expired, Retention};
 
 /// The store over a pool.
 #[derive(Debug, Clone)]
 pub struct SqlStore {
     pool: Pool,
+    names: Arc<names::Names>,
 }
 
 #[path = "changes.rs"]
 mod changes;
 #[path = "identity.rs"]
 mod identity;
+#[path = "names.rs"]
+mod names;
 #[path = "observations.rs"]
 mod observations;
 #[path = "reports.rs"]
@@ -48,7 +52,7 @@ type Tx = Transaction<'static, Database>;
 
 impl SqlStore {
     pub(super) fn over(pool: Pool) -> Self {
-        Self { pool }
+        Self { pool, names: Arc::default() }
     }
 
     pub(crate) fn pool(&self) -> &Pool {
@@ -74,6 +78,14 @@ async fn is_first(tx: &mut Tx, from: Received) -> Result<bool, StoreError> {
         .execute(&mut **tx)
         .await?;
     Ok(inserted.rows_affected() == 1)
+}
+
+/// What is kept once by its hash stays until the transaction ends.
+async fn share(tx: &mut Tx) -> Result<(), StoreError> {
+    if let Some(sql) = SHARE_CONTENT {
+        sqlx::query(sql).execute(&mut **tx).await?;
+    }
+    Ok(())
 }
 
 fn added_nothing() -> Stored {
@@ -279,10 +291,10 @@ impl Store for SqlStore {
         };
         Ok(Counts {
             item_count: count("SELECT count(*) FROM item").await?,
-            current_count: count("SELECT count(*) FROM observation WHERE valid_to IS NULL").await?,
-            past_count: count("SELECT count(*) FROM observation WHERE valid_to IS NOT NULL").await?,
+            current_count: count("SELECT count(*) FROM observed WHERE valid_to IS NULL").await?,
+            past_count: count("SELECT count(*) FROM observed WHERE valid_to IS NOT NULL").await?,
             change_count: count("SELECT count(*) FROM change").await?,
-            result_count: count("SELECT (SELECT count(*) FROM result) + (SELECT count(*) FROM verdict)").await?,
+            result_count: count("SELECT (SELECT count(*) FROM result) + (SELECT count(*) FROM decided)").await?,
         })
     }
 }

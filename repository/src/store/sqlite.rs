@@ -26,7 +26,10 @@ fn mark(_: usize) -> String {
 }
 
 /// A transaction has the database to itself.
-const LOCK_ITEMS: Option<&str> = None;
+const LOCK_CONTENT: Option<&str> = None;
+const SHARE_CONTENT: Option<&str> = None;
+/// Rows that are read ahead: the threads of a connection and of who asks wait for each other as often as that is full.
+const ROWS_AHEAD: usize = 2_000;
 
 pub use sql::SqlStore as SqliteStore;
 
@@ -45,6 +48,7 @@ impl SqliteStore {
             .pragma("wal_autocheckpoint", "8000")
             .pragma("cache_size", "-32000")
             .busy_timeout(Duration::from_secs(10))
+            .row_buffer_size(ROWS_AHEAD)
             .disable_statement_logging();
         // SQLite ends a transaction by itself when the disk is full; `sqlx` does not notice, and the
         // connection could begin none any more.
@@ -65,6 +69,8 @@ impl SqliteStore {
             8 "object_kind" "../../migrations/sqlite/0008_object_kind.sql",
             9 "retention" "../../migrations/both/0009_retention.sql",
             10 "store_name" "../../migrations/both/0010_store_name.sql",
+            11 "numbers" "../../migrations/sqlite/0011_numbers.sql",
+            12 "views" "../../migrations/both/0012_views.sql",
         ];
         Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Self::over(pool))

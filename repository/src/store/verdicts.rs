@@ -1,6 +1,6 @@
 //! Verdicts: what holds now, since when, and what held; for whichever back end includes this file.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use jiff::Timestamp;
 use proto::content::ContentHash;
@@ -15,9 +15,10 @@ use proto::verdict::{EvaluationSummary, RuleResult, Verdict};
 use sqlx::Row as _;
 
 use super::super::super::{Received, Report, StoreError, Stored, endpoint_text, json, time, unjson};
-use super::super::Database;
-use super::observations::{BATCH, rows_of};
-use super::{ALIASES, SqlStore, Tx, is_first, reports};
+use super::super::{Database, mark};
+use super::names::ByHash;
+use super::observations::{BATCH, marks, rows_of};
+use super::{ALIASES, SqlStore, Tx, is_first, reports, share};
 
 type Row = <Database as sqlx::Database>::Row;
 
@@ -30,10 +31,18 @@ const NO_CONTENT: &str = "";
 struct Current {
     position: i64,
     decided: i64,
+    decision: i64,
     verdict: String,
-    result: String,
-    content: String,
+    /// What it came to, where the hash of that is not known.
+    result: Option<String>,
+    content: i64,
     since: i64,
+}
+
+impl Current {
+    fn says(&self, decision: i64, text: &str) -> bool {
+        self.decision == decision || self.result.as_deref() == Some(text)
+    }
 }
 
 /// Which verdicts belong together.
@@ -44,6 +53,16 @@ struct Key<'key> {
     profile: &'key str,
 }
 
+/// The same in numbers, with the policy's content and the evaluation, and each rule.
+struct Numbers {
+    endpoint: i64,
+    policy: i64,
+    profile: i64,
+    content: i64,
+    transaction: i64,
+    rules: Vec<i64>,
+}
+
 impl SqlStore {
     pub(super) async fn record_verdicts(
         &self,
@@ -51,7 +70,12 @@ impl SqlStore {
         from: Received,
         report: &Report,
     ) -> Result<Stored, StoreError> {
+        let numbers = match results.about.as_ref().filter(|about| about.is_current) {
+            Some(about) => Some(self.numbers_of(results, about, from).await?),
+            None => None,
+        };
         let mut tx = self.begin().await?;
+        share(&mut tx).await?;
         if !is_first(&mut tx, from).await? {
             return Ok(Stored::Again);
         }
@@ -79,8 +103,8 @@ impl SqlStore {
             Some(about) => !is_overtaken(&mut tx, &endpoint, about).await?,
             None => false,
         };
-        let change_count = match about.filter(|_| is_current) {
-            Some(about) => hold(&mut tx, (&transaction, &endpoint), about, results).await?,
+        let change_count = match about.zip(numbers.as_ref()).filter(|_| is_current) {
+            Some((about, numbers)) => hold(&mut tx, numbers, about, results).await?,
             None => keep(&mut tx, &transaction, &endpoint, results, report).await?,
         };
         if let Some(summary) = &results.summary {
@@ -104,7 +128,7 @@ impl SqlStore {
             .execute(&mut *tx)
             .await?;
         }
-        if let Some(about) = about.filter(|about| is_current && !about.is_partial) {
+        if let Some((about, numbers)) = about.zip(numbers).filter(|(about, _)| is_current && !about.is_partial) {
             let there = sqlx::query("SELECT count(*) FROM evaluation_part WHERE transaction_id = $1 AND endpoint = $2")
                 .bind(&transaction)
                 .bind(&endpoint)
@@ -113,20 +137,43 @@ impl SqlStore {
             if there.try_get::<i64, _>(0)? >= i64::from(about.part_count) {
                 // Rules that the policy does not have any more.
                 sqlx::query(
-                    "UPDATE verdict SET valid_to = $4 WHERE endpoint = $1 AND policy = $2 AND profile = $3 \
+                    "UPDATE decided SET valid_to = $4 WHERE endpoint = $1 AND policy = $2 AND profile = $3 \
                      AND valid_to IS NULL AND content <> $5 AND decided <= $4",
                 )
-                .bind(&endpoint)
-                .bind(&about.policy)
-                .bind(&about.profile)
+                .bind(numbers.endpoint)
+                .bind(numbers.policy)
+                .bind(numbers.profile)
                 .bind(about.evaluated.as_microsecond())
-                .bind(content_of(results))
+                .bind(numbers.content)
                 .execute(&mut *tx)
                 .await?;
             }
         }
         tx.commit().await?;
         Ok(Stored::New { change_count, changed: Vec::new() })
+    }
+
+    async fn numbers_of(
+        &self,
+        results: &EvaluationResults,
+        about: &About,
+        from: Received,
+    ) -> Result<Numbers, StoreError> {
+        let (endpoint, transaction) = (endpoint_text(results.endpoint), from.transaction.to_string());
+        let content = about.content.as_ref().map_or(NO_CONTENT, ContentHash::as_str);
+        let rules = results.results.iter().map(|result| result.rule.as_str());
+        let names = [endpoint.as_str(), &about.policy, &about.profile, content, &transaction];
+        let names: Vec<&str> = names.into_iter().chain(rules).collect();
+        let mut numbers = self.numbers(&names).await?;
+        let rules = numbers.split_off(5);
+        Ok(Numbers {
+            endpoint: numbers[0],
+            policy: numbers[1],
+            profile: numbers[2],
+            content: numbers[3],
+            transaction: numbers[4],
+            rules,
+        })
     }
 
     pub(super) async fn newest_of(
@@ -318,10 +365,6 @@ fn cursor(endpoint: &str, policy: &str, profile: &str) -> String {
     format!("{endpoint} {policy} {profile}")
 }
 
-fn content_of(results: &EvaluationResults) -> &str {
-    results.about.as_ref().and_then(|about| about.content.as_ref()).map_or(NO_CONTENT, ContentHash::as_str)
-}
-
 /// Whether a newer evaluation of everything has come already. One that decided a part is newer for that part alone.
 async fn is_overtaken(tx: &mut Tx, endpoint: &str, about: &About) -> Result<bool, StoreError> {
     let newer = sqlx::query(
@@ -338,103 +381,110 @@ async fn is_overtaken(tx: &mut Tx, endpoint: &str, about: &About) -> Result<bool
 }
 
 /// Verdicts that hold from now on: what is as it was is not written again.
-async fn hold(
-    tx: &mut Tx,
-    (transaction, endpoint): (&str, &str),
-    about: &About,
-    results: &EvaluationResults,
-) -> Result<u64, StoreError> {
-    let key = Key { endpoint, policy: &about.policy, profile: &about.profile };
-    let mut known = current(tx, key).await?;
-    let evaluated = about.evaluated.as_microsecond();
-    let content = content_of(results);
-    let (mut change_count, mut fresh, mut confirmed) = (0, Vec::new(), Vec::new());
+async fn hold(tx: &mut Tx, numbers: &Numbers, about: &About, results: &EvaluationResults) -> Result<u64, StoreError> {
     // A rule that is there twice is decided once.
-    let mut seen = BTreeSet::new();
-    for (at, result) in results.results.iter().enumerate().filter(|(_, result)| seen.insert(&result.rule)) {
-        let (verdict, text) = (result.verdict.as_str(), json(&RuleResult { since: None, ..result.clone() }));
-        let before = known.remove(&result.rule);
+    let mut seen = HashSet::new();
+    let meant: Vec<(usize, i64, &RuleResult)> = (results.results.iter().zip(&numbers.rules).enumerate())
+        .filter(|(_, (_, rule))| seen.insert(**rule))
+        .map(|(at, (result, rule))| (at, *rule, result))
+        .collect();
+    let texts: Vec<String> =
+        meant.iter().map(|(.., result)| json(&RuleResult { since: None, ..(*result).clone() })).collect();
+    let hashes: Vec<ContentHash> = texts.iter().map(|text| ContentHash::of(text.as_bytes())).collect();
+    let by_hash = hashes.iter().zip(&texts).zip(&meant);
+    let by_hash = by_hash.map(|((hash, text), (.., result))| (hash.as_str(), [result.verdict.as_str(), text]));
+    let by_hash = ByHash { table: "decision", columns: ["verdict", "result"], rows: by_hash.collect() };
+    let decisions = by_hash.numbers(tx).await?;
+    let mut known = current(tx, numbers).await?;
+    let evaluated = about.evaluated.as_microsecond();
+    let (mut change_count, mut fresh, mut confirmed, mut ended) = (0, Vec::new(), Vec::new(), Vec::new());
+    for ((at, rule, result), (text, hash)) in meant.into_iter().zip(texts.iter().zip(&hashes)) {
+        let decision = decisions.get(hash.as_str()).copied();
+        let decision = decision.ok_or_else(|| StoreError::Damaged("a decision is not there".to_owned()))?;
+        let before = known.remove(&rule);
         // Decided later, by an evaluation of what has changed.
         if before.as_ref().is_some_and(|before| before.decided > evaluated) {
             continue;
         }
-        if before.as_ref().is_some_and(|before| before.result == text && before.content == content) {
+        if before.as_ref().is_some_and(|before| before.says(decision, text) && before.content == numbers.content) {
             if about.is_partial {
-                confirmed.push(result.rule.as_str());
+                confirmed.push(rule);
             }
             continue;
         }
-        let is_same_verdict = before.as_ref().is_some_and(|before| before.verdict == verdict);
+        let is_same_verdict = before.as_ref().is_some_and(|before| before.verdict == result.verdict.as_str());
         change_count += u64::from(!is_same_verdict);
         let since = before.as_ref().filter(|_| is_same_verdict).map_or(evaluated, |before| before.since);
         if before.is_some() {
-            sqlx::query(
-                "UPDATE verdict SET valid_to = $5 WHERE endpoint = $1 AND policy = $2 AND profile = $3 AND rule = $4 \
-                 AND valid_to IS NULL",
-            )
-            .bind(key.endpoint)
-            .bind(key.policy)
-            .bind(key.profile)
-            .bind(&result.rule)
-            .bind(evaluated)
-            .execute(&mut **tx)
-            .await?;
+            ended.push(rule);
         }
         let position = i64::from(results.part) * 100_000 + i64::try_from(at).unwrap_or(i64::MAX);
         // A part keeps the places of the whole.
         let position = before.as_ref().filter(|_| about.is_partial).map_or(position, |before| before.position);
-        fresh.push((result.rule.as_str(), position, verdict, text, since));
+        fresh.push((rule, position, decision, since));
     }
-    for rule in confirmed {
-        sqlx::query(
-            "UPDATE verdict SET decided = $5 WHERE endpoint = $1 AND policy = $2 AND profile = $3 AND rule = $4 \
-             AND valid_to IS NULL",
-        )
-        .bind(key.endpoint)
-        .bind(key.policy)
-        .bind(key.profile)
-        .bind(rule)
-        .bind(evaluated)
-        .execute(&mut **tx)
-        .await?;
-    }
+    set(tx, numbers, "valid_to", &ended, evaluated).await?;
+    set(tx, numbers, "decided", &confirmed, evaluated).await?;
     for some in fresh.chunks(BATCH) {
         let sql = format!(
-            "INSERT INTO verdict (endpoint, policy, profile, rule, position, verdict, result, content, since, decided, valid_from, \
+            "INSERT INTO decided (endpoint, policy, profile, rule, position, decision, content, since, decided, valid_from, \
              transaction_id) VALUES {} ON CONFLICT (endpoint, policy, profile, rule, valid_from) DO UPDATE SET \
-             position = excluded.position, verdict = excluded.verdict, result = excluded.result, \
-             content = excluded.content, decided = excluded.decided, transaction_id = excluded.transaction_id, valid_to = NULL",
-            rows_of(some.len(), 12)
+             position = excluded.position, decision = excluded.decision, content = excluded.content, \
+             decided = excluded.decided, transaction_id = excluded.transaction_id, valid_to = NULL",
+            rows_of(some.len(), 11)
         );
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-        for (rule, position, verdict, text, since) in some {
+        for (rule, position, decision, since) in some {
             query = query
-                .bind(key.endpoint)
-                .bind(key.policy)
-                .bind(key.profile)
+                .bind(numbers.endpoint)
+                .bind(numbers.policy)
+                .bind(numbers.profile)
                 .bind(*rule)
                 .bind(*position)
-                .bind(*verdict)
-                .bind(text.as_str())
-                .bind(content)
+                .bind(*decision)
+                .bind(numbers.content)
                 .bind(*since)
                 .bind(evaluated)
                 .bind(evaluated)
-                .bind(transaction);
+                .bind(numbers.transaction);
         }
         query.execute(&mut **tx).await?;
     }
     Ok(change_count)
 }
 
-async fn current(tx: &mut Tx, key: Key<'_>) -> Result<BTreeMap<String, Current>, StoreError> {
+/// Sets a column of these rules' current verdicts to a time.
+async fn set(tx: &mut Tx, numbers: &Numbers, column: &'static str, rules: &[i64], time: i64) -> Result<(), StoreError> {
+    for some in rules.chunks(BATCH) {
+        let sql = format!(
+            "UPDATE decided SET {column} = {} WHERE endpoint = {} AND policy = {} AND profile = {} \
+             AND valid_to IS NULL AND rule IN ({})",
+            mark(1),
+            mark(2),
+            mark(3),
+            mark(4),
+            marks(5, some.len())
+        );
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(time);
+        let mut query = query.bind(numbers.endpoint).bind(numbers.policy).bind(numbers.profile);
+        for rule in some {
+            query = query.bind(*rule);
+        }
+        query.execute(&mut **tx).await?;
+    }
+    Ok(())
+}
+
+async fn current(tx: &mut Tx, numbers: &Numbers) -> Result<HashMap<i64, Current>, StoreError> {
     let rows = sqlx::query(
-        "SELECT rule, position, decided, verdict, result, content, since FROM verdict \
+        "SELECT rule, position, decided, decision, verdict, content, since, \
+         CASE WHEN decision.hash LIKE 'earlier %' THEN result END AS result FROM decided \
+         JOIN decision ON decision.id = decided.decision \
          WHERE endpoint = $1 AND policy = $2 AND profile = $3 AND valid_to IS NULL",
     )
-    .bind(key.endpoint)
-    .bind(key.policy)
-    .bind(key.profile)
+    .bind(numbers.endpoint)
+    .bind(numbers.policy)
+    .bind(numbers.profile)
     .fetch_all(&mut **tx)
     .await?;
     rows.iter()
@@ -442,6 +492,7 @@ async fn current(tx: &mut Tx, key: Key<'_>) -> Result<BTreeMap<String, Current>,
             let current = Current {
                 position: row.try_get("position")?,
                 decided: row.try_get("decided")?,
+                decision: row.try_get("decision")?,
                 verdict: row.try_get("verdict")?,
                 result: row.try_get("result")?,
                 content: row.try_get("content")?,

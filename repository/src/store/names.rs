@@ -1,0 +1,165 @@
+//! Names by number, for whichever back end includes this file. Endpoints, objects, components, policies and rules are named in
+//! hundreds of rows each; a name keeps its number for good, so numbers are remembered.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use sqlx::Row as _;
+
+use super::super::super::StoreError;
+use super::observations::{BATCH, marks, rows_of};
+use super::{SqlStore, Tx};
+
+/// Names that are remembered.
+const KEPT_MAX: usize = 500_000;
+
+/// Numbers that are known already.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    numbers: Mutex<HashMap<String, i64>>,
+    /// Objects of which the kind is stored.
+    with_kind: Mutex<HashSet<i64>>,
+}
+
+impl Names {
+    fn numbers(&self) -> MutexGuard<'_, HashMap<String, i64>> {
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those of which the kind is not known to be stored.
+    pub(super) fn without_kind(&self, objects: impl IntoIterator<Item = i64>) -> HashSet<i64> {
+        let with_kind = self.with_kind.lock().unwrap_or_else(PoisonError::into_inner);
+        objects.into_iter().filter(|object| !with_kind.contains(object)).collect()
+    }
+
+    /// The kinds of these are stored now.
+    pub(super) fn have_kind(&self, objects: impl IntoIterator<Item = i64>) {
+        let mut with_kind = self.with_kind.lock().unwrap_or_else(PoisonError::into_inner);
+        if with_kind.len() > KEPT_MAX {
+            with_kind.clear();
+        }
+        with_kind.extend(objects);
+    }
+
+    /// The number of this name may go.
+    pub(super) fn forget(&self, name: &str) {
+        self.numbers().remove(name);
+    }
+
+    fn keep(&self, found: &HashMap<String, i64>) {
+        let mut numbers = self.numbers();
+        if numbers.len() > KEPT_MAX {
+            numbers.clear();
+        }
+        numbers.extend(found.iter().map(|(name, number)| (name.clone(), *number)));
+    }
+}
+
+impl SqlStore {
+    /// The numbers of these names, in their order; none for those that were never stored.
+    pub(super) async fn known_numbers(&self, names: &[&str]) -> Result<Vec<Option<i64>>, StoreError> {
+        let (mut numbers, unknown) = self.remembered(names);
+        if !unknown.is_empty() {
+            let found = self.read(&unknown).await?;
+            self.names.keep(&found);
+            for (number, name) in numbers.iter_mut().zip(names) {
+                *number = number.or_else(|| found.get(*name).copied());
+            }
+        }
+        Ok(numbers)
+    }
+
+    /// The same; those that were never stored are stored, in transactions of their own: what is remembered stays, whatever becomes
+    /// of that for which it was wanted.
+    pub(super) async fn numbers(&self, names: &[&str]) -> Result<Vec<i64>, StoreError> {
+        let known = self.known_numbers(names).await?;
+        if let Some(known) = known.iter().copied().collect() {
+            return Ok(known);
+        }
+        let lacking = known.iter().zip(names).filter(|(number, _)| number.is_none()).map(|(_, name)| *name);
+        let lacking: Vec<&str> = lacking.collect::<BTreeSet<_>>().into_iter().collect();
+        for some in lacking.chunks(BATCH) {
+            let sql = format!("INSERT INTO name (text) VALUES {} ON CONFLICT DO NOTHING", rows_of(some.len(), 1));
+            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+            for name in some {
+                query = query.bind(*name);
+            }
+            query.execute(&self.pool).await?;
+        }
+        let known = self.known_numbers(names).await?.into_iter().zip(names);
+        known
+            .map(|(number, name)| number.ok_or_else(|| StoreError::Damaged(format!("the name `{name}` is not there"))))
+            .collect()
+    }
+
+    fn remembered<'name>(&self, names: &[&'name str]) -> (Vec<Option<i64>>, Vec<&'name str>) {
+        let remembered = self.names.numbers();
+        let numbers: Vec<Option<i64>> = names.iter().map(|name| remembered.get(*name).copied()).collect();
+        let unknown = numbers.iter().zip(names).filter(|(number, _)| number.is_none()).map(|(_, name)| *name);
+        let unknown = unknown.collect::<BTreeSet<_>>().into_iter().collect();
+        (numbers, unknown)
+    }
+
+    async fn read(&self, names: &[&str]) -> Result<HashMap<String, i64>, StoreError> {
+        let mut found = HashMap::with_capacity(names.len());
+        for some in names.chunks(BATCH) {
+            let sql = format!("SELECT id, text FROM name WHERE text IN ({})", marks(1, some.len()));
+            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+            for name in some {
+                query = query.bind(*name);
+            }
+            for row in query.fetch_all(&self.pool).await? {
+                found.insert(row.try_get("text")?, row.try_get("id")?);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// What is stored once by its hash: a table with the columns `hash` and these, and the values of a row.
+pub(super) struct ByHash<'row, const COLUMNS: usize> {
+    pub(super) table: &'static str,
+    pub(super) columns: [&'static str; COLUMNS],
+    pub(super) rows: HashMap<&'row str, [&'row str; COLUMNS]>,
+}
+
+impl<const COLUMNS: usize> ByHash<'_, COLUMNS> {
+    /// The numbers of these rows; those that are not there are stored. In the order of their hashes: transactions beside each other
+    /// never wait for each other in a circle.
+    pub(super) async fn numbers(&self, tx: &mut Tx) -> Result<HashMap<String, i64>, StoreError> {
+        let mut numbers = HashMap::with_capacity(self.rows.len());
+        let mut hashes: Vec<&str> = self.rows.keys().copied().collect();
+        hashes.sort_unstable();
+        for some in hashes.chunks(BATCH) {
+            let sql = format!("SELECT id, hash FROM {} WHERE hash IN ({})", self.table, marks(1, some.len()));
+            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+            for hash in some {
+                query = query.bind(*hash);
+            }
+            for row in query.fetch_all(&mut **tx).await? {
+                numbers.insert(row.try_get("hash")?, row.try_get("id")?);
+            }
+        }
+        hashes.retain(|hash| !numbers.contains_key(*hash));
+        for some in hashes.chunks(BATCH) {
+            // Somebody else may have stored one of them since: that it is set to what it is gives its number all the same.
+            let sql = format!(
+                "INSERT INTO {} (hash, {}) VALUES {} ON CONFLICT (hash) DO UPDATE SET hash = excluded.hash RETURNING id, hash",
+                self.table,
+                self.columns.join(", "),
+                rows_of(some.len(), 1 + COLUMNS)
+            );
+            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+            for hash in some {
+                query = query.bind(*hash);
+                for value in self.rows.get(*hash).into_iter().flatten() {
+                    query = query.bind(*value);
+                }
+            }
+            for row in query.fetch_all(&mut **tx).await? {
+                numbers.insert(row.try_get("hash")?, row.try_get("id")?);
+            }
+        }
+        Ok(numbers)
+    }
+}
