@@ -82,6 +82,14 @@ pub struct IdError {
     found: String,
 }
 
+impl MessageId {
+    /// When the message was made, by its sender's clock, as a UUIDv7 says (RFC 9562 section 5.7).
+    pub fn made(self) -> Option<jiff::Timestamp> {
+        let (seconds, nanoseconds) = self.0.get_timestamp()?.to_unix();
+        jiff::Timestamp::new(i64::try_from(seconds).ok()?, i32::try_from(nanoseconds).ok()?).ok()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

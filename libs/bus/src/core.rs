@@ -152,6 +152,15 @@ struct State {
     given_up: VecDeque<MessageId>,
 }
 
+impl State {
+    fn give_up(&mut self, id: MessageId) {
+        self.given_up.push_back(id);
+        if self.given_up.len() > limits::GIVEN_UP_MAX {
+            self.given_up.pop_front();
+        }
+    }
+}
+
 struct Inner {
     own: ComponentId,
     sealer: RwLock<Arc<Sealer>>,
@@ -388,6 +397,16 @@ impl Bus {
         }
     }
 
+    /// What the clock was wrong for is said again by whoever said it: it is told as if it had been refused.
+    fn give_up_what_is_of_the_future(&self) {
+        let mut state = self.state();
+        for id in state.outbox.of_the_future(Timestamp::now(), Instant::now()) {
+            state.outbox.acknowledged(id);
+            state.give_up(id);
+            tracing::error!(%id, "a durable message was made while the clock was ahead, and is given up");
+        }
+    }
+
     async fn receive(self, mut incoming: IncomingReceiver, events: mpsc::Sender<Event>) {
         let mut resend = tokio::time::interval(Duration::from_secs(1));
         resend.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -405,6 +424,7 @@ impl Bus {
                     Some(Incoming::Message { topic, payload }) => self.take(&topic, &payload),
                 },
                 _ = resend.tick() => {
+                    self.give_up_what_is_of_the_future();
                     self.pump();
                     None
                 }
@@ -452,11 +472,8 @@ impl Bus {
             && envelope.decode::<Fault>().is_ok_and(|fault| !fault.code.is_retryable())
             && state.outbox.acknowledged(refused)
         {
-            state.given_up.push_back(refused);
-            if state.given_up.len() > limits::GIVEN_UP_MAX {
-                state.given_up.pop_front();
-            }
-            tracing::error!(message = %refused, by = %envelope.from, "a durable message was refused for good, and is given up");
+            state.give_up(refused);
+            tracing::error!(id = %refused, by = %envelope.from, "a durable message was refused for good, and is given up");
             return None;
         }
         if let (true, Some(refused)) = (envelope.kind == Fault::KIND, envelope.in_reply_to)

@@ -75,6 +75,8 @@ pub mod limits {
     pub const RESEND_SECONDS: u64 = 10;
     /// How often that time doubles, as long as nobody takes it.
     pub const RESEND_DOUBLINGS_MAX: u32 = 2;
+    /// Seconds after which a message that was made while the clock was ahead is given up.
+    pub const AHEAD_SECONDS: u64 = 30;
     /// Seconds for which a receiver may put off a message, or an answer, at most.
     pub const PUT_OFF_SECONDS_MAX: u64 = 600;
     /// Days after which a message is too old to be taken: replays are told by ids only so long.

@@ -9,8 +9,10 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use proto::id::MessageId;
 use proto::seal::{Sealed, Sealer};
+use proto::time::is_skewed;
 
 use crate::{limits, packing};
 
@@ -41,11 +43,13 @@ struct Entry {
     attempts: u32,
     /// Whoever is to take it wants it after this.
     not_before: Option<Instant>,
+    /// Since when it seems to be of a time that has not come yet.
+    ahead: Option<Instant>,
 }
 
 impl Entry {
     fn new(topic: String, payload: Vec<u8>) -> Self {
-        Self { topic, payload, sent: None, attempts: 0, not_before: None }
+        Self { topic, payload, sent: None, attempts: 0, not_before: None, ahead: None }
     }
 
     /// Whether it is to be sent now. The longer nobody takes it, the less often.
@@ -158,6 +162,21 @@ impl Outbox {
         true
     }
 
+    /// Messages that were made while the clock was ahead by more than receivers take, and wait since it was set back: all refuse
+    /// them until their time comes, and then they would say what is no longer so. A clock that is back for a moment only is
+    /// wrong itself.
+    pub fn of_the_future(&mut self, clock: Timestamp, now: Instant) -> Vec<MessageId> {
+        let mut of_the_future = Vec::new();
+        for (id, entry) in &mut self.entries {
+            let is_ahead = id.made().is_some_and(|made| made > clock && is_skewed(made, clock));
+            entry.ahead = is_ahead.then(|| entry.ahead.unwrap_or(now));
+            if entry.ahead.is_some_and(|since| now.duration_since(since).as_secs() >= limits::AHEAD_SECONDS) {
+                of_the_future.push(*id);
+            }
+        }
+        of_the_future
+    }
+
     /// How many messages wait.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -239,6 +258,25 @@ mod tests {
         assert_eq!(outbox.due(now + Duration::from_secs(limits::RESEND_SECONDS), 10).len(), 1);
         outbox.session_began();
         assert_eq!(outbox.due(now, 10).len(), 1);
+    }
+
+    #[test]
+    fn what_was_made_while_the_clock_was_hours_ahead_is_given_up_a_while_after_it_was_set_back() {
+        let mut outbox = Outbox::in_memory();
+        let began = Instant::now();
+        let after = |seconds| began + Duration::from_secs(seconds);
+        let right = Timestamp::now();
+        let id = MessageId(Uuid::now_v7());
+        outbox.keep(id, "/a", b"one").unwrap();
+        let back = |seconds| right - jiff::SignedDuration::from_secs(seconds);
+        // No more than others take; and for a moment only.
+        assert!(outbox.of_the_future(back(200), after(0)).is_empty());
+        assert!(outbox.of_the_future(back(200), after(600)).is_empty());
+        assert!(outbox.of_the_future(back(7_200), after(600)).is_empty());
+        assert!(outbox.of_the_future(right, after(650)).is_empty());
+        assert!(outbox.of_the_future(back(7_200), after(700)).is_empty());
+        assert!(outbox.of_the_future(back(7_200), after(729)).is_empty());
+        assert_eq!(outbox.of_the_future(back(7_200), after(730)), [id]);
     }
 
     #[test]
