@@ -180,13 +180,20 @@ impl From<ConnectionError> for End {
         let reason = error.to_string();
         // In TLS 1.3 a client learns only after its own handshake that its certificate was refused: the alert comes
         // in one of several wrappings, which all print it.
-        let is_alert = reason.contains("received fatal alert");
+        let is_alert = is_about_the_certificate(&reason);
         let is_refused = matches!(
             error,
             ConnectionError::ConnectionRefused(ConnectReturnCode::Banned | ConnectReturnCode::NotAuthorized)
         );
         if is_alert || is_refused { Self::Refused(reason) } else { Self::Lost(reason) }
     }
+}
+
+/// Whether a broker's alert is about who this component is. What is wrong with a record, as when somebody on the way has changed
+/// it, is no reason to ask for another certificate.
+fn is_about_the_certificate(reason: &str) -> bool {
+    let alert = reason.split("received fatal alert: ").nth(1).unwrap_or_default();
+    ["Certificate", "UnknownCA", "AccessDenied"].iter().any(|word| alert.contains(word))
 }
 
 /// One session: `Ok` when it was closed on purpose, otherwise why it ended.
@@ -312,6 +319,14 @@ async fn poll(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_alert_about_a_record_is_no_refusal() {
+        let of = |alert: &str| is_about_the_certificate(&format!("TLS: I/O: received fatal alert: {alert}"));
+        assert!(of("CertificateExpired") && of("BadCertificate") && of("UnknownCA") && of("CertificateRequired"));
+        assert!(!of("BadRecordMac") && !of("DecodeError") && !of("UnexpectedMessage"));
+        assert!(!is_about_the_certificate("TLS: I/O: invalid peer certificate: Expired"));
+    }
 
     #[test]
     fn an_address_may_be_several() {
