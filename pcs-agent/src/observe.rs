@@ -16,6 +16,7 @@ use proto::message::{
     ObservationRequest, ObservationResponse, StreamPosition,
 };
 use proto::plan::ObjectKey;
+use proto::time::is_skewed;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -74,6 +75,17 @@ struct Stream {
     sent: Vec<MessageId>,
 }
 
+impl Stream {
+    /// Its times are so much earlier.
+    fn set_back(&mut self, back: SignedDuration) {
+        let dirty = self.dirty.as_mut().map(|(since, _)| since);
+        let times = [self.next.as_mut(), self.next_whole.as_mut(), self.looked.as_mut(), dirty];
+        for time in times.into_iter().flatten() {
+            *time = time.saturating_sub(back).unwrap_or(Timestamp::MIN);
+        }
+    }
+}
+
 /// A look that is to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Look {
@@ -95,12 +107,20 @@ pub struct Observations {
     streams: BTreeMap<String, Stream>,
     /// How many there have been.
     generations: u64,
+    /// When it was last asked what is due.
+    asked: Option<Timestamp>,
 }
 
 impl Observations {
     /// Those of an earlier process; each begins a new epoch.
     pub fn load(path: &Path) -> Result<Self, KeptError> {
-        Ok(Self { path: path.to_owned(), entries: kept::load(path)?, streams: BTreeMap::new(), generations: 0 })
+        Ok(Self {
+            path: path.to_owned(),
+            entries: kept::load(path)?,
+            streams: BTreeMap::new(),
+            generations: 0,
+            asked: None,
+        })
     }
 
     /// Starts, cancels or lists.
@@ -223,6 +243,11 @@ impl Observations {
 
     /// What is to be looked at now. An observation that is still being looked at is passed over.
     pub fn due(&mut self, now: Timestamp) -> Vec<Look> {
+        if let Some(before) = self.asked.replace(now).filter(|before| *before > now) {
+            // The clock was set back: what is due in a moment is so still.
+            let back = before.duration_since(now);
+            self.streams.values_mut().for_each(|stream| stream.set_back(back));
+        }
         let mut due = Vec::new();
         let is_over = |time: Option<Timestamp>| time.is_none_or(|time| time <= now);
         let later = |seconds: u64| {
@@ -311,6 +336,8 @@ impl Observations {
                 stream.known.insert(object.clone(), hash.clone()) != Some(hash)
             })
             .map(|(object, collected, when)| {
+                // A clock that was wrong by more than others take: nobody has what it said.
+                stream.reported = stream.reported.filter(|last| *last <= when || !is_skewed(*last, when));
                 let after = stream.reported.and_then(|last| last.checked_add(SignedDuration::from_micros(1)).ok());
                 (object, collected, after.map_or(when, |after| when.max(after)))
             })
@@ -327,17 +354,13 @@ impl Observations {
     }
 
     /// Looks after reports on their way: one that was refused for good leaves a gap, and so begins an epoch.
-    pub fn settle(
-        &mut self,
-        identifier: &str,
-        is_open: impl Fn(MessageId) -> bool,
-        is_refused: impl Fn(MessageId) -> bool,
-    ) {
-        let Some(stream) = self.streams.get_mut(identifier) else { return };
-        if stream.sent.iter().any(|report| is_refused(*report)) {
-            stream.epoch = None;
+    pub fn settle(&mut self, is_open: impl Fn(MessageId) -> bool, is_refused: impl Fn(MessageId) -> bool) {
+        for stream in self.streams.values_mut() {
+            if stream.sent.iter().any(|report| is_refused(*report)) {
+                stream.epoch = None;
+            }
+            stream.sent.retain(|report| is_open(*report));
         }
-        stream.sent.retain(|report| is_open(*report));
     }
 
     /// The place of the next part.
@@ -410,9 +433,11 @@ mod tests {
 
     #[test]
     fn everything_is_reported_once_and_then_what_changes() {
+        let (_directory, mut busy) = fresh();
+        assert_eq!(busy.due(at(0)).len(), 1);
+        assert!(busy.due(at(100)).is_empty(), "it is still being looked at");
         let (_directory, mut observations) = fresh();
         assert_eq!(observations.due(at(0)).len(), 1);
-        assert!(observations.due(at(100)).is_empty(), "it is still being looked at");
         let (first, is_baseline) = observations.changed(("files", 1, true), found(&[("a", "1"), ("b", "1")]), EPOCH);
         assert_eq!((first.len(), is_baseline), (2, true));
         assert_eq!(observations.position("files", true).unwrap().sequence, 1);
@@ -485,6 +510,29 @@ mod tests {
         assert_eq!(observations.changed(("files", 1, true), looked(1_000, "1"), EPOCH).0[0].2, at(1_000));
         let (second, _) = observations.changed(("files", 1, true), looked(700, "2"), EPOCH);
         assert!(second[0].2 > at(1_000));
+        // Of a clock that was hours ahead nobody has taken anything.
+        observations.changed(("files", 1, true), looked(9_000, "3"), EPOCH);
+        let (third, _) = observations.changed(("files", 1, true), looked(701, "4"), EPOCH);
+        assert_eq!(third[0].2, at(701));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_does_not_make_the_next_look_late() {
+        let (_directory, mut observations) = fresh();
+        let files = FollowedBy { way: Following::Files, count: 1, seconds: None };
+        let polled = [ObjectKey("polled".to_owned())].into();
+        observations.follow("files", Followed { watched_count: 1, polled, by: vec![files] });
+        let look = |observations: &mut Observations, second: i64| {
+            let look = observations.due(at(second)).pop()?;
+            observations.changed(("files", look.generation, look.is_whole), found(&[("polled", "1")]), EPOCH);
+            Some(look.run.instructions.objects.len())
+        };
+        assert_eq!(look(&mut observations, 10_000), Some(0), "everything, at first");
+        assert_eq!(look(&mut observations, 5), None);
+        assert_eq!(look(&mut observations, 14), None);
+        assert_eq!(look(&mut observations, 15), Some(1));
+        observations.touched("files", [ObjectKey("told".to_owned())].into(), at(16));
+        assert_eq!(look(&mut observations, 17), Some(1));
     }
 
     #[test]
@@ -494,9 +542,9 @@ mod tests {
         observations.changed(("files", 1, true), found(&[("a", "1")]), EPOCH);
         let report = MessageId(Uuid::nil());
         observations.sent("files", report);
-        observations.settle("files", |_| true, |_| false);
+        observations.settle(|_| true, |_| false);
         assert!(!observations.changed(("files", 1, true), found(&[("a", "1")]), EPOCH).1);
-        observations.settle("files", |_| false, |refused| refused == report);
+        observations.settle(|_| false, |refused| refused == report);
         let (again, is_baseline) = observations.changed(("files", 1, true), found(&[("a", "1")]), Uuid::from_u128(2));
         assert_eq!((again.len(), is_baseline), (1, true));
     }

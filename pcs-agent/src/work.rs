@@ -310,6 +310,8 @@ impl Worker {
             let now = Timestamp::now();
             let mut observations = self.observations.lock().await;
             self.take_told(&mut observations, now);
+            // Where all is told of, the next look may be long in coming, and others would miss what was refused until then.
+            self.settle(&mut observations);
             for look in observations.due(now) {
                 let (identifier, generation) = (look.identifier.clone(), look.generation);
                 if self.scheduled.try_send(Job::Look(look)).is_err() {
@@ -317,6 +319,11 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// What became of the reports that were sent.
+    fn settle(&self, observations: &mut Observations) {
+        observations.settle(|id| self.bus.is_unacknowledged(id), |id| self.bus.was_given_up(id));
     }
 
     /// What was told since the last time.
@@ -465,7 +472,7 @@ impl Worker {
         let (progress, _) = mpsc::channel(1);
         let (found, facts) = Arc::clone(self).look(task.request.clone(), context, progress).await?;
         let mut observations = self.observations.lock().await;
-        observations.settle(identifier, |id| self.bus.is_unacknowledged(id), |id| self.bus.was_given_up(id));
+        self.settle(&mut observations);
         let (changed, is_baseline) = observations.changed((identifier, generation, is_whole), found, Uuid::new_v4());
         if changed.is_empty() {
             return Ok(());
