@@ -193,6 +193,9 @@ pub struct Timetable {
     /// A run could not be made when it was due, and is to be made as soon as it can.
     #[serde(default)]
     is_owed: bool,
+    /// When it was last looked at by this process.
+    #[serde(skip)]
+    looked: Option<Timestamp>,
 }
 
 /// What a look at a timetable came to.
@@ -227,9 +230,23 @@ impl Timetable {
         self.next = due.map(|due| due.saturating_add(recurrence.jitter(chance)).unwrap_or(Timestamp::MAX));
     }
 
+    /// The clock was set back, now or while the process was down: what is due is never later than what would be planned now.
+    fn plan_earlier(&mut self, schedule: &Schedule, now: Timestamp, chance: f64) -> bool {
+        let Ok(recurrence) = Recurrence::of(schedule) else { return false };
+        let is_earlier = recurrence.next(now).is_some_and(|next| self.due.is_some_and(|due| next < due));
+        if is_earlier {
+            self.plan(&recurrence, now, now, chance);
+        }
+        is_earlier
+    }
+
     /// Whether to run now. Of the runs that could not be made, because the process was down or it was not the time, one is
     /// made as soon as it can be, or none.
     pub fn look(&mut self, schedule: &Schedule, now: Timestamp, chance: f64) -> Look {
+        let is_set_back = self.looked.replace(now).is_none_or(|before| before > now);
+        if is_set_back && self.due.is_some_and(|due| due > now) && self.plan_earlier(schedule, now, chance) {
+            return Look { is_run: false, is_changed: true };
+        }
         let is_due = self.next.is_some_and(|next| next <= now);
         let nothing = Look { is_run: false, is_changed: false };
         if !is_due && !self.is_owed {
@@ -323,6 +340,25 @@ mod tests {
         let office = Schedule { blackouts: window("09:00-17:00"), time_zone: zone, ..Schedule::every(60) };
         let office = Recurrence::of(&office).unwrap();
         assert!(!office.permits(time("2026-11-27T00:00:00Z")) && office.permits(time("2026-11-27T08:00:00Z")));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_does_not_make_the_next_run_late() {
+        for schedule in [Schedule::every(60), cron("* * * * *", "UTC")] {
+            let recurrence = Recurrence::of(&schedule).unwrap();
+            let mut timetable = Timetable::new(&recurrence, time("2026-11-27T12:00:00Z"), 0.0);
+            let mut runs = |at: &str| timetable.look(&schedule, time(at), 0.0).is_run;
+            assert!(!runs("2026-11-27T12:00:59Z") && runs("2026-11-27T12:01:00Z"));
+            // Two hours ahead for a moment: what was missed is made up for, once.
+            runs("2026-11-27T14:01:10Z");
+            assert!(!runs("2026-11-27T12:01:20Z"));
+            assert!(runs("2026-11-27T12:02:20Z") && !runs("2026-11-27T12:02:30Z"));
+        }
+        // One that begins later begins then.
+        let later = Schedule { start: Some(time("2026-11-28T00:00:00Z")), ..Schedule::every(60) };
+        let mut timetable = Timetable::new(&Recurrence::of(&later).unwrap(), time("2026-11-27T12:00:00Z"), 0.0);
+        let look = timetable.look(&later, time("2026-11-27T11:00:00Z"), 0.0);
+        assert_eq!(look, Look { is_run: false, is_changed: false });
     }
 
     #[test]
