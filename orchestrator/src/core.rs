@@ -178,7 +178,8 @@ impl Core {
 
     /// Time has passed.
     pub fn tick(&mut self, now: Timestamp) -> Vec<Action> {
-        let mut actions = self.watch_components(now);
+        let mut actions = self.mind_the_clock(now);
+        actions.extend(self.watch_components(now));
         actions.extend(self.tell_cas(now));
         actions.extend(self.watch_workflows(now));
         actions

@@ -12,6 +12,7 @@ use proto::operator::{Account, OperatorEvent, ResponderView, TransactionView};
 use proto::plan::ObjectKey;
 use serde::{Deserialize, Serialize};
 
+mod clock;
 mod lease;
 mod steps;
 mod targets;

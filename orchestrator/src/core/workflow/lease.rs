@@ -432,4 +432,25 @@ mod tests {
         let request = &world.asked[0].1;
         assert_eq!(request.stand_ins, world.core.stand_ins(request.repository));
     }
+
+    #[test]
+    fn a_clock_that_is_set_back_lets_nobody_wait_until_its_time_comes() {
+        let mut world = World::new(1);
+        let evaluator = world.join(EVALUATOR, 0, None);
+        let id = world.begin();
+        assert_eq!(world.asked.len(), 1);
+        let actions = world.core.tick(at(-7_200));
+        world.perform(actions);
+        let workflow = world.core.workflow(id).unwrap();
+        let [responder] = workflow.responders.as_slice() else { panic!("{workflow:?}") };
+        assert_eq!((workflow.begun, responder.asked), (at(-7_200), at(-7_200)));
+        assert_eq!(responder.deadline, at(EVALUATION_SECONDS - 7_200));
+        // What it was asked then is of the future to it.
+        assert_eq!(world.asked.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [evaluator, evaluator]);
+        assert_eq!(world.asked[0].1.request, world.asked[1].1.request);
+        // And it is missed as soon as others are.
+        world.core.tick(at(-7_100));
+        let is_suspect = |component: &Component| component.state == ComponentState::Suspect;
+        assert!(world.core.components().all(is_suspect));
+    }
 }

@@ -452,7 +452,7 @@ impl Core {
         self.asked(again)
     }
 
-    fn asked(&self, again: Vec<(TransactionId, usize, bool)>) -> Vec<Action> {
+    pub(super) fn asked(&self, again: Vec<(TransactionId, usize, bool)>) -> Vec<Action> {
         let mut actions = Vec::new();
         for (id, position, is_stored) in again {
             let Some(workflow) = self.workflows.get(&id) else { continue };
