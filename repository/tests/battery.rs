@@ -262,9 +262,11 @@ async fn a_change_shows_both_sides_and_where_it_came_from(store: &dyn Store) {
 async fn reports_that_are_missing_are_counted(store: &dyn Store) {
     let case = Case::new(store).await;
     let (old, new) = (Uuid::new_v4(), Uuid::new_v4());
-    for (epoch, sequence) in [(old, 1), (old, 2), (new, 1), (new, 3)] {
+    // What the collector made before it was started anew comes last.
+    for (epoch, sequence) in [(new, 1), (old, 1), (old, 2), (new, 3)] {
         let results = CollectionResults { stream: Some(position(epoch, sequence)), ..case.results("a", at(0)) };
-        let received = case.received();
+        let made = uuid::Timestamp::from_unix(uuid::NoContext, if epoch == old { 1_000 } else { 2_000 }, 0);
+        let received = Received { message: MessageId(Uuid::new_v7(made)), ..case.received() };
         for _ in 0..2 {
             store.record_collection(&results, received, &Case::any_report()).await.unwrap();
         }

@@ -24,15 +24,18 @@ const COLUMNS: &str = "id, endpoint, object, origin, old_observation, new_observ
 /// Counts a report of an observation.
 pub(super) async fn count_report(tx: &mut Tx, position: &StreamPosition, from: Received) -> Result<(), StoreError> {
     let sequence = i64::try_from(position.sequence).unwrap_or(i64::MAX);
+    // What waited for a way comes in any order: which epoch is the newest, the collector says.
+    let made = from.message.made().unwrap_or(from.received);
     sqlx::query(
         "INSERT INTO stream (origin, observation, epoch, begun, highest, received) VALUES ($1, $2, $3, $4, $5, 1) \
          ON CONFLICT (origin, observation, epoch) DO UPDATE SET received = stream.received + 1, \
+         begun = CASE WHEN excluded.begun < stream.begun THEN excluded.begun ELSE stream.begun END, \
          highest = CASE WHEN excluded.highest > stream.highest THEN excluded.highest ELSE stream.highest END",
     )
     .bind(from.sender.to_string())
     .bind(&position.observation_identifier)
     .bind(position.epoch.to_string())
-    .bind(from.received.as_microsecond())
+    .bind(made.as_microsecond())
     .bind(sequence)
     .execute(&mut **tx)
     .await?;
