@@ -2,41 +2,55 @@
 
 #![allow(clippy::print_stdout, reason = "it says what is skipped")]
 
-use std::path::Path;
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 /// A small disk, until it is dropped.
 #[derive(Debug)]
-pub struct Disk<'path>(&'path Path);
+pub struct Disk(PathBuf);
 
-impl<'path> Disk<'path> {
+impl Disk {
     /// Mounts two megabytes at a directory, which is made; `None` where that is not possible, which is an error where
     /// `MUSTER_REQUIRE_MOUNT` is set.
-    pub fn mount(path: &'path Path) -> Option<Self> {
+    pub fn mount(path: &Path) -> Option<Self> {
+        Self::mount_of(2, path)
+    }
+
+    /// The same, with so many megabytes.
+    pub fn mount_of(megabytes: u32, path: &Path) -> Option<Self> {
         std::fs::create_dir_all(path).expect("a directory of the test's own can be made");
-        if let Err(error) = mount("tmpfs", path, "tmpfs", MountFlags::NODEV, c"size=2m,mode=0700") {
+        let options = CString::new(format!("size={megabytes}m,mode=0700")).expect("text without zeros");
+        if let Err(error) = mount("tmpfs", path, "tmpfs", MountFlags::NODEV, options.as_c_str()) {
             assert!(std::env::var_os("MUSTER_REQUIRE_MOUNT").is_none(), "no file system can be mounted: {error}");
             println!("SKIPPED: mounting a small file system needs root ({error})");
             return None;
         }
-        Some(Self(path))
+        Some(Self(path.to_owned()))
     }
 
     /// Takes all the room that is left.
     pub fn fill(&self) {
         let mut junk = std::fs::File::create(self.junk()).expect("a new disk has room for a name");
-        while std::io::Write::write_all(&mut junk, &[0; 4096]).is_ok() {}
+        for bytes in [vec![0; 1 << 20], vec![0; 4096]] {
+            while std::io::Write::write_all(&mut junk, &bytes).is_ok() {}
+        }
+    }
+
+    /// Gives it back.
+    pub fn free(&self) {
+        let _ = std::fs::remove_file(self.junk());
     }
 
     /// What takes the room.
-    pub fn junk(&self) -> std::path::PathBuf {
+    pub fn junk(&self) -> PathBuf {
         self.0.join("junk")
     }
 }
 
-impl Drop for Disk<'_> {
+impl Drop for Disk {
     fn drop(&mut self) {
-        let _ = unmount(self.0, UnmountFlags::DETACH);
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
     }
 }

@@ -26,6 +26,7 @@ use tokio::sync::oneshot;
 pub mod attack;
 pub mod disk;
 pub mod endpoint;
+pub mod faults;
 pub mod generate;
 pub mod generate_xccdf;
 pub mod https;

@@ -3,6 +3,8 @@
 #![allow(clippy::print_stderr, reason = "what a process says belongs in the test's output")]
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
@@ -44,43 +46,58 @@ pub(crate) fn echo(name: &str, stderr: ChildStderr) {
     });
 }
 
+/// What a process has around it.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// Variables beside those of the test.
+    pub variables: Vec<(&'static str, OsString)>,
+    /// The file that all it says is added to; none: the test's output has its warnings.
+    pub log: Option<PathBuf>,
+}
+
 /// A process that ends with the test.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
     command: Vec<String>,
+    surroundings: Surroundings,
 }
 
 impl Process {
     /// Starts a binary with its words.
     pub fn start(command: Vec<String>) -> Self {
-        let child = Command::new(binaries().join(&command[0]))
-            .args(&command[1..])
-            .env("MUSTER_LOG", "warn")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let mut process = Self { child, command };
-        if let Some(stderr) = process.child.stderr.take() {
-            echo(&process.command[0], stderr);
-        }
-        process
+        Self::start_in(command, Surroundings::default())
     }
 
     /// The same, with all that it says in a file.
     pub fn start_with_log(command: Vec<String>, log: &Path) -> Self {
-        let child = Command::new(binaries().join(&command[0]))
-            .args(&command[1..])
-            .env("MUSTER_LOG", "info")
-            .env("NO_COLOR", "1")
+        Self::start_in(command, Surroundings { log: Some(log.to_owned()), ..Surroundings::default() })
+    }
+
+    /// The same, in other surroundings, which stay when it is started again.
+    pub fn start_in(command: Vec<String>, surroundings: Surroundings) -> Self {
+        let (level, stderr) = match &surroundings.log {
+            None => ("warn", Stdio::piped()),
+            Some(log) => ("info", File::options().create(true).append(true).open(log).expect("a log file").into()),
+        };
+        let mut starting = Command::new(binaries().join(&command[0]));
+        starting.args(&command[1..]).env("MUSTER_LOG", level);
+        if surroundings.log.is_some() {
+            starting.env("NO_COLOR", "1");
+        }
+        let variables = surroundings.variables.iter().map(|(name, value)| (name, value));
+        let child = starting
+            .envs(variables)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(std::fs::File::create(log).expect("a log file"))
+            .stderr(stderr)
             .spawn()
             .expect("the binary starts");
-        Self { child, command }
+        let mut process = Self { child, command, surroundings };
+        if let Some(stderr) = process.child.stderr.take() {
+            echo(&process.command[0], stderr);
+        }
+        process
     }
 
     /// The words that it was started with.
@@ -109,6 +126,11 @@ impl Process {
         self.signal(rustix::process::Signal::CONT);
     }
 
+    /// `kill`: it is to end by itself.
+    pub fn terminate(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
     /// `kill -HUP`: it reads its configuration again.
     pub fn hang_up(&self) {
         self.signal(rustix::process::Signal::HUP);
@@ -122,7 +144,7 @@ impl Process {
     /// `kill -9`, and started again with the same words.
     pub fn restart(&mut self) {
         self.kill();
-        *self = Self::start(self.command.clone());
+        *self = Self::start_in(self.command.clone(), self.surroundings.clone());
     }
 
     /// How many files and connections it has open.
@@ -150,7 +172,7 @@ impl Drop for Process {
 }
 
 /// A join token of an orchestrator that may still be starting.
-async fn token(directory: &Path, component_type: ComponentType) -> String {
+pub(crate) async fn token(directory: &Path, component_type: ComponentType) -> String {
     eventually("the orchestrator makes a token", async || {
         let (labels, needs_approval) = (Vec::new(), false);
         let ask_token = Ask::TokenCreate { component_type, uses: 1, ttl_seconds: 600, labels, needs_approval };
@@ -177,7 +199,7 @@ pub fn free_port() -> u16 {
 }
 
 /// The words that start a daemon with its directory below this one.
-fn words(data: &Path, binary: &str, directory: &str, more: &[&str]) -> Vec<String> {
+pub(crate) fn words(data: &Path, binary: &str, directory: &str, more: &[&str]) -> Vec<String> {
     let path = data.join(directory).display().to_string();
     [&[binary, "--data", &path], more].concat().into_iter().map(str::to_owned).collect()
 }

@@ -163,6 +163,7 @@ async fn a_record_that_is_changed_repeated_invented_or_missing_ends_the_connecti
         // Records of an earlier connection, the handshake's too.
         (Tamper::Insert(recorded), false),
         (Tamper::Swallow, false),
+        (Tamper::Swap, false),
     ];
     for (number, (attack, may_arrive)) in attacks.into_iter().enumerate() {
         let mut client = through(&relay, &victim).await;
