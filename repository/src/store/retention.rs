@@ -34,11 +34,34 @@ const IS_NEEDED: &str = "EXISTS (SELECT 1 FROM evaluation WHERE (evaluation.endp
      AND COALESCE(evaluation.as_of, evaluation.evaluated) < observation.valid_to) \
      OR EXISTS (SELECT 1 FROM evidence WHERE evidence.report = observation.report)";
 
+/// What refers to rows by number.
+struct Referring {
+    /// All that are referred to.
+    all: &'static str,
+    /// How far that has come.
+    last: &'static str,
+    /// Those that are referred to since.
+    since: &'static str,
+}
+
+const BY_OBSERVED: Referring = Referring {
+    all: "SELECT DISTINCT finding AS number FROM observed",
+    last: "SELECT COALESCE(MAX(id), 0) AS last FROM observed",
+    since: "SELECT DISTINCT finding AS number FROM observed WHERE id > $1",
+};
+
+/// Verdicts have no numbers of their own: all are looked at again.
+const BY_DECIDED: Referring = Referring {
+    all: "SELECT DISTINCT decision AS number FROM decided",
+    last: "SELECT CAST(0 AS BIGINT) AS last",
+    since: "SELECT DISTINCT decision AS number FROM decided WHERE decision > $1",
+};
+
 impl SqlStore {
     pub(super) async fn expire_all(&self, retention: &Retention, now: Timestamp) -> Result<Expired, StoreError> {
         let verdict_count = self.expire_verdicts(before(now, retention.verdicts)).await?;
         if verdict_count > 0 {
-            self.expire_numbered("decision", "SELECT DISTINCT decision AS number FROM decided").await?;
+            self.expire_numbered("decision", BY_DECIDED).await?;
         }
         let evaluation_count =
             self.expire_evaluations((before(now, retention.evaluations), before(now, retention.verdicts)), now).await?;
@@ -201,7 +224,7 @@ impl SqlStore {
     /// Findings that no observation refers to, and items that no finding does. Findings name items in lists: all of them are read,
     /// and what is named is remembered by a hash; where two hashes are the same, an item stays that could go.
     async fn expire_items(&self) -> Result<u64, StoreError> {
-        self.expire_numbered("finding", "SELECT DISTINCT finding AS number FROM observed").await?;
+        self.expire_numbered("finding", BY_OBSERVED).await?;
         let mut tx = self.locked().await?;
         // Whoever stores a finding has stored its items before, and has its number after: up to here all are seen.
         let row = sqlx::query("SELECT COALESCE(MAX(id), 0) AS last FROM finding").fetch_one(&mut *tx).await?;
@@ -251,26 +274,30 @@ impl SqlStore {
         }
     }
 
-    /// Rows of a table of what is kept once, by number, that nothing refers to; what refers to them is a question for `number`.
-    async fn expire_numbered(&self, table: &str, referred: &'static str) -> Result<(), StoreError> {
+    /// Rows of a table of what is kept once, by number, that nothing refers to.
+    async fn expire_numbered(&self, table: &'static str, referring: Referring) -> Result<(), StoreError> {
+        let Referring { all, last, since } = referring;
+        let mut tx = self.locked().await?;
+        // Whoever refers to a row does so in a row that is numbered after it has the row: up to here all are seen.
+        let last: i64 = sqlx::query(last).fetch_one(&mut *tx).await?.try_get("last")?;
+        tx.commit().await?;
         let is_used = |rows: Vec<Row>| -> Result<HashSet<i64>, sqlx::Error> {
             rows.iter().map(|row| row.try_get("number")).collect()
         };
-        let used = is_used(sqlx::query(referred).fetch_all(&self.pool).await?)?;
+        let used = is_used(sqlx::query(all).fetch_all(&self.pool).await?)?;
         let mut at = i64::MIN;
         loop {
             let page = format!("SELECT id FROM {table} WHERE id > $1 ORDER BY id LIMIT $2");
             let rows = sqlx::query(sqlx::AssertSqlSafe(page)).bind(at).bind(PAGE).fetch_all(&self.pool).await?;
             let ids: Vec<i64> = rows.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
-            let Some(last) = ids.last().copied() else { return Ok(()) };
-            at = last;
+            let Some(last_id) = ids.last().copied() else { return Ok(()) };
+            at = last_id;
             let unused: Vec<i64> = ids.into_iter().filter(|id| !used.contains(id)).collect();
             if unused.is_empty() {
                 continue;
             }
             let mut tx = self.locked().await?;
-            // What somebody has come to use since.
-            let used = is_used(sqlx::query(referred).fetch_all(&mut *tx).await?)?;
+            let used = is_used(sqlx::query(since).bind(last).fetch_all(&mut *tx).await?)?;
             let unused: Vec<i64> = unused.into_iter().filter(|id| !used.contains(id)).collect();
             for some in unused.chunks(BATCH) {
                 let sql = format!("DELETE FROM {table} WHERE id IN ({})", places(1, some.len()));

@@ -271,10 +271,20 @@ fn proofs(world: &World, report: &mut Report) -> Result<(), String> {
     Ok(())
 }
 
+/// Reads a database file with what Python has for it.
+const READ: &str = "import sqlite3, sys
+file = sqlite3.connect(f'file:{sys.argv[1]}?mode=ro', uri=True)
+for row in file.execute(sys.argv[2]):
+    print(row[0])";
+
 /// What is in a database file, a column of it.
 fn select(database: &Path, sql: &str) -> Result<Option<Vec<String>>, String> {
-    let output = match Command::new("sqlite3").arg("-readonly").arg(database).arg(sql).output() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+    let output = match Command::new("/usr/bin/python3").args(["-c", READ]).arg(database).arg(sql).output() {
+        Err(error)
+            if error.kind() == std::io::ErrorKind::NotFound && std::env::var_os("MUSTER_REQUIRE_PYTHON").is_none() =>
+        {
+            return Ok(None);
+        }
         other => other.map_err(|error| error.to_string())?,
     };
     if !output.status.success() {
@@ -312,7 +322,7 @@ const WRONG: [(&str, &str); 5] = [
 fn stored(world: &World, outboxes: &Outboxes, report: &mut Report) -> Result<(), String> {
     let database = world.nodes[REPOSITORY].data.join("repository.db");
     let Some(known) = select(&database, "SELECT id FROM message")? else {
-        println!("SKIPPED: what is stored is not looked at, as there is no `sqlite3`");
+        println!("SKIPPED, NOT PASSED: what is stored is not looked at, as there is no `/usr/bin/python3`");
         return Ok(());
     };
     let known: BTreeSet<String> = known.into_iter().collect();
