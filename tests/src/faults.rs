@@ -1,6 +1,6 @@
 //! A campaign of faults against processes: from a seed they are killed, held, cut off, told to end, their disks are full, their
 //! clocks jump, and records on the wire are changed, doubled, lost and put in another order, while files of endpoints change
-//! and operators ask. Afterwards everything that was promised has to hold ([`checks`]).
+//! and operators ask. Afterwards everything that was promised has to hold (`checks`).
 
 #![allow(clippy::print_stdout, reason = "a campaign takes a while, and says how far it is")]
 
