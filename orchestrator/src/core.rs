@@ -142,6 +142,8 @@ pub struct Core {
     pub(crate) pacing: pacing::Pacing,
     /// Seconds between the heartbeats of each component, as many as there are now.
     pub(crate) heartbeat_seconds: u64,
+    /// When time last passed in this process.
+    ticked: Option<Timestamp>,
 }
 
 impl std::fmt::Debug for Core {
@@ -173,12 +175,15 @@ impl Core {
             noted: Vec::new(),
             pacing: pacing::Pacing::default(),
             heartbeat_seconds,
+            ticked: None,
         }
     }
 
     /// Time has passed.
     pub fn tick(&mut self, now: Timestamp) -> Vec<Action> {
-        let mut actions = self.mind_the_clock(now);
+        // What was stored may be of a clock that was ahead, too.
+        let is_set_back = self.ticked.replace(now).is_none_or(|before| before > now);
+        let mut actions = if is_set_back { self.mind_the_clock(now) } else { Vec::new() };
         actions.extend(self.watch_components(now));
         actions.extend(self.tell_cas(now));
         actions.extend(self.watch_workflows(now));

@@ -191,6 +191,10 @@ pub trait Store: Send + Sync + 'static {
 pub struct Counts {
     /// Items.
     pub item_count: u64,
+    /// What looking at an object gave, each once.
+    pub finding_count: u64,
+    /// What a rule came to, each once.
+    pub decision_count: u64,
     /// Observations that are current.
     pub current_count: u64,
     /// Observations of the past.

@@ -151,6 +151,7 @@ async fn battery(store: &dyn Store) {
     search::answers_come_in_pages_that_end_behind_an_endpoint(store).await;
     search::verdicts_that_hold_are_found_by_what_they_are(store).await;
     retention::what_is_past_goes_when_it_is_old_and_what_a_verdict_rests_on_stays(store).await;
+    retention::what_is_kept_once_goes_with_the_last_that_refers_to_it(store).await;
     retention::an_evaluation_of_the_past_keeps_what_was_then(store).await;
     retention::kinds_of_items_have_their_own_time(store).await;
     retention::messages_are_kept_as_long_as_something_refers_to_them(store).await;

@@ -2,6 +2,8 @@
 //! SQLite is moved into it. The tables are each service's own.
 
 pub mod postgres;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod transfer;
 mod waiting;
 

@@ -1,31 +1,20 @@
 //! One battery for both back ends, and the lease of those who share a database.
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use ::store::postgres::DatabaseUrl;
 use jiff::{SignedDuration, Timestamp};
 use proto::capability::ComponentType;
 use service::audit::Actor;
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use uuid::Uuid;
 
 use super::*;
 
 mod audit;
 
-/// An empty database on the server for tests; `None` where there is none.
+/// An empty database; `None` where there is no server.
 async fn database() -> Option<DatabaseUrl> {
-    let Ok(server) = std::env::var("MUSTER_TEST_POSTGRES") else {
-        assert!(std::env::var_os("MUSTER_REQUIRE_POSTGRES").is_none(), "PostgreSQL is required here and is missing");
-        let _ = writeln!(std::io::stderr(), "SKIPPED: MUSTER_TEST_POSTGRES is not set: PostgreSQL was not tested");
-        return None;
-    };
-    let name = format!("orchestrator_{}", Uuid::new_v4().simple());
-    let mut connection = PgConnection::connect(&server).await.unwrap();
-    sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut connection).await.unwrap();
-    let (begin, _) = server.rsplit_once('/').unwrap();
-    Some(format!("{begin}/{name}").parse().unwrap())
+    ::store::testing::database("orchestrator").await
 }
 
 /// Someone who has the lease of a database.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use ::store::migrations;
 pub use ::store::postgres::DatabaseUrl;
 use ::store::postgres::NotMigrated;
+use sqlx::migrate::Migration;
 use uuid::Uuid;
 
 use super::{StoreError, id};
@@ -33,27 +34,33 @@ pub use sql::SqlStore as PostgresStore;
 /// Connections of one repository.
 const CONNECTIONS_MAX: u32 = 8;
 
+/// What brings the tables up to date.
+fn migrations() -> Vec<Migration> {
+    migrations![
+        1 "init" "../../migrations/postgres/0001_init.sql",
+        2 "changes" "../../migrations/both/0002_changes.sql",
+        3 "assignments" "../../migrations/both/0003_assignments.sql",
+        4 "audit_witness" "../../migrations/both/0004_audit_witness.sql",
+        5 "reports" "../../migrations/postgres/0005_reports.sql",
+        6 "endpoint_alias" "../../migrations/both/0006_endpoint_alias.sql",
+        7 "verdicts" "../../migrations/both/0007_verdicts.sql",
+        8 "object_kind" "../../migrations/postgres/0008_object_kind.sql",
+        9 "retention" "../../migrations/both/0009_retention.sql",
+        10 "store_name" "../../migrations/both/0010_store_name.sql",
+        11 "numbers" "../../migrations/postgres/0011_numbers.sql",
+        12 "taken_over" "../../migrations/both/0012_taken_over.sql",
+        13 "views" "../../migrations/both/0013_views.sql",
+        14 "sequence" "../../migrations/postgres/0014_sequence.sql",
+    ]
+}
+
 impl PostgresStore {
     /// Connects, and brings the tables up to date; of several that come at once, one does.
     pub async fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
         let failed = |error| StoreError::Open(PathBuf::from(url.to_string()), error);
         let url = url.clone().named("muster-repository");
         let pool = url.connect(CONNECTIONS_MAX).await.map_err(failed)?;
-        let migrations = migrations![
-            1 "init" "../../migrations/postgres/0001_init.sql",
-            2 "changes" "../../migrations/both/0002_changes.sql",
-            3 "assignments" "../../migrations/both/0003_assignments.sql",
-            4 "audit_witness" "../../migrations/both/0004_audit_witness.sql",
-            5 "reports" "../../migrations/postgres/0005_reports.sql",
-            6 "endpoint_alias" "../../migrations/both/0006_endpoint_alias.sql",
-            7 "verdicts" "../../migrations/both/0007_verdicts.sql",
-            8 "object_kind" "../../migrations/postgres/0008_object_kind.sql",
-            9 "retention" "../../migrations/both/0009_retention.sql",
-            10 "store_name" "../../migrations/both/0010_store_name.sql",
-            11 "numbers" "../../migrations/postgres/0011_numbers.sql",
-            12 "views" "../../migrations/both/0012_views.sql",
-        ];
-        ::store::postgres::migrate(&pool, migrations).await.map_err(|error| match error {
+        ::store::postgres::migrate(&pool, migrations()).await.map_err(|error| match error {
             NotMigrated::Absent(error) => failed(error),
             NotMigrated::Failed(error) => StoreError::Migrate(error),
         })?;
@@ -70,5 +77,17 @@ impl PostgresStore {
         let name: String =
             sqlx::query_scalar("SELECT name FROM store_name WHERE id = 1").fetch_one(self.pool()).await?;
         id(&name)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_an_earlier_version_stored_is_taken_over() {
+        let Some(url) = ::store::testing::database("repository").await else { return };
+        sql::upgrade::check(url.connect(2).await.unwrap(), migrations()).await;
     }
 }

@@ -200,7 +200,7 @@ impl SqlStore {
                 // A verdict that rests on it may have come in since.
                 let sql = format!(
                     "DELETE FROM observed WHERE id IN (SELECT id FROM observation WHERE id IN ({}) AND NOT ({IS_NEEDED})) \
-                     RETURNING report",
+                     RETURNING (SELECT hash FROM report_number WHERE report_number.id = observed.report) AS report",
                     places(1, ids.len())
                 );
                 let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
@@ -209,10 +209,9 @@ impl SqlStore {
                 }
                 let gone = query.fetch_all(&mut *tx).await?;
                 count += gone.len() as u64;
-                let reports = gone.iter().filter_map(|row| row.try_get::<Option<i64>, _>("report").transpose());
-                let reports: HashSet<i64> = reports.collect::<Result<_, _>>()?;
-                let hashes = hashes_of(&mut tx, &reports.into_iter().collect::<Vec<_>>()).await?;
-                release(&mut tx, &hashes, now).await?;
+                let reports = gone.iter().filter_map(|row| row.try_get::<Option<String>, _>("report").transpose());
+                let reports: HashSet<String> = reports.collect::<Result<_, _>>()?;
+                release(&mut tx, &reports.into_iter().collect::<Vec<_>>(), now).await?;
                 tx.commit().await?;
             }
             if rows.len() as u64 != ROWS.unsigned_abs() {
@@ -370,22 +369,6 @@ fn name(named: &mut HashSet<u64>, rows: &[Row]) -> Result<(), StoreError> {
         named.extend(hashes.iter().map(|hash| short(hash)));
     }
     Ok(())
-}
-
-/// The hashes of reports by number.
-async fn hashes_of(tx: &mut Tx, numbers: &[i64]) -> Result<Vec<String>, StoreError> {
-    let mut hashes = Vec::with_capacity(numbers.len());
-    for some in numbers.chunks(BATCH) {
-        let sql = format!("SELECT hash FROM report_number WHERE id IN ({})", places(1, some.len()));
-        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-        for number in some {
-            query = query.bind(*number);
-        }
-        for row in query.fetch_all(&mut **tx).await? {
-            hashes.push(row.try_get("hash")?);
-        }
-    }
-    Ok(hashes)
 }
 
 /// These may have lost the last that refers to them: if so, they go with those that were replaced.

@@ -42,6 +42,9 @@ mod reports;
 mod retention;
 #[path = "search.rs"]
 mod search;
+#[cfg(test)]
+#[path = "upgrade.rs"]
+pub(super) mod upgrade;
 #[path = "verdicts.rs"]
 mod verdicts;
 
@@ -291,6 +294,8 @@ impl Store for SqlStore {
         };
         Ok(Counts {
             item_count: count("SELECT count(*) FROM item").await?,
+            finding_count: count("SELECT count(*) FROM finding").await?,
+            decision_count: count("SELECT count(*) FROM decision").await?,
             current_count: count("SELECT count(*) FROM observed WHERE valid_to IS NULL").await?,
             past_count: count("SELECT count(*) FROM observed WHERE valid_to IS NOT NULL").await?,
             change_count: count("SELECT count(*) FROM change").await?,

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use sqlx::migrate::Migrator;
+use sqlx::migrate::{Migration, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _};
 
@@ -33,6 +33,25 @@ const ROWS_AHEAD: usize = 2_000;
 
 pub use sql::SqlStore as SqliteStore;
 
+/// What brings the tables up to date.
+fn migrations() -> Vec<Migration> {
+    migrations![
+        1 "init" "../../migrations/sqlite/0001_init.sql",
+        2 "changes" "../../migrations/both/0002_changes.sql",
+        3 "assignments" "../../migrations/both/0003_assignments.sql",
+        4 "audit_witness" "../../migrations/both/0004_audit_witness.sql",
+        5 "reports" "../../migrations/sqlite/0005_reports.sql",
+        6 "endpoint_alias" "../../migrations/both/0006_endpoint_alias.sql",
+        7 "verdicts" "../../migrations/both/0007_verdicts.sql",
+        8 "object_kind" "../../migrations/sqlite/0008_object_kind.sql",
+        9 "retention" "../../migrations/both/0009_retention.sql",
+        10 "store_name" "../../migrations/both/0010_store_name.sql",
+        11 "numbers" "../../migrations/sqlite/0011_numbers.sql",
+        12 "taken_over" "../../migrations/both/0012_taken_over.sql",
+        13 "views" "../../migrations/both/0013_views.sql",
+    ]
+}
+
 impl SqliteStore {
     /// Opens or makes the file.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
@@ -58,21 +77,20 @@ impl SqliteStore {
             .connect_with(options)
             .await
             .map_err(failed)?;
-        let migrations = migrations![
-            1 "init" "../../migrations/sqlite/0001_init.sql",
-            2 "changes" "../../migrations/both/0002_changes.sql",
-            3 "assignments" "../../migrations/both/0003_assignments.sql",
-            4 "audit_witness" "../../migrations/both/0004_audit_witness.sql",
-            5 "reports" "../../migrations/sqlite/0005_reports.sql",
-            6 "endpoint_alias" "../../migrations/both/0006_endpoint_alias.sql",
-            7 "verdicts" "../../migrations/both/0007_verdicts.sql",
-            8 "object_kind" "../../migrations/sqlite/0008_object_kind.sql",
-            9 "retention" "../../migrations/both/0009_retention.sql",
-            10 "store_name" "../../migrations/both/0010_store_name.sql",
-            11 "numbers" "../../migrations/sqlite/0011_numbers.sql",
-            12 "views" "../../migrations/both/0012_views.sql",
-        ];
-        Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
+        Migrator::with_migrations(migrations()).run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Self::over(pool))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_an_earlier_version_stored_is_taken_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = SqliteConnectOptions::new().filename(directory.path().join("x.db")).create_if_missing(true);
+        sql::upgrade::check(Pool::connect_with(options).await.unwrap(), migrations()).await;
     }
 }

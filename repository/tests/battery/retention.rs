@@ -95,6 +95,38 @@ pub(super) async fn what_is_past_goes_when_it_is_old_and_what_a_verdict_rests_on
     assert_eq!(seen(day(9_999)).await, Some(value("d")));
 }
 
+pub(super) async fn what_is_kept_once_goes_with_the_last_that_refers_to_it(store: &dyn Store) {
+    swept(store).await;
+    let (case, other, decided) = (Case::new(store).await, Case::new(store).await, Case::new(store).await);
+    let counts = async || {
+        let counts = store.counts().await.unwrap();
+        (counts.finding_count, counts.decision_count)
+    };
+    let (findings, decisions) = counts().await;
+    let value = |name: &str| format!("{name} {}", case.endpoint);
+    case.collect(&value("a"), day(0)).await;
+    other.collect(&value("a"), day(0)).await;
+    case.collect(&value("b"), day(10)).await;
+    let rule = format!("rule {}", case.endpoint);
+    for (tenths, verdict) in [(5, Pass), (15, Fail)] {
+        let results = decided.verdicts(tenths * DAY / 10, &[(&rule, verdict)], |_| {});
+        decided.decide(&results).await;
+    }
+    assert_eq!(counts().await, (findings + 2, decisions + 2));
+    // One has it no more, and another still does.
+    assert_eq!(store.expire(&retention(), day(400)).await.unwrap().observation_count, 1);
+    assert_eq!(counts().await, (findings + 2, decisions + 2));
+    assert_eq!(other.value(None).await.map(|(value, _)| value), Some(value("a")));
+    other.collect(&value("b"), day(410)).await;
+    let gone = store.expire(&retention(), day(5_000)).await.unwrap();
+    assert_eq!((gone.observation_count, gone.verdict_count), (1, 1));
+    assert_eq!(counts().await, (findings + 1, decisions + 1));
+    for one in [&case, &other] {
+        assert_eq!(one.value(None).await.map(|(value, _)| value), Some(value("b")));
+    }
+    assert_eq!(decided.holds().await, [(rule, Fail, Some(15 * DAY / 10))]);
+}
+
 pub(super) async fn an_evaluation_of_the_past_keeps_what_was_then(store: &dyn Store) {
     swept(store).await;
     let case = Case::new(store).await;

@@ -44,22 +44,19 @@ pub(super) async fn all(
     // Once more: nobody has joined or was lost by what came after the storm.
     members(world, report).await?;
     proofs(world, report)?;
-    world.stop();
+    world.stop().await;
     stored(world, outboxes, report)?;
     words(world, report)
 }
 
 /// Everybody is there, as who it was; the endpoints of collectors.
 async fn members(world: &mut World, report: &mut Report) -> Result<BTreeMap<usize, EndpointId>, String> {
-    let began = Instant::now();
-    let roster = loop {
+    let roster = within(BACK, "all are back", async || {
         world.revive();
-        match world.are_active(COUNT - 1).await {
-            Ok(()) => break world.roster().await?,
-            Err(why) if began.elapsed() > BACK => return Err(format!("not all are back within {BACK:?}: {why}")),
-            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
-        }
-    };
+        world.are_active(COUNT - 1).await?;
+        world.roster().await
+    })
+    .await?;
     let mut endpoints = BTreeMap::new();
     for (number, node) in world.nodes.iter().enumerate() {
         let identity = Identity::load(&node.data.join("identity")).map_err(|error| error.to_string())?;

@@ -326,17 +326,19 @@ impl World {
     }
 
     /// Ends all, as a service manager does.
-    pub(super) fn stop(&mut self) {
+    pub(super) async fn stop(&mut self) {
         for node in &mut self.nodes {
             node.is_down = true;
             if !node.process.has_ended() {
                 node.process.terminate();
             }
         }
-        let told = Instant::now();
-        while told.elapsed() < END_PATIENCE && !self.nodes.iter_mut().all(|node| node.process.has_ended()) {
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let have_ended = async || {
+            let runs = self.nodes.iter_mut().find_map(|node| (!node.process.has_ended()).then(|| node.name.clone()));
+            runs.map_or(Ok(()), Err)
+        };
+        // Whoever does not end is killed.
+        let _ = within(END_PATIENCE, "all have ended", have_ended).await;
         for node in &mut self.nodes {
             node.process.kill();
         }

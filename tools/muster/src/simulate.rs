@@ -27,6 +27,7 @@ use proto::topic::Topic;
 use service::content::{ContentStore, plan_of};
 use service::member::{self, Member, MemberSettings};
 use service::shutdown;
+use service::token::JoinToken;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -68,6 +69,8 @@ pub(crate) async fn run(args: SimulateArgs) -> anyhow::Result<u8> {
     if !args.root.is_dir() {
         anyhow::bail!("--root {}: there is no such directory", args.root.display());
     }
+    // Each of them would say so.
+    args.join_token.parse::<JoinToken>()?;
     let kept = args.keep.clone();
     let temporary = if kept.is_none() { Some(tempfile()?) } else { None };
     let directory = kept.or_else(|| temporary.clone()).context("a directory")?;

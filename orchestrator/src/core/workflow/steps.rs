@@ -412,7 +412,7 @@ impl Core {
     /// A component is there again: it may have died in between, or may not have been there when it was to be asked. A
     /// request keeps its id, so a component that is still at it does nothing twice.
     pub(in crate::core) fn ask_again(&mut self, component: ComponentId, now: Timestamp) -> Vec<Action> {
-        self.ask_again_where(component, now, |responder| responder.state.is_open() || responder.state.is_away())
+        self.ask_again_where(component, now, |_| true)
     }
 
     /// The heartbeat of a component: it is asked again what it never said that it has. Whoever was cut off for less time than
