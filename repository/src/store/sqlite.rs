@@ -49,6 +49,7 @@ fn migrations() -> Vec<Migration> {
         11 "numbers" "../../migrations/sqlite/0011_numbers.sql",
         12 "taken_over" "../../migrations/both/0012_taken_over.sql",
         13 "views" "../../migrations/both/0013_views.sql",
+        14 "sequence" "../../migrations/sqlite/0014_sequence.sql",
     ]
 }
 

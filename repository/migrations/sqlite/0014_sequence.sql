@@ -1,0 +1,2 @@
+-- SQLite goes on numbering where the highest number was.
+SELECT 1;
