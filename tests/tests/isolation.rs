@@ -142,7 +142,8 @@ async fn a_component_speaks_to_no_server_but_an_orchestrator_of_its_own_installa
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_ends_with_the_certificate_that_opened_it_and_somebody_is_told_before() {
     let data = tempfile::tempdir().unwrap();
-    let installation = Installation::with_certificates_of(4, data, "127.0.0.1:0").await;
+    // Somebody is told in its last quarter, which a busy machine must not be asleep in.
+    let installation = Installation::with_certificates_of(10, data, "127.0.0.1:0").await;
     let a = enrolled(&installation, ComponentType::PostureCollectionService, "a").await;
     let mut client = Client::connect(options(&a, &a.component.to_string())).await.unwrap();
     assert_eq!(client.publish(&Topic::Status(a.component).to_string()).await.unwrap(), PubAckReason::Success);
