@@ -41,7 +41,7 @@ quiet() { "$@" >"$work/said" 2>&1 || { cat "$work/said"; return 1; }; }
 finish() {
   code=$?
   [ "$code" = 0 ] || { compose ps || true; compose logs --tail=20 || true; } >&2
-  quiet compose --profile backup down -v --remove-orphans --timeout 2 || true
+  down || true
   docker rmi -f muster-server muster-agent muster-test-debian >/dev/null 2>&1 || true
   rm -rf "$work"
 }
@@ -134,7 +134,12 @@ chains_are_whole() {
 
 components() { muster roster -o json | python3 -c 'import json, sys; print("\n".join(sorted(e["component"] for e in json.load(sys.stdin))))'; }
 
-down() { quiet compose --profile backup down -v --remove-orphans --timeout 2; }
+# An engine may keep the endpoint of a container that was cut off and is gone. Its network cannot be removed then, and what would be
+# removed after it is: the next installation would begin with the volumes of this one.
+down() {
+  quiet compose --profile backup down -v --remove-orphans --timeout 2 || true
+  docker volume ls -q -f label=com.docker.compose.project=muster-test | xargs -r docker volume rm >/dev/null
+}
 
 upgrade_from_the_version_before() {
   make_images "$previous"
@@ -337,6 +342,8 @@ failover() {
   step "$before was killed, and $after was active $((seconds / 10)).$((seconds % 10)) s later: the same $verdicts verdicts"
 }
 
+# What a run that was killed has left.
+down
 if is_scale; then
   make_debian
 else
