@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,18 +17,14 @@ use proto::capability::ComponentType;
 use proto::content::ContentHash;
 use proto::fault::{Fault, FaultCode};
 use proto::id::{EndpointId, MessageId, RequestId, TransactionId};
+use proto::limits::RESULT_PART_BYTES;
 use proto::message::{
-    About, EvaluationRequest, EvaluationResults, Evidence, Phase, Priority, QueryRequest, QueryResponse,
-    StatusNotification, SummaryRequest, SummaryResponse, TaskProgress, ToEvaluator,
+    About, EvaluationRequest, EvaluationResults, Evidence, Phase, Priority, StatusNotification, TaskProgress,
+    ToEvaluator,
 };
-use proto::observation::Collected;
 use proto::plan::ObjectKey;
 use proto::topic::Topic;
 use proto::verdict::{EvaluationSummary, RuleResult};
-use scap::compile::Compiled;
-use scap::dependencies::Dependencies;
-use scap::evaluate::{Evaluation, Observed};
-use scap::partial::{Partial, letters_of};
 use scap::policy::Policy;
 use service::config::{self, ConfigError, DaemonConfig};
 use service::content::ContentStore;
@@ -37,16 +32,14 @@ use service::member::{self, Member, MemberError, MemberSettings};
 use service::shutdown::Shutdown;
 use tokio::sync::mpsc;
 
+mod deciding;
 mod repositories;
 
+use deciding::{Decided, Prepared};
 use repositories::Repositories;
 
 /// Requests that wait at one evaluator.
 const TASKS_MAX: usize = 256;
-/// Objects in one question to the repository.
-const QUERY_OBJECTS: usize = 500;
-/// Bytes of the verdicts in one message.
-const PART_BYTES: usize = 64 * 1024;
 /// Endpoints that are evaluated at a time.
 const ENDPOINTS_AT_ONCE: usize = 16;
 /// Policies and profiles that are kept compiled.
@@ -154,14 +147,6 @@ struct Task {
     done: AtomicU64,
 }
 
-/// What was observed of an object, when, and by which report it is known.
-struct Observation {
-    object: ObjectKey,
-    collected_object: Collected,
-    collected: Timestamp,
-    report: Option<ContentHash>,
-}
-
 #[derive(Default)]
 struct Open {
     requests: BTreeSet<RequestId>,
@@ -169,28 +154,9 @@ struct Open {
     ended: Vec<(RequestId, MessageId)>,
 }
 
-/// A policy and profile, compiled, and what reads what in it.
-struct Prepared {
-    compiled: Compiled,
-    dependencies: Dependencies,
-}
-
 /// Those of late: most requests in a row are for the same ones.
 type PreparedOfLate = Vec<(EvaluationKey, Arc<Prepared>)>;
 type EvaluationKey = (ContentHash, Option<String>);
-
-/// What was decided on one endpoint.
-struct Decided {
-    evaluation: Evaluation,
-    /// One for each rule of the plan.
-    letters: String,
-    /// Which report each object is known by.
-    reports: BTreeMap<ObjectKey, ContentHash>,
-    is_fresh: bool,
-    is_partial: bool,
-    /// The oldest observation that the whole rests on.
-    oldest_collected: Option<Timestamp>,
-}
 
 struct Evaluator {
     bus: Bus,
@@ -343,70 +309,6 @@ impl Evaluator {
         self.publish(task, endpoint, &prepared.compiled.profile, (decided, evaluated))
     }
 
-    async fn decide_all(&self, task: &Task, endpoint: EndpointId, prepared: &Arc<Prepared>) -> Result<Decided, Fault> {
-        let objects = &prepared.compiled.collection.report;
-        let observed = self.observations(task, endpoint, objects).await?;
-        let (reports, is_fresh) = (reports_of(&observed), is_fresh(&task.request, objects.len(), &observed));
-        let (prepared, request) = (Arc::clone(prepared), task.request.clone());
-        let decided = tokio::task::spawn_blocking(move || {
-            let evidence = evidence_of(observed, request.collected_since);
-            let now = request.as_of.unwrap_or_else(Timestamp::now);
-            let evaluation = scap::evaluate::evaluate(&prepared.compiled, &evidence, now);
-            let letters = letters_of(&prepared.compiled, &evaluation);
-            (evaluation, letters)
-        });
-        let (evaluation, letters) =
-            decided.await.map_err(|_| Fault::new(FaultCode::Internal, "the evaluation failed badly"))?;
-        let oldest_collected = evaluation.oldest_collected;
-        Ok(Decided { evaluation, letters, reports, is_fresh, is_partial: false, oldest_collected })
-    }
-
-    /// Decides only what reads changed objects, where that is asked for and what was decided before is known.
-    async fn decide_changed(
-        &self,
-        task: &Task,
-        endpoint: EndpointId,
-        prepared: &Arc<Prepared>,
-    ) -> Result<Option<Decided>, Fault> {
-        let request = &task.request;
-        if request.changed.is_empty() || request.as_of.is_some() {
-            return Ok(None);
-        }
-        let question = SummaryRequest {
-            request: request.request,
-            endpoint,
-            policy: request.policy.clone(),
-            profile: prepared.compiled.profile.clone(),
-        };
-        let SummaryResponse { summary } =
-            self.repositories.ask(request, &question, Context::of(task.transaction)).await?;
-        let same = |summary: &EvaluationSummary| summary.content.as_ref() == Some(&request.content.sha256);
-        let Some(before) = summary.filter(same) else { return Ok(None) };
-        // What is taken over must not be older than what may be used.
-        let is_stale = |since: Timestamp| before.oldest_collected.is_none_or(|oldest| oldest < since);
-        if request.collected_since.is_some_and(is_stale) {
-            return Ok(None);
-        }
-        let partial = Partial::of(&prepared.dependencies, &request.changed);
-        let objects: Vec<ObjectKey> = partial.objects.iter().cloned().collect();
-        let observed = self.observations(task, endpoint, &objects).await?;
-        let (reports, is_fresh) = (reports_of(&observed), is_fresh(request, objects.len(), &observed));
-        let (prepared, since) = (Arc::clone(prepared), request.collected_since);
-        let decided = tokio::task::spawn_blocking(move || {
-            let evidence = evidence_of(observed, since);
-            partial.decide(&prepared.compiled, &evidence, &before.verdicts, Timestamp::now())
-        });
-        let decided = decided.await.map_err(|_| Fault::new(FaultCode::Internal, "the evaluation failed badly"))?;
-        Ok(decided.map(|(evaluation, letters)| Decided {
-            oldest_collected: [evaluation.oldest_collected, before.oldest_collected].into_iter().flatten().min(),
-            evaluation,
-            letters,
-            reports,
-            is_fresh: is_fresh && before.is_fresh.unwrap_or(false),
-            is_partial: true,
-        }))
-    }
-
     fn is_cancelled(&self, request: RequestId) -> bool {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).cancelled.contains(&request)
     }
@@ -428,45 +330,13 @@ impl Evaluator {
         .await
         .map_err(|_| Fault::new(FaultCode::Internal, "the policy could not be compiled"))?
         .map_err(|error| Fault::new(FaultCode::ContentInvalid, error.to_string()))?;
-        let prepared = Arc::new(Prepared { dependencies: Dependencies::of(&compiled), compiled });
+        let prepared = Arc::new(Prepared::of(compiled));
         let mut known = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= PREPARED_MAX {
             known.remove(0);
         }
         known.push((key, Arc::clone(&prepared)));
         Ok(prepared)
-    }
-
-    async fn observations(
-        &self,
-        task: &Task,
-        endpoint: EndpointId,
-        objects: &[ObjectKey],
-    ) -> Result<Vec<Observation>, Fault> {
-        let request = &task.request;
-        let mut observed = Vec::with_capacity(objects.len());
-        let mut at = 0;
-        while at < objects.len() {
-            let wanted = objects[at..objects.len().min(at + QUERY_OBJECTS)].to_vec();
-            let question =
-                QueryRequest { request: Some(request.request), endpoint, objects: wanted, as_of: request.as_of };
-            let page: QueryResponse = self.repositories.ask(request, &question, Context::of(task.transaction)).await?;
-            if page.answered == 0 {
-                return Err(Fault::new(FaultCode::Internal, "the repository answers nothing"));
-            }
-            at += usize::try_from(page.answered).unwrap_or(usize::MAX);
-            for row in page.rows {
-                let items =
-                    row.items.iter().filter_map(|position| page.items.get(*position as usize).cloned()).collect();
-                observed.push(Observation {
-                    object: row.object,
-                    collected_object: Collected { flag: row.flag, items, messages: row.messages },
-                    collected: row.collected,
-                    report: row.report,
-                });
-            }
-        }
-        Ok(observed)
     }
 
     fn publish(
@@ -476,7 +346,7 @@ impl Evaluator {
         profile: &str,
         (decided, evaluated): (Decided, Timestamp),
     ) -> Result<Vec<MessageId>, Fault> {
-        let Decided { evaluation, letters, reports, is_fresh, is_partial, oldest_collected } = decided;
+        let Decided { decisions, tally, reports, is_fresh, is_partial, oldest_collected } = decided;
         let request = &task.request;
         let summary = EvaluationSummary {
             transaction: task.transaction,
@@ -486,17 +356,17 @@ impl Evaluator {
             evaluated,
             oldest_collected,
             evaluator: self.bus.own(),
-            score: evaluation.score,
-            counts: evaluation.counts,
+            score: tally.score,
+            counts: tally.counts,
             as_of: request.as_of,
             collected_since: request.collected_since,
             is_fresh: Some(is_fresh),
             content: Some(request.content.sha256.clone()),
-            verdicts: letters,
+            verdicts: tally.letters,
             is_partial,
         };
-        let rule_count = u32::try_from(evaluation.results.len()).unwrap_or(u32::MAX);
-        let parts = parts_of(evaluation.results);
+        let rule_count = u32::try_from(decisions.len()).unwrap_or(u32::MAX);
+        let parts = parts_of(decisions.iter().map(|(_, decision)| decision.result.clone()).collect());
         let about = About {
             policy: request.policy.clone(),
             profile: profile.to_owned(),
@@ -590,34 +460,12 @@ fn evidence_for(results: &[RuleResult], reports: &BTreeMap<ObjectKey, ContentHas
     evidence.collect()
 }
 
-fn reports_of(observed: &[Observation]) -> BTreeMap<ObjectKey, ContentHash> {
-    let of = |observation: &Observation| Some((observation.object.clone(), observation.report.clone()?));
-    observed.iter().filter_map(of).collect()
-}
-
-/// Whether everything that is read is there, and collected late enough.
-fn is_fresh(request: &EvaluationRequest, object_count: usize, observed: &[Observation]) -> bool {
-    let is_late_enough =
-        |observation: &Observation| request.collected_since.is_none_or(|since| observation.collected >= since);
-    observed.len() == object_count && observed.iter().all(is_late_enough)
-}
-
-fn evidence_of(observed: Vec<Observation>, collected_since: Option<Timestamp>) -> scap::evaluate::Evidence {
-    let observations = observed
-        .into_iter()
-        .map(|Observation { object, collected_object, collected, .. }| {
-            (object, Observed { collected_object: Rc::new(collected_object), collected })
-        })
-        .collect();
-    scap::evaluate::Evidence { observations, collected_since }
-}
-
 /// Verdicts, cut into messages.
 fn parts_of(results: Vec<RuleResult>) -> Vec<Vec<RuleResult>> {
     let (mut parts, mut bytes) = (vec![Vec::new()], 0);
     for result in results {
         let size = serde_json::to_vec(&result).map_or(0, |json| json.len());
-        if bytes + size > PART_BYTES && bytes > 0 {
+        if bytes + size > RESULT_PART_BYTES && bytes > 0 {
             parts.push(Vec::new());
             bytes = 0;
         }

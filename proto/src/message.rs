@@ -55,7 +55,7 @@ pub use periodic_collection::{PeriodicCollection, PeriodicCollectionResponse, Pe
 pub use policy::{
     PoliciesRequest, PoliciesResponse, PolicyDescription, PolicyOrigin, PolicyPublication, ProfileDescription,
 };
-pub use query::{QueryRequest, QueryResponse, QueryRow};
+pub use query::{Brief, QueryRequest, QueryResponse, QueryRow};
 pub use reference::{ReferenceRequest, ReferenceResponse};
 pub use registration::{ComponentRegistrationRequest, ComponentRegistrationResponse, JoinProof};
 pub use results_query::{ResultsRequest, ResultsResponse, ResultsSelection};

@@ -133,18 +133,21 @@ impl Expected {
     }
 
     /// An error for what this evaluator was not asked to evaluate: another endpoint, or an object that the policy does
-    /// not read.
+    /// not read. A question for all that the policy reads asks for that afterwards.
     pub(crate) async fn query(
         &self,
         responder: ComponentId,
         transaction: TransactionId,
-        query: &QueryRequest,
+        query: &mut QueryRequest,
     ) -> Result<(), Fault> {
         let Some(request) = query.request else {
             return Err(refused("a question has to name the request that it is asked for"));
         };
         let plan = self.may_evaluate(responder, transaction, query.endpoint, request).await?;
         let read = self.objects(&plan).await?;
+        if query.is_brief && query.objects.is_empty() {
+            query.objects = read.keys().cloned().collect();
+        }
         match query.objects.iter().find(|object| !read.contains_key(object)) {
             Some(object) => Err(refused(&format!("the policy does not read the object {object}"))),
             None => Ok(()),

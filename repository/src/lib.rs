@@ -335,8 +335,8 @@ impl Repository {
             ToRepository::PoliciesRequest(_) => {
                 self.store.policies().await.map(|policies| self.answer(&message, &PoliciesResponse { policies }))
             }
-            ToRepository::QueryRequest(request) => {
-                if let Err(fault) = self.may_read(&message, &request).await {
+            ToRepository::QueryRequest(mut request) => {
+                if let Err(fault) = self.may_read(&message, &mut request).await {
                     return self.refuse(&message, &fault);
                 }
                 self.store.query(&request).await.map(|response| self.answer(&message, &response))
@@ -401,7 +401,7 @@ impl Repository {
 
     /// An error for a question that its sender has no task for: an evaluator reads what it was asked to evaluate, the
     /// orchestrator whatever its operators want to see (RFC 8248 G-015, ARCH-008).
-    async fn may_read(&self, message: &Authentic, request: &QueryRequest) -> Result<(), Fault> {
+    async fn may_read(&self, message: &Authentic, request: &mut QueryRequest) -> Result<(), Fault> {
         if message.sender_type() == Some(ComponentType::Orchestrator) {
             return Ok(());
         }

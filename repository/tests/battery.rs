@@ -9,7 +9,7 @@ use proto::content::{ContentHash, ContentRef};
 use proto::id::{ComponentId, EndpointId, MessageId, RequestId, TransactionId};
 use proto::message::{
     About, Assignment, AuditCheckpoint, ChainRequest, ChangesRequest, CollectedPart, CollectionResults, EndpointAlias,
-    EndpointAssignment, EvaluationResults, Evidence, ObjectState, PolicyDescription, QueryRequest, ResultsRequest,
+    EndpointAssignment, EvaluationResults, Evidence, ObjectState, PolicyDescription, ResultsRequest,
     ResultsSelection, StreamPosition,
 };
 use proto::observation::{EndpointFacts, Flag, Item, ItemEntity, Method};
@@ -21,6 +21,8 @@ use repository::store::sqlite::SqliteStore;
 use repository::store::{Received, Report, Store, StoreError, Stored};
 use uuid::Uuid;
 
+#[path = "battery/brief.rs"]
+mod brief;
 #[path = "battery/retention.rs"]
 mod retention;
 #[path = "battery/search.rs"]
@@ -111,9 +113,7 @@ impl<'store> Case<'store> {
     }
 
     async fn value(&self, as_of: Option<Timestamp>) -> Option<(String, Timestamp)> {
-        let objects = vec![ObjectKey(OBJECT.to_owned())];
-        let page =
-            self.store.query(&QueryRequest { request: None, endpoint: self.endpoint, objects, as_of }).await.unwrap();
+        let page = self.query(&[ObjectKey(OBJECT.to_owned())], as_of).await;
         let row = page.rows.first()?;
         Some((page.items[row.items[0] as usize].value("value")?.to_owned(), row.collected))
     }
@@ -132,6 +132,7 @@ async fn battery(store: &dyn Store) {
     what_is_unchanged_is_seen_later_and_what_changes_is_history(store).await;
     what_was_seen_earlier_never_overwrites_what_was_seen_later(store).await;
     what_is_not_there_is_missing(store).await;
+    brief::what_is_known_by_its_hash_is_what_is_known(store).await;
     only_who_speaks_for_an_endpoint_is_believed(store).await;
     a_change_shows_both_sides_and_where_it_came_from(store).await;
     reports_that_are_missing_are_counted(store).await;
@@ -280,10 +281,7 @@ async fn reports_that_are_missing_are_counted(store: &dyn Store) {
 async fn what_is_not_there_is_missing(store: &dyn Store) {
     let case = Case::new(store).await;
     let objects = vec![ObjectKey("obj:none".to_owned())];
-    let page = store
-        .query(&QueryRequest { request: None, endpoint: case.endpoint, objects: objects.clone(), as_of: None })
-        .await
-        .unwrap();
+    let page = case.query(&objects, None).await;
     assert_eq!((page.missing, page.answered), (objects, 1));
 }
 
@@ -534,9 +532,7 @@ async fn verdicts_lead_back_to_the_reports_that_they_rest_on(store: &dyn Store) 
         store.record_collection(&case.results(value, at(second)), received, report).await.unwrap();
     };
     let reported = async || {
-        let objects = vec![object.clone()];
-        let request = QueryRequest { request: None, endpoint: case.endpoint, objects, as_of: None };
-        store.query(&request).await.unwrap().rows[0].report.clone().unwrap()
+        case.query(&[object.clone()], None).await.rows[0].report.clone().unwrap()
     };
     let is_kept = async |report: &Report| {
         let content = store.content(&ContentRef::to(&report.packed).sha256).await.unwrap();
@@ -637,11 +633,7 @@ async fn pages_end_and_go_on(store: &dyn Store) {
     let objects: Vec<ObjectKey> = results.objects.iter().map(|part| part.object.clone()).collect();
     let (mut seen, mut asked) = (0, 0);
     while seen < objects.len() {
-        let rest = objects[seen..].to_vec();
-        let page = store
-            .query(&QueryRequest { request: None, endpoint: case.endpoint, objects: rest, as_of: None })
-            .await
-            .unwrap();
+        let page = case.query(&objects[seen..], None).await;
         assert!(page.answered > 0);
         seen += usize::try_from(page.answered).unwrap();
         asked += 1;

@@ -297,8 +297,13 @@ async fn questions_for_everything_are_refused_and_hold_up_nobody() {
         |component_type| roster.iter().find(|entry| entry.component_type == component_type).unwrap().component;
     let repository = of_type(ComponentType::RepositoryInterface);
     let topic = Topic::Directed { to: repository, operation: QueryRequest::KIND.to_owned(), from: attacker.bus.own() };
-    let everything =
-        QueryRequest { request: None, endpoint: EndpointId(Uuid::nil()), objects: objects(20_000), as_of: None };
+    let everything = QueryRequest {
+        request: None,
+        endpoint: EndpointId(Uuid::nil()),
+        objects: objects(20_000),
+        as_of: None,
+        is_brief: false,
+    };
     let answer: Result<QueryResponse, RequestError> =
         attacker.bus.request(&topic, &everything, Context::alone(), PATIENCE).await;
     assert!(matches!(answer, Err(RequestError::Fault(fault)) if fault.code == FaultCode::NotAuthorized));

@@ -184,6 +184,7 @@ async fn an_evaluator_reads_what_it_was_asked_to_evaluate_and_nothing_else() {
         endpoint: request.targets[0],
         objects: objects[..2].to_vec(),
         as_of: None,
+        is_brief: false,
     };
     assert_eq!(read(transaction, asked.clone()).await, Ok(2));
     let denied = Err(FaultCode::NotAuthorized);

@@ -4,14 +4,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use proto::content::ContentHash;
 use proto::observation::{Collected, Flag};
 use proto::plan::ObjectKey;
-use scap::compile::compile;
+use proto::verdict::RuleResult;
+use scap::compile::{Compiled, compile};
 use scap::dependencies::Dependencies;
-use scap::evaluate::{Evidence, Observed, evaluate};
-use scap::partial::{Partial, letters_of};
+use scap::evaluate::{Evaluation, Evidence, Observed, evaluate};
+use scap::memo::{Decided, Decision, Known, Memo, Tally, View};
+use scap::partial::Partial;
 use scap::standing::Standing;
 use system_tests::generate::Random;
 use system_tests::{BASELINE, evidence_of};
@@ -45,6 +49,100 @@ fn changed(random: &mut Random, evidence: &Evidence, object: &ObjectKey, now: Ti
     Some(Observed { collected_object: Rc::new(next), collected: now })
 }
 
+/// One endpoint after the other, by one memory.
+struct Remembering<'plan> {
+    compiled: &'plan Compiled,
+    memo: Memo,
+    /// Objects that had to be read.
+    read: usize,
+}
+
+impl Remembering<'_> {
+    /// Decides these rules as an evaluator does: by hashes, and by contents where those say nothing.
+    fn decide(
+        &mut self,
+        evidence: &Evidence,
+        rules: &BTreeSet<usize>,
+        now: Timestamp,
+    ) -> (View, Vec<(usize, Arc<Decision>)>) {
+        let found: Vec<Option<&Observed>> =
+            self.compiled.collection.report.iter().map(|object| evidence.observations.get(object)).collect();
+        let mut known = |observed: &&Observed| {
+            let hash = ContentHash::of(&serde_json::to_vec(&*observed.collected_object).unwrap());
+            Known { content: self.memo.content(&hash), collected: observed.collected }
+        };
+        let known = found.iter().map(|observed| observed.as_ref().map(&mut known)).collect();
+        let view = View { known, collected_since: evidence.collected_since };
+        let recalled = self.memo.recall(&view, rules);
+        self.read += recalled.unread.len();
+        let contents = recalled.unread.iter().map(|at| (*at, Collected::clone(&found[*at].unwrap().collected_object)));
+        let contents = contents.collect();
+        let decided = match recalled.is_complete() {
+            true => Decided::default(),
+            false => recalled.decide(self.compiled, &view, contents, now),
+        };
+        let decisions = self.memo.conclude(self.compiled, &view, recalled, decided, rules, now);
+        (view, decisions)
+    }
+}
+
+fn selected(compiled: &Compiled) -> BTreeSet<usize> {
+    compiled.rules.iter().enumerate().filter(|(_, rule)| rule.selected).map(|(at, _)| at).collect()
+}
+
+fn assert_the_same(
+    compiled: &Compiled,
+    (view, decisions): &(View, Vec<(usize, Arc<Decision>)>),
+    evaluation: &Evaluation,
+) {
+    let results: Vec<&RuleResult> = decisions.iter().map(|(_, decision)| &decision.result).collect();
+    assert_eq!(results, evaluation.results.iter().collect::<Vec<_>>());
+    let tally = Tally::of(compiled, decisions, None).unwrap();
+    assert_eq!((&tally.counts, tally.score), (&evaluation.counts, evaluation.score));
+    assert_eq!(view.oldest(decisions), evaluation.oldest_collected);
+}
+
+#[test]
+fn endpoints_that_are_alike_are_decided_once_and_each_as_if_it_were_alone() {
+    let policy = scap::datastream::read(BASELINE.to_vec()).unwrap();
+    let compiled = compile(&policy, Some("server")).unwrap();
+    let original = evidence_of(&compiled, "/");
+    let objects: Vec<&ObjectKey> = original.observations.keys().collect();
+    let rules = selected(&compiled);
+    let mut remembering = Remembering { compiled: &compiled, memo: Memo::of(&compiled), read: 0 };
+    let mut random = Random::new(5);
+    let mut now = Timestamp::now();
+    let mut verdicts = BTreeSet::new();
+    for endpoint in 0..300 {
+        now += SignedDuration::from_mins(1);
+        let mut evidence = original.clone();
+        // Most have been looked at lately; what some of them say is too old.
+        evidence.collected_since = random.once_in(3).then(|| now - SignedDuration::from_mins(90));
+        for object in &objects {
+            if random.once_in(8) {
+                match changed(&mut random, &original, object, now) {
+                    Some(observed) => evidence.observations.insert((*object).clone(), observed),
+                    None => evidence.observations.remove(*object),
+                };
+            } else if let Some(observed) = evidence.observations.get_mut(*object) {
+                observed.collected = now - SignedDuration::from_mins(if random.once_in(20) { 100 } else { 1 });
+            }
+        }
+        let evaluation = evaluate(&compiled, &evidence, now);
+        assert_the_same(&compiled, &remembering.decide(&evidence, &rules, now), &evaluation);
+        verdicts.extend(evaluation.results.iter().map(|result| (result.rule.clone(), result.verdict)));
+        if endpoint == 0 {
+            // The same again: nothing has to be read, but for what reads the clock.
+            let before = std::mem::take(&mut remembering.read);
+            let again = evaluate(&compiled, &evidence, now);
+            assert_the_same(&compiled, &remembering.decide(&evidence, &rules, now), &again);
+            assert!(before > objects.len() / 2 && remembering.read < before / 10, "{before}, {}", remembering.read);
+        }
+    }
+    assert!(remembering.read < 300 * objects.len() / 2, "{} objects were read", remembering.read);
+    assert!(verdicts.len() > rules.len() * 2, "{} verdicts on {} rules", verdicts.len(), rules.len());
+}
+
 #[test]
 fn what_changes_is_decided_as_if_everything_were() {
     let policy = scap::datastream::read(BASELINE.to_vec()).unwrap();
@@ -56,7 +154,10 @@ fn what_changes_is_decided_as_if_everything_were() {
     assert_eq!(standing.evaluation().results, evaluate(&compiled, &evidence, now).results);
     let objects: Vec<&ObjectKey> = original.observations.keys().collect();
     let dependencies = Dependencies::of(&compiled);
-    let mut letters = letters_of(&compiled, &standing.evaluation());
+    let rules = selected(&compiled);
+    let mut remembering = Remembering { compiled: &compiled, memo: Memo::of(&compiled), read: 0 };
+    let (_, decisions) = remembering.decide(&evidence, &rules, now);
+    let mut letters = Tally::of(&compiled, &decisions, None).unwrap().letters;
     let mut objects_read = 0;
     let mut random = Random::new(11);
     let (mut rules_changed, mut rules_again) = (BTreeSet::new(), 0);
@@ -83,18 +184,22 @@ fn what_changes_is_decided_as_if_everything_were() {
         let mut read = evidence.clone();
         read.observations.retain(|object, _| partial.objects.contains(object));
         objects_read += read.observations.len();
-        let (part, after) = partial.decide(&compiled, &read, &letters, now).unwrap();
+        let (_, part) = remembering.decide(&read, &partial.rules, now);
+        let part_tally = Tally::of(&compiled, &part, Some(&letters)).unwrap();
         let changed = standing.update(changes, now);
         rules_again += changed.len();
         rules_changed.extend(changed);
         let (kept, anew) = (standing.evaluation(), evaluate(&compiled, &evidence, now));
         assert_eq!((&kept.results, &kept.scores, &kept.counts), (&anew.results, &anew.scores, &anew.counts));
-        assert_eq!((&part.scores, &part.counts), (&anew.scores, &anew.counts));
-        assert_eq!(after, letters_of(&compiled, &anew));
-        for result in &part.results {
-            assert_eq!(Some(result), anew.results.iter().find(|one| one.rule == result.rule));
+        assert_eq!((part_tally.score, &part_tally.counts), (anew.score, &anew.counts));
+        assert_eq!(part.len(), partial.rules.len());
+        for (_, decision) in &part {
+            assert_eq!(Some(&decision.result), anew.results.iter().find(|one| one.rule == decision.result.rule));
         }
-        letters = after;
+        let whole = remembering.decide(&evidence, &rules, now);
+        assert_the_same(&compiled, &whole, &anew);
+        letters = Tally::of(&compiled, &whole.1, None).unwrap().letters;
+        assert_eq!(part_tally.letters, letters);
         // What nothing asks for any more may still be known, and is right.
         for (kept, anew) in kept.decisions.tests.iter().zip(&anew.decisions.tests) {
             assert!(anew.is_none() || kept == anew, "{kept:?} is not {anew:?}");

@@ -39,37 +39,16 @@ pub struct Dependencies {
 
 /// What a test reads.
 #[derive(Default)]
-struct Reads {
-    objects: BTreeSet<ObjectKey>,
-    is_clock: bool,
+pub(crate) struct Reads {
+    pub(crate) objects: BTreeSet<ObjectKey>,
+    pub(crate) is_clock: bool,
 }
 
 impl Dependencies {
     /// The index of this plan.
     pub fn of(compiled: &Compiled) -> Self {
-        let mut users_of_test: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); compiled.tests.len()];
-        let mut users_of_definition: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); compiled.definitions.len()];
-        for (at, definition) in compiled.definitions.iter().enumerate() {
-            uses(&definition.criteria, at, &mut users_of_test, &mut users_of_definition);
-        }
-        let mut rules_of_definition: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); compiled.definitions.len()];
-        for (at, rule) in compiled.rules.iter().enumerate().filter(|(_, rule)| rule.selected) {
-            let mut add = |definition: usize| {
-                rules_of_definition[definition].insert(at);
-            };
-            of_check(&rule.check, &mut add);
-            rule.platforms.iter().flatten().for_each(|platform| of_platform(platform, &mut add));
-        }
         let mut index = Self::default();
-        for (at, test) in compiled.tests.iter().enumerate() {
-            let mut dependents = Dependents { tests: BTreeSet::from([at]), ..Dependents::default() };
-            let mut open: Vec<usize> = users_of_test[at].iter().copied().collect();
-            while let Some(definition) = open.pop() {
-                if dependents.definitions.insert(definition) {
-                    dependents.rules.extend(&rules_of_definition[definition]);
-                    open.extend(&users_of_definition[definition]);
-                }
-            }
+        for (test, dependents) in compiled.tests.iter().zip(dependents_of_tests(compiled)) {
             let (object, states) = match &test.subject {
                 Ok(subject) => subject,
                 Err((_, reason)) => {
@@ -87,6 +66,35 @@ impl Dependencies {
         }
         index
     }
+}
+
+/// What uses each test, by the test's position.
+pub(crate) fn dependents_of_tests(compiled: &Compiled) -> Vec<Dependents> {
+    let mut users_of_test: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); compiled.tests.len()];
+    let mut users_of_definition: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); compiled.definitions.len()];
+    for (at, definition) in compiled.definitions.iter().enumerate() {
+        uses(&definition.criteria, at, &mut users_of_test, &mut users_of_definition);
+    }
+    let mut rules_of_definition: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); compiled.definitions.len()];
+    for (at, rule) in compiled.rules.iter().enumerate().filter(|(_, rule)| rule.selected) {
+        let mut add = |definition: usize| {
+            rules_of_definition[definition].insert(at);
+        };
+        of_check(&rule.check, &mut add);
+        rule.platforms.iter().flatten().for_each(|platform| of_platform(platform, &mut add));
+    }
+    let of_test = |(at, users): (usize, BTreeSet<usize>)| {
+        let mut dependents = Dependents { tests: BTreeSet::from([at]), ..Dependents::default() };
+        let mut open: Vec<usize> = users.into_iter().collect();
+        while let Some(definition) = open.pop() {
+            if dependents.definitions.insert(definition) {
+                dependents.rules.extend(&rules_of_definition[definition]);
+                open.extend(&users_of_definition[definition]);
+            }
+        }
+        dependents
+    };
+    users_of_test.into_iter().enumerate().map(of_test).collect()
 }
 
 fn uses(criteria: &CriteriaPlan, user: usize, tests: &mut [BTreeSet<usize>], definitions: &mut [BTreeSet<usize>]) {
@@ -120,7 +128,7 @@ fn of_platform(platform: &PlatformPlan, add: &mut dyn FnMut(usize)) {
 }
 
 /// The object of a test, and what the variables of its states are made of.
-fn reads(plan: &CollectionPlan, object: &ObjectKey, states: &[StateKey]) -> Reads {
+pub(crate) fn reads(plan: &CollectionPlan, object: &ObjectKey, states: &[StateKey]) -> Reads {
     let mut reads = Reads { objects: BTreeSet::from([object.clone()]), is_clock: false };
     let mut open: Vec<&VariableKey> = states
         .iter()

@@ -71,7 +71,7 @@ impl Decisions {
 }
 
 /// What a test came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TestDecision {
     /// The test.
     pub truth: Truth,
@@ -139,10 +139,6 @@ impl Evaluation {
     /// Of the results of all rules, by position, and the decisions that they came from.
     pub(crate) fn of(compiled: &Compiled, evidence: &Evidence, results: Vec<RuleResult>, decisions: Decisions) -> Self {
         let verdicts: Vec<Verdict> = results.iter().map(|result| result.verdict).collect();
-        let mut counts: BTreeMap<Verdict, u64> = BTreeMap::new();
-        for verdict in &verdicts {
-            *counts.entry(*verdict).or_default() += 1;
-        }
         let tree = scored(&compiled.tree, &verdicts);
         let used = compiled.tests.iter().zip(&decisions.tests).filter(|(_, decision)| decision.is_some());
         let objects = used.filter_map(|(test, _)| test.subject.as_ref().ok());
@@ -156,13 +152,22 @@ impl Evaluation {
             scores: score::all_models(&tree),
             score: score::default_model(&tree),
             oldest_collected,
-            counts: counts.into_iter().collect(),
+            counts: counted(&verdicts),
             decisions,
         }
     }
 }
 
-fn scored(tree: &[TreeNode], verdicts: &[Verdict]) -> Vec<Scored> {
+/// How many there are of each.
+pub(crate) fn counted(verdicts: &[Verdict]) -> Vec<(Verdict, u64)> {
+    let mut counts: BTreeMap<Verdict, u64> = BTreeMap::new();
+    for verdict in verdicts {
+        *counts.entry(*verdict).or_default() += 1;
+    }
+    counts.into_iter().collect()
+}
+
+pub(crate) fn scored(tree: &[TreeNode], verdicts: &[Verdict]) -> Vec<Scored> {
     tree.iter()
         .map(|node| match node {
             TreeNode::Group(weight, children) => Scored::Group(*weight, scored(children, verdicts)),
@@ -202,6 +207,8 @@ pub(crate) struct Evaluator<'run> {
     states: States<'run>,
     /// What is known already, and what becomes known.
     pub(crate) decisions: Decisions,
+    /// Tests that somebody else has decided, by position: taken over when something asks.
+    pub(crate) decided_before: &'run [Option<Arc<TestDecision>>],
     /// Definitions that are being decided, to see a cycle.
     open: Vec<usize>,
 }
@@ -219,6 +226,7 @@ impl<'run> Evaluator<'run> {
             source: Stored { evidence },
             states: States { plan, variables: Variables::new(plan, now) },
             decisions,
+            decided_before: &[],
             open: Vec::new(),
         }
     }
@@ -413,9 +421,13 @@ impl<'run> Evaluator<'run> {
         if negate { truth.negated() } else { truth }
     }
 
-    fn test(&mut self, position: usize) -> Arc<TestDecision> {
+    pub(crate) fn test(&mut self, position: usize) -> Arc<TestDecision> {
         if let Some(known) = &self.decisions.tests[position] {
             return Arc::clone(known);
+        }
+        if let Some(Some(before)) = self.decided_before.get(position) {
+            self.decisions.tests[position] = Some(Arc::clone(before));
+            return Arc::clone(before);
         }
         let compiled = self.compiled;
         let test = &compiled.tests[position];

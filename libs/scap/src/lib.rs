@@ -23,6 +23,7 @@ pub mod evaluate;
 pub mod explain;
 pub mod fix;
 pub mod html;
+pub mod memo;
 pub mod oval;
 mod oval_reader;
 pub mod oval_results;

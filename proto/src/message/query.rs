@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::content::ContentHash;
+use crate::content::{ContentHash, ContentHasher};
 use crate::id::{ComponentId, EndpointId, RequestId};
 use crate::observation::{EndpointFacts, Flag, Item, Method};
 use crate::plan::ObjectKey;
@@ -19,15 +19,18 @@ pub struct QueryRequest {
     pub request: Option<RequestId>,
     /// Of which endpoint.
     pub endpoint: EndpointId,
-    /// Of which objects, in the order wanted.
+    /// Of which objects, in the order wanted. None, where `is_brief`: of all that the request's policy reads, in their order.
     pub objects: Vec<ObjectKey>,
     /// As they were known at that time; absent: now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<Timestamp>,
+    /// Whether the hashes of what was found are enough (versions before it answer in full).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_brief: bool,
 }
 
 /// One page: it ends where the limit on the payload does, and `next` is where to go on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct QueryResponse {
     /// What the endpoint last said of itself.
@@ -40,6 +43,37 @@ pub struct QueryResponse {
     pub missing: Vec<ObjectKey>,
     /// How many of the objects asked for this page has answered; fewer than asked: ask for the rest.
     pub answered: u64,
+    /// The answer to a brief question, in the place of items and rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brief: Option<Brief>,
+}
+
+/// What is known of objects, by its hash. Whoever has seen it before need not read it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct Brief {
+    /// SHA-256 of the names of the objects that are answered, each with a newline behind it.
+    pub objects: ContentHash,
+    /// Hashes of what was found; `known` refers to them by position, as to the others.
+    pub contents: Vec<ContentHash>,
+    /// When endpoints were last looked at.
+    pub times: Vec<Timestamp>,
+    /// SHA-256 of the envelopes of the reports that last brought it.
+    pub reports: Vec<ContentHash>,
+    /// Of each object in turn: its content, its time, and its report where that is known; nothing where nothing is stored.
+    pub known: Vec<Option<(u32, u32, Option<u32>)>>,
+}
+
+impl Brief {
+    /// What `objects` is of these.
+    pub fn hash_of<'objects>(objects: impl IntoIterator<Item = &'objects ObjectKey>) -> ContentHash {
+        let mut hasher = ContentHasher::default();
+        for object in objects {
+            hasher.update(object.0.as_bytes());
+            hasher.update(b"\n");
+        }
+        hasher.finish()
+    }
 }
 
 /// One stored observation.
@@ -65,4 +99,7 @@ pub struct QueryRow {
     /// Why it is not complete.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<String>,
+    /// The hash by which a brief answer names this (absent from versions before it).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<ContentHash>,
 }

@@ -2,16 +2,22 @@
 //! hundreds of rows each; a name keeps its number for good, so numbers are remembered.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sqlx::Row as _;
 
 use super::super::super::StoreError;
+use super::super::Database;
 use super::observations::{BATCH, marks, rows_of};
 use super::{SqlStore, Tx};
 
 /// Names that are remembered.
 const KEPT_MAX: usize = 500_000;
+/// Hashes that are remembered.
+const HASHES_MAX: usize = 100_000;
+
+/// The hashes of rows, by number.
+pub(super) type Hashes = HashMap<i64, Arc<str>>;
 
 /// Numbers that are known already.
 #[derive(Debug, Default)]
@@ -19,6 +25,8 @@ pub(super) struct Names {
     numbers: Mutex<HashMap<String, i64>>,
     /// Objects of which the kind is stored.
     with_kind: Mutex<HashSet<i64>>,
+    /// Hashes of rows, by table and number.
+    hashes: Mutex<HashMap<(&'static str, i64), Arc<str>>>,
 }
 
 impl Names {
@@ -39,6 +47,28 @@ impl Names {
             with_kind.clear();
         }
         with_kind.extend(objects);
+    }
+
+    /// The hashes of these rows of a table that are known, and the other rows.
+    fn hashes_of(&self, table: &'static str, numbers: BTreeSet<i64>) -> (Hashes, Vec<i64>) {
+        let remembered = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hashes = Hashes::with_capacity(numbers.len());
+        let mut unknown = Vec::new();
+        for number in numbers {
+            match remembered.get(&(table, number)) {
+                Some(hash) => drop(hashes.insert(number, Arc::clone(hash))),
+                None => unknown.push(number),
+            }
+        }
+        (hashes, unknown)
+    }
+
+    fn keep_hashes(&self, table: &'static str, found: &Hashes) {
+        let mut remembered = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        if remembered.len() > HASHES_MAX {
+            remembered.clear();
+        }
+        remembered.extend(found.iter().map(|(number, hash)| ((table, *number), Arc::clone(hash))));
     }
 
     /// The number of this name may go.
@@ -92,6 +122,30 @@ impl SqlStore {
             .collect()
     }
 
+    /// The hashes of rows that somebody has committed. A row's number is never given again: they are remembered.
+    pub(super) async fn hashes(
+        &self,
+        connection: &mut <Database as sqlx::Database>::Connection,
+        table: &'static str,
+        numbers: BTreeSet<i64>,
+    ) -> Result<Hashes, StoreError> {
+        let (mut hashes, unknown) = self.names.hashes_of(table, numbers);
+        for some in unknown.chunks(BATCH) {
+            let sql = format!("SELECT id, hash FROM {table} WHERE id IN ({})", marks(1, some.len()));
+            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+            for number in some {
+                query = query.bind(*number);
+            }
+            let mut found = Hashes::with_capacity(some.len());
+            for row in query.fetch_all(&mut *connection).await? {
+                found.insert(row.try_get("id")?, row.try_get::<&str, _>("hash")?.into());
+            }
+            self.names.keep_hashes(table, &found);
+            hashes.extend(found);
+        }
+        Ok(hashes)
+    }
+
     fn remembered<'name>(&self, names: &[&'name str]) -> (Vec<Option<i64>>, Vec<&'name str>) {
         let remembered = self.names.numbers();
         let numbers: Vec<Option<i64>> = names.iter().map(|name| remembered.get(*name).copied()).collect();
@@ -123,11 +177,18 @@ pub(super) struct ByHash<'row, const COLUMNS: usize> {
     pub(super) rows: HashMap<&'row str, [&'row str; COLUMNS]>,
 }
 
-impl<const COLUMNS: usize> ByHash<'_, COLUMNS> {
-    /// The numbers of these rows; those that are not there are stored. In the order of their hashes: transactions beside each other
-    /// never wait for each other in a circle.
+impl<'row, const COLUMNS: usize> ByHash<'row, COLUMNS> {
+    /// The numbers of these rows; those that are not there are stored.
     pub(super) async fn numbers(&self, tx: &mut Tx) -> Result<HashMap<String, i64>, StoreError> {
+        let (mut numbers, lacking) = self.known(tx).await?;
+        numbers.extend(self.keep(tx, &lacking).await?);
+        Ok(numbers)
+    }
+
+    /// The numbers of those that are there, and the hashes of those that are not.
+    pub(super) async fn known(&self, tx: &mut Tx) -> Result<(HashMap<String, i64>, Vec<&'row str>), StoreError> {
         let mut numbers = HashMap::with_capacity(self.rows.len());
+        // In this order: transactions beside each other never wait for each other in a circle.
         let mut hashes: Vec<&str> = self.rows.keys().copied().collect();
         hashes.sort_unstable();
         for some in hashes.chunks(BATCH) {
@@ -141,6 +202,12 @@ impl<const COLUMNS: usize> ByHash<'_, COLUMNS> {
             }
         }
         hashes.retain(|hash| !numbers.contains_key(*hash));
+        Ok((numbers, hashes))
+    }
+
+    /// Stores those of these hashes; their numbers.
+    pub(super) async fn keep(&self, tx: &mut Tx, hashes: &[&str]) -> Result<HashMap<String, i64>, StoreError> {
+        let mut numbers = HashMap::with_capacity(hashes.len());
         for some in hashes.chunks(BATCH) {
             // Somebody else may have stored one of them since: that it is set to what it is gives its number all the same.
             let sql = format!(

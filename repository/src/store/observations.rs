@@ -23,6 +23,8 @@ type Row = <Database as sqlx::Database>::Row;
 
 /// Objects, or items, of one statement.
 pub(super) const BATCH: usize = 200;
+/// From so many on, what is known of all objects of an endpoint is read: that is faster than to name those that are meant.
+pub(super) const NAMED_MAX: usize = 100;
 /// Objects that one page of a query answers, whether anything is stored for them or not: each is looked up.
 const PAGE_OBJECTS_MAX: usize = 1_000;
 
@@ -42,20 +44,34 @@ struct Finding {
     messages: String,
 }
 
+/// An item as it is stored.
+struct Content {
+    hash: String,
+    text: String,
+}
+
+impl Content {
+    fn of(item: &Item) -> Self {
+        let text = json(item);
+        Self { hash: ContentHash::of(text.as_bytes()).to_string(), text }
+    }
+}
+
 impl Finding {
-    fn of(part: &CollectedPart, hashes: &[String]) -> Self {
-        let items: Vec<&String> = part.items.iter().filter_map(|at| hashes.get(*at as usize)).collect();
+    fn of(part: &CollectedPart, contents: &[Content]) -> Self {
+        let items: Vec<&String> =
+            part.items.iter().filter_map(|at| contents.get(*at as usize)).map(|content| &content.hash).collect();
         let (items, messages, flag) = (json(&items), json(&part.messages), label(&part.flag));
         let hash = ContentHash::of(format!("{flag}\n{items}\n{messages}").as_bytes()).to_string();
         Self { hash, flag, items, messages }
     }
 }
 
-/// An object of a report, in numbers.
+/// An object of a report, and what it found.
 struct Looked<'part> {
     part: &'part CollectedPart,
     object: i64,
-    finding: i64,
+    found: &'part Finding,
 }
 
 impl Looked<'_> {
@@ -77,6 +93,7 @@ struct Source {
 /// What is new of one object.
 struct Fresh<'batch> {
     looked: &'batch Looked<'batch>,
+    finding: i64,
     /// What it takes the place of.
     before: Option<Current>,
 }
@@ -125,6 +142,9 @@ impl SqlStore {
         let names: Vec<&str> = [endpoint.as_str(), &origin, &method].into_iter().chain(named).collect();
         let numbers = self.numbers(&names).await?;
         let (about, objects) = numbers.split_at(3);
+        // The sender's word for the hash is never taken.
+        let contents: Vec<Content> = results.items.iter().map(Content::of).collect();
+        let findings: Vec<Finding> = results.objects.iter().map(|part| Finding::of(part, &contents)).collect();
         let mut tx = self.begin().await?;
         share(&mut tx).await?;
         if !is_first(&mut tx, from).await? {
@@ -154,24 +174,19 @@ impl SqlStore {
             report: reports::number(&mut tx, report).await?,
             received: from.received.as_microsecond(),
         };
-        let hashes = keep_items(&mut tx, &results.items).await?;
-        let findings: Vec<Finding> = results.objects.iter().map(|part| Finding::of(part, &hashes)).collect();
-        let by_hash = findings.iter().map(|one| (one.hash.as_str(), [one.flag.as_str(), &one.items, &one.messages]));
-        let by_hash = ByHash { table: "finding", columns: ["flag", "items", "messages"], rows: by_hash.collect() };
-        let kept = by_hash.numbers(&mut tx).await?;
         let mut recorded = Recorded::default();
         let mut batch: BTreeMap<i64, Looked<'_>> = BTreeMap::new();
-        for ((part, object), finding) in results.objects.iter().zip(objects).zip(&findings) {
+        let mut is_first_batch = true;
+        for ((part, object), found) in results.objects.iter().zip(objects).zip(&findings) {
             // An object that is there twice is two observations, one after the other.
-            if batch.len() == BATCH || batch.contains_key(object) {
-                self.record(&mut tx, results, &source, &batch, &mut recorded).await?;
+            if batch.contains_key(object) {
+                self.record(&mut tx, (results, &contents), &source, (&batch, is_first_batch), &mut recorded).await?;
                 batch.clear();
+                is_first_batch = false;
             }
-            let finding = kept.get(&finding.hash).copied();
-            let finding = finding.ok_or_else(|| StoreError::Damaged("a finding is not there".to_owned()))?;
-            batch.insert(*object, Looked { part, object: *object, finding });
+            batch.insert(*object, Looked { part, object: *object, found });
         }
-        self.record(&mut tx, results, &source, &batch, &mut recorded).await?;
+        self.record(&mut tx, (results, &contents), &source, (&batch, is_first_batch), &mut recorded).await?;
         reports::release(&mut tx, &recorded.replaced, from).await?;
         if let Some(position) = &results.stream {
             changes::count_report(&mut tx, position, from).await?;
@@ -200,8 +215,7 @@ impl SqlStore {
             Some(row) => unjson(&row.try_get::<String, _>("facts")?)?,
             None => EndpointFacts::default(),
         };
-        let mut response =
-            QueryResponse { facts, items: Vec::new(), rows: Vec::new(), missing: Vec::new(), answered: 0 };
+        let mut response = QueryResponse { facts, ..QueryResponse::default() };
         let mut positions: HashMap<String, u32> = HashMap::new();
         let mut bytes = 0;
         let as_of = request.as_of.unwrap_or(Timestamp::MAX).as_microsecond();
@@ -268,7 +282,7 @@ impl SqlStore {
         };
         let sql = format!(
             "SELECT observed.object AS object, origin.text AS origin, method.text AS method, flag, items, messages, valid_from, \
-             last_seen, report_number.hash AS report FROM observed JOIN name AS origin ON origin.id = observed.origin \
+             last_seen, finding.hash AS content, report_number.hash AS report FROM observed JOIN name AS origin ON origin.id = observed.origin \
              JOIN name AS method ON method.id = observed.method JOIN finding ON finding.id = observed.finding \
              LEFT JOIN report_number ON report_number.id = observed.report \
              WHERE endpoint IN (SELECT id FROM name WHERE text IN ({ALIASES})) AND object IN ({}) AND {held} \
@@ -319,25 +333,45 @@ fn row_of(object: &str, row: &Row, items: Vec<u32>, as_of: i64) -> Result<QueryR
         report: row.try_get::<Option<String>, _>("report")?.and_then(|hash| hash.parse().ok()),
         items,
         messages: unjson(row.try_get("messages")?)?,
+        content: row.try_get::<&str, _>("content")?.parse().ok(),
     })
 }
 
-/// Stores items that are not there yet; their hashes, in order.
-async fn keep_items(tx: &mut Tx, items: &[Item]) -> Result<Vec<String>, StoreError> {
-    let contents: Vec<String> = items.iter().map(json).collect();
-    // The sender's word for the hash is never taken.
-    let hashes: Vec<String> = contents.iter().map(|content| ContentHash::of(content.as_bytes()).to_string()).collect();
-    let once: BTreeMap<&String, &String> = hashes.iter().zip(&contents).collect();
-    let once: Vec<(&String, &String)> = once.into_iter().collect();
-    for some in once.chunks(BATCH) {
+/// Stores items that are not there yet.
+async fn keep_items(tx: &mut Tx, contents: &BTreeMap<&String, &String>) -> Result<(), StoreError> {
+    let contents: Vec<(&String, &String)> = contents.iter().map(|(hash, text)| (*hash, *text)).collect();
+    for some in contents.chunks(BATCH) {
         let sql = format!("INSERT INTO item (hash, content) VALUES {} ON CONFLICT DO NOTHING", rows_of(some.len(), 2));
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-        for (hash, content) in some {
-            query = query.bind(hash.as_str()).bind(content.as_str());
+        for (hash, text) in some {
+            query = query.bind(hash.as_str()).bind(text.as_str());
         }
         query.execute(&mut **tx).await?;
     }
-    Ok(hashes)
+    Ok(())
+}
+
+/// The numbers of what these objects found. What is not there is stored, its items before it.
+async fn keep_findings(
+    tx: &mut Tx,
+    looked: &[&Looked<'_>],
+    contents: &[Content],
+) -> Result<HashMap<String, i64>, StoreError> {
+    let rows = looked.iter().map(|looked| looked.found);
+    let rows = rows.map(|found| (found.hash.as_str(), [found.flag.as_str(), &found.items, &found.messages]));
+    let by_hash = ByHash { table: "finding", columns: ["flag", "items", "messages"], rows: rows.collect() };
+    let (mut numbers, lacking) = by_hash.known(tx).await?;
+    if lacking.is_empty() {
+        return Ok(numbers);
+    }
+    let mut items = BTreeMap::new();
+    for looked in looked.iter().filter(|looked| lacking.binary_search(&looked.found.hash.as_str()).is_ok()) {
+        let found = looked.part.items.iter().filter_map(|at| contents.get(*at as usize));
+        items.extend(found.map(|content| (&content.hash, &content.text)));
+    }
+    keep_items(tx, &items).await?;
+    numbers.extend(by_hash.keep(tx, &lacking).await?);
+    Ok(numbers)
 }
 
 impl SqlStore {
@@ -345,46 +379,49 @@ impl SqlStore {
     async fn record(
         &self,
         tx: &mut Tx,
-        results: &CollectionResults,
+        (results, contents): (&CollectionResults, &[Content]),
         source: &Source,
-        batch: &BTreeMap<i64, Looked<'_>>,
+        (batch, is_first_batch): (&BTreeMap<i64, Looked<'_>>, bool),
         recorded: &mut Recorded,
     ) -> Result<(), StoreError> {
-        if batch.is_empty() {
-            return Ok(());
-        }
         let objects: Vec<i64> = batch.keys().copied().collect();
         let mut known = current(tx, source, &objects).await?;
-        let (mut confirmed, mut fresh) = (Vec::new(), Vec::new());
+        // Numbers that this transaction has given may be given again, if it fails.
+        let findings =
+            if is_first_batch { known.values().map(|current| current.finding).collect() } else { BTreeSet::new() };
+        let hashes = self.hashes(&mut *tx, "finding", findings).await?;
+        let (mut confirmed, mut others) = (Vec::new(), Vec::new());
         for (object, looked) in batch {
             match known.remove(object) {
                 // What was seen earlier never overwrites what was seen later.
                 Some(before) if looked.collected() < before.last_seen => {}
-                Some(before) if before.finding == looked.finding => {
+                Some(before) if hashes.get(&before.finding).is_some_and(|hash| **hash == *looked.found.hash) => {
                     recorded.replaced.extend(before.report);
                     confirmed.push((before.id, looked.collected()));
                 }
-                before => fresh.push(Fresh { looked, before }),
+                before => others.push((looked, before)),
             }
         }
-        if !confirmed.is_empty() {
-            let sql = format!(
-                "UPDATE observed SET report = {}, last_seen = CASE id {} END WHERE id IN ({})",
-                mark(1),
-                cases(2, confirmed.len()),
-                marks(2 * confirmed.len() + 2, confirmed.len())
-            );
-            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(source.report);
-            for (id, collected) in &confirmed {
-                query = query.bind(*id).bind(*collected);
+        let looked: Vec<&Looked<'_>> = others.iter().map(|(looked, _)| *looked).collect();
+        let numbers = keep_findings(tx, &looked, contents).await?;
+        let mut fresh = Vec::with_capacity(others.len());
+        for (looked, before) in others {
+            let finding = numbers.get(&looked.found.hash).copied();
+            let finding = finding.ok_or_else(|| StoreError::Damaged("a finding is not there".to_owned()))?;
+            match before {
+                Some(before) if before.finding == finding => {
+                    recorded.replaced.extend(before.report);
+                    confirmed.push((before.id, looked.collected()));
+                }
+                before => fresh.push(Fresh { looked, finding, before }),
             }
-            for (id, _) in &confirmed {
-                query = query.bind(*id);
-            }
-            query.execute(&mut **tx).await?;
         }
-        self.keep_kinds(tx, results, &fresh, recorded).await?;
-        insert(tx, results, source, &fresh, recorded).await
+        confirm(tx, source, &confirmed).await?;
+        for some in fresh.chunks(BATCH) {
+            self.keep_kinds(tx, results, some, recorded).await?;
+            insert(tx, results, source, some, recorded).await?;
+        }
+        Ok(())
     }
 
     /// Of which kind the objects are that found something.
@@ -422,13 +459,34 @@ fn cases(from: usize, count: usize) -> String {
     (0..count).map(case).collect::<Vec<_>>().join(" ")
 }
 
+/// These were looked at again, and are as they were: numbers of rows, and when that was.
+async fn confirm(tx: &mut Tx, source: &Source, confirmed: &[(i64, i64)]) -> Result<(), StoreError> {
+    for some in confirmed.chunks(BATCH) {
+        let rows: Vec<String> = (0..some.len()).map(|row| format!("({})", marks(2 * row + 2, 2))).collect();
+        let sql = format!(
+            "UPDATE observed SET report = {}, last_seen = seen.column2 FROM (VALUES {}) AS seen WHERE observed.id = seen.column1",
+            mark(1),
+            rows.join(", ")
+        );
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(source.report);
+        for (id, collected) in some {
+            query = query.bind(*id).bind(*collected);
+        }
+        query.execute(&mut **tx).await?;
+    }
+    Ok(())
+}
+
 async fn current(tx: &mut Tx, source: &Source, objects: &[i64]) -> Result<HashMap<i64, Current>, StoreError> {
+    // Many are read faster without their names.
+    let objects = if objects.len() > NAMED_MAX { &[] } else { objects };
+    let which =
+        if objects.is_empty() { String::new() } else { format!(" AND object IN ({})", marks(3, objects.len())) };
     let sql = format!(
         "SELECT id, object, finding, last_seen, report FROM observed \
-         WHERE endpoint = {} AND origin = {} AND valid_to IS NULL AND object IN ({})",
+         WHERE endpoint = {} AND origin = {} AND valid_to IS NULL{which}",
         mark(1),
         mark(2),
-        marks(3, objects.len())
     );
     let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(source.endpoint).bind(source.origin);
     for object in objects {
@@ -499,13 +557,13 @@ async fn insert(
     let (endpoint, origin) = (endpoint_text(results.endpoint), source.origin_text.as_str());
     let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
     for (fresh, before) in changed {
-        let Looked { part, object, finding } = fresh.looked;
+        let Looked { part, object, .. } = fresh.looked;
         query = query
             .bind(endpoint.as_str())
             .bind(part.object.0.as_str())
             .bind(origin)
             .bind(before.finding)
-            .bind(*finding)
+            .bind(fresh.finding)
             .bind(fresh.looked.collected())
             .bind(before.id)
             .bind(ids.get(object).copied())
@@ -530,13 +588,13 @@ async fn begin(
         rows_of(fresh.len(), 9)
     );
     let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-    for Fresh { looked, .. } in fresh {
+    for Fresh { looked, finding, .. } in fresh {
         query = query
             .bind(source.endpoint)
             .bind(looked.object)
             .bind(source.origin)
             .bind(source.method)
-            .bind(looked.finding)
+            .bind(*finding)
             .bind(looked.collected())
             .bind(looked.collected())
             .bind(source.received)

@@ -28,6 +28,8 @@ pub struct SqlStore {
     names: Arc<names::Names>,
 }
 
+#[path = "brief.rs"]
+mod brief;
 #[path = "changes.rs"]
 mod changes;
 #[path = "identity.rs"]
@@ -260,7 +262,12 @@ impl Store for SqlStore {
     }
 
     async fn query(&self, request: &QueryRequest) -> Result<QueryResponse, StoreError> {
-        self.observations(request).await
+        if !request.is_brief {
+            return self.observations(request).await;
+        }
+        let brief = self.brief(request).await?;
+        let answered = brief.known.len() as u64;
+        Ok(QueryResponse { answered, brief: Some(brief), ..QueryResponse::default() })
     }
 
     async fn chain(&self, request: &ChainRequest) -> Result<ChainResponse, StoreError> {

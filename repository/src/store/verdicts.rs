@@ -17,7 +17,7 @@ use sqlx::Row as _;
 use super::super::super::{Received, Report, StoreError, Stored, endpoint_text, json, time, unjson};
 use super::super::{Database, mark};
 use super::names::ByHash;
-use super::observations::{BATCH, marks, rows_of};
+use super::observations::{BATCH, NAMED_MAX, marks, rows_of};
 use super::{ALIASES, SqlStore, Tx, is_first, reports, share};
 
 type Row = <Database as sqlx::Database>::Row;
@@ -32,17 +32,15 @@ struct Current {
     position: i64,
     decided: i64,
     decision: i64,
-    verdict: String,
-    /// What it came to, where the hash of that is not known.
-    result: Option<String>,
     content: i64,
     since: i64,
 }
 
-impl Current {
-    fn says(&self, decision: i64, text: &str) -> bool {
-        self.decision == decision || self.result.as_deref() == Some(text)
-    }
+/// What a current verdict says.
+struct Said {
+    verdict: String,
+    /// What it came to, where the hash of that is not known.
+    result: Option<String>,
 }
 
 /// Which verdicts belong together.
@@ -104,7 +102,7 @@ impl SqlStore {
             None => false,
         };
         let change_count = match about.zip(numbers.as_ref()).filter(|_| is_current) {
-            Some((about, numbers)) => hold(&mut tx, numbers, about, results).await?,
+            Some((about, numbers)) => self.hold(&mut tx, numbers, about, results).await?,
             None => keep(&mut tx, &transaction, &endpoint, results, report).await?,
         };
         if let Some(summary) = &results.summary {
@@ -380,51 +378,95 @@ async fn is_overtaken(tx: &mut Tx, endpoint: &str, about: &About) -> Result<bool
     Ok(newer.is_some())
 }
 
-/// Verdicts that hold from now on: what is as it was is not written again.
-async fn hold(tx: &mut Tx, numbers: &Numbers, about: &About, results: &EvaluationResults) -> Result<u64, StoreError> {
-    // A rule that is there twice is decided once.
-    let mut seen = HashSet::new();
-    let meant: Vec<(usize, i64, &RuleResult)> = (results.results.iter().zip(&numbers.rules).enumerate())
-        .filter(|(_, (_, rule))| seen.insert(**rule))
-        .map(|(at, (result, rule))| (at, *rule, result))
-        .collect();
-    let texts: Vec<String> =
-        meant.iter().map(|(.., result)| json(&RuleResult { since: None, ..(*result).clone() })).collect();
-    let hashes: Vec<ContentHash> = texts.iter().map(|text| ContentHash::of(text.as_bytes())).collect();
-    let by_hash = hashes.iter().zip(&texts).zip(&meant);
-    let by_hash = by_hash.map(|((hash, text), (.., result))| (hash.as_str(), [result.verdict.as_str(), text]));
-    let by_hash = ByHash { table: "decision", columns: ["verdict", "result"], rows: by_hash.collect() };
-    let decisions = by_hash.numbers(tx).await?;
-    let mut known = current(tx, numbers).await?;
-    let evaluated = about.evaluated.as_microsecond();
-    let (mut change_count, mut fresh, mut confirmed, mut ended) = (0, Vec::new(), Vec::new(), Vec::new());
-    for ((at, rule, result), (text, hash)) in meant.into_iter().zip(texts.iter().zip(&hashes)) {
-        let decision = decisions.get(hash.as_str()).copied();
-        let decision = decision.ok_or_else(|| StoreError::Damaged("a decision is not there".to_owned()))?;
-        let before = known.remove(&rule);
-        // Decided later, by an evaluation of what has changed.
-        if before.as_ref().is_some_and(|before| before.decided > evaluated) {
-            continue;
-        }
-        if before.as_ref().is_some_and(|before| before.says(decision, text) && before.content == numbers.content) {
-            if about.is_partial {
-                confirmed.push(rule);
+/// A rule as it was decided now, and as it was.
+struct Meant<'results> {
+    at: usize,
+    rule: i64,
+    result: &'results RuleResult,
+    text: String,
+    hash: ContentHash,
+    before: Option<Current>,
+}
+
+impl SqlStore {
+    /// Verdicts that hold from now on: what is as it was is not written again.
+    async fn hold(
+        &self,
+        tx: &mut Tx,
+        numbers: &Numbers,
+        about: &About,
+        results: &EvaluationResults,
+    ) -> Result<u64, StoreError> {
+        let mut known = current(tx, numbers).await?;
+        let hashes = known.values().map(|current| current.decision).collect();
+        let hashes = self.hashes(&mut *tx, "decision", hashes).await?;
+        // A rule that is there twice is decided once.
+        let mut seen = HashSet::new();
+        let evaluated = about.evaluated.as_microsecond();
+        let (mut others, mut confirmed) = (Vec::new(), Vec::new());
+        for (at, (result, rule)) in results.results.iter().zip(&numbers.rules).enumerate() {
+            if !seen.insert(*rule) {
+                continue;
             }
-            continue;
+            let before = known.remove(rule);
+            // Decided later, by an evaluation of what has changed.
+            if before.as_ref().is_some_and(|before| before.decided > evaluated) {
+                continue;
+            }
+            let text = json(&RuleResult { since: None, ..result.clone() });
+            let hash = ContentHash::of(text.as_bytes());
+            let is_same = |before: &Current| {
+                before.content == numbers.content
+                    && hashes.get(&before.decision).is_some_and(|known| **known == *hash.as_str())
+            };
+            if before.as_ref().is_some_and(is_same) {
+                confirmed.push(*rule);
+            } else {
+                others.push(Meant { at, rule: *rule, result, text, hash, before });
+            }
         }
-        let is_same_verdict = before.as_ref().is_some_and(|before| before.verdict == result.verdict.as_str());
-        change_count += u64::from(!is_same_verdict);
-        let since = before.as_ref().filter(|_| is_same_verdict).map_or(evaluated, |before| before.since);
-        if before.is_some() {
-            ended.push(rule);
+        let rows = others.iter().map(|meant| (meant.hash.as_str(), [meant.result.verdict.as_str(), &meant.text]));
+        let by_hash = ByHash { table: "decision", columns: ["verdict", "result"], rows: rows.collect() };
+        let decisions = by_hash.numbers(tx).await?;
+        let said = said(tx, &others).await?;
+        let (mut change_count, mut fresh, mut ended) = (0, Vec::new(), Vec::new());
+        for Meant { at, rule, result, text, hash, before } in &others {
+            let decision = decisions.get(hash.as_str()).copied();
+            let decision = decision.ok_or_else(|| StoreError::Damaged("a decision is not there".to_owned()))?;
+            let said = before.as_ref().and_then(|before| said.get(&before.decision));
+            let is_same = before.as_ref().is_some_and(|before| before.decision == decision)
+                || said.is_some_and(|said| said.result.as_ref() == Some(text));
+            if is_same && before.as_ref().is_some_and(|before| before.content == numbers.content) {
+                confirmed.push(*rule);
+                continue;
+            }
+            let is_same_verdict = said.is_some_and(|said| said.verdict == result.verdict.as_str());
+            change_count += u64::from(!is_same_verdict);
+            let since = before.as_ref().filter(|_| is_same_verdict).map_or(evaluated, |before| before.since);
+            if before.is_some() {
+                ended.push(*rule);
+            }
+            let position = i64::from(results.part) * 100_000 + i64::try_from(*at).unwrap_or(i64::MAX);
+            // A part keeps the places of the whole.
+            let position = before.as_ref().filter(|_| about.is_partial).map_or(position, |before| before.position);
+            fresh.push((*rule, position, decision, since));
         }
-        let position = i64::from(results.part) * 100_000 + i64::try_from(at).unwrap_or(i64::MAX);
-        // A part keeps the places of the whole.
-        let position = before.as_ref().filter(|_| about.is_partial).map_or(position, |before| before.position);
-        fresh.push((rule, position, decision, since));
+        set(tx, numbers, "valid_to", &ended, evaluated).await?;
+        if about.is_partial {
+            set(tx, numbers, "decided", &confirmed, evaluated).await?;
+        }
+        begin(tx, numbers, &fresh, evaluated).await?;
+        Ok(change_count)
     }
-    set(tx, numbers, "valid_to", &ended, evaluated).await?;
-    set(tx, numbers, "decided", &confirmed, evaluated).await?;
+}
+
+/// Begins intervals: rules with their positions, decisions, and since when the verdict is the same.
+async fn begin(
+    tx: &mut Tx,
+    numbers: &Numbers,
+    fresh: &[(i64, i64, i64, i64)],
+    evaluated: i64,
+) -> Result<(), StoreError> {
     for some in fresh.chunks(BATCH) {
         let sql = format!(
             "INSERT INTO decided (endpoint, policy, profile, rule, position, decision, content, since, decided, valid_from, \
@@ -450,7 +492,29 @@ async fn hold(tx: &mut Tx, numbers: &Numbers, about: &About, results: &Evaluatio
         }
         query.execute(&mut **tx).await?;
     }
-    Ok(change_count)
+    Ok(())
+}
+
+/// What the verdicts of before say, by their decisions' numbers.
+async fn said(tx: &mut Tx, meant: &[Meant<'_>]) -> Result<HashMap<i64, Said>, StoreError> {
+    let decisions: BTreeSet<i64> =
+        meant.iter().filter_map(|meant| meant.before.as_ref()).map(|before| before.decision).collect();
+    let decisions: Vec<i64> = decisions.into_iter().collect();
+    let mut said = HashMap::with_capacity(decisions.len());
+    for some in decisions.chunks(BATCH) {
+        let sql = format!(
+            "SELECT id, verdict, CASE WHEN hash LIKE 'earlier %' THEN result END AS result FROM decision WHERE id IN ({})",
+            marks(1, some.len())
+        );
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+        for decision in some {
+            query = query.bind(*decision);
+        }
+        for row in query.fetch_all(&mut **tx).await? {
+            said.insert(row.try_get("id")?, Said { verdict: row.try_get("verdict")?, result: row.try_get("result")? });
+        }
+    }
+    Ok(said)
 }
 
 /// Sets a column of these rules' current verdicts to a time.
@@ -476,25 +540,28 @@ async fn set(tx: &mut Tx, numbers: &Numbers, column: &'static str, rules: &[i64]
 }
 
 async fn current(tx: &mut Tx, numbers: &Numbers) -> Result<HashMap<i64, Current>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT rule, position, decided, decision, verdict, content, since, \
-         CASE WHEN decision.hash LIKE 'earlier %' THEN result END AS result FROM decided \
-         JOIN decision ON decision.id = decided.decision \
-         WHERE endpoint = $1 AND policy = $2 AND profile = $3 AND valid_to IS NULL",
-    )
-    .bind(numbers.endpoint)
-    .bind(numbers.policy)
-    .bind(numbers.profile)
-    .fetch_all(&mut **tx)
-    .await?;
+    // Many are read faster without their names.
+    let rules = if numbers.rules.len() > NAMED_MAX { &[] } else { numbers.rules.as_slice() };
+    let which = if rules.is_empty() { String::new() } else { format!(" AND rule IN ({})", marks(4, rules.len())) };
+    let sql = format!(
+        "SELECT rule, position, decided, decision, content, since FROM decided \
+         WHERE endpoint = {} AND policy = {} AND profile = {} AND valid_to IS NULL{which}",
+        mark(1),
+        mark(2),
+        mark(3),
+    );
+    let query = sqlx::query(sqlx::AssertSqlSafe(sql));
+    let mut query = query.bind(numbers.endpoint).bind(numbers.policy).bind(numbers.profile);
+    for rule in rules {
+        query = query.bind(*rule);
+    }
+    let rows = query.fetch_all(&mut **tx).await?;
     rows.iter()
         .map(|row| {
             let current = Current {
                 position: row.try_get("position")?,
                 decided: row.try_get("decided")?,
                 decision: row.try_get("decision")?,
-                verdict: row.try_get("verdict")?,
-                result: row.try_get("result")?,
                 content: row.try_get("content")?,
                 since: row.try_get("since")?,
             };
