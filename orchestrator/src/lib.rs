@@ -42,6 +42,7 @@ mod workflows;
 pub use driver::{Handle, RunError, run};
 pub use external::ExternalBroker;
 pub use feeds::{FeedLimits, policy_name, signature_of};
+pub use policies::BASELINE_SOURCE;
 pub use registration::TokenScope;
 pub use retention::{Expired, KEEP_DAYS_MIN};
 pub use settings::{CERTIFICATE_SECONDS, KEEP_WORKFLOWS, Settings};

@@ -23,7 +23,8 @@ use crate::BASELINE;
 use crate::core::workflow::Plan;
 use crate::driver::Handle;
 
-const BASELINE_SOURCE: &[u8] = include_bytes!("../policies/muster-baseline-linux-ds.xml");
+/// The data stream of the policy that comes with the program.
+pub const BASELINE_SOURCE: &[u8] = include_bytes!("../policies/muster-baseline-linux-ds.xml");
 /// Plans kept in memory.
 const PLANS_KEPT_MAX: usize = 16;
 

@@ -164,14 +164,17 @@ fn nothing_is_unfinished_or_skipped() {
 #[test]
 fn no_service_starts_a_process() {
     // RFC 8248 OP-002: what comes over the wire is never run, but a script that the endpoint's operator has allowed: a
-    // collector starts itself for it, and what was started the script, once its sandbox stands. Tests start programs.
-    let homes = ["pcs-agent/src/script/run.rs", "pcs-agent/src/script/sandbox.rs"].map(Path::new);
+    // collector starts itself for it, and what was started the script, once its sandbox stands. Tests start programs, and so
+    // does the operator's command where it measures: those of Muster that stand beside it.
+    let homes =
+        ["pcs-agent/src/script/run.rs", "pcs-agent/src/script/sandbox.rs", "tools/muster/src/measure/daemon.rs"]
+            .map(Path::new);
     for (path, text) in all_sources() {
         let relative = path.strip_prefix(workspace()).unwrap();
         if homes.contains(&relative) {
             let started: Vec<&str> =
                 text.match_indices("Command::new(").filter_map(|(at, _)| text[at + 13..].split(')').next()).collect();
-            let known = ["&scripts.runner", "\"/proc/self/exe\"", "SCRIPT"];
+            let known = ["&scripts.runner", "\"/proc/self/exe\"", "SCRIPT", "beside"];
             assert!(started.iter().all(|word| known.contains(word)), "{} starts {started:?}", relative.display());
         } else if !relative.starts_with("tests") && !relative.starts_with("pcs-agent/tests") {
             assert!(

@@ -12,9 +12,12 @@ use proto::schedule::{OnMissed, Overlap, Schedule, TimeWindow};
 use proto::verdict::Verdict;
 use service::config::Seconds;
 
+mod fleet;
 mod policy;
 mod posture;
 
+use fleet::MEASURE_HELP;
+pub(crate) use fleet::{MeasureArgs, SimulateArgs};
 pub(crate) use policy::{AssignArgs, FeedCommand, ListArgs, PolicyCommand, SignerCommand};
 use posture::QUERY_HELP;
 pub(crate) use posture::{LabelCommand, QueryArgs, Staleness};
@@ -105,6 +108,10 @@ pub(crate) enum Command {
     Token(TokenCommand),
     /// Play many collectors against an installation, to see what it carries.
     Simulate(SimulateArgs),
+    /// Start an installation of its own with many collectors, and measure what this machine carries: a table with targets, what was
+    /// measured, and what limits it.
+    #[command(after_help = MEASURE_HELP)]
+    Measure(Box<MeasureArgs>),
     /// What `oscap` does, with its words, options and exit codes.
     Scap(Box<crate::drop_in::ScapArgs>),
     /// Follow verdicts back to the evidence and to what was asked, by signatures alone.
@@ -207,29 +214,6 @@ pub(crate) enum ConfigCommand {
     },
     /// A file with every key, what it is for, and what is built in.
     Reference,
-}
-
-/// `muster simulate`
-#[derive(Debug, Args)]
-pub(crate) struct SimulateArgs {
-    /// How many.
-    #[arg(long, default_value_t = 100)]
-    pub(crate) collectors: u64,
-    /// A join token for as many uses: `muster token create --type pcs --uses 100`.
-    #[arg(long, env = "MUSTER_JOIN_TOKEN", hide_env_values = true)]
-    pub(crate) join_token: String,
-    /// Keep their keys and outboxes in this directory: run again, they are the same. Without, they are removed at the end.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) keep: Option<PathBuf>,
-    /// Of 100 objects, how many are otherwise than there.
-    #[arg(long, default_value_t = 5, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(0..=100))]
-    pub(crate) variety: u64,
-    /// The same number gives the same machines.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) seed: u64,
-    /// What they report is what is found below this directory: the root of a machine like those of the fleet.
-    #[arg(long, default_value = "/", value_name = "DIR")]
-    pub(crate) root: PathBuf,
 }
 
 /// `muster up`

@@ -14,8 +14,8 @@ use serde_json::json;
 use crate::cli::{self, Cli, Command, Output, TaskArgs, WorkflowArgs};
 use crate::show::{self, Progress};
 use crate::{
-    admission, audit, backup, broker, ca, client, config, drop_in, endpoint, exit, metrics, policy, query, simulate,
-    tasks, transactions, up, verify,
+    admission, audit, backup, broker, ca, client, config, drop_in, endpoint, exit, measure, metrics, policy, query,
+    simulate, tasks, transactions, up, verify,
 };
 
 /// Carries out a command; the exit code.
@@ -31,6 +31,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
     if output == Output::Csv && !matches!(cli.command, Command::Results(_) | Command::Query(_)) {
         bail!("only `muster results` and `muster query` have CSV; take -o json");
     }
+    if let Command::Measure(args) = cli.command {
+        return measure::run(*args, output).await;
+    }
     if let Command::Config(command) = cli.command {
         return config::run(command, output);
     }
@@ -40,7 +43,11 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<u8> {
     let data = cli::data_directory(cli.data)?;
     match cli.command {
         // Carried out above.
-        Command::Scap(_) | Command::Simulate(_) | Command::Config(_) | Command::Migrate { .. } => Ok(exit::DONE),
+        Command::Scap(_)
+        | Command::Simulate(_)
+        | Command::Measure(_)
+        | Command::Config(_)
+        | Command::Migrate { .. } => Ok(exit::DONE),
         Command::Up(args) => up::run(&data, args, output).await,
         Command::Status => status(&data, output).await,
         Command::Metrics => metrics::print(&data, output).await,

@@ -20,6 +20,7 @@ mod config;
 mod drop_in;
 mod endpoint;
 mod exit;
+mod measure;
 mod metrics;
 mod policy;
 mod query;

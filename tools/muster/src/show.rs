@@ -48,6 +48,24 @@ pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) {
     }
 }
 
+/// Characters in a line of a table whose cells are sentences, where nobody says how wide the terminal is.
+const WIDTH: u16 = 160;
+
+/// Prints a table whose cells are sentences: they are broken into lines.
+pub(crate) fn table_that_fits(header: &[&str], rows: Vec<Vec<String>>) {
+    let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse::<u16>().ok());
+    let width = columns.map_or(WIDTH, |columns| columns.max(WIDTH / 2));
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_width(width).set_header(header.iter().map(|name| name.to_uppercase()).collect::<Vec<_>>());
+    for row in rows {
+        table.add_row(row);
+    }
+    for row in table.lines() {
+        line(row.trim_end());
+    }
+}
+
 /// How long ago, in words.
 pub(crate) fn ago(then: Option<Timestamp>, now: Timestamp) -> String {
     let Some(then) = then else { return "never".to_owned() };
