@@ -19,6 +19,7 @@ use service::shutdown::Shutdown;
 use service::signature::key_of;
 
 mod asking;
+pub mod clock;
 mod contents;
 pub mod evidence;
 pub mod facts;

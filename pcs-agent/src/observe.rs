@@ -16,7 +16,6 @@ use proto::message::{
     ObservationRequest, ObservationResponse, StreamPosition,
 };
 use proto::plan::ObjectKey;
-use proto::time::is_skewed;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -68,9 +67,6 @@ struct Stream {
     epoch: Option<Uuid>,
     sequence: u64,
     known: BTreeMap<ObjectKey, ContentHash>,
-    /// When the newest report was made: a clock that is set back must not make the next one look older, or
-    /// the repository would keep what it has.
-    reported: Option<Timestamp>,
     /// Reports whose acknowledgement is awaited.
     sent: Vec<MessageId>,
 }
@@ -335,14 +331,7 @@ impl Observations {
                 let hash = ContentHash::of(&bytes);
                 stream.known.insert(object.clone(), hash.clone()) != Some(hash)
             })
-            .map(|(object, collected, when)| {
-                // A clock that was wrong by more than others take: nobody has what it said.
-                stream.reported = stream.reported.filter(|last| *last <= when || !is_skewed(*last, when));
-                let after = stream.reported.and_then(|last| last.checked_add(SignedDuration::from_micros(1)).ok());
-                (object, collected, after.map_or(when, |after| when.max(after)))
-            })
             .collect();
-        stream.reported = changed.iter().map(|(.., when)| *when).max().max(stream.reported);
         (changed, is_baseline)
     }
 
@@ -498,22 +487,6 @@ mod tests {
         observations.follow("files", Followed { watched_count: 1, polled: BTreeSet::new(), by: vec![files.clone()] });
         let entry = observations.list().remove(0);
         assert_eq!((entry.mode, entry.followed), (ObservationMode::Realtime, vec![files]));
-    }
-
-    #[test]
-    fn a_clock_that_is_set_back_does_not_make_a_report_older() {
-        let (_directory, mut observations) = fresh();
-        observations.due(at(0));
-        let looked = |second: i64, value: &str| {
-            vec![(ObjectKey("a".to_owned()), Collected::nothing(Flag::DoesNotExist, value), at(second))]
-        };
-        assert_eq!(observations.changed(("files", 1, true), looked(1_000, "1"), EPOCH).0[0].2, at(1_000));
-        let (second, _) = observations.changed(("files", 1, true), looked(700, "2"), EPOCH);
-        assert!(second[0].2 > at(1_000));
-        // Of a clock that was hours ahead nobody has taken anything.
-        observations.changed(("files", 1, true), looked(9_000, "3"), EPOCH);
-        let (third, _) = observations.changed(("files", 1, true), looked(701, "4"), EPOCH);
-        assert_eq!(third[0].2, at(701));
     }
 
     #[test]

@@ -31,6 +31,7 @@ use service::reload::Live;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
+use crate::clock::KeptClock;
 use crate::host::Host;
 use crate::looking::{self, Pulse};
 use crate::observe::{Look, Observations};
@@ -80,6 +81,7 @@ pub(crate) struct Worker {
     observations: tokio::sync::Mutex<Observations>,
     watch: Mutex<Watch>,
     pause: Arc<Pause>,
+    clock: Mutex<KeptClock>,
 }
 
 #[derive(Default)]
@@ -119,6 +121,7 @@ impl Worker {
         let (scheduled, then) = mpsc::channel(limits::TASKS_MAX);
         let schedules = Schedules::load(&settings.data.join("schedules.json"))?;
         let observations = Observations::load(&settings.data.join("observations.json"))?;
+        let clock = KeptClock::load(&settings.data.join("clock.json"))?;
         let worker = Arc::new(Self {
             bus,
             assigned,
@@ -133,6 +136,7 @@ impl Worker {
             observations: tokio::sync::Mutex::new(observations),
             watch: Mutex::new(Watch::new(&settings.root)),
             pause: Arc::default(),
+            clock: Mutex::new(clock),
         });
         tokio::spawn(follow_pause(worker.assigned.clone(), Arc::clone(&worker.pause)));
         tokio::spawn(Arc::clone(&worker).work(first, then));
@@ -518,8 +522,9 @@ impl Worker {
                     .pausing(Arc::clone(&self.pause))
                     .with_pulse(shown);
             // What objects share is read once: none of it is younger than this.
-            let began = Timestamp::now();
-            let mut resolver = Resolver::new(&plan, Probes::new(&host), began);
+            let now = Timestamp::now();
+            let began = self.clock().next(now);
+            let mut resolver = Resolver::new(&plan, Probes::new(&host), now);
             let named: BTreeSet<&ObjectKey> = request.objects.iter().collect();
             let wanted = plan.report.iter().filter(|key| named.is_empty() || named.contains(key));
             let total = wanted.clone().count() as u64;
@@ -543,7 +548,14 @@ impl Worker {
         })?
     }
 
+    fn clock(&self) -> std::sync::MutexGuard<'_, KeptClock> {
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn send_results(&self, results: &CollectionResults, context: Context) -> Result<MessageId, Fault> {
+        if let Err(error) = self.clock().keep() {
+            tracing::warn!(%error, "should the clock be set back while the collector restarts, what it sees may seem old for a while");
+        }
         self.bus
             .send_durable(&Topic::CollectionResults(self.bus.own()), results, context)
             .map_err(|error| Fault::new(FaultCode::Internal, error.to_string()))

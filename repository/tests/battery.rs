@@ -139,6 +139,7 @@ async fn battery(store: &dyn Store) {
     verdicts_count_once_however_often_they_come(store).await;
     a_verdict_has_a_time_since_when_it_holds(store).await;
     what_was_decided_in_part_leaves_the_rest_as_it_is_and_a_new_policy_lets_old_rules_go(store).await;
+    what_was_decided_by_a_clock_that_was_ahead_does_not_outlive_what_is_decided_afterwards(store).await;
     verdicts_come_in_pages(store).await;
     what_is_missing_or_stale_is_named(store).await;
     verdicts_lead_back_to_the_reports_that_they_rest_on(store).await;
@@ -442,6 +443,47 @@ async fn what_was_decided_in_part_leaves_the_rest_as_it_is_and_a_new_policy_lets
     });
     case.decide(&other).await;
     assert_eq!(case.holds().await, rows(&[("b", Pass, Some(10)), ("c", Fail, Some(20))]));
+}
+
+async fn what_was_decided_by_a_clock_that_was_ahead_does_not_outlive_what_is_decided_afterwards(store: &dyn Store) {
+    for is_partial in [false, true] {
+        let case = Case::new(store).await;
+        case.decide(&case.verdicts(0, &[("a", Pass), ("b", Pass)], |_| {})).await;
+        let began = Timestamp::now();
+        let decided = |seconds: i64, verdict: Verdict, is_partial: bool| {
+            let evaluated = began + jiff::SignedDuration::from_secs(seconds);
+            case.verdicts(0, &[("a", verdict)], move |results| {
+                let (about, summary) = (results.about.as_mut().unwrap(), results.summary.as_mut().unwrap());
+                (about.evaluated, about.is_partial) = (evaluated, is_partial);
+                (summary.evaluated, summary.is_partial) = (evaluated, is_partial);
+            })
+        };
+        let a = async || case.holds().await.into_iter().find(|(rule, ..)| rule == "a").map(|(_, verdict, _)| verdict);
+        case.decide(&decided(240, Fail, is_partial)).await;
+        assert_eq!(a().await, Some(Fail));
+        // Its clock was set back, or somebody else does the work: each is later than the one before.
+        let first = case.decide(&decided(-1, Pass, false)).await;
+        assert_eq!(a().await, Some(Pass));
+        case.decide(&decided(0, Fail, true)).await;
+        assert_eq!(a().await, Some(Fail));
+        case.decide(&decided(0, Pass, true)).await;
+        assert_eq!(a().await, Some(Pass));
+        assert_eq!(case.held(ResultsSelection::Transaction(first)).await[0].1, Pass);
+        let newest = store.newest(case.endpoint, "policy", "(default)").await.unwrap().unwrap();
+        assert!(newest.evaluated > began + jiff::SignedDuration::from_secs(240), "{newest:?}");
+        // What is of a time that has come is not overtaken by what comes late.
+        let case = Case::new(store).await;
+        let decided = |seconds: i64, verdict: Verdict| {
+            let evaluated = began - jiff::SignedDuration::from_secs(seconds);
+            case.verdicts(0, &[("a", verdict)], move |results| {
+                results.about.as_mut().unwrap().evaluated = evaluated;
+                results.summary.as_mut().unwrap().evaluated = evaluated;
+            })
+        };
+        case.decide(&decided(10, Pass)).await;
+        case.decide(&decided(20, Fail)).await;
+        assert_eq!(case.holds().await[0].1, Pass);
+    }
 }
 
 async fn verdicts_come_in_pages(store: &dyn Store) {

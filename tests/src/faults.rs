@@ -1,6 +1,6 @@
 //! A campaign of faults against processes: from a seed they are killed, held, cut off, told to end, their disks are full, their
 //! clocks jump, and records on the wire are changed, doubled, lost and put in another order, while files of endpoints change
-//! and operators ask. Afterwards everything that was promised has to hold (`checks`).
+//! and operators ask. In a lull now and then, and afterwards, everything that was promised has to hold (`checks`).
 
 #![allow(clippy::print_stdout, reason = "a campaign takes a while, and says how far it is")]
 
@@ -20,10 +20,12 @@ mod checks;
 mod clock;
 mod outboxes;
 mod plan;
+mod set_back;
 mod truth;
 mod world;
 
 pub use plan::Kind;
+pub use set_back::set_back;
 
 use crate::generate::Random;
 use outboxes::Outboxes;
@@ -66,12 +68,24 @@ pub struct Report {
     pub ask_count: usize,
     /// Facts that became others.
     pub change_count: usize,
-    /// What was checked, and of how many.
+    /// What was checked, and of how many at last.
     pub checked: Vec<(&'static str, usize)>,
+    /// In how many lulls, beside the end.
+    pub lull_count: usize,
     /// How long the storm was.
     pub storm: Duration,
-    /// And what came after it.
+    /// And the lulls, and what came after it.
     pub calm: Duration,
+}
+
+impl Report {
+    /// Something holds, of so many.
+    fn holds(&mut self, what: &'static str, count: usize) {
+        match self.checked.iter_mut().find(|(known, _)| *known == what) {
+            Some((_, before)) => *before = count,
+            None => self.checked.push((what, count)),
+        }
+    }
 }
 
 impl fmt::Display for Report {
@@ -92,8 +106,9 @@ impl fmt::Display for Report {
         for (what, count) in &self.checked {
             writeln!(formatter, "{what:<44}{count:>8}")?;
         }
+        writeln!(formatter, "{:<44}{:>8}", "lulls in which it was checked, too", self.lull_count)?;
         writeln!(formatter, "{:<44}{:>7.0}s", "the storm", self.storm.as_secs_f64())?;
-        write!(formatter, "{:<44}{:>7.0}s", "until all was checked", self.calm.as_secs_f64())
+        write!(formatter, "{:<44}{:>7.0}s", "the lulls, and until all was checked", self.calm.as_secs_f64())
     }
 }
 
@@ -132,27 +147,34 @@ async fn weather(campaign: &Campaign, report: &mut Report) -> Result<(), String>
     let watched = (1..COUNT).map(|node| world.nodes[node].data.clone()).collect();
     let outboxes = Outboxes::watch(watched);
     let told = Arc::new(Told::default());
-    let began = Instant::now();
     let mut dice = Random::new(campaign.seed);
-    let ended = storm(&mut world, Plan::new(campaign.count, &kinds, &mut dice), &told, report).await;
-    report.storm = began.elapsed();
-    let began = Instant::now();
-    let checked = match ended {
-        Ok(()) => checks::all(&mut world, &told, &outboxes, &mut dice, report).await,
+    let plan = Plan::new(campaign.count, &kinds, &mut dice);
+    let checked = match storm(&mut world, plan, &told, &mut dice, report).await {
+        Ok(()) => {
+            let began = Instant::now();
+            let checked = checks::all(&mut world, &told, &outboxes, &mut dice, report).await;
+            report.calm += began.elapsed();
+            checked
+        }
         Err(what) => Err(what),
     };
-    report.calm = began.elapsed();
     let ended = world.nodes.iter().filter(|node| node.ended_count > 0);
     report.ended = ended.map(|node| (node.name.clone(), node.ended_count)).collect();
     checked
 }
 
 /// Does what is planned, when it is planned.
-async fn storm(world: &mut World, plan: Plan, told: &Arc<Told>, report: &mut Report) -> Result<(), String> {
-    let began = Instant::now();
+async fn storm(
+    world: &mut World,
+    plan: Plan,
+    told: &Arc<Told>,
+    dice: &mut Random,
+    report: &mut Report,
+) -> Result<(), String> {
+    let mut began = Instant::now();
     let operators = Arc::new(Semaphore::new(OPERATORS_MAX));
     let count = plan.events.iter().filter(|(_, event)| matches!(event, Event::Strike(..))).count();
-    let (mut done, horizon) = (0, began + plan.horizon);
+    let mut done = 0;
     for (at, event) in plan.events {
         tokio::time::sleep_until(began + at).await;
         world.revive();
@@ -166,6 +188,15 @@ async fn storm(world: &mut World, plan: Plan, told: &Arc<Told>, report: &mut Rep
                 }
             }
             Event::Heal(kind, victim) => world.heal(kind, victim).await?,
+            Event::Lull => {
+                let lull = Instant::now();
+                let holds = checks::lull(world, told, dice, report).await;
+                report.calm += lull.elapsed();
+                holds.map_err(|what| format!("after {done} faults: {what}"))?;
+                report.lull_count += 1;
+                // The storm goes on as planned.
+                began += lull.elapsed();
+            }
             Event::Truth(collector, fact, is_met) => {
                 truth::set(&world.root(collector), fact, is_met);
                 report.change_count += 1;
@@ -183,10 +214,7 @@ async fn storm(world: &mut World, plan: Plan, told: &Arc<Told>, report: &mut Rep
             }
         }
     }
-    while Instant::now() < horizon {
-        world.revive();
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    report.storm = began.elapsed();
     Ok(())
 }
 

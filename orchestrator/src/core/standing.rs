@@ -212,7 +212,8 @@ impl Standing {
                         due.push(Due::Watch(name.clone(), collector));
                     }
                 }
-                let swept = *assigned.swept.get_or_insert(now);
+                // A clock that was ahead does not put it off.
+                let swept = *assigned.swept.insert(assigned.swept.map_or(now, |swept| swept.min(now)));
                 // Where there is a schedule, it makes up for what was not heard of.
                 let is_swept = assigned.assignment.schedule.is_none() && now.duration_since(swept) >= SWEEP;
                 if is_swept {
@@ -268,7 +269,9 @@ impl Assigned {
             self.changed.clear();
             self.changed_first = None;
         }
-        if self.changed_first.is_none_or(|first| now.duration_since(first) < GATHER) {
+        // A time that has not come yet is of a clock that was ahead.
+        let is_gathering = |first: Timestamp| (SignedDuration::ZERO..GATHER).contains(&now.duration_since(first));
+        if self.changed_first.is_none_or(is_gathering) {
             return Vec::new();
         }
         self.changed_first = None;

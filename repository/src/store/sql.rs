@@ -38,6 +38,8 @@ mod identity;
 mod names;
 #[path = "observations.rs"]
 mod observations;
+#[path = "overtaken.rs"]
+mod overtaken;
 #[path = "reports.rs"]
 mod reports;
 #[path = "retention.rs"]

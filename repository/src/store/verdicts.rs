@@ -18,7 +18,7 @@ use super::super::super::{Received, Report, StoreError, Stored, endpoint_text, j
 use super::super::{Database, mark};
 use super::names::ByHash;
 use super::observations::{BATCH, NAMED_MAX, marks, rows_of};
-use super::{ALIASES, SqlStore, Tx, is_first, reports, share};
+use super::{ALIASES, SqlStore, Tx, is_first, overtaken, reports, share};
 
 type Row = <Database as sqlx::Database>::Row;
 
@@ -96,11 +96,9 @@ impl SqlStore {
         .bind(report.hash.as_str())
         .execute(&mut *tx)
         .await?;
+        let (results, is_current) = overtaken::placed(&mut tx, &endpoint, results, from).await?;
+        let results = &*results;
         let about = results.about.as_ref().filter(|about| about.is_current);
-        let is_current = match about {
-            Some(about) => !is_overtaken(&mut tx, &endpoint, about).await?,
-            None => false,
-        };
         let change_count = match about.zip(numbers.as_ref()).filter(|_| is_current) {
             Some((about, numbers)) => self.hold(&mut tx, numbers, about, results).await?,
             None => keep(&mut tx, &transaction, &endpoint, results, report).await?,
@@ -361,21 +359,6 @@ impl SqlStore {
 /// Where a page ends.
 fn cursor(endpoint: &str, policy: &str, profile: &str) -> String {
     format!("{endpoint} {policy} {profile}")
-}
-
-/// Whether a newer evaluation of everything has come already. One that decided a part is newer for that part alone.
-async fn is_overtaken(tx: &mut Tx, endpoint: &str, about: &About) -> Result<bool, StoreError> {
-    let newer = sqlx::query(
-        "SELECT 1 FROM evaluation WHERE endpoint = $1 AND policy = $2 AND profile = $3 AND is_past = 0 \
-         AND is_partial = 0 AND evaluated > $4 LIMIT 1",
-    )
-    .bind(endpoint)
-    .bind(&about.policy)
-    .bind(&about.profile)
-    .bind(about.evaluated.as_microsecond())
-    .fetch_optional(&mut **tx)
-    .await?;
-    Ok(newer.is_some())
 }
 
 /// A rule as it was decided now, and as it was.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proto::id::{ComponentId, EndpointId};
 use proto::message::ResultsSelection;
-use proto::operator::{Ask, CollectorAnswer, OperatorEvent, TransactionView};
+use proto::operator::{Ask, CollectorAnswer, OperatorEvent, TransactionView, Workflow};
 use service::identity::Identity;
 use tokio::time::Instant;
 
@@ -27,6 +27,20 @@ const SENT: Duration = Duration::from_secs(90);
 /// Rules with their verdicts, by endpoint.
 type Verdicts = BTreeMap<EndpointId, BTreeMap<String, String>>;
 
+/// What has to hold whenever nothing is broken any more, while all goes on.
+pub(super) async fn lull(world: &mut World, told: &Told, dice: &mut Random, report: &mut Report) -> Result<(), String> {
+    let endpoints = members(world, report).await?;
+    by_themselves(world, &endpoints, dice, report).await?;
+    transactions(world, told, report).await?;
+    sent(world, report).await?;
+    streams(world, report).await?;
+    ask(world, &endpoints, &workflow()).await?;
+    report.holds("verdicts of an evaluation as in truth", endpoints.len() * truth::FACT_COUNT);
+    // Once more: nobody has joined or was lost by what came after the storm.
+    members(world, report).await?;
+    Ok(())
+}
+
 /// All of them; the first that is broken.
 pub(super) async fn all(
     world: &mut World,
@@ -35,22 +49,16 @@ pub(super) async fn all(
     dice: &mut Random,
     report: &mut Report,
 ) -> Result<(), String> {
-    let endpoints = members(world, report).await?;
-    by_themselves(world, &endpoints, dice, report).await?;
-    transactions(world, told, report).await?;
-    sent(world, report).await?;
-    streams(world, report).await?;
-    asked(world, &endpoints, report).await?;
-    // Once more: nobody has joined or was lost by what came after the storm.
-    members(world, report).await?;
+    lull(world, told, dice, report).await?;
     proofs(world, report)?;
     world.stop().await;
     stored(world, outboxes, report)?;
+    statuses(world, outboxes, report)?;
     words(world, report)
 }
 
 /// Everybody is there, as who it was; the endpoints of collectors.
-async fn members(world: &mut World, report: &mut Report) -> Result<BTreeMap<usize, EndpointId>, String> {
+pub(super) async fn members(world: &mut World, report: &mut Report) -> Result<BTreeMap<usize, EndpointId>, String> {
     let roster = within(BACK, "all are back", async || {
         world.revive();
         world.are_active(COUNT - 1).await?;
@@ -77,14 +85,9 @@ async fn members(world: &mut World, report: &mut Report) -> Result<BTreeMap<usiz
             endpoints.insert(number, endpoint.endpoint);
         }
     }
-    let known = report.checked.iter().any(|(what, _)| *what == MEMBERS);
-    if !known {
-        report.checked.push((MEMBERS, roster.len()));
-    }
+    report.holds("members active as who they were", roster.len());
     Ok(endpoints)
 }
-
-const MEMBERS: &str = "members active as who they were";
 
 /// What is so, by endpoint.
 fn truths(world: &World, endpoints: &BTreeMap<usize, EndpointId>) -> Verdicts {
@@ -92,7 +95,7 @@ fn truths(world: &World, endpoints: &BTreeMap<usize, EndpointId>) -> Verdicts {
 }
 
 /// The first difference.
-fn compare(world: &World, endpoints: &BTreeMap<usize, EndpointId>, are: &Verdicts) -> Result<usize, String> {
+fn compare(world: &World, endpoints: &BTreeMap<usize, EndpointId>, are: &Verdicts) -> Result<(), String> {
     let expected = truths(world, endpoints);
     for (collector, endpoint) in endpoints {
         let name = &world.nodes[*collector].name;
@@ -104,7 +107,7 @@ fn compare(world: &World, endpoints: &BTreeMap<usize, EndpointId>, are: &Verdict
             }
         }
     }
-    Ok(expected.values().map(BTreeMap::len).sum())
+    Ok(())
 }
 
 /// What holds, as the repository says.
@@ -138,11 +141,14 @@ async fn by_themselves(
             report.change_count += 1;
         }
     }
-    let attempt = async || compare(world, endpoints, &latest(world).await?);
-    let what = "verdicts by themselves are those of a fresh evaluation";
-    let count = within(2 * SWEEP, what, attempt).await?;
-    report.checked.push(("verdicts by themselves as in truth", count));
+    follow(world, endpoints, "verdicts by themselves are those of a fresh evaluation").await?;
+    report.holds("verdicts by themselves as in truth", endpoints.len() * truth::FACT_COUNT);
     Ok(())
+}
+
+/// Within two sweep periods what holds is the truth.
+pub(super) async fn follow(world: &World, endpoints: &BTreeMap<usize, EndpointId>, what: &str) -> Result<(), String> {
+    within(2 * SWEEP, what, async || compare(world, endpoints, &latest(world).await?)).await
 }
 
 /// Whatever an operator was told of has ended, and everybody who was meant is counted.
@@ -166,7 +172,7 @@ async fn transactions(world: &World, told: &Told, report: &mut Report) -> Result
             return Err(format!("the sum of the transaction {transaction} is not right: {account:?}"));
         }
     }
-    report.checked.push(("transactions closed, with the right sum", count));
+    report.holds("transactions closed, with the right sum", count);
     Ok(())
 }
 
@@ -189,7 +195,7 @@ async fn sent(world: &World, report: &mut Report) -> Result<(), String> {
         })
         .await?;
     }
-    report.checked.push(("outboxes empty", COUNT - REPOSITORY));
+    report.holds("outboxes empty", COUNT - REPOSITORY);
     Ok(())
 }
 
@@ -210,7 +216,7 @@ async fn streams(world: &World, report: &mut Report) -> Result<(), String> {
         Ok(reports)
     })
     .await?;
-    report.checked.push(("reports in the newest epochs", count));
+    report.holds("reports in the newest epochs", count);
     Ok(())
 }
 
@@ -231,10 +237,13 @@ fn same(name: &str, component: ComponentId, answers: &[CollectorAnswer], databas
 }
 
 /// An operator asks, and is told the truth.
-async fn asked(world: &World, endpoints: &BTreeMap<usize, EndpointId>, report: &mut Report) -> Result<(), String> {
-    let what = "an evaluation that is asked for is the truth";
-    let count = within(Duration::from_secs(30), what, async || {
-        let asking = crate::ask(&world.nodes[ORCHESTRATOR].data, Ask::Evaluate(workflow()), &[]);
+pub(super) async fn ask(
+    world: &World,
+    endpoints: &BTreeMap<usize, EndpointId>,
+    workflow: &Workflow,
+) -> Result<(), String> {
+    within(Duration::from_secs(30), "an evaluation that is asked for is the truth", async || {
+        let asking = crate::ask(&world.nodes[ORCHESTRATOR].data, Ask::Evaluate(workflow.clone()), &[]);
         let events = tokio::time::timeout(Duration::from_mins(1), asking).await;
         let events = events.map_err(|_| "it does not end".to_owned())?.map_err(|error| error.to_string())?;
         let mut verdicts = Verdicts::new();
@@ -248,9 +257,7 @@ async fn asked(world: &World, endpoints: &BTreeMap<usize, EndpointId>, report: &
         }
         compare(world, endpoints, &verdicts)
     })
-    .await?;
-    report.checked.push(("verdicts of an evaluation as in truth", count));
-    Ok(())
+    .await
 }
 
 /// Signatures and hashes hold.
@@ -263,7 +270,7 @@ fn proofs(world: &World, report: &mut Report) -> Result<(), String> {
             let said = String::from_utf8_lossy(&output.stderr);
             return Err(format!("`muster {}` does not hold: {said}", words.join(" ")));
         }
-        report.checked.push((if words.len() == 1 { "chain of verdicts whole" } else { "log of acts whole" }, 1));
+        report.holds(if words.len() == 1 { "chain of verdicts whole" } else { "log of acts whole" }, 1);
     }
     Ok(())
 }
@@ -335,8 +342,8 @@ fn stored(world: &World, outboxes: &Outboxes, report: &mut Report) -> Result<(),
             return Err(format!("the message {id} was acknowledged, and is not stored"));
         }
     }
-    report.checked.push(("messages acknowledged and stored", stored));
-    report.checked.push(("messages given up, and said so", given_up_count));
+    report.holds("messages acknowledged and stored", stored);
+    report.holds("messages given up, and said so", given_up_count);
     for (what, sql) in WRONG {
         let count = select(&database, sql)?.and_then(|lines| lines.first()?.parse().ok());
         match count {
@@ -346,7 +353,45 @@ fn stored(world: &World, outboxes: &Outboxes, report: &mut Report) -> Result<(),
         }
     }
     let rows = select(&database, "SELECT count(*) FROM observation")?.and_then(|lines| lines.first()?.parse().ok());
-    report.checked.push(("states of objects, none twice", rows.unwrap_or_default()));
+    report.holds("states of objects, none twice", rows.unwrap_or_default());
+    Ok(())
+}
+
+/// The states of a responder in which it has ended as it said, and those that the orchestrator has given it before it said so.
+const ENDED: [&str; 5] = ["completed", "partial", "rejected", "failed", "cancelled"];
+const ENDED_BY_OTHERS: [&str; 5] = ["no-answer", "offline", "moved", "cancelled", "waived"];
+
+/// An end that was acknowledged is the end that is stored, of every transaction that the orchestrator has begun. It keeps no
+/// ids of messages: what a status says is found where it has its effect.
+fn statuses(world: &World, outboxes: &Outboxes, report: &mut Report) -> Result<(), String> {
+    let database = world.nodes[ORCHESTRATOR].data.join("orchestrator.db");
+    let words = ["component", "request", "state"].map(|field| format!("json_extract(document, '$.{field}')"));
+    let sql = format!("SELECT workflow || ' ' || {} FROM responder", words.join(" || ' ' || "));
+    let Some(rows) = select(&database, &sql)? else { return Ok(()) };
+    let states: BTreeMap<&str, &str> = rows.iter().filter_map(|row| row.rsplit_once(' ')).collect();
+    let still: BTreeSet<String> = world.nodes.iter().flat_map(|node| waiting(&node.data)).collect();
+    let given_up = given_up(world);
+    let mut said: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let ends = outboxes.ends();
+    for (id, end) in &ends {
+        if !still.contains(id) && !given_up.contains(id) {
+            said.entry(&end.responder).or_default().insert(&end.phase);
+        }
+    }
+    let (mut as_said, mut before) = (0, 0);
+    for (responder, phases) in said {
+        // What a collector does by its own schedule is nobody's transaction.
+        let Some(state) = states.get(responder) else { continue };
+        if phases.contains(state) && ENDED.contains(state) {
+            as_said += 1;
+        } else if ENDED_BY_OTHERS.contains(state) {
+            before += 1;
+        } else {
+            return Err(format!("that {responder} ended {phases:?} was acknowledged, and it is stored as {state}"));
+        }
+    }
+    report.holds("ends acknowledged and stored", as_said);
+    report.holds("ends that came too late", before);
     Ok(())
 }
 
@@ -372,6 +417,6 @@ fn words(world: &World, report: &mut Report) -> Result<(), String> {
             return Err(format!("{} has panicked: {line}", node.name));
         }
     }
-    report.checked.push(("logs without a panic", world.nodes.len()));
+    report.holds("logs without a panic", world.nodes.len());
     Ok(())
 }

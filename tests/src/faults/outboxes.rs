@@ -8,8 +8,35 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// A message that was sent: its id, and the topic.
-type Sent = BTreeMap<String, String>;
+use proto::seal::Sealed;
+use serde_json::Value;
+
+/// What was sent, by its id: the topic, and what it says of an end.
+type Sent = BTreeMap<String, (String, Option<End>)>;
+
+/// What a status says at the end of a task.
+#[derive(Debug, Clone)]
+pub(super) struct End {
+    /// Its transaction, who did it, and by which request.
+    pub(super) responder: String,
+    /// How it ended.
+    pub(super) phase: String,
+}
+
+impl End {
+    fn of(payload: &[u8]) -> Option<Self> {
+        let envelope: Value = serde_json::from_slice(Sealed::split(payload).ok()?.envelope).ok()?;
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let [transaction, publisher, request, phase] = [
+            &envelope["transaction"],
+            &envelope["body"]["publisher"],
+            &envelope["body"]["request"],
+            &envelope["body"]["phase"],
+        ]
+        .map(text);
+        Some(Self { responder: format!("{} {} {}", transaction?, publisher?, request?), phase: phase? })
+    }
+}
 
 /// Somebody who looks at the outboxes again and again.
 #[derive(Debug)]
@@ -41,7 +68,16 @@ impl Outboxes {
     /// What was sent to a repository, by id: those whose topic is one of results.
     pub(super) fn results(&self) -> Vec<String> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.iter().filter(|(_, topic)| topic.contains("/results/")).map(|(id, _)| id.clone()).collect()
+        seen.iter().filter(|(_, (topic, _))| topic.contains("/results/")).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// The ends of tasks that were told the orchestrator, by id.
+    pub(super) fn ends(&self) -> Vec<(String, End)> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = |(id, (topic, end)): (&String, &(String, Option<End>))| {
+            end.clone().filter(|_| topic.starts_with("/status/")).map(|end| (id.clone(), end))
+        };
+        seen.iter().filter_map(end).collect()
     }
 }
 
@@ -59,9 +95,10 @@ fn look(directory: &Path, into: &Mutex<Sent>) {
         let is_new = !into.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&id);
         let path = directory.join("outbox").join(format!("{id}.msg"));
         if let (true, Ok(bytes)) = (is_new, std::fs::read(path)) {
-            let topic = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+            let (topic, payload) = bytes.split_at(bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len()));
             let topic = String::from_utf8_lossy(topic).into_owned();
-            into.lock().unwrap_or_else(PoisonError::into_inner).insert(id, topic);
+            let end = payload.get(1..).filter(|_| topic.starts_with("/status/")).and_then(End::of);
+            into.lock().unwrap_or_else(PoisonError::into_inner).insert(id, (topic, end));
         }
     }
 }

@@ -135,6 +135,8 @@ pub(super) enum Event {
     Truth(usize, usize, bool),
     /// An operator asks.
     Ask(Asked),
+    /// A lull, in which everything has to hold.
+    Lull,
 }
 
 /// A storm: what happens, and when, in order.
@@ -142,13 +144,14 @@ pub(super) enum Event {
 pub(super) struct Plan {
     /// Since its beginning.
     pub(super) events: Vec<(Duration, Event)>,
-    /// The latest time that a clock has said which others believe: what was seen then is the newest until it comes.
-    pub(super) horizon: Duration,
 }
 
-/// Faults after which there is a lull.
-const LULL_EVERY: usize = 50;
-const LULL: Duration = Duration::from_secs(10);
+/// Faults after which there is a pause, and those after which it is a lull; in a short storm there is one, in the middle.
+const PAUSE_EVERY: usize = 50;
+const LULL_EVERY: usize = 100;
+const PAUSE: Duration = Duration::from_secs(10);
+/// How long after a fault facts change and operators ask because of it.
+const AFTER_MILLISECONDS: usize = 500;
 
 fn milliseconds(dice: &mut Random, range: std::ops::Range<usize>) -> Duration {
     Duration::from_millis((range.start + dice.below(range.end - range.start)) as u64)
@@ -159,8 +162,8 @@ impl Plan {
     pub(super) fn new(count: usize, kinds: &[Kind], dice: &mut Random) -> Self {
         let mut events = Vec::new();
         let mut open: BTreeMap<(usize, Kind), Duration> = BTreeMap::new();
-        let (mut now, mut horizon) = (Duration::ZERO, Duration::ZERO);
-        let mut number = 0;
+        let (mut now, mut number) = (Duration::ZERO, 0);
+        let is_every = |number: usize, usual: usize| number.is_multiple_of(usual.min(count.div_ceil(2)));
         while number < count {
             open.retain(|_, until| *until > now);
             let (kind, victim) = (kinds[dice.below(kinds.len())], dice.below(COUNT));
@@ -174,10 +177,6 @@ impl Plan {
             let lasts = Self::lasts(kind, dice);
             let measure = Self::measure(kind, dice);
             events.push((now, Event::Strike(kind, victim, measure)));
-            if kind == Kind::ClockSlip {
-                let ahead = Duration::from_secs(u64::try_from(measure).unwrap_or_default());
-                horizon = horizon.max(now + lasts.unwrap_or_default() + ahead);
-            }
             if let Some(lasts) = lasts {
                 open.insert((victim, kind), now + lasts);
                 events.push((now + lasts, Event::Heal(kind, victim)));
@@ -185,7 +184,7 @@ impl Plan {
             if dice.once_in(2) {
                 let (fact, is_met) = truth::change(dice);
                 let collector = COLLECTORS.start + dice.below(COLLECTORS.len());
-                events.push((now + milliseconds(dice, 0..500), Event::Truth(collector, fact, is_met)));
+                events.push((now + milliseconds(dice, 0..AFTER_MILLISECONDS), Event::Truth(collector, fact, is_met)));
             }
             if dice.once_in(5) {
                 let asked = match dice.below(8) {
@@ -195,15 +194,21 @@ impl Plan {
                     5 => Asked::Cancel,
                     _ => Asked::Evaluate,
                 };
-                events.push((now + milliseconds(dice, 0..500), Event::Ask(asked)));
+                events.push((now + milliseconds(dice, 0..AFTER_MILLISECONDS), Event::Ask(asked)));
             }
             now += milliseconds(dice, 50..900);
-            if number % LULL_EVERY == 0 {
-                now = open.values().copied().max().unwrap_or(now).max(now) + LULL;
+            if number < count && (is_every(number, PAUSE_EVERY) || is_every(number, LULL_EVERY)) {
+                let over = now + Duration::from_millis(AFTER_MILLISECONDS as u64);
+                now = open.values().copied().fold(over, Duration::max);
+                if is_every(number, LULL_EVERY) {
+                    events.push((now, Event::Lull));
+                } else {
+                    now += PAUSE;
+                }
             }
         }
         events.sort_by_key(|(at, _)| *at);
-        Self { events, horizon }
+        Self { events }
     }
 
     /// How long it lasts; none: it is over at once.
@@ -242,6 +247,7 @@ mod tests {
         assert_ne!(plan(7), plan(8));
         let mut open = Vec::new();
         let mut struck = BTreeMap::<Kind, usize>::new();
+        let mut lulls = Vec::new();
         for (_, event) in plan(7) {
             match event {
                 Event::Strike(kind, victim, _) => {
@@ -256,9 +262,16 @@ mod tests {
                     let at = open.iter().position(|one| *one == (kind, victim));
                     open.remove(at.expect("what ends has begun"));
                 }
+                Event::Lull => {
+                    assert!(open.is_empty(), "{open:?}");
+                    lulls.push(struck.values().sum::<usize>());
+                }
                 Event::Truth(..) | Event::Ask(_) => {}
             }
         }
+        assert_eq!(lulls, [100, 200, 300]);
+        let short = Plan::new(25, &Kind::ALL, &mut Random::new(3)).events;
+        assert_eq!(short.iter().filter(|(_, event)| *event == Event::Lull).count(), 1);
         assert!(open.is_empty() && struck.values().sum::<usize>() == 400);
         assert!(Kind::ALL.iter().all(|kind| struck.contains_key(kind)), "{struck:?}");
     }
