@@ -150,17 +150,14 @@ impl KeptClock {
         let kept = Kept { boot: self.boot.clone(), given, until: Some(until.as_microsecond()) };
         let mut bytes = serde_json::to_vec(&kept).expect("what is kept always serialises");
         bytes.resize(FILE_BYTES.max(bytes.len()), b'\n');
-        match &self.file {
-            Some(file) => {
-                file.write_all_at(&bytes, 0).map_err(failed)?;
-                if sure.is_none() {
-                    file.sync_data().map_err(failed)?;
-                }
+        if let Some(file) = &self.file {
+            file.write_all_at(&bytes, 0).map_err(failed)?;
+            if sure.is_none() {
+                file.sync_data().map_err(failed)?;
             }
-            None => {
-                service::data::write_private(&self.path, &bytes).map_err(failed)?;
-                self.file = Some(File::options().write(true).open(&self.path).map_err(failed)?);
-            }
+        } else {
+            service::data::write_private(&self.path, &bytes).map_err(failed)?;
+            self.file = Some(File::options().write(true).open(&self.path).map_err(failed)?);
         }
         (self.kept, self.until) = (Some(latest), Some(until));
         Ok(())
