@@ -413,6 +413,11 @@ fn pulses(seconds: u64, first: Instant) -> Interval {
     pulses
 }
 
+/// Somewhere within an interval, by chance: those that came at the same time, or were told the same at once, do not go on together.
+fn within(seconds: u64) -> Duration {
+    Duration::from_secs(seconds).mul_f64(bus::mqtt::rand_fraction())
+}
+
 /// How many seconds there are to be between heartbeats, where a message says so.
 fn heartbeat_of(message: &Authentic) -> Option<u64> {
     let is_told = message.envelope().kind == HeartbeatResponse::KIND;
@@ -425,6 +430,7 @@ impl Membership {
         let (advertise, mut advertise_wanted) = mpsc::channel::<()>(1);
         let mut interval = self.heartbeat_interval_seconds.clamp(1, HEARTBEAT_SECONDS_MAX);
         let mut heartbeat = pulses(interval, Instant::now());
+        let mut is_first_pulse = true;
         let handshake = async {
             let mut is_in_quarantine = false;
             loop {
@@ -469,7 +475,7 @@ impl Membership {
                             }
                             if let Some(told) = heartbeat_of(&message).filter(|told| *told != interval) {
                                 interval = told;
-                                heartbeat = pulses(interval, Instant::now() + Duration::from_secs(interval));
+                                heartbeat = pulses(interval, Instant::now() + within(interval));
                             }
                             if let Some(message) = self.take(*message, &advertise)
                                 && inbox.send(message).await.is_err()
@@ -482,6 +488,9 @@ impl Membership {
                         let count = self.bus.unacknowledged_count() as u64;
                         let pulse = HeartbeatRequest { action: HeartbeatAction::Pulse, unacknowledged_count: count };
                         self.tell(&pulse, Context::alone());
+                        if std::mem::take(&mut is_first_pulse) {
+                            heartbeat.reset_after(within(interval));
+                        }
                     }
                 }
             }
