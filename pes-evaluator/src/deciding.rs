@@ -226,10 +226,8 @@ impl Evaluator {
         let mut is_everything = positions.len() == count;
         while at < positions.len() {
             let rest = &positions[at..];
-            let objects: Vec<ObjectKey> = match is_everything {
-                true => Vec::new(),
-                false => rest.iter().take(QUERY_OBJECTS).map(|at| prepared.objects()[*at].clone()).collect(),
-            };
+            let named = if is_everything { &[] } else { &rest[..rest.len().min(QUERY_OBJECTS)] };
+            let objects: Vec<ObjectKey> = named.iter().map(|at| prepared.objects()[*at].clone()).collect();
             let asked_hash = (!is_everything).then(|| Brief::hash_of(&objects));
             let question = QueryRequest {
                 request: Some(request.request),

@@ -9,8 +9,8 @@ use proto::content::{ContentHash, ContentRef};
 use proto::id::{ComponentId, EndpointId, MessageId, RequestId, TransactionId};
 use proto::message::{
     About, Assignment, AuditCheckpoint, ChainRequest, ChangesRequest, CollectedPart, CollectionResults, EndpointAlias,
-    EndpointAssignment, EvaluationResults, Evidence, ObjectState, PolicyDescription, ResultsRequest,
-    ResultsSelection, StreamPosition,
+    EndpointAssignment, EvaluationResults, Evidence, ObjectState, PolicyDescription, ResultsRequest, ResultsSelection,
+    StreamPosition,
 };
 use proto::observation::{EndpointFacts, Flag, Item, ItemEntity, Method};
 use proto::plan::ObjectKey;
@@ -573,9 +573,7 @@ async fn verdicts_lead_back_to_the_reports_that_they_rest_on(store: &dyn Store) 
         let received = Received { received: at(3_600 * hour), ..case.received() };
         store.record_collection(&case.results(value, at(second)), received, report).await.unwrap();
     };
-    let reported = async || {
-        case.query(&[object.clone()], None).await.rows[0].report.clone().unwrap()
-    };
+    let reported = async || case.query(std::slice::from_ref(&object), None).await.rows[0].report.clone().unwrap();
     let is_kept = async |report: &Report| {
         let content = store.content(&ContentRef::to(&report.packed).sha256).await.unwrap();
         content.is_some_and(|bytes| bytes == report.packed)

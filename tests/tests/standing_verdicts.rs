@@ -77,9 +77,10 @@ impl Remembering<'_> {
         self.read += recalled.unread.len();
         let contents = recalled.unread.iter().map(|at| (*at, Collected::clone(&found[*at].unwrap().collected_object)));
         let contents = contents.collect();
-        let decided = match recalled.is_complete() {
-            true => Decided::default(),
-            false => recalled.decide(self.compiled, &view, contents, now),
+        let decided = if recalled.is_complete() {
+            Decided::default()
+        } else {
+            recalled.decide(self.compiled, &view, contents, now)
         };
         let decisions = self.memo.conclude(self.compiled, &view, recalled, decided, rules, now);
         (view, decisions)
