@@ -42,6 +42,11 @@ use repositories::Repositories;
 const TASKS_MAX: usize = 256;
 /// Endpoints that are evaluated at a time.
 const ENDPOINTS_AT_ONCE: usize = 16;
+/// Messages that no repository has acknowledged while more are made: a repository that is slower is waited for, and has not to
+/// send any of them back.
+const UNACKNOWLEDGED_MAX: usize = 256;
+/// How often acknowledgements are looked for.
+const ACKNOWLEDGED: Duration = Duration::from_millis(20);
 /// Policies and profiles that are kept compiled.
 const PREPARED_MAX: usize = 4;
 /// Seconds after which it is said again how far a task is. The orchestrator waits for several of these before it gives the task
@@ -254,18 +259,25 @@ impl Evaluator {
         let mut told = tokio::time::Instant::now();
         // Questions to the repository overlap.
         let mut open = tokio::task::JoinSet::new();
-        let mut targets = request.targets.iter().copied();
+        let mut targets = request.targets.iter().copied().peekable();
         loop {
             if self.is_cancelled(request.request) {
                 return Err(Fault::new(FaultCode::Cancelled, "cancelled by who asked"));
             }
             while open.len() < ENDPOINTS_AT_ONCE
+                && self.bus.unacknowledged_count() < UNACKNOWLEDGED_MAX
                 && let Some(endpoint) = targets.next()
             {
                 let (this, task, prepared) = (Arc::clone(self), Arc::clone(&task), Arc::clone(&prepared));
                 open.spawn(async move { this.evaluate_endpoint(&task, endpoint, prepared).await });
             }
-            let Some(published) = open.join_next().await else { break };
+            let Some(published) = open.join_next().await else {
+                if targets.peek().is_none() {
+                    break;
+                }
+                self.wait_for_acknowledgements(request).await?;
+                continue;
+            };
             sent.extend(published.map_err(|_| Fault::new(FaultCode::Internal, "the evaluation failed badly"))??);
             let done = task.done.fetch_add(1, Ordering::Relaxed) + 1;
             // A few times a second is enough for a person.
@@ -276,21 +288,26 @@ impl Evaluator {
         }
         // Completed means stored.
         while sent.iter().any(|id| self.bus.is_unacknowledged(*id)) {
-            if self.is_cancelled(request.request) {
-                return Err(Fault::new(FaultCode::Cancelled, "cancelled by who asked"));
-            }
-            if request.deadline < Timestamp::now() {
-                let text =
-                    "no repository has acknowledged the verdicts before the deadline; they are sent until one does";
-                return Err(Fault::new(FaultCode::Timeout, text));
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            self.wait_for_acknowledgements(request).await?;
         }
         let refused = sent.iter().filter(|id| self.bus.was_given_up(**id)).count();
         if refused > 0 {
             let text = format!("a repository refused {refused} of {} messages with verdicts", sent.len());
             return Err(Fault::new(FaultCode::NotAuthorized, text));
         }
+        Ok(())
+    }
+
+    /// A moment for repositories to acknowledge verdicts; an error where nobody waits for them any more.
+    async fn wait_for_acknowledgements(&self, request: &EvaluationRequest) -> Result<(), Fault> {
+        if self.is_cancelled(request.request) {
+            return Err(Fault::new(FaultCode::Cancelled, "cancelled by who asked"));
+        }
+        if request.deadline < Timestamp::now() {
+            let text = "no repository has acknowledged the verdicts before the deadline; they are sent until one does";
+            return Err(Fault::new(FaultCode::Timeout, text));
+        }
+        tokio::time::sleep(ACKNOWLEDGED).await;
         Ok(())
     }
 

@@ -202,7 +202,7 @@ pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdow
                             match reports.try_reserve() {
                                 Ok(place) if is_its_turn => place.send(message),
                                 _ => {
-                                    let seconds = repository.pacing.put_off(sender, REPORTS_MAX, now);
+                                    let seconds = repository.pacing.put_off(sender, REPORTS_KEPT, now);
                                     let fault = Fault::new(FaultCode::Busy, "too many reports wait").after(seconds);
                                     repository.put_off(&message, &fault);
                                 }
@@ -251,7 +251,8 @@ const CHANGES_TOLD_MAX: usize = 10_000;
 const QUESTIONS_MAX: usize = 256;
 /// Reports that wait to be stored.
 const REPORTS_MAX: usize = 1_024;
-/// Places of these that are kept for those who were sent away before.
+/// Places of these that are kept for those who were sent away before. They come when as many of those that wait are stored, and
+/// find others that wait: there is always something to store.
 const REPORTS_KEPT: usize = REPORTS_MAX / 4;
 /// Seconds after which a component whose reports are refused is spoken of again.
 const TOLD_AGAIN_SECONDS: u64 = 60;

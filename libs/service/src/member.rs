@@ -415,7 +415,7 @@ fn pulses(seconds: u64, first: Instant) -> Interval {
 
 /// Somewhere within an interval, by chance: those that came at the same time, or were told the same at once, do not go on together.
 fn within(seconds: u64) -> Duration {
-    Duration::from_secs(seconds).mul_f64(bus::mqtt::rand_fraction())
+    Duration::from_secs(seconds).mul_f64(mqtt::rand_fraction())
 }
 
 /// How many seconds there are to be between heartbeats, where a message says so.

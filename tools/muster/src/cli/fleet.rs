@@ -7,8 +7,8 @@ use clap::Args;
 use crate::measure::Measure;
 
 pub(super) const MEASURE_HELP: &str = "\
-The programs muster-orchestrator, muster-repository, muster-pes-evaluator and muster-pcs-agent have to be beside muster. They run as
-in production, with TLS, signatures and everything flushed to disk, in a temporary directory that is removed at the end. The
+The programs muster-orchestrator, muster-repository, muster-pes-evaluator and muster-pcs-agent have to be beside muster. They run as \
+in production, with TLS, signatures and everything flushed to disk, in a temporary directory that is removed at the end. The \
 servers have one core, simulated collectors another. Targets are those for 10,000 collectors.
 Exit codes: 0 everything was measured, whether or not targets are met; 2 something could not be measured; 1 an error, or stopped.";
 
