@@ -15,7 +15,7 @@ use proto::plan::ObjectKey;
 use proto::verdict::EvaluationSummary;
 use scap::compile::Compiled;
 use scap::dependencies::Dependencies;
-use scap::memo::{Content, Decision, Known, Memo, Tally, View};
+use scap::memo::{Content, DecidedTests, Decision, Known, Memo, Tally, View};
 use scap::partial::Partial;
 
 use crate::{Evaluator, Task};
@@ -100,6 +100,28 @@ impl Seen {
     fn set(&mut self, at: usize, known: Option<(Content, Timestamp)>, report: Option<ContentHash>) {
         self.view.known[at] = known.map(|(content, collected)| Known { content, collected });
         self.reports[at] = report;
+    }
+
+    /// Takes over a brief answer; none where it refers to what is not in it.
+    fn take(&mut self, prepared: &Prepared, positions: &[usize], brief: Brief) -> Option<()> {
+        let contents: Vec<Content> = {
+            let mut memo = prepared.memo();
+            brief.contents.iter().map(|hash| memo.content(hash)).collect()
+        };
+        if brief.known.len() > positions.len() {
+            return None;
+        }
+        for (position, known) in positions.iter().zip(brief.known) {
+            let Some((content, time, report)) = known else { continue };
+            let content = *contents.get(content as usize)?;
+            let collected = *brief.times.get(time as usize)?;
+            let report = match report {
+                Some(report) => Some(brief.reports.get(report as usize)?.clone()),
+                None => None,
+            };
+            self.set(*position, Some((content, collected)), report);
+        }
+        Some(())
     }
 }
 
@@ -194,7 +216,7 @@ impl Evaluator {
         };
         let now = task.request.as_of.unwrap_or_else(Timestamp::now);
         if recalled.is_complete() {
-            let decided = scap::memo::Decided::default();
+            let decided = DecidedTests::default();
             let decisions = prepared.memo().conclude(&prepared.compiled, &seen.view, recalled, decided, &rules, now);
             return Ok((seen, decisions));
         }
@@ -298,29 +320,5 @@ impl Evaluator {
             }
         }
         Ok(())
-    }
-}
-
-impl Seen {
-    /// Takes over a brief answer; none where it refers to what is not in it.
-    fn take(&mut self, prepared: &Prepared, positions: &[usize], brief: Brief) -> Option<()> {
-        let contents: Vec<Content> = {
-            let mut memo = prepared.memo();
-            brief.contents.iter().map(|hash| memo.content(hash)).collect()
-        };
-        if brief.known.len() > positions.len() {
-            return None;
-        }
-        for (position, known) in positions.iter().zip(brief.known) {
-            let Some((content, time, report)) = known else { continue };
-            let content = *contents.get(content as usize)?;
-            let collected = *brief.times.get(time as usize)?;
-            let report = match report {
-                Some(report) => Some(brief.reports.get(report as usize)?.clone()),
-                None => None,
-            };
-            self.set(*position, Some((content, collected)), report);
-        }
-        Some(())
     }
 }

@@ -14,7 +14,7 @@ use proto::verdict::RuleResult;
 use scap::compile::{Compiled, compile};
 use scap::dependencies::Dependencies;
 use scap::evaluate::{Evaluation, Evidence, Observed, evaluate};
-use scap::memo::{Decided, Decision, Known, Memo, Tally, View};
+use scap::memo::{DecidedTests, Decision, Known, Memo, Tally, View};
 use scap::partial::Partial;
 use scap::standing::Standing;
 use system_tests::generate::Random;
@@ -78,7 +78,7 @@ impl Remembering<'_> {
         let contents = recalled.unread.iter().map(|at| (*at, Collected::clone(&found[*at].unwrap().collected_object)));
         let contents = contents.collect();
         let decided = if recalled.is_complete() {
-            Decided::default()
+            DecidedTests::default()
         } else {
             recalled.decide(self.compiled, &view, contents, now)
         };

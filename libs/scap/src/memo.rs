@@ -129,7 +129,7 @@ impl Recalled {
         view: &View,
         contents: BTreeMap<usize, Collected>,
         now: Timestamp,
-    ) -> Decided {
+    ) -> DecidedTests {
         let evidence = evidence_of(compiled, view, contents);
         let mut evaluator = Evaluator::new(compiled, &evidence, now, Decisions::none(compiled));
         let tests = self.missing.iter().map(|test| (*test, evaluator.test(*test))).collect();
@@ -140,13 +140,13 @@ impl Recalled {
                 scripts.insert(position, Collected::clone(&observed.collected_object));
             }
         }
-        Decided { tests, scripts }
+        DecidedTests { tests, scripts }
     }
 }
 
 /// Tests that were decided for one endpoint.
 #[derive(Debug, Default)]
-pub struct Decided {
+pub struct DecidedTests {
     tests: Vec<(usize, Arc<TestDecision>)>,
     /// What scripts said: verdicts that rest on one say so.
     scripts: BTreeMap<usize, Collected>,
@@ -224,7 +224,7 @@ impl Memo {
         compiled: &Compiled,
         view: &View,
         recalled: Recalled,
-        decided: Decided,
+        decided: DecidedTests,
         rules: &BTreeSet<usize>,
         now: Timestamp,
     ) -> Vec<(usize, Arc<Decision>)> {

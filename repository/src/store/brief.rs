@@ -74,8 +74,9 @@ impl SqlStore {
             };
             let content = contents.position(seen.finding, || content_of(&findings, seen.finding))?;
             let at = times.position(seen.collected, || time(seen.collected))?;
-            let report =
-                seen.report.map(|report| reports.position(report, || content_of(&sources, report))).transpose()?;
+            // One that is not kept any more is not known, as in a full answer.
+            let report = seen.report.filter(|report| sources.contains_key(report));
+            let report = report.map(|report| reports.position(report, || content_of(&sources, report))).transpose()?;
             known.push(Some((content, at, report)));
         }
         Ok(Brief {
@@ -95,6 +96,10 @@ impl SqlStore {
         as_of: Option<Timestamp>,
     ) -> Result<HashMap<i64, Seen>, StoreError> {
         let objects: Vec<i64> = objects.iter().flatten().copied().collect();
+        let mut seen = HashMap::with_capacity(objects.len());
+        if objects.is_empty() {
+            return Ok(seen);
+        }
         let held = match as_of {
             None => "valid_to IS NULL AND valid_from <= $2",
             Some(_) => "valid_from <= $2 AND (valid_to IS NULL OR valid_to > $2)",
@@ -111,10 +116,6 @@ impl SqlStore {
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(endpoint).bind(as_of);
         for object in named {
             query = query.bind(*object);
-        }
-        let mut seen = HashMap::with_capacity(objects.len());
-        if objects.is_empty() {
-            return Ok(seen);
         }
         for row in query.fetch_all(&self.pool).await? {
             // Of several origins, the one that looked last: they come in that order.

@@ -384,6 +384,9 @@ impl SqlStore {
         (batch, is_first_batch): (&BTreeMap<i64, Looked<'_>>, bool),
         recorded: &mut Recorded,
     ) -> Result<(), StoreError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
         let objects: Vec<i64> = batch.keys().copied().collect();
         let mut known = current(tx, source, &objects).await?;
         // Numbers that this transaction has given may be given again, if it fails.

@@ -59,8 +59,8 @@ struct Ground {
 
 /// Measures, and shows the table.
 pub(crate) async fn run(args: MeasureArgs, output: Output) -> anyhow::Result<u8> {
-    if !args.root.is_dir() {
-        bail!("--root {}: there is no such directory", args.root.display());
+    if !args.machines.root.is_dir() {
+        bail!("--root {}: there is no such directory", args.machines.root.display());
     }
     daemon::programs()?;
     let directory = match &args.keep {
@@ -143,15 +143,15 @@ async fn measure_all(
     let fleet = Arc::new(Fleet::new(FleetSettings {
         directory: directory.join("collectors"),
         join_token,
-        seed: args.seed,
-        variety_percent: args.variety,
-        root: args.root.clone(),
+        seed: args.machines.seed,
+        variety_percent: args.machines.variety,
+        root: args.machines.root.clone(),
     }));
     *locked(playing) = Some(Arc::clone(&fleet));
     if measures.iter().any(|measure| measure.needs_fleet()) {
         join(&mut installation, &fleet, args.collectors).await?;
     }
-    let root = args.root.clone();
+    let root = args.machines.root.clone();
     let collectors = args.collectors;
     let mut ground = Ground {
         installation,

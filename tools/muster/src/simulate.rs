@@ -25,8 +25,8 @@ const LINE_SECONDS: u64 = 5;
 
 /// Runs until Ctrl-C.
 pub(crate) async fn run(args: SimulateArgs) -> anyhow::Result<u8> {
-    if !args.root.is_dir() {
-        anyhow::bail!("--root {}: there is no such directory", args.root.display());
+    if !args.machines.root.is_dir() {
+        anyhow::bail!("--root {}: there is no such directory", args.machines.root.display());
     }
     // Each of them would say so.
     args.join_token.parse::<JoinToken>()?;
@@ -36,9 +36,9 @@ pub(crate) async fn run(args: SimulateArgs) -> anyhow::Result<u8> {
     let fleet = Arc::new(Fleet::new(FleetSettings {
         directory,
         join_token: args.join_token,
-        seed: args.seed,
-        variety_percent: args.variety,
-        root: args.root,
+        seed: args.machines.seed,
+        variety_percent: args.machines.variety,
+        root: args.machines.root,
     }));
     let began = Instant::now();
     let play = async {

@@ -12,6 +12,20 @@ in production, with TLS, signatures and everything flushed to disk, in a tempora
 servers have one core, simulated collectors another. Targets are those for 10,000 collectors.
 Exit codes: 0 everything was measured, whether or not targets are met; 2 something could not be measured; 1 an error, or stopped.";
 
+/// What the machines of a simulated fleet are like.
+#[derive(Debug, Args)]
+pub(crate) struct MachinesArgs {
+    /// Of 100 objects, how many are otherwise than there.
+    #[arg(long, default_value_t = 5, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(0..=100))]
+    pub(crate) variety: u64,
+    /// The same number gives the same machines.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// What collectors report is what is found below this directory: the root of a machine like those of the fleet.
+    #[arg(long, default_value = "/", value_name = "DIR")]
+    pub(crate) root: PathBuf,
+}
+
 /// `muster simulate`
 #[derive(Debug, Args)]
 pub(crate) struct SimulateArgs {
@@ -24,15 +38,8 @@ pub(crate) struct SimulateArgs {
     /// Keep their keys and outboxes in this directory: run again, they are the same. Without, they are removed at the end.
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
-    /// Of 100 objects, how many are otherwise than there.
-    #[arg(long, default_value_t = 5, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(0..=100))]
-    pub(crate) variety: u64,
-    /// The same number gives the same machines.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) seed: u64,
-    /// What they report is what is found below this directory: the root of a machine like those of the fleet.
-    #[arg(long, default_value = "/", value_name = "DIR")]
-    pub(crate) root: PathBuf,
+    #[command(flatten)]
+    pub(crate) machines: MachinesArgs,
 }
 
 /// `muster measure`
@@ -50,15 +57,8 @@ pub(crate) struct MeasureArgs {
     /// A profile of it, by its id or the end of it.
     #[arg(long)]
     pub(crate) profile: Option<String>,
-    /// Of 100 objects, how many are otherwise than there.
-    #[arg(long, default_value_t = 5, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(0..=100))]
-    pub(crate) variety: u64,
-    /// The same number gives the same machines.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) seed: u64,
-    /// What collectors report is what is found below this directory: the root of a machine like those of the fleet.
-    #[arg(long, default_value = "/", value_name = "DIR")]
-    pub(crate) root: PathBuf,
+    #[command(flatten)]
+    pub(crate) machines: MachinesArgs,
     /// Keep data and logs of the installation in this directory, which is made, or is empty. Without, they are removed at the end.
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
