@@ -637,6 +637,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn heartbeats_of_those_who_came_together_are_anywhere_in_the_interval() {
+        let mut sixths = [0; 6];
+        for _ in 0..600 {
+            let place = within(60);
+            assert!(place < Duration::from_mins(1));
+            sixths[usize::try_from(place.as_secs() / 10).unwrap()] += 1;
+        }
+        assert!(sixths.iter().all(|count| (50..150).contains(count)), "{sixths:?}");
+    }
+
+    #[test]
     fn the_orchestrator_is_asked_about_a_broker_that_is_away_later_each_time_and_anew_when_it_was_back() {
         let began = Instant::now();
         let at = |minutes: u64| began + Duration::from_mins(minutes);

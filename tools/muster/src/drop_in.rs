@@ -12,6 +12,8 @@ mod ds;
 mod oval;
 mod xccdf;
 
+pub(crate) use oval::look_at;
+
 /// `muster scap`
 #[derive(Debug, Args)]
 pub(crate) struct ScapArgs {

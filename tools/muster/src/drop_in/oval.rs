@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
 use ::oval::check::Truth;
 use ::oval::resolve::Resolver;
@@ -208,12 +207,16 @@ impl Document {
 /// Looks at this machine.
 pub(super) fn look(compiled: &Compiled, wanted: impl Fn(&proto::plan::ObjectKey) -> bool) -> Evidence {
     // What is found is all kept to be written.
-    let host = Host::with_budget(root(), Budget { memory_bytes: None, ..TASK_BUDGET });
+    look_at(&Host::with_budget(root(), Budget { memory_bytes: None, ..TASK_BUDGET }), compiled, wanted)
+}
+
+/// What an endpoint has of all that is wanted.
+pub(crate) fn look_at(host: &Host, compiled: &Compiled, wanted: impl Fn(&proto::plan::ObjectKey) -> bool) -> Evidence {
     let now = Timestamp::now();
-    let mut resolver = Resolver::new(&compiled.collection, Probes::new(&host), now);
+    let mut resolver = Resolver::new(&compiled.collection, Probes::new(host), now);
     let mut evidence = Evidence::default();
     for key in compiled.collection.report.iter().filter(|key| wanted(key)) {
-        let collected_object = Rc::clone(&resolver.object(key));
+        let collected_object = resolver.object(key);
         evidence.observations.insert(key.clone(), Observed { collected_object, collected: now });
     }
     evidence

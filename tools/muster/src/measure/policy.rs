@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
-use oval::resolve::Resolver;
 use pcs_agent::host::Host;
-use pcs_agent::probe::Probes;
 use scap::compile::{Compiled, compile};
-use scap::evaluate::{Evidence, Observed, evaluate};
+use scap::evaluate::{Evidence, evaluate};
 
 use super::installation::WATCHED_FILE;
+use crate::drop_in::look_at;
 
 /// What the policy is called in the installation.
 pub(crate) const POLICY: &str = "measured";
@@ -49,15 +48,7 @@ fn compiled(source: &[u8], profile: Option<&str>) -> anyhow::Result<Compiled> {
 
 /// What is found in a root of all that a policy asks for.
 fn found(compiled: &Compiled, root: &Path) -> Evidence {
-    let host = Host::new(root);
-    let now = Timestamp::now();
-    let mut resolver = Resolver::new(&compiled.collection, Probes::new(&host), now);
-    let mut evidence = Evidence::default();
-    for key in &compiled.collection.report {
-        let collected_object = resolver.object(key);
-        evidence.observations.insert(key.clone(), Observed { collected_object, collected: now });
-    }
-    evidence
+    look_at(&Host::new(root), compiled, |_| true)
 }
 
 impl Policy {
