@@ -77,11 +77,7 @@ impl Handle {
         let sent = bus
             .send_durable(&Topic::Policy(bus.own()), &publication, Context::alone())
             .map_err(|error| Fault::new(FaultCode::Internal, error.to_string()))?;
-        let stored = tokio::time::timeout(patience, async {
-            while bus.is_unacknowledged(sent) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        });
+        let stored = tokio::time::timeout(patience, bus.settled(sent));
         stored.await.map_err(|_| Fault::new(FaultCode::Timeout, "no repository took it"))
     }
 

@@ -17,11 +17,10 @@ use proto::capability::ComponentType;
 use proto::fault::{Fault, FaultCode};
 use proto::id::ComponentId;
 use proto::message::{
-    Ack, AuditWitness, CollectionResults, ContentRequest, EvaluationResults, Message, PoliciesResponse,
-    PolicyPublication, QueryRequest, ReferenceRequest, ReferenceResponse, SearchRequest, StalenessRequest,
-    StatusNotification, SummaryRequest, SummaryResponse, ToRepository,
+    Ack, AuditWitness, ContentRequest, Message, PoliciesResponse, PolicyPublication, QueryRequest, ReferenceRequest,
+    ReferenceResponse, SearchRequest, StalenessRequest, StatusNotification, SummaryRequest, SummaryResponse,
+    ToRepository,
 };
-use proto::time::is_skewed;
 use proto::topic::Topic;
 use service::config::{self, ConfigError, RepositoryConfig};
 use service::content::{ContentStore, chunk_of, pack};
@@ -34,6 +33,7 @@ use uuid::Uuid;
 
 mod expected;
 mod pacing;
+mod reports;
 pub mod retention;
 pub mod store;
 pub mod transfer;
@@ -180,14 +180,8 @@ pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdow
     let repository = Arc::new(Repository { bus: bus.clone(), store, expected, pacing, told: Mutex::default() });
     // Reports may have to wait for the orchestrator's word: they are stored in their order, beside everything else.
     let questions = Arc::new(tokio::sync::Semaphore::new(QUESTIONS_MAX));
-    let (reports, mut reported) = mpsc::channel::<Authentic>(REPORTS_MAX);
-    let record = async {
-        while let Some(report) = reported.recv().await {
-            let began = Instant::now();
-            repository.take(report).await;
-            repository.pacing.stored(began.elapsed());
-        }
-    };
+    let (reports, reported) = mpsc::channel::<Authentic>(REPORTS_MAX);
+    let record = reports::store_all(&repository, reported);
     let serve = async {
         loop {
             tokio::select! {
@@ -195,7 +189,7 @@ pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdow
                 message = inbox.recv() => {
                     let Some(message) = message else { break };
                     match message.envelope().kind.as_str() {
-                        CollectionResults::KIND | EvaluationResults::KIND => {
+                        _ if reports::is_report(&message) => {
                             let (sender, now) = (message.envelope().from, Instant::now());
                             // Some places are kept for those who were told to come now.
                             let is_its_turn = reports.capacity() > REPORTS_KEPT || repository.pacing.is_promised(sender, now);
@@ -286,32 +280,6 @@ impl Repository {
                 self.refuse(&message, &fault);
                 return self.tell_refused(&message, "a question", &fault);
             }
-            ToRepository::CollectionResults(results)
-                if results.objects.iter().any(|part| {
-                    part.collected > message.envelope().sent && is_skewed(part.collected, message.envelope().sent)
-                }) =>
-            {
-                let text = "an observation is newer than the message that brings it";
-                return self.refuse(&message, &Fault::new(FaultCode::ClockSkew, text));
-            }
-            ToRepository::CollectionResults(results) => {
-                let Received { sender, transaction, .. } = received(&message);
-                if let Err(fault) = self.expected.collection(sender, transaction, &results).await {
-                    return self.not_expected(&message, &fault);
-                }
-                let stored = self.store.record_collection(&results, received(&message), &report(&message)).await;
-                let changed = match &stored {
-                    Ok(Stored::New { changed, .. }) => changed.clone(),
-                    _ => Vec::new(),
-                };
-                let acknowledged = self.acknowledge(&message, stored);
-                if !changed.is_empty() {
-                    // A nudge: the next message does not wait for it.
-                    let (repository, context) = (Arc::clone(self), Context::of(message.envelope().transaction));
-                    tokio::spawn(async move { repository.tell_changes(context, &changed).await });
-                }
-                acknowledged
-            }
             ToRepository::ChangesRequest(request) => {
                 self.store.changes(&request).await.map(|response| self.answer(&message, &response))
             }
@@ -319,14 +287,8 @@ impl Repository {
                 let stored = self.store.assign(&told, received(&message)).await;
                 self.acknowledge(&message, stored)
             }
-            ToRepository::EvaluationResults(results) => {
-                let Received { sender, transaction, .. } = received(&message);
-                if let Err(fault) = self.expected.evaluation(sender, transaction, &results).await {
-                    return self.not_expected(&message, &fault);
-                }
-                let stored = self.store.record_evaluation(&results, received(&message), &report(&message)).await;
-                self.acknowledge(&message, stored)
-            }
+            // They have a way of their own.
+            ToRepository::CollectionResults(_) | ToRepository::EvaluationResults(_) => Ok(()),
             ToRepository::AuditCheckpoint(told) => self
                 .store
                 .witness(&told, received(&message))
@@ -384,20 +346,22 @@ impl Repository {
             }
             ToRepository::ContentRequest(request) => self.content(&message, &request).await,
         };
-        if let Err(StoreError::NotAssigned(endpoint)) = outcome {
-            let text = format!("the sender does not speak for the endpoint {endpoint}");
-            return self.not_expected(&message, &Fault::new(FaultCode::NotAuthorized, text));
-        }
         if let Err(error) = outcome {
-            tracing::error!(error = %Chain(&error), "the store failed");
-            let code = if matches!(error, StoreError::DiskFull(_) | StoreError::Unassigned(_)) {
-                FaultCode::Busy
-            } else {
-                FaultCode::Internal
-            };
-            let text = "the repository could not do it; it will take the message when it comes again";
-            self.put_off(&message, &Fault::new(code, text));
+            self.not_stored(&message, &error);
         }
+    }
+
+    /// The store has not done what a message asks for.
+    fn not_stored(&self, message: &Authentic, error: &StoreError) {
+        if let StoreError::NotAssigned(endpoint) = error {
+            let text = format!("the sender does not speak for the endpoint {endpoint}");
+            return self.not_expected(message, &Fault::new(FaultCode::NotAuthorized, text));
+        }
+        tracing::error!(error = %Chain(error), "the store failed");
+        let is_passing = matches!(error, StoreError::DiskFull(_) | StoreError::Unassigned(_));
+        let code = if is_passing { FaultCode::Busy } else { FaultCode::Internal };
+        let text = "the repository could not do it; it will take the message when it comes again";
+        self.put_off(message, &Fault::new(code, text));
     }
 
     /// An error for a question that its sender has no task for: an evaluator reads what it was asked to evaluate, the

@@ -44,6 +44,26 @@ pub struct Report {
     pub packed: Vec<u8>,
 }
 
+/// What a report says.
+#[derive(Debug, Clone, Copy)]
+pub enum Said<'report> {
+    /// A part of a collection.
+    Observations(&'report CollectionResults),
+    /// A part of an evaluation.
+    Verdicts(&'report EvaluationResults),
+}
+
+/// A report that is to be stored.
+#[derive(Debug, Clone, Copy)]
+pub struct Incoming<'report> {
+    /// What it says.
+    pub said: Said<'report>,
+    /// Where it came from.
+    pub from: Received,
+    /// The message itself.
+    pub report: &'report Report,
+}
+
 /// What storing a message did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stored {
@@ -104,25 +124,12 @@ impl From<sqlx::Error> for StoreError {
 /// The repository's store.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Stores a part of a collection, its changes and its message id in one transaction. Only from who speaks
-    /// for the endpoint.
-    async fn record_collection(
-        &self,
-        results: &CollectionResults,
-        from: Received,
-        report: &Report,
-    ) -> Result<Stored, StoreError>;
+    /// Stores reports, their changes and their message ids in one transaction, as if one came after the other; observations only
+    /// from who speaks for the endpoint. What came of each, in their order: one that cannot be stored keeps no other away.
+    async fn record(&self, reports: &[Incoming<'_>]) -> Vec<Result<Stored, StoreError>>;
 
     /// Takes over who speaks for which endpoint, and which endpoints turned out to be others.
     async fn assign(&self, told: &EndpointAssignment, from: Received) -> Result<Stored, StoreError>;
-
-    /// Stores a part of an evaluation in one transaction.
-    async fn record_evaluation(
-        &self,
-        results: &EvaluationResults,
-        from: Received,
-        report: &Report,
-    ) -> Result<Stored, StoreError>;
 
     /// The sealed messages that verdicts rest on.
     async fn chain(&self, request: &ChainRequest) -> Result<ChainResponse, StoreError>;

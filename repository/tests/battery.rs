@@ -18,7 +18,7 @@ use proto::verdict::Verdict::{Fail, Pass, Unknown};
 use proto::verdict::{EvaluationSummary, RuleResult, Severity, Verdict};
 use repository::store::postgres::PostgresStore;
 use repository::store::sqlite::SqliteStore;
-use repository::store::{Received, Report, Store, StoreError, Stored};
+use repository::store::{Incoming, Received, Report, Said, Store, StoreError, Stored};
 use uuid::Uuid;
 
 #[path = "battery/brief.rs"]
@@ -27,8 +27,47 @@ mod brief;
 mod retention;
 #[path = "battery/search.rs"]
 mod search;
+#[path = "battery/together.rs"]
+mod together;
 
 const OBJECT: &str = "obj:one";
+
+/// One report by itself.
+trait One {
+    async fn record_collection(
+        &self,
+        results: &CollectionResults,
+        from: Received,
+        report: &Report,
+    ) -> Result<Stored, StoreError>;
+
+    async fn record_evaluation(
+        &self,
+        results: &EvaluationResults,
+        from: Received,
+        report: &Report,
+    ) -> Result<Stored, StoreError>;
+}
+
+impl One for dyn Store + '_ {
+    async fn record_collection(
+        &self,
+        results: &CollectionResults,
+        from: Received,
+        report: &Report,
+    ) -> Result<Stored, StoreError> {
+        self.record(&[Incoming { said: Said::Observations(results), from, report }]).await.remove(0)
+    }
+
+    async fn record_evaluation(
+        &self,
+        results: &EvaluationResults,
+        from: Received,
+        report: &Report,
+    ) -> Result<Stored, StoreError> {
+        self.record(&[Incoming { said: Said::Verdicts(results), from, report }]).await.remove(0)
+    }
+}
 
 struct Case<'store> {
     store: &'store dyn Store,
@@ -133,6 +172,7 @@ async fn battery(store: &dyn Store) {
     what_was_seen_earlier_never_overwrites_what_was_seen_later(store).await;
     what_is_not_there_is_missing(store).await;
     brief::what_is_known_by_its_hash_is_what_is_known(store).await;
+    together::what_is_stored_together_is_what_is_stored_one_after_the_other(store).await;
     only_who_speaks_for_an_endpoint_is_believed(store).await;
     a_change_shows_both_sides_and_where_it_came_from(store).await;
     reports_that_are_missing_are_counted(store).await;
@@ -687,6 +727,7 @@ async fn sqlite_passes_the_battery_and_keeps_everything_over_a_restart() {
     let path = directory.path().join("repository.db");
     let store = SqliteStore::open(&path).await.unwrap();
     battery(&store).await;
+    together::what_cannot_be_stored_keeps_no_other_away(&store, false).await;
     let counts = store.counts().await.unwrap();
     store.close().await;
     assert_eq!(SqliteStore::open(&path).await.unwrap().counts().await.unwrap(), counts);
@@ -699,7 +740,9 @@ async fn postgresql_passes_the_battery() {
         skipped("MUSTER_TEST_POSTGRES is not set: PostgreSQL was not tested");
         return;
     };
-    battery(&PostgresStore::open(&url.parse().unwrap()).await.unwrap()).await;
+    let store = PostgresStore::open(&url.parse().unwrap()).await.unwrap();
+    battery(&store).await;
+    together::what_cannot_be_stored_keeps_no_other_away(&store, true).await;
 }
 
 #[tokio::test]

@@ -150,9 +150,18 @@ struct State {
     refused: BTreeMap<FaultCode, u64>,
     /// Durable messages that were refused for good, the newest last.
     given_up: VecDeque<MessageId>,
+    /// Who waits for durable messages to be acknowledged or given up.
+    unsettled: BTreeMap<MessageId, Vec<oneshot::Sender<()>>>,
 }
 
 impl State {
+    /// Takes a durable message out of the outbox; whether it was there.
+    fn settle(&mut self, id: MessageId) -> bool {
+        // Whoever waits is told by the end of what it waits for.
+        self.unsettled.remove(&id);
+        self.outbox.acknowledged(id)
+    }
+
     fn give_up(&mut self, id: MessageId) {
         self.given_up.push_back(id);
         if self.given_up.len() > limits::GIVEN_UP_MAX {
@@ -199,6 +208,7 @@ impl Bus {
             seen_order: VecDeque::new(),
             refused: BTreeMap::new(),
             given_up: VecDeque::new(),
+            unsettled: BTreeMap::new(),
         };
         let inner = Inner {
             own: settings.own,
@@ -237,6 +247,19 @@ impl Bus {
     /// Whether a durable message still waits for its acknowledgement.
     pub fn is_unacknowledged(&self, id: MessageId) -> bool {
         self.state().outbox.contains(id)
+    }
+
+    /// Waits until a durable message is acknowledged, or given up.
+    pub async fn settled(&self, id: MessageId) {
+        let (waiting, settled) = oneshot::channel();
+        {
+            let mut state = self.state();
+            if !state.outbox.contains(id) {
+                return;
+            }
+            state.unsettled.entry(id).or_default().push(waiting);
+        }
+        let _ = settled.await;
     }
 
     /// Whether a durable message was refused for good; what it said has arrived nowhere.
@@ -401,7 +424,7 @@ impl Bus {
     fn give_up_what_is_of_the_future(&self) {
         let mut state = self.state();
         for id in state.outbox.of_the_future(Timestamp::now(), Instant::now()) {
-            state.outbox.acknowledged(id);
+            state.settle(id);
             state.give_up(id);
             tracing::error!(%id, "a durable message was made while the clock was ahead, and is given up");
         }
@@ -470,7 +493,7 @@ impl Bus {
         }
         if let (true, Some(refused)) = (envelope.kind == Fault::KIND, envelope.in_reply_to)
             && envelope.decode::<Fault>().is_ok_and(|fault| !fault.code.is_retryable())
-            && state.outbox.acknowledged(refused)
+            && state.settle(refused)
         {
             state.give_up(refused);
             tracing::error!(id = %refused, by = %envelope.from, "a durable message was refused for good, and is given up");
@@ -484,7 +507,7 @@ impl Bus {
         }
         if envelope.kind == Ack::KIND {
             if let Ok(ack) = envelope.decode::<Ack>() {
-                state.outbox.acknowledged(ack.message);
+                state.settle(ack.message);
             }
             return None;
         }

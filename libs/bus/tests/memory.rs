@@ -134,11 +134,19 @@ async fn a_durable_message_waits_for_its_acknowledgement_and_has_one_effect() {
     let (broker, ca) = (MemoryBroker::default(), Ca::new());
     let (collector, _events) = ca.join(&broker, ComponentType::PostureCollectionService);
     let (orchestrator, mut events) = ca.join(&broker, ComponentType::Orchestrator);
-    collector.send_durable(&Topic::Status(collector.own()), &status(collector.own()), Context::alone()).unwrap();
+    let own = collector.own();
+    let sent = collector.send_durable(&Topic::Status(own), &status(own), Context::alone()).unwrap();
     let received = message(&mut events).await;
     assert_eq!(collector.unacknowledged_count(), 1);
-    orchestrator.acknowledge(&received, Topic::Admin(collector.own()));
-    all_is_acknowledged(&collector).await;
+    let mut settled = std::pin::pin!(collector.settled(sent));
+    assert!(
+        tokio::time::timeout(Duration::from_millis(50), settled.as_mut()).await.is_err(),
+        "nobody has acknowledged it"
+    );
+    orchestrator.acknowledge(&received, Topic::Admin(own));
+    tokio::time::timeout(PATIENCE, settled).await.unwrap();
+    assert_eq!(collector.unacknowledged_count(), 0);
+    collector.settled(sent).await;
 }
 
 #[tokio::test]

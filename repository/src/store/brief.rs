@@ -11,7 +11,8 @@ use sqlx::Row as _;
 
 use super::super::super::{StoreError, endpoint_text, time};
 use super::names::Hashes;
-use super::observations::{NAMED_MAX, collected_by, places};
+use super::observations::collected_by;
+use super::statement::{NAMED_MAX, places};
 use super::{ALIASES, SqlStore};
 
 /// Objects of one answer: a hash each, at worst.

@@ -8,10 +8,7 @@ use proto::plan::ObjectKey;
 use sqlx::Row as _;
 
 use super::super::super::{Received, StoreError, endpoint_text, id, json, time, unjson, unlabel};
-use super::super::Database;
-use super::{SqlStore, Tx};
-
-type Row = <Database as sqlx::Database>::Row;
+use super::{Row, SqlStore, Tx};
 
 /// Bytes of the items of one side of a change.
 const SIDE_BYTES_MAX: usize = 16 * 1024;

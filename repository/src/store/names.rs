@@ -8,7 +8,7 @@ use sqlx::Row as _;
 
 use super::super::super::StoreError;
 use super::super::Database;
-use super::observations::{BATCH, marks, rows_of};
+use super::statement::{BATCH, marks, rows_of};
 use super::{SqlStore, Tx};
 
 /// Names that are remembered.

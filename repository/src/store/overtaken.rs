@@ -9,47 +9,82 @@ use sqlx::Row as _;
 
 use super::super::super::{Received, StoreError, time};
 use super::Tx;
+use super::keep_verdicts::Prepared;
+use super::statement::{BATCH, rows_of};
 
-/// Verdicts with the time that they count as of, and whether they say what holds: no later evaluation of everything has come.
-pub(super) async fn placed<'results>(
+/// Verdicts with the time that they count as of.
+pub(super) struct Placed<'report> {
+    pub(super) results: Cow<'report, EvaluationResults>,
+    /// Whether they say what holds: no later evaluation of everything has come.
+    pub(super) is_current: bool,
+}
+
+/// Where parts of evaluations, each of another endpoint, have their place.
+pub(super) async fn placed<'report>(
     tx: &mut Tx,
-    endpoint: &str,
-    results: &'results EvaluationResults,
-    from: Received,
-) -> Result<(Cow<'results, EvaluationResults>, bool), StoreError> {
+    decided: &[&Prepared<'report>],
+) -> Result<Vec<Placed<'report>>, StoreError> {
+    let later = later(tx, decided).await?;
+    Ok(decided.iter().zip(later).map(|(prepared, later)| place(prepared.results, prepared.from, &later)).collect())
+}
+
+fn place<'report>(results: &'report EvaluationResults, from: Received, later: &Later) -> Placed<'report> {
     let mut results = Cow::Borrowed(results);
-    let Some(about) = results.about.as_ref().filter(|about| about.is_current) else { return Ok((results, false)) };
-    let later = later(tx, endpoint, about).await?;
+    if about(&results).is_none() {
+        return Placed { results, is_current: false };
+    }
     // What is of a time that has not come yet was decided by a clock that was ahead, and before this came.
     let known = from.message.made().map_or(from.received, |made| made.max(from.received));
-    if let Some(ahead) = later.any.filter(|any| *any > known) {
-        let evaluated = ahead.saturating_add(SignedDuration::from_micros(1)).unwrap_or(Timestamp::MAX);
-        let placed = results.to_mut();
-        placed.about.iter_mut().for_each(|about| about.evaluated = evaluated);
-        placed.summary.iter_mut().for_each(|summary| summary.evaluated = evaluated);
-        return Ok((results, true));
-    }
-    Ok((results, later.whole.is_none()))
+    let Some(ahead) = later.any.filter(|any| *any > known) else {
+        return Placed { results, is_current: later.whole.is_none() };
+    };
+    let evaluated = ahead.saturating_add(SignedDuration::from_micros(1)).unwrap_or(Timestamp::MAX);
+    let placed = results.to_mut();
+    placed.about.iter_mut().for_each(|about| about.evaluated = evaluated);
+    placed.summary.iter_mut().for_each(|summary| summary.evaluated = evaluated);
+    Placed { results, is_current: true }
+}
+
+/// What verdicts are about that say what holds.
+fn about(results: &EvaluationResults) -> Option<&About> {
+    results.about.as_ref().filter(|about| about.is_current)
 }
 
 /// The newest evaluations that are later.
+#[derive(Clone, Copy, Default)]
 struct Later {
     any: Option<Timestamp>,
     /// Of everything. One that decided a part is newer for that part alone.
     whole: Option<Timestamp>,
 }
 
-async fn later(tx: &mut Tx, endpoint: &str, about: &About) -> Result<Later, StoreError> {
-    let row = sqlx::query(
-        "SELECT MAX(evaluated) AS newest, MAX(CASE WHEN is_partial = 0 THEN evaluated END) AS whole FROM evaluation \
-         WHERE endpoint = $1 AND policy = $2 AND profile = $3 AND is_past = 0 AND evaluated > $4",
-    )
-    .bind(endpoint)
-    .bind(&about.policy)
-    .bind(&about.profile)
-    .bind(about.evaluated.as_microsecond())
-    .fetch_one(&mut **tx)
-    .await?;
-    let [any, whole] = ["newest", "whole"].map(|column| row.try_get::<Option<i64>, _>(column));
-    Ok(Later { any: any?.map(time).transpose()?, whole: whole?.map(time).transpose()? })
+/// Of each of these, in their order.
+async fn later(tx: &mut Tx, decided: &[&Prepared<'_>]) -> Result<Vec<Later>, StoreError> {
+    let mut later = vec![Later::default(); decided.len()];
+    let asked: Vec<(i64, &Prepared<'_>, &About)> =
+        (0..).zip(decided).filter_map(|(at, prepared)| Some((at, *prepared, about(prepared.results)?))).collect();
+    for some in asked.chunks(BATCH) {
+        let sql = format!(
+            "SELECT asked.column1 AS at, MAX(evaluated) AS newest, MAX(CASE WHEN is_partial = 0 THEN evaluated END) AS whole \
+             FROM (VALUES {}) AS asked JOIN evaluation ON endpoint = asked.column2 AND policy = asked.column3 \
+             AND profile = asked.column4 AND evaluated > asked.column5 WHERE is_past = 0 GROUP BY asked.column1",
+            rows_of(some.len(), 5)
+        );
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+        for (at, prepared, about) in some {
+            query = query
+                .bind(*at)
+                .bind(prepared.endpoint.as_str())
+                .bind(&about.policy)
+                .bind(&about.profile)
+                .bind(about.evaluated.as_microsecond());
+        }
+        for row in query.fetch_all(&mut **tx).await? {
+            let [any, whole] = ["newest", "whole"].map(|column| row.try_get::<Option<i64>, _>(column));
+            let of_it = Later { any: any?.map(time).transpose()?, whole: whole?.map(time).transpose()? };
+            let at = usize::try_from(row.try_get::<i64, _>("at")?).unwrap_or(usize::MAX);
+            later.get_mut(at).into_iter().for_each(|later| *later = of_it);
+        }
+    }
+    Ok(later)
 }

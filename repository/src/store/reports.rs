@@ -1,65 +1,91 @@
 //! The sealed messages that observations and verdicts came with, for whichever back end includes this file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use proto::content::{ContentHash, ContentRef};
 use proto::message::{ChainRequest, ChainResponse, KeptMessage};
 use sqlx::Row as _;
 
 use super::super::super::{Received, Report, StoreError, endpoint_text, time};
+use super::super::mark;
+use super::statement::{BATCH, marks, rows_of};
 use super::{SqlStore, Tx};
 
 /// Seconds for which a report is kept that nothing current refers to any more: an evaluator may still be at work on
 /// what it read before.
 const RELEASED_SECONDS: i64 = 3_600;
 
-/// Keeps a sealed message, and what it answers.
+/// Keeps sealed messages of their kinds, with the hash of what each answers.
 pub(super) async fn keep(
     tx: &mut Tx,
-    report: &Report,
-    kind: &str,
-    task: Option<&ContentHash>,
-    from: Received,
+    kept: &[(&Report, &'static str, Option<&ContentHash>, Received)],
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO report (hash, kind, content, bytes, received, task) VALUES ($1, $2, $3, $4, $5, $6) \
-         ON CONFLICT (hash) DO NOTHING",
-    )
-    .bind(report.hash.as_str())
-    .bind(kind)
-    .bind(ContentRef::to(&report.packed).sha256.as_str())
-    .bind(&report.packed)
-    .bind(from.received.as_microsecond())
-    .bind(task.map(ContentHash::as_str))
-    .execute(&mut **tx)
-    .await?;
+    for some in kept.chunks(BATCH) {
+        let sql = format!(
+            "INSERT INTO report (hash, kind, content, bytes, received, task) VALUES {} ON CONFLICT (hash) DO NOTHING",
+            rows_of(some.len(), 6)
+        );
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+        for (report, kind, task, from) in some {
+            query = query
+                .bind(report.hash.as_str())
+                .bind(*kind)
+                .bind(ContentRef::to(&report.packed).sha256.to_string())
+                .bind(report.packed.as_slice())
+                .bind(from.received.as_microsecond())
+                .bind(task.map(ContentHash::as_str));
+        }
+        query.execute(&mut **tx).await?;
+    }
     Ok(())
 }
 
-/// The number of a report of observations.
-pub(super) async fn number(tx: &mut Tx, report: &Report) -> Result<i64, StoreError> {
-    let row = sqlx::query(
-        "INSERT INTO report_number (hash) VALUES ($1) ON CONFLICT (hash) DO UPDATE SET hash = excluded.hash RETURNING id",
-    )
-    .bind(report.hash.as_str())
-    .fetch_one(&mut **tx)
-    .await?;
-    Ok(row.try_get("id")?)
+/// The numbers of reports of observations, in their order.
+pub(super) async fn numbers<'report>(
+    tx: &mut Tx,
+    reports: impl Iterator<Item = &'report Report> + Clone,
+) -> Result<Vec<i64>, StoreError> {
+    // In this order: transactions beside each other never wait for each other in a circle.
+    let hashes: BTreeSet<&str> = reports.clone().map(|report| report.hash.as_str()).collect();
+    let hashes: Vec<&str> = hashes.into_iter().collect();
+    let mut numbers = HashMap::with_capacity(hashes.len());
+    for some in hashes.chunks(BATCH) {
+        let sql = format!(
+            "INSERT INTO report_number (hash) VALUES {} ON CONFLICT (hash) DO UPDATE SET hash = excluded.hash RETURNING id, hash",
+            rows_of(some.len(), 1)
+        );
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+        for hash in some {
+            query = query.bind(*hash);
+        }
+        for row in query.fetch_all(&mut **tx).await? {
+            numbers.insert(row.try_get::<String, _>("hash")?, row.try_get("id")?);
+        }
+    }
+    let number = |report: &Report| numbers.get(report.hash.as_str()).copied();
+    let lacking = || StoreError::Damaged("the number of a report is not there".to_owned());
+    reports.map(|report| number(report).ok_or_else(lacking)).collect()
 }
 
 /// These reports have been replaced by newer ones that say the same. They go once nothing refers to them, neither an
 /// observation of the past nor a verdict.
-pub(super) async fn release(tx: &mut Tx, replaced: &BTreeSet<i64>, from: Received) -> Result<(), StoreError> {
-    for number in replaced {
-        sqlx::query("UPDATE report SET released = $1 WHERE hash = (SELECT hash FROM report_number WHERE id = $2)")
-            .bind(from.received.as_microsecond())
-            .bind(*number)
-            .execute(&mut **tx)
-            .await?;
+pub(super) async fn release(tx: &mut Tx, replaced: &BTreeSet<i64>, received: Timestamp) -> Result<(), StoreError> {
+    let replaced: Vec<i64> = replaced.iter().copied().collect();
+    for some in replaced.chunks(BATCH) {
+        let sql = format!(
+            "UPDATE report SET released = {} WHERE hash IN (SELECT hash FROM report_number WHERE id IN ({}))",
+            mark(1),
+            marks(2, some.len())
+        );
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(received.as_microsecond());
+        for number in some {
+            query = query.bind(*number);
+        }
+        query.execute(&mut **tx).await?;
     }
-    let long_ago = from.received.saturating_sub(SignedDuration::from_secs(RELEASED_SECONDS));
-    let before = long_ago.map_or(i64::MIN, jiff::Timestamp::as_microsecond);
+    let long_ago = received.saturating_sub(SignedDuration::from_secs(RELEASED_SECONDS));
+    let before = long_ago.map_or(i64::MIN, Timestamp::as_microsecond);
     let gone = sqlx::query(
         "DELETE FROM report WHERE released < $1 \
          AND NOT EXISTS (SELECT 1 FROM report_number JOIN observed ON observed.report = report_number.id \

@@ -10,7 +10,7 @@ use sqlx::Row as _;
 
 use super::super::super::{StoreError, unjson};
 use super::super::{Database, LOCK_CONTENT};
-use super::observations::{BATCH, places};
+use super::statement::{BATCH, places};
 use super::{SqlStore, Tx};
 use crate::retention::{Expired, Retention, before};
 

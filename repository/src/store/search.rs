@@ -18,7 +18,8 @@ use sqlx::Row as _;
 use super::super::super::{StoreError, endpoint_text, id, time, unjson, unlabel};
 use super::super::Database;
 use super::SqlStore;
-use super::observations::{collected_by, places};
+use super::observations::collected_by;
+use super::statement::places;
 
 type Row = <Database as sqlx::Database>::Row;
 

@@ -1,6 +1,6 @@
 //! The SQL of the store, for whichever back end includes this file.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,17 +9,18 @@ use oval::condition::Matcher;
 use proto::content::ContentHash;
 use proto::id::EndpointId;
 use proto::message::{
-    AttributeChange, AuditCheckpoint, ChainRequest, ChainResponse, ChangesRequest, ChangesResponse, CollectionResults,
-    EndpointAssignment, EvaluationResults, PolicyDescription, QueryRequest, QueryResponse, ResultsRequest,
-    ResultsResponse, SearchRequest, SearchResponse, StalenessResponse,
+    AttributeChange, AuditCheckpoint, ChainRequest, ChainResponse, ChangesRequest, ChangesResponse, EndpointAssignment,
+    PolicyDescription, QueryRequest, QueryResponse, ResultsRequest, ResultsResponse, SearchRequest, SearchResponse,
+    StalenessResponse,
 };
 use proto::plan::ObjectKey;
 use proto::verdict::EvaluationSummary;
 use sqlx::{Row as _, Transaction};
 
-use super::super::{Counts, Received, Report, Store, StoreError, Stored, endpoint_text, json, unjson};
+use super::super::{Counts, Incoming, Received, Store, StoreError, Stored, endpoint_text, json, unjson};
 use super::{BEGIN, Database, Pool, SHARE_CONTENT};
 use crate::retention::{Expired, Retention};
+use statement::{BATCH, rows_of};
 
 /// The store over a pool.
 #[derive(Debug, Clone)]
@@ -32,8 +33,14 @@ pub struct SqlStore {
 mod brief;
 #[path = "changes.rs"]
 mod changes;
+#[path = "gather.rs"]
+mod gather;
 #[path = "identity.rs"]
 mod identity;
+#[path = "keep_observations.rs"]
+mod keep_observations;
+#[path = "keep_verdicts.rs"]
+mod keep_verdicts;
 #[path = "names.rs"]
 mod names;
 #[path = "observations.rs"]
@@ -46,6 +53,8 @@ mod reports;
 mod retention;
 #[path = "search.rs"]
 mod search;
+#[path = "statement.rs"]
+mod statement;
 #[cfg(test)]
 #[path = "upgrade.rs"]
 pub(super) mod upgrade;
@@ -56,6 +65,7 @@ mod verdicts;
 const ALIASES: &str = "SELECT CAST($1 AS TEXT) UNION ALL SELECT endpoint FROM endpoint_alias WHERE alias_of = $1";
 
 type Tx = Transaction<'static, Database>;
+type Row = <Database as sqlx::Database>::Row;
 
 impl SqlStore {
     pub(super) fn over(pool: Pool) -> Self {
@@ -87,6 +97,42 @@ async fn is_first(tx: &mut Tx, from: Received) -> Result<bool, StoreError> {
     Ok(inserted.rows_affected() == 1)
 }
 
+/// Which of these messages are new, in their order; remembers them all.
+async fn firsts(tx: &mut Tx, messages: impl Iterator<Item = Received>) -> Result<Vec<bool>, StoreError> {
+    let messages: Vec<(String, String, i64)> = messages
+        .map(|from| (from.sender.to_string(), from.message.to_string(), from.received.as_microsecond()))
+        .collect();
+    // In this order: transactions beside each other never wait for each other in a circle.
+    let mut sorted: Vec<_> = messages.iter().collect();
+    sorted.sort_unstable();
+    let mut new = HashSet::with_capacity(messages.len());
+    for some in sorted.chunks(BATCH) {
+        let sql = format!(
+            "INSERT INTO message (sender, id, received) VALUES {} ON CONFLICT DO NOTHING RETURNING sender, id",
+            rows_of(some.len(), 3)
+        );
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+        for (sender, id, received) in some {
+            query = query.bind(sender.as_str()).bind(id.as_str()).bind(*received);
+        }
+        for row in query.fetch_all(&mut **tx).await? {
+            new.insert((row.try_get::<String, _>("sender")?, row.try_get::<String, _>("id")?));
+        }
+    }
+    // One that is there twice is new once.
+    Ok(messages.into_iter().map(|(sender, id, _)| new.remove(&(sender, id))).collect())
+}
+
+/// Whether the message has had its effect before.
+async fn is_known(tx: &mut Tx, from: Received) -> Result<bool, StoreError> {
+    let known = sqlx::query("SELECT 1 FROM message WHERE sender = $1 AND id = $2")
+        .bind(from.sender.to_string())
+        .bind(from.message.to_string())
+        .fetch_optional(&mut **tx)
+        .await?;
+    Ok(known.is_some())
+}
+
 /// What is kept once by its hash stays until the transaction ends.
 async fn share(tx: &mut Tx) -> Result<(), StoreError> {
     if let Some(sql) = SHARE_CONTENT {
@@ -101,13 +147,8 @@ fn added_nothing() -> Stored {
 
 #[async_trait]
 impl Store for SqlStore {
-    async fn record_collection(
-        &self,
-        results: &CollectionResults,
-        from: Received,
-        report: &Report,
-    ) -> Result<Stored, StoreError> {
-        self.record_observations(results, from, report).await
+    async fn record(&self, reports: &[Incoming<'_>]) -> Vec<Result<Stored, StoreError>> {
+        self.record_each(reports).await
     }
 
     async fn witness(&self, told: &AuditCheckpoint, from: Received) -> Result<Vec<AuditCheckpoint>, StoreError> {
@@ -179,15 +220,6 @@ impl Store for SqlStore {
         }
         tx.commit().await?;
         Ok(added_nothing())
-    }
-
-    async fn record_evaluation(
-        &self,
-        results: &EvaluationResults,
-        from: Received,
-        report: &Report,
-    ) -> Result<Stored, StoreError> {
-        self.record_verdicts(results, from, report).await
     }
 
     async fn search(&self, request: &SearchRequest, matcher: &Matcher) -> Result<SearchResponse, StoreError> {

@@ -4,13 +4,13 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use proto::id::{ComponentId, EndpointId, MessageId, TransactionId};
-use proto::message::{About, CollectedPart, ResultsSelection};
+use proto::message::{About, CollectedPart, CollectionResults, EvaluationResults, ResultsSelection};
 use proto::observation::{EndpointFacts, Flag, Item, ItemEntity, Method};
 use proto::verdict::{RuleResult, Sense, Severity, Verdict};
 use sqlx::migrate::{Migration, Migrator};
 use uuid::Uuid;
 
-use super::super::super::{Received, Report, Stored, label};
+use super::super::super::{Incoming, Received, Report, Said, Stored, label};
 use super::*;
 
 /// The last step before observations and verdicts had numbers.
@@ -205,7 +205,9 @@ pub(in super::super) async fn check(pool: Pool, mut migrations: Vec<Migration>) 
     let report = |text: &str| Report { hash: ContentHash::of(text.as_bytes()), packed: text.as_bytes().to_vec() };
     let record = async |value: &str, second: i64| {
         let report = report(&format!("{value} {second}"));
-        store.record_collection(&collected(value, second), before.received(), &report).await.unwrap()
+        let (results, from) = (collected(value, second), before.received());
+        let incoming = Incoming { said: Said::Observations(&results), from, report: &report };
+        store.record(&[incoming]).await.remove(0).unwrap()
     };
     assert_eq!(record("b", 200).await, added_nothing());
     assert!(matches!(record("c", 300).await, Stored::New { change_count: 1, .. }));
@@ -228,8 +230,9 @@ pub(in super::super) async fn check(pool: Pool, mut migrations: Vec<Migration>) 
         results: vec![result(Verdict::Pass)],
         summary: Some(before.summary(at(400))),
     };
-    let decided = store.record_evaluation(&verdicts, before.received(), &report("verdicts")).await.unwrap();
-    assert_eq!(decided, added_nothing());
+    let (said, report) = (Said::Verdicts(&verdicts), report("verdicts"));
+    let decided = store.record(&[Incoming { said, from: before.received(), report: &report }]).await.remove(0);
+    assert_eq!(decided.unwrap(), added_nothing());
     let counts = store.counts().await.unwrap();
     assert_eq!((counts.current_count, counts.past_count, counts.result_count), (1, 2, 2));
     let held = store.results(&request(ResultsSelection::Latest)).await.unwrap();

@@ -8,7 +8,7 @@ use proto::observation::{Flag, Item, ItemEntity};
 use proto::plan::ObjectKey;
 use repository::store::Store;
 
-use super::{Case, at};
+use super::{Case, One as _, at};
 
 impl Case<'_> {
     /// What is stored of some objects, asked for in full and in brief: both say the same.

@@ -10,7 +10,7 @@ use repository::retention::{Expired, Retention};
 use repository::store::{Received, Report, Store};
 use uuid::Uuid;
 
-use super::{Case, OBJECT, at};
+use super::{Case, OBJECT, One as _, at};
 
 const DAY: i64 = 86_400;
 

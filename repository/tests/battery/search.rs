@@ -16,7 +16,7 @@ use proto::verdict::Verdict::{Fail, Pass, Unknown};
 use repository::store::Store;
 use uuid::Uuid;
 
-use super::{Case, at, told};
+use super::{Case, One as _, at, told};
 
 /// A question on a kind that this battery alone uses, so that what others store is not found.
 fn question(kind: &str, condition: &str, endpoints: &[EndpointId]) -> SearchRequest {

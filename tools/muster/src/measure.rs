@@ -12,7 +12,7 @@ use service::shutdown;
 
 use crate::cli::{MeasureArgs, Output};
 use crate::simulate::fleet::{Fleet, FleetSettings};
-use crate::simulate::temporary_directory;
+use crate::simulate::{fleet_directory, is_in_memory, temporary_directory};
 use crate::{exit, show};
 
 mod cores;
@@ -39,8 +39,6 @@ const WORD: Duration = Duration::from_secs(10);
 const JOIN_MILLIS: u64 = 200;
 /// How often what nobody keeps is looked for again: somebody may just have written to it.
 const REMOVALS: u32 = 20;
-/// `statfs(2)`: a file system in memory, on which flushing costs nothing.
-const TMPFS: u64 = 0x0102_1994;
 
 /// What is measured stands on this.
 struct Ground {
@@ -75,9 +73,10 @@ pub(crate) async fn run(args: MeasureArgs, output: Output) -> anyhow::Result<u8>
             directory.display()
         ));
     }
+    let of_fleet = fleet_directory()?;
     let fleet = Arc::default();
     let outcome = tokio::select! {
-        outcome = measure_all(&args, &directory, cores, &fleet) => outcome.map(Some),
+        outcome = measure_all(&args, [&directory, &of_fleet], cores, &fleet) => outcome.map(Some),
         // What was started ends where it was waited for.
         () = shutdown::signal() => Ok(None),
     };
@@ -87,6 +86,7 @@ pub(crate) async fn run(args: MeasureArgs, output: Output) -> anyhow::Result<u8>
     if args.keep.is_none() {
         remove(&directory).await;
     }
+    remove(&of_fleet).await;
     let Some(rows) = outcome? else {
         show::note("stopped; nothing is left behind");
         return Ok(exit::ERROR);
@@ -112,10 +112,6 @@ fn empty(path: &Path) -> anyhow::Result<PathBuf> {
     path.canonicalize().with_context(cannot)
 }
 
-fn is_in_memory(path: &Path) -> bool {
-    rustix::fs::statfs(path).is_ok_and(|file_system| u64::try_from(file_system.f_type) == Ok(TMPFS))
-}
-
 async fn remove(directory: &Path) {
     for _ in 0..REMOVALS {
         let _ = std::fs::remove_dir_all(directory);
@@ -130,7 +126,7 @@ async fn remove(directory: &Path) {
 
 async fn measure_all(
     args: &MeasureArgs,
-    directory: &Path,
+    [directory, of_fleet]: [&Path; 2],
     cores: Cores,
     playing: &Playing,
 ) -> anyhow::Result<Vec<Row>> {
@@ -141,7 +137,7 @@ async fn measure_all(
     installation.import(POLICY, &policy.source).await?;
     let join_token = installation.token(ComponentType::PostureCollectionService, args.collectors, &[FLEET]).await?;
     let fleet = Arc::new(Fleet::new(FleetSettings {
-        directory: directory.join("collectors"),
+        directory: of_fleet.to_owned(),
         join_token,
         seed: args.machines.seed,
         variety_percent: args.machines.variety,

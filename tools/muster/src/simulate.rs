@@ -1,7 +1,7 @@
 //! `muster simulate`: collectors that are not there, for sizing an installation. Each is a member of its own: key, certificate,
 //! connection, outbox, signatures. What they report is what this machine has, or another root, with a little variety.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,12 @@ mod template;
 
 use fleet::{Fleet, FleetSettings};
 
+/// What directories of fleets are called.
+const FLEET: &str = "muster-simulate";
+/// Where Linux keeps files in memory (shm_overview(7)).
+const MEMORY: &str = "/dev/shm";
+/// `statfs(2)`: a file system in memory.
+const TMPFS: u64 = 0x0102_1994;
 /// Seconds between two lines about how it goes.
 const LINE_SECONDS: u64 = 5;
 
@@ -31,7 +37,7 @@ pub(crate) async fn run(args: SimulateArgs) -> anyhow::Result<u8> {
     // Each of them would say so.
     args.join_token.parse::<JoinToken>()?;
     let kept = args.keep.clone();
-    let temporary = if kept.is_none() { Some(temporary_directory("muster-simulate")?) } else { None };
+    let temporary = if kept.is_none() { Some(fleet_directory()?) } else { None };
     let directory = kept.or_else(|| temporary.clone()).context("a directory")?;
     let fleet = Arc::new(Fleet::new(FleetSettings {
         directory,
@@ -66,7 +72,24 @@ pub(crate) async fn run(args: SimulateArgs) -> anyhow::Result<u8> {
 
 /// A new directory for what nobody keeps.
 pub(crate) fn temporary_directory(name: &str) -> anyhow::Result<PathBuf> {
-    let path = std::env::temp_dir().join(format!("{name}-{}", Uuid::new_v4()));
+    temporary_directory_in(&std::env::temp_dir(), name)
+}
+
+/// A new directory for the outboxes of a fleet, in memory where that is possible: each collector would have a disk of its own, and
+/// shares none with the others or with the servers.
+pub(crate) fn fleet_directory() -> anyhow::Result<PathBuf> {
+    let memory = Path::new(MEMORY);
+    let in_memory = if is_in_memory(memory) { temporary_directory_in(memory, FLEET).ok() } else { None };
+    in_memory.map_or_else(|| temporary_directory(FLEET), Ok)
+}
+
+/// Whether what is written there is kept in memory, where flushing costs nothing.
+pub(crate) fn is_in_memory(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|file_system| u64::try_from(file_system.f_type) == Ok(TMPFS))
+}
+
+fn temporary_directory_in(parent: &Path, name: &str) -> anyhow::Result<PathBuf> {
+    let path = parent.join(format!("{name}-{}", Uuid::new_v4()));
     service::data::make(&path).with_context(|| format!("cannot make {}", path.display()))?;
     Ok(path)
 }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use pcs_agent::report;
 use proto::capability::ComponentType;
 use proto::fault::{Fault, FaultCode};
-use proto::id::EndpointId;
+use proto::id::{EndpointId, MessageId};
 use proto::message::{
     AdvertisedEndpoint, CollectionRequest, CollectionResults, Phase, StatusNotification, ToCollector,
 };
@@ -142,11 +142,8 @@ impl Fleet {
             sent.push(kept.map_err(|error| Fault::new(FaultCode::Internal, error.to_string()))?);
             self.counts.reported.fetch_add(1, Relaxed);
         }
-        while sent.iter().any(|id| bus.is_unacknowledged(*id)) {
-            if request.deadline < Timestamp::now() {
-                return Err(unacknowledged());
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+        for id in sent {
+            acknowledged(bus, id, request.deadline).await?;
         }
         Ok(())
     }
@@ -178,8 +175,11 @@ impl Speaker {
     }
 }
 
-pub(super) fn unacknowledged() -> Fault {
-    Fault::new(FaultCode::Timeout, "no repository has acknowledged the report")
+/// Waits until a repository has acknowledged a report, or refused it.
+pub(super) async fn acknowledged(bus: &Bus, report: MessageId, deadline: Timestamp) -> Result<(), Fault> {
+    let left = Duration::try_from(deadline.duration_since(Timestamp::now())).unwrap_or_default();
+    let settled = tokio::time::timeout(left, bus.settled(report)).await;
+    settled.map_err(|_| Fault::new(FaultCode::Timeout, "no repository has acknowledged the report"))
 }
 
 fn status(

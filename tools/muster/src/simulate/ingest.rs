@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bus::{Authentic, Bus, Context};
 use jiff::Timestamp;
@@ -15,12 +15,9 @@ use proto::topic::Topic;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::collector::{Speaker, unacknowledged};
+use super::collector::{Speaker, acknowledged};
 use super::fleet::{Commit, Fleet};
 use super::template::mixed;
-
-/// How often a collector looks whether its message is acknowledged: what a latency may be wrong by.
-const LOOK: Duration = Duration::from_millis(5);
 
 /// What is poured in.
 #[derive(Debug)]
@@ -99,12 +96,7 @@ impl Fleet {
             });
             let id = kept.await.map_err(internal)?.map_err(internal)?;
             self.counts.reported.fetch_add(1, Relaxed);
-            while source.bus.is_unacknowledged(id) {
-                if source.deadline < Timestamp::now() {
-                    return Err(unacknowledged());
-                }
-                tokio::time::sleep(LOOK).await;
-            }
+            acknowledged(&source.bus, id, source.deadline).await?;
             if source.bus.was_given_up(id) {
                 return Err(internal("the repository has refused an observation"));
             }

@@ -1,0 +1,33 @@
+//! Statements about many rows, for whichever back end includes this file.
+
+use super::super::mark;
+
+/// Objects, or items, of one statement.
+pub(super) const BATCH: usize = 200;
+/// From so many on, what is known of all objects of an endpoint is read: that is faster than to name those that are meant.
+pub(super) const NAMED_MAX: usize = 100;
+
+/// `$from, $from + 1, …`
+pub(super) fn places(from: usize, count: usize) -> String {
+    let places: Vec<String> = (from..from + count).map(|place| format!("${place}")).collect();
+    places.join(", ")
+}
+
+/// The same for a statement that has its parameters in the order of their numbers, each once: SQLite goes through the names of
+/// all parameters to find one, which takes longer than the statement where there are thousands.
+pub(super) fn marks(from: usize, count: usize) -> String {
+    let marks: Vec<String> = (from..from + count).map(mark).collect();
+    marks.join(", ")
+}
+
+/// `($1, $2), ($3, $4), …`
+pub(super) fn rows_of(count: usize, columns: usize) -> String {
+    let rows: Vec<String> = (0..count).map(|row| format!("({})", marks(row * columns + 1, columns))).collect();
+    rows.join(", ")
+}
+
+/// `WHEN $from THEN $from + 1 …`
+pub(super) fn cases(from: usize, count: usize) -> String {
+    let case = |at: usize| format!("WHEN {} THEN {}", mark(from + 2 * at), mark(from + 2 * at + 1));
+    (0..count).map(case).collect::<Vec<_>>().join(" ")
+}
