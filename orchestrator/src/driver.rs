@@ -12,9 +12,10 @@ use jiff::Timestamp;
 use proto::capability::ComponentType;
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, TransactionId};
+use proto::limits::TASKS_MAX;
 use proto::message::{
     CancelRequest, CapabilityAdvertisement, EvaluationResults, HealthCheckRequest, Message, Priority,
-    StatusNotification, ToOrchestrator,
+    StatusNotification, TaskAnswer, TasksResponse, ToOrchestrator,
 };
 use proto::operator::OperatorEvent;
 use proto::topic::{COLLECTION_OVAL, Topic};
@@ -45,6 +46,7 @@ use crate::registration::{self, TokenScope};
 use crate::settings::{KEEP_WORKFLOWS_MIN, Settings, kept_too_short};
 use crate::shared::{CONTENT, CaKept, SharedError};
 use crate::standing;
+use crate::statuses;
 use crate::store::{SentTask, Store, StoreError};
 
 /// Different security statuses that are counted.
@@ -444,31 +446,50 @@ impl Handle {
     ) {
         let mut tick = tokio::time::interval(Duration::from_millis(500));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut next = None;
         loop {
-            tokio::select! {
-                biased;
-                // Before anything that it says on that connection.
-                Some(component) = connecting.recv() => {
-                    if let Err(error) = self.act(|core, _| ((), core.connected(component))).await {
-                        tracing::error!(error = %Chain(&error), "the store failed");
+            let event = if let Some(event) = next.take() {
+                Some(event)
+            } else {
+                tokio::select! {
+                    biased;
+                    // Before anything that it says on that connection.
+                    Some(component) = connecting.recv() => {
+                        self.note_connection(component).await;
+                        continue;
                     }
+                    _ = tick.tick() => {
+                        self.on_tick().await;
+                        continue;
+                    }
+                    event = events.recv() => event,
                 }
-                _ = tick.tick() => {
-                    self.on_tick().await;
+            };
+            match event {
+                None => return,
+                Some(Event::Connected) => {
+                    self.note_link(None);
+                    let _ = connected.try_send(());
                 }
-                event = events.recv() => match event {
-                    None => return,
-                    Some(Event::Connected) => {
-                        self.note_link(None);
-                        let _ = connected.try_send(());
+                Some(Event::Disconnected(reason) | Event::Refused(reason)) => {
+                    tracing::warn!(reason, "the own connection to the broker is lost");
+                    self.note_link(Some(&reason));
+                }
+                Some(Event::Message(message)) => {
+                    let gathered = statuses::gather(*message, &mut events);
+                    while let Ok(component) = connecting.try_recv() {
+                        self.note_connection(component).await;
                     }
-                    Some(Event::Disconnected(reason) | Event::Refused(reason)) => {
-                        tracing::warn!(reason, "the own connection to the broker is lost");
-                        self.note_link(Some(&reason));
-                    }
-                    Some(Event::Message(message)) => self.take(&message).await,
-                },
+                    self.take_all(gathered.messages).await;
+                    next = gathered.then;
+                }
             }
+        }
+    }
+
+    async fn note_connection(&self, component: ComponentId) {
+        if let Err(error) = self.act(|core, _| ((), core.connected(component))).await {
+            tracing::error!(error = %Chain(&error), "the store failed");
         }
     }
 
@@ -558,7 +579,8 @@ impl Handle {
             }
             // Having been heard is all that it is for.
             ToOrchestrator::HealthCheckResponse(_) => {}
-            ToOrchestrator::StatusNotification(status) => return self.note(sender, message, &status).await,
+            // They have a way of their own.
+            ToOrchestrator::StatusNotification(_) => {}
             // Late: whoever asked has been told that there was no answer.
             ToOrchestrator::PeriodicCollectionResponse(response) => {
                 tracing::debug!(identifier = response.collection_identifier, "an answer that nobody waits for");
@@ -574,17 +596,24 @@ impl Handle {
                 let _ = self.inner.watchers.send((message.envelope().transaction, OperatorEvent::Change(change)));
             }
             ToOrchestrator::EvaluationResults(results) => self.show(message.envelope().transaction, *results),
-            ToOrchestrator::TaskRequest(request) => {
-                if message.sender_type() != Some(ComponentType::RepositoryInterface) {
-                    return Ok(Err(Fault::new(
-                        FaultCode::NotAuthorized,
-                        "only a repository asks what others were asked",
-                    )));
-                }
-                match self.task(&request).await? {
-                    Ok(task) => self.answer(sender, message, &task),
-                    Err(fault) => return Ok(Err(fault)),
-                }
+            ToOrchestrator::TaskRequest(_) | ToOrchestrator::TasksRequest(_)
+                if message.sender_type() != Some(ComponentType::RepositoryInterface) =>
+            {
+                let text = "only a repository asks what others were asked";
+                return Ok(Err(Fault::new(FaultCode::NotAuthorized, text)));
+            }
+            ToOrchestrator::TaskRequest(request) => match self.tasks(std::slice::from_ref(&*request)).await?.pop() {
+                Some(TaskAnswer::Given(task)) => self.answer(sender, message, &task),
+                Some(TaskAnswer::NotGiven(fault)) => return Ok(Err(fault)),
+                None => {}
+            },
+            ToOrchestrator::TasksRequest(request) if request.tasks.len() > TASKS_MAX => {
+                let text = format!("at most {TASKS_MAX} questions come in one message");
+                return Ok(Err(Fault::new(FaultCode::TooLarge, text)));
+            }
+            ToOrchestrator::TasksRequest(request) => {
+                let answers = self.tasks(&request.tasks).await?;
+                self.answer(sender, message, &TasksResponse { answers });
             }
             ToOrchestrator::ContentRequest(request) => return Ok(self.give_content(sender, message, &request).await),
         }
@@ -628,30 +657,7 @@ impl Handle {
         Ok(Ok(()))
     }
 
-    async fn note(
-        &self,
-        sender: ComponentId,
-        message: &Authentic,
-        status: &StatusNotification,
-    ) -> Result<Result<(), Fault>, StoreError> {
-        if status.publisher != sender {
-            return Ok(Err(Fault::new(FaultCode::NotAuthorized, "`publisher` is not the sender")));
-        }
-        let transaction = message.envelope().transaction;
-        self.act(|core, now| ((), core.status(transaction, status, now))).await?;
-        if status.phase.is_some_and(proto::message::Phase::is_terminal) {
-            self.inner.bus.acknowledge(message, Topic::Admin(sender));
-        }
-        if status.code.ends_with(".refused") || status.code.starts_with("security.") {
-            let fault = status.fault.as_ref().map(ToString::to_string).unwrap_or_default();
-            let code = proto::limits::shown(&status.code);
-            tracing::warn!(component = %sender, code, fault, "{}", proto::limits::shown(&status.message));
-            self.count_security(&code);
-        }
-        Ok(Ok(()))
-    }
-
-    fn count_security(&self, code: &str) {
+    pub(crate) fn count_security(&self, code: &str) {
         let mut counts = self.inner.security.lock().unwrap_or_else(PoisonError::into_inner);
         // Components choose their words: there is no end to them.
         if code.starts_with("security.") && (counts.len() < SECURITY_CODES_MAX || counts.contains_key(code)) {

@@ -32,6 +32,7 @@ mod signers;
 mod standby;
 mod standing;
 mod status;
+mod statuses;
 pub mod store;
 mod tasks;
 pub mod transfer;

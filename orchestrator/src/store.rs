@@ -177,8 +177,8 @@ both! {
     fn old_tasks(&self, before: jiff::Timestamp, after: Option<&ContentHash>, limit: i64) -> Vec<(ContentHash, RequestId)>;
     /// Deletes messages.
     fn delete_tasks(&self, hashes: impl Iterator<Item = &ContentHash>) -> u64;
-    /// Whether this component was asked this by this message.
-    fn has_sent(&self, hash: &ContentHash, request: RequestId, responder: ComponentId) -> bool;
+    /// What was asked by which of these messages, and of whom; of nobody in particular, where that is not said.
+    fn sent_by(&self, hashes: &[&ContentHash]) -> Vec<(ContentHash, RequestId, Option<ComponentId>)>;
     /// The message that asked.
     fn sent(&self, hash: &ContentHash) -> Option<String>;
     /// What a component was last asked by a request, as it was sealed.

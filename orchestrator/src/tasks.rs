@@ -1,18 +1,19 @@
 //! Standing tasks of collectors: periodic and event-based collection. They live at the collectors;
 //! the orchestrator asks each of those that are meant, and says what each answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bus::{Context, Prepared, RequestError};
 use jiff::{SignedDuration, Timestamp};
 use proto::capability::Capability;
+use proto::content::ContentHash;
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, RequestId};
-use proto::limits::shown;
+use proto::limits::{TASK_ENDPOINTS_MAX, TASKS_MAX, shown};
 use proto::message::{
     CollectionRequest, Message, ObservationOperation, ObservationRequest, ObservationResponse, PeriodicCollection,
-    PeriodicCollectionResponse, PeriodicOperation, Priority, Task, TaskRequest, TaskResponse,
+    PeriodicCollectionResponse, PeriodicOperation, Priority, Task, TaskAnswer, TaskRequest, TaskResponse,
 };
 use proto::operator::{AskOutcome, CollectorAnswer, Workflow};
 use proto::schedule::Schedule;
@@ -174,35 +175,62 @@ impl Handle {
         Ok(())
     }
 
-    /// Whether a component was asked for what it reports.
-    pub(crate) async fn task(&self, request: &TaskRequest) -> Result<Result<TaskResponse, Fault>, StoreError> {
-        let unknown = || Err(Fault::new(FaultCode::UnknownIdentifier, "the component was not asked for this"));
-        if let Some(message) = &request.message {
-            let (Task::Workflow { request: asked, .. } | Task::Standing(asked)) = request.task;
-            if !self.inner.store.has_sent(message, asked, request.responder).await? {
-                let text = "the component was not asked by this message";
-                return Ok(Err(Fault::new(FaultCode::UnknownIdentifier, text)));
-            }
+    /// Whether components were asked for what they report.
+    pub(crate) async fn tasks(&self, requests: &[TaskRequest]) -> Result<Vec<TaskAnswer>, StoreError> {
+        let hashes: BTreeSet<&ContentHash> = requests.iter().filter_map(|request| request.message.as_ref()).collect();
+        let hashes: Vec<&ContentHash> = hashes.into_iter().collect();
+        let mut sent = BTreeMap::new();
+        for some in hashes.chunks(TASKS_MAX) {
+            let some = self.inner.store.sent_by(some).await?;
+            sent.extend(some.into_iter().map(|(hash, request, responder)| (hash, (request, responder))));
         }
+        let mut answers = Vec::with_capacity(requests.len());
+        let mut room = TASK_ENDPOINTS_MAX;
+        for request in requests {
+            let (Task::Workflow { request: asked, .. } | Task::Standing(asked)) = request.task;
+            let is_sent = request.message.as_ref().is_none_or(|message| {
+                sent.get(message).is_some_and(|(request_id, responder)| {
+                    *request_id == asked && responder.is_none_or(|responder| responder == request.responder)
+                })
+            });
+            let unknown = |text: &str| TaskAnswer::NotGiven(Fault::new(FaultCode::UnknownIdentifier, text));
+            answers.push(if is_sent {
+                let task = self.task(request).await?.map(|mut task| {
+                    // As many as fit into one answer.
+                    if task.endpoints.len() > room {
+                        task.endpoints.clear();
+                    }
+                    room -= task.endpoints.len();
+                    task
+                });
+                task.map_or_else(|| unknown("the component was not asked for this"), TaskAnswer::Given)
+            } else {
+                unknown("the component was not asked by this message")
+            });
+        }
+        Ok(answers)
+    }
+
+    /// What a component was asked, whatever the message.
+    async fn task(&self, request: &TaskRequest) -> Result<Option<TaskResponse>, StoreError> {
         match request.task {
             Task::Standing(standing) => {
-                let Some((plan, ended)) = self.inner.store.standing(standing, request.responder).await? else {
-                    return Ok(unknown());
-                };
-                // A last run may have been asked for with the cancellation.
-                let until = ended.map(|ended| ended.saturating_add(LAST_RUN).unwrap_or(Timestamp::MAX));
-                Ok(Ok(TaskResponse { is_collection: true, plan: Some(plan), until }))
+                let standing = self.inner.store.standing(standing, request.responder).await?;
+                Ok(standing.map(|(plan, ended)| {
+                    // A last run may have been asked for with the cancellation.
+                    let until = ended.map(|ended| ended.saturating_add(LAST_RUN).unwrap_or(Timestamp::MAX));
+                    TaskResponse { is_collection: true, plan: Some(plan), until, endpoints: Vec::new() }
+                }))
             }
             Task::Workflow { transaction, request: asked } => {
                 let task = |workflow: &crate::core::workflow::Workflow| {
                     workflow.task(request.responder, asked, request.endpoint)
                 };
                 let known = self.inner.core.lock().await.workflow(transaction).map(task);
-                let task = match known {
+                Ok(match known {
                     Some(task) => task,
                     None => self.inner.store.workflow(transaction).await?.as_ref().and_then(task),
-                };
-                Ok(task.map_or_else(unknown, Ok))
+                })
             }
         }
     }

@@ -41,7 +41,7 @@ use repositories::Repositories;
 /// Requests that wait at one evaluator.
 const TASKS_MAX: usize = 256;
 /// Endpoints that are evaluated at a time.
-const ENDPOINTS_AT_ONCE: usize = 16;
+const ENDPOINTS_AT_ONCE: usize = 64;
 /// Messages that no repository has acknowledged while more are made: a repository that is slower is waited for, and has not to
 /// send any of them back.
 const UNACKNOWLEDGED_MAX: usize = 256;

@@ -7,8 +7,8 @@
 use crate::capability::ComponentType;
 use crate::id::ComponentId;
 use crate::message::{
-    Ack, AuditCheckpoint, AuditWitness, KINDS, Message as _, TaskRequest, ToCollector, ToEvaluator, ToMember,
-    ToOrchestrator, ToRepository,
+    Ack, AuditCheckpoint, AuditWitness, KINDS, Message as _, TaskRequest, TasksRequest, ToCollector, ToEvaluator,
+    ToMember, ToOrchestrator, ToRepository,
 };
 use crate::topic::{Act, GRANTS, Grant, Holder, Topic};
 
@@ -180,7 +180,7 @@ fn takes(holder: Holder, kind: &str) -> bool {
 
 /// Whoever answers takes the question; what others were asked, a repository alone may ask.
 fn says(holder: Holder, kind: &str) -> bool {
-    if kind == TaskRequest::KIND {
+    if [TaskRequest::KIND, TasksRequest::KIND].contains(&kind) {
         return holder == Holder::Component(ComponentType::RepositoryInterface);
     }
     let mut questions = kinds().filter(|question| answer_to(question) == Some(kind)).peekable();

@@ -34,3 +34,7 @@ pub const TEXT_CHARS_MAX: usize = 512;
 pub fn shown(text: &str) -> String {
     text.chars().filter(|character| !character.is_control()).take(TEXT_CHARS_MAX).collect()
 }
+/// Questions about tasks in one message.
+pub const TASKS_MAX: usize = 256;
+/// Endpoints that an answer about a task names.
+pub const TASK_ENDPOINTS_MAX: usize = 16_000;

@@ -63,7 +63,7 @@ pub use search::{OnStale, SearchContent, SearchOutcome, SearchRequest, SearchRes
 pub use staleness::{StaleEndpoint, StalenessRequest, StalenessResponse};
 pub use status_notification::{COLLECTION_CUT, Phase, StatusNotification, TaskProgress};
 pub use summary::{SummaryRequest, SummaryResponse};
-pub use task::{Task, TaskRequest, TaskResponse};
+pub use task::{Task, TaskAnswer, TaskRequest, TaskResponse, TasksRequest, TasksResponse};
 
 /// A message's body.
 pub trait Message:
@@ -118,6 +118,8 @@ kinds! {
     "endpoint-assignment" => EndpointAssignment, "which collector speaks for which endpoint";
     "task-request" => TaskRequest, "does a report answer a task that was given";
     "task-response" => TaskResponse, "it does, and this is the task";
+    "tasks-request" => TasksRequest, "do these reports answer tasks that were given";
+    "tasks-response" => TasksResponse, "what came of each question";
     "audit-checkpoint" => AuditCheckpoint, "how far the orchestrator's log of acts has come";
     "audit-witness" => AuditWitness, "what the repository was told of it before";
     "evaluation-request" => EvaluationRequest, "evaluate a policy on stored observations (draft -13 §6.5)";
@@ -175,7 +177,7 @@ receivers! {
     ToOrchestrator {
         ComponentRegistrationRequest, CapabilityAdvertisement, HeartbeatRequest, HealthCheckResponse,
         StatusNotification, PeriodicCollectionResponse, ObservationResponse, EvaluationResults, AttributeChange,
-        ContentRequest, TaskRequest,
+        ContentRequest, TaskRequest, TasksRequest,
     }
     /// What every registered component receives on its administrative interface.
     ToMember {

@@ -10,6 +10,8 @@ use proto::id::ComponentId;
 const STORING: Duration = Duration::from_millis(5);
 /// The most that is said of it: one that takes long, as something else does not answer, says little of the others.
 const STORING_MAX: Duration = Duration::from_millis(100);
+/// How many of the last reports say what storing one takes.
+const REMEMBERED: u32 = 16;
 /// How long a place in the line is kept, and how much earlier somebody may come.
 const PROMISE: Duration = Duration::from_secs(30);
 const EARLY: Duration = Duration::from_secs(1);
@@ -41,11 +43,13 @@ impl Pacing {
         }
     }
 
-    /// A report was stored.
-    pub(crate) fn stored(&self, took: Duration) {
+    /// So many reports were stored.
+    pub(crate) fn stored(&self, took: Duration, count: u32) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let each = (took / count.max(1)).min(STORING_MAX);
         // The last sixteen or so count.
-        state.storing = (state.storing * 15 + took.min(STORING_MAX)) / 16;
+        let count = count.min(REMEMBERED);
+        state.storing = (state.storing * (REMEMBERED - count) + each * count) / REMEMBERED;
     }
 
     /// Whether somebody comes when it was told to: places are kept for those.
@@ -89,13 +93,15 @@ mod tests {
     fn those_that_are_too_many_come_as_fast_as_they_are_stored() {
         let pacing = Pacing::new();
         for _ in 0..200 {
-            pacing.stored(Duration::from_millis(4));
+            pacing.stored(Duration::from_millis(4), 1);
         }
         // One that hangs is one of many.
-        pacing.stored(Duration::from_mins(1));
+        pacing.stored(Duration::from_mins(1), 1);
         for _ in 0..200 {
-            pacing.stored(Duration::from_millis(4));
+            pacing.stored(Duration::from_millis(4), 1);
         }
+        // Many that were stored together are as many.
+        pacing.stored(Duration::from_millis(1_024), 256);
         let now = Instant::now();
         let mut seconds: BTreeMap<u64, u64> = BTreeMap::new();
         for number in 0..9_000 {

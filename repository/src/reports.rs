@@ -6,11 +6,13 @@ use std::time::Instant;
 
 use bus::{Authentic, Context};
 use proto::fault::{Fault, FaultCode};
-use proto::message::{CollectionResults, EvaluationResults, Message as _, ToRepository};
+use proto::id::{ComponentId, TransactionId};
+use proto::message::{CollectionResults, EvaluationResults, Message as _, TaskRequest, ToRepository};
 use proto::time::is_skewed;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::expected::Expected;
 use crate::store::{Incoming, Report, Said, Stored};
 use crate::{Repository, received, report};
 
@@ -24,20 +26,34 @@ enum Words {
     Verdicts(Box<EvaluationResults>),
 }
 
-/// A report that was asked for.
-struct Expected {
+/// A report.
+struct Reported {
     message: Authentic,
     words: Words,
     report: Report,
 }
 
-impl Expected {
+impl Reported {
     fn incoming(&self) -> Incoming<'_> {
         let said = match &self.words {
             Words::Observations(results) => Said::Observations(results),
             Words::Verdicts(results) => Said::Verdicts(results),
         };
         Incoming { said, from: received(&self.message), report: &self.report }
+    }
+
+    /// Who sent it, as part of which workflow.
+    fn from(&self) -> (ComponentId, TransactionId) {
+        (self.message.envelope().from, self.message.envelope().transaction)
+    }
+
+    /// What it says that it answers.
+    fn task(&self) -> Result<TaskRequest, Fault> {
+        let (sender, transaction) = self.from();
+        match &self.words {
+            Words::Observations(results) => Expected::of_collection(sender, transaction, results),
+            Words::Verdicts(results) => Expected::of_evaluation(sender, transaction, results),
+        }
     }
 }
 
@@ -48,19 +64,24 @@ pub(crate) fn is_report(message: &Authentic) -> bool {
 
 /// Stores the reports that come in, in their order, as long as they come.
 pub(crate) async fn store_all(repository: &Arc<Repository>, mut reported: mpsc::Receiver<Authentic>) {
-    let (checked, mut expected) = mpsc::channel::<Vec<Expected>>(1);
+    let (checked, mut expected) = mpsc::channel::<(Vec<Reported>, Instant)>(1);
     let check = async move {
         while let Some(messages) = together(&mut reported).await {
-            if checked.send(check_all(repository, messages).await).await.is_err() {
+            let taken = Instant::now();
+            if checked.send((check_all(repository, messages).await, taken)).await.is_err() {
                 return;
             }
         }
     };
     let store = async {
-        while let Some(reports) = expected.recv().await {
-            let (began, count) = (Instant::now(), u32::try_from(reports.len()).unwrap_or(u32::MAX));
+        let mut before = Instant::now();
+        while let Some((reports, taken)) = expected.recv().await {
+            let count = u32::try_from(reports.len()).unwrap_or(u32::MAX);
             store_together(repository, &reports).await;
-            repository.pacing.stored(began.elapsed() / count.max(1));
+            // What waited already when those before were stored took as long as from then to now.
+            let stored = Instant::now();
+            repository.pacing.stored(stored.duration_since(before.max(taken)), count);
+            before = stored;
         }
     };
     tokio::join!(check, store);
@@ -80,21 +101,39 @@ async fn together(reported: &mut mpsc::Receiver<Authentic>) -> Option<Vec<Authen
 }
 
 /// Those that were asked for, in their order; the others are answered.
-async fn check_all(repository: &Arc<Repository>, messages: Vec<Authentic>) -> Vec<Expected> {
-    let mut checks = JoinSet::new();
-    for (at, message) in messages.into_iter().enumerate() {
+async fn check_all(repository: &Arc<Repository>, messages: Vec<Authentic>) -> Vec<Reported> {
+    let read = in_order(messages, |message| {
         let repository = Arc::clone(repository);
-        checks.spawn(async move { (at, check(&repository, message).await) });
-    }
-    let mut checked = checks.join_all().await;
-    checked.sort_unstable_by_key(|(at, _)| *at);
-    checked.into_iter().filter_map(|(_, report)| report).collect()
+        async move { read(&repository, message) }
+    });
+    let read = read.await;
+    repository.expected.ask_ahead(read.iter().filter_map(|report| report.task().ok())).await;
+    let checked = in_order(read, |report| {
+        let repository = Arc::clone(repository);
+        async move { check(&repository, report).await }
+    });
+    checked.await
 }
 
-/// A report, if it was asked for.
-async fn check(repository: &Repository, message: Authentic) -> Option<Expected> {
-    let (sender, transaction) = (message.envelope().from, message.envelope().transaction);
-    let (words, expected) = match ToRepository::decode(message.envelope()) {
+/// Does something with all of them beside each other; what came of those of which something came, in their order.
+async fn in_order<One, Done, Doing>(all: Vec<One>, each: impl Fn(One) -> Doing) -> Vec<Done>
+where
+    Done: Send + 'static,
+    Doing: Future<Output = Option<Done>> + Send + 'static,
+{
+    let mut doing = JoinSet::new();
+    for (at, one) in all.into_iter().enumerate() {
+        let one = each(one);
+        doing.spawn(async move { (at, one.await) });
+    }
+    let mut done = doing.join_all().await;
+    done.sort_unstable_by_key(|(at, _)| *at);
+    done.into_iter().filter_map(|(_, done)| done).collect()
+}
+
+/// A report, if it is one.
+fn read(repository: &Repository, message: Authentic) -> Option<Reported> {
+    let words = match ToRepository::decode(message.envelope()) {
         Ok(ToRepository::CollectionResults(results)) => {
             let sent = message.envelope().sent;
             if results.objects.iter().any(|part| part.collected > sent && is_skewed(part.collected, sent)) {
@@ -102,31 +141,39 @@ async fn check(repository: &Repository, message: Authentic) -> Option<Expected> 
                 repository.refuse(&message, &Fault::new(FaultCode::ClockSkew, text));
                 return None;
             }
-            let expected = repository.expected.collection(sender, transaction, &results).await;
-            (Words::Observations(results), expected)
+            Words::Observations(results)
         }
-        Ok(ToRepository::EvaluationResults(results)) => {
-            let expected = repository.expected.evaluation(sender, transaction, &results).await;
-            (Words::Verdicts(results), expected)
-        }
+        Ok(ToRepository::EvaluationResults(results)) => Words::Verdicts(results),
         Ok(_) => return None,
         Err(fault) => {
             repository.refuse(&message, &fault);
             return None;
         }
     };
-    if let Err(fault) = expected {
-        repository.not_expected(&message, &fault);
-        return None;
-    }
     let report = report(&message);
-    Some(Expected { message, words, report })
+    Some(Reported { message, words, report })
+}
+
+/// A report, if it was asked for.
+async fn check(repository: &Repository, report: Reported) -> Option<Reported> {
+    let (sender, transaction) = report.from();
+    let expected = match &report.words {
+        Words::Observations(results) => repository.expected.collection(sender, transaction, results).await,
+        Words::Verdicts(results) => repository.expected.evaluation(sender, transaction, results).await,
+    };
+    match expected {
+        Ok(()) => Some(report),
+        Err(fault) => {
+            repository.not_expected(&report.message, &fault);
+            None
+        }
+    }
 }
 
 /// Stores reports, and tells whoever sent each what came of it, after the commit and only then.
-async fn store_together(repository: &Arc<Repository>, reports: &[Expected]) {
-    let incoming: Vec<Incoming<'_>> = reports.iter().map(Expected::incoming).collect();
-    for (Expected { message, .. }, stored) in reports.iter().zip(repository.store.record(&incoming).await) {
+async fn store_together(repository: &Arc<Repository>, reports: &[Reported]) {
+    let incoming: Vec<Incoming<'_>> = reports.iter().map(Reported::incoming).collect();
+    for (Reported { message, .. }, stored) in reports.iter().zip(repository.store.record(&incoming).await) {
         let changed = match &stored {
             Ok(Stored::New { changed, .. }) => changed.clone(),
             _ => Vec::new(),

@@ -12,7 +12,7 @@ use proto::fault::FaultCode;
 use proto::id::{EndpointId, RequestId, TransactionId};
 use proto::message::{
     CapabilityAdvertisement, CapabilityAdvertisementResponse, CollectionRequest, Message as _, Phase,
-    RegistrationStatus, StatusNotification, Task, TaskRequest, TaskResponse, ToCollector,
+    RegistrationStatus, StatusNotification, Task, TaskRequest, TaskResponse, TasksRequest, TasksResponse, ToCollector,
 };
 use proto::operator::{Ask, OperatorEvent, TransactionView};
 use proto::topic::Topic;
@@ -428,5 +428,9 @@ async fn an_evaluator_is_believed_about_what_it_was_asked_only() {
     };
     let up = Topic::AdminUp(liar.bus.own(), TaskRequest::KIND.to_owned());
     let answer: Result<TaskResponse, _> = liar.bus.request(&up, &question, Context::alone(), PATIENCE).await;
+    assert!(matches!(&answer, Err(bus::RequestError::Fault(fault)) if fault.code == FaultCode::NotAuthorized));
+    let many = TasksRequest { tasks: vec![question] };
+    let up = Topic::AdminUp(liar.bus.own(), TasksRequest::KIND.to_owned());
+    let answer: Result<TasksResponse, _> = liar.bus.request(&up, &many, Context::alone(), PATIENCE).await;
     assert!(matches!(&answer, Err(bus::RequestError::Fault(fault)) if fault.code == FaultCode::NotAuthorized));
 }

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use proto::budget::Budget;
 use proto::content::ContentRef;
 use proto::id::{ComponentId, EndpointId, RequestId, TransactionId};
+use proto::limits::TASK_ENDPOINTS_MAX;
 use proto::message::{CollectionRequest, Phase, Priority, TaskResponse};
 use proto::operator::{Account, OperatorEvent, ResponderView, TransactionView};
 use proto::plan::ObjectKey;
@@ -210,6 +211,9 @@ pub struct Responder {
     pub state: ResponderState,
     /// Why.
     pub detail: Option<String>,
+    /// When it was asked first; versions of before do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_asked: Option<Timestamp>,
     /// When it was last asked.
     pub asked: Timestamp,
     /// How often it was asked again since then; not stored.
@@ -280,7 +284,33 @@ impl Workflow {
             self.open[responder.operation as usize] += usize::from(responder.state.is_open());
             self.by_component.entry(responder.component).or_default().push(at);
         }
+        let collected = self.collected();
+        self.due.extend(collected);
         self
+    }
+
+    /// What was collected from and nobody was asked to evaluate since.
+    fn collected(&self) -> Vec<EndpointId> {
+        if !self.plan.is_evaluation || self.ended.is_some() || self.cancelled.is_some() {
+            return Vec::new();
+        }
+        let of = |operation| self.responders.iter().filter(move |responder| responder.operation == operation);
+        let mut asked = BTreeMap::new();
+        for responder in of(Operation::Evaluate) {
+            for endpoint in &responder.endpoints {
+                let first = responder.first_asked.unwrap_or(responder.asked);
+                let latest = asked.entry(*endpoint).or_insert(first);
+                *latest = first.max(*latest);
+            }
+        }
+        let is_there =
+            |responder: &&Responder| matches!(responder.state, ResponderState::Completed | ResponderState::Partial);
+        of(Operation::Collect)
+            .filter(is_there)
+            .flat_map(|responder| responder.endpoints.iter().map(move |endpoint| (*endpoint, responder.ended)))
+            .filter(|(endpoint, ended)| asked.get(endpoint).is_none_or(|asked| Some(*asked) < *ended))
+            .map(|(endpoint, _)| endpoint)
+            .collect()
     }
 
     /// With the responders that were stored by themselves.
@@ -357,7 +387,8 @@ impl Workflow {
 
     /// What a component was asked by a request of this workflow.
     pub fn task(&self, responder: ComponentId, request: RequestId, endpoint: EndpointId) -> Option<TaskResponse> {
-        let asked = self.responders.iter().find(|asked| asked.component == responder && asked.request == request)?;
+        let asked = self.of(responder).iter().filter_map(|at| self.responders.get(*at));
+        let asked = asked.into_iter().find(|asked| asked.request == request)?;
         let is_collection = asked.operation == Operation::Collect;
         // What a collector may report, an evaluator may read.
         let plan = Some(self.plan.collection_plan.clone());
@@ -365,7 +396,14 @@ impl Workflow {
         let until = asked.deadline.saturating_add(SignedDuration::from_secs(LATE_SECONDS)).unwrap_or(Timestamp::MAX);
         // Evaluators of before were asked about all.
         let about = if asked.endpoints.is_empty() { &self.endpoints } else { &asked.endpoints };
-        about.contains(&endpoint).then_some(TaskResponse { is_collection, plan, until: Some(until) })
+        let is_told = (2..=TASK_ENDPOINTS_MAX).contains(&about.len());
+        let endpoints = || if is_told { about.clone() } else { Vec::new() };
+        about.contains(&endpoint).then(|| TaskResponse {
+            is_collection,
+            plan,
+            until: Some(until),
+            endpoints: endpoints(),
+        })
     }
 
     /// `running`, `waiting` for those who were not there, or how it ended.

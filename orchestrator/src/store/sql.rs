@@ -67,39 +67,54 @@ async fn put(tx: &mut Tx, table: Table, key: &str, document: &str) -> Result<Eff
     Ok(Effect { before: before.as_deref().map(hash), after: Some(hash(document)) })
 }
 
+/// `($1, $2), ($3, $4), …`
+fn rows_of(count: usize, columns: usize) -> String {
+    let row =
+        |row: usize| (1..=columns).map(|column| format!("${}", row * columns + column)).collect::<Vec<_>>().join(", ");
+    (0..count).map(|number| format!("({})", row(number))).collect::<Vec<_>>().join(", ")
+}
+
 async fn put_tasks(tx: &mut Tx, tasks: &[SentTask]) -> Result<(), StoreError> {
-    for task in tasks {
-        sqlx::query(
-            "INSERT INTO sent_task (hash, request, responder, sealed, sent) VALUES ($1, $2, $3, $4, $5) \
-             ON CONFLICT (hash) DO NOTHING",
-        )
-        .bind(task.message.hash.as_str())
-        .bind(task.request.to_string())
-        .bind(task.responder.map(|responder| responder.to_string()))
-        .bind(String::from_utf8_lossy(&task.message.sealed).into_owned())
-        .bind(jiff::Timestamp::now().as_microsecond())
-        .execute(&mut **tx)
-        .await?;
+    for some in tasks.chunks(ROWS_AT_ONCE) {
+        let rows = rows_of(some.len(), 5);
+        let sql = format!(
+            "INSERT INTO sent_task (hash, request, responder, sealed, sent) VALUES {rows} ON CONFLICT (hash) DO NOTHING"
+        );
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+        for task in some {
+            query = query
+                .bind(task.message.hash.as_str())
+                .bind(task.request.to_string())
+                .bind(task.responder.map(|responder| responder.to_string()))
+                .bind(String::from_utf8_lossy(&task.message.sealed).into_owned())
+                .bind(jiff::Timestamp::now().as_microsecond());
+        }
+        query.execute(&mut **tx).await?;
     }
     Ok(())
 }
 
-async fn put_responder(
-    tx: &mut Tx,
-    workflow: TransactionId,
-    position: usize,
-    responder: &Responder,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO responder (workflow, position, document) VALUES ($1, $2, $3) \
-         ON CONFLICT (workflow, position) DO UPDATE SET document = excluded.document",
-    )
-    .bind(workflow.to_string())
-    .bind(i64::try_from(position).unwrap_or(i64::MAX))
-    .bind(json(responder))
-    .execute(&mut **tx)
-    .await?;
+/// Responders by workflow and position.
+type Responders<'action> = BTreeMap<(String, i64), &'action Responder>;
+
+async fn put_responders(tx: &mut Tx, responders: &Responders<'_>) -> Result<(), StoreError> {
+    for some in responders.iter().collect::<Vec<_>>().chunks(ROWS_AT_ONCE) {
+        let rows = rows_of(some.len(), 3);
+        let sql = format!(
+            "INSERT INTO responder (workflow, position, document) VALUES {rows} \
+             ON CONFLICT (workflow, position) DO UPDATE SET document = excluded.document"
+        );
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+        for ((workflow, position), responder) in some {
+            query = query.bind(workflow.as_str()).bind(*position).bind(json(*responder));
+        }
+        query.execute(&mut **tx).await?;
+    }
     Ok(())
+}
+
+fn position_of(position: usize) -> i64 {
+    i64::try_from(position).unwrap_or(i64::MAX)
 }
 
 /// When a workflow ended.
@@ -107,6 +122,9 @@ async fn put_responder(
 struct Ended {
     ended: Option<jiff::Timestamp>,
 }
+
+/// Rows of one statement.
+const ROWS_AT_ONCE: usize = 100;
 
 /// The store over a pool.
 #[derive(Debug, Clone)]
@@ -185,9 +203,10 @@ impl SqlStore {
         if rows.is_empty() {
             workflow.add_due();
             let mut tx = self.begin().await?;
-            for (position, responder) in workflow.responders.iter().enumerate() {
-                put_responder(&mut tx, workflow.id, position, responder).await?;
-            }
+            let id = workflow.id.to_string();
+            let responders = workflow.responders.iter().enumerate();
+            let responders = responders.map(|(position, responder)| ((id.clone(), position_of(position)), responder));
+            put_responders(&mut tx, &responders.collect()).await?;
             tx.commit().await?;
             return Ok(());
         }
@@ -339,22 +358,28 @@ impl SqlStore {
         Ok(count)
     }
 
-    /// Whether this component was asked this by this message.
-    pub async fn has_sent(
+    /// What was asked by which of these messages, and of whom; of nobody in particular, where that is not said.
+    pub async fn sent_by(
         &self,
-        hash: &ContentHash,
-        request: RequestId,
-        responder: ComponentId,
-    ) -> Result<bool, StoreError> {
-        let found: Option<i64> = sqlx::query_scalar(
-            "SELECT CAST(1 AS BIGINT) FROM sent_task WHERE hash = $1 AND request = $2 AND (responder = $3 OR responder IS NULL)",
-        )
-        .bind(hash.as_str())
-        .bind(request.to_string())
-        .bind(responder.to_string())
-        .fetch_optional(&self.pool)
-        .await?;
-        Ok(found.is_some())
+        hashes: &[&ContentHash],
+    ) -> Result<Vec<(ContentHash, RequestId, Option<ComponentId>)>, StoreError> {
+        let marks: Vec<String> = (1..=hashes.len()).map(|number| format!("${number}")).collect();
+        let sql = format!("SELECT hash, request, responder FROM sent_task WHERE hash IN ({})", marks.join(", "));
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+        for hash in hashes {
+            query = query.bind(hash.as_str());
+        }
+        let rows = query.fetch_all(&self.pool).await?;
+        let of_row = |row: &RowOf| -> Result<_, sqlx::Error> {
+            let [hash, request] = ["hash", "request"].map(|column| row.try_get::<String, _>(column));
+            let responder: Option<String> = row.try_get("responder")?;
+            let responder = responder.map(|responder| responder.parse().ok());
+            // What cannot be read was asked of nobody.
+            let known = hash?.parse().ok().zip(request?.parse().ok()).filter(|_| responder != Some(None));
+            Ok(known.map(|(hash, request)| (hash, request, responder.flatten())))
+        };
+        let known = rows.iter().map(of_row).collect::<Result<Vec<_>, sqlx::Error>>()?;
+        Ok(known.into_iter().flatten().collect())
     }
 
     /// The message that asked.
@@ -403,6 +428,8 @@ impl SqlStore {
         .await?;
         put_tasks(&mut tx, tasks).await?;
         let mut effects: BTreeMap<String, Effect> = BTreeMap::new();
+        // Of several that are the same one, the last says how it is.
+        let (mut workflows, mut responders) = (BTreeMap::new(), Responders::new());
         for action in actions {
             match action {
                 Action::StoreComponent(component) => {
@@ -414,20 +441,9 @@ impl SqlStore {
                         .and_modify(|known: &mut Effect| known.after.clone_from(&effect.after))
                         .or_insert(effect);
                 }
-                Action::StoreWorkflow(workflow) => {
-                    sqlx::query(
-                        "INSERT INTO workflow (id, is_open, begun, document) VALUES ($1, $2, $3, $4) \
-                         ON CONFLICT (id) DO UPDATE SET is_open = excluded.is_open, document = excluded.document",
-                    )
-                    .bind(workflow.id.to_string())
-                    .bind(i64::from(workflow.ended.is_none()))
-                    .bind(workflow.begun.as_microsecond())
-                    .bind(json(workflow))
-                    .execute(&mut *tx)
-                    .await?;
-                }
+                Action::StoreWorkflow(workflow) => drop(workflows.insert(workflow.id, workflow)),
                 Action::StoreResponder(id, position, responder) => {
-                    put_responder(&mut tx, *id, *position, responder).await?;
+                    responders.insert((id.to_string(), position_of(*position)), responder);
                 }
                 Action::StoreAlias(endpoint, of) => {
                     sqlx::query("DELETE FROM endpoint_alias WHERE endpoint = $1")
@@ -454,6 +470,19 @@ impl SqlStore {
                 _ => {}
             }
         }
+        for (id, workflow) in workflows {
+            sqlx::query(
+                "INSERT INTO workflow (id, is_open, begun, document) VALUES ($1, $2, $3, $4) \
+                 ON CONFLICT (id) DO UPDATE SET is_open = excluded.is_open, document = excluded.document",
+            )
+            .bind(id.to_string())
+            .bind(i64::from(workflow.ended.is_none()))
+            .bind(workflow.begun.as_microsecond())
+            .bind(json(workflow))
+            .execute(&mut *tx)
+            .await?;
+        }
+        put_responders(&mut tx, &responders).await?;
         for action in actions {
             if let Action::Record(act) = action {
                 let effect = effects.get(&act.subject).cloned().unwrap_or_default();
@@ -473,7 +502,8 @@ impl SqlStore {
         let workflow = self.document("SELECT document FROM workflow WHERE id = $1", id).await?;
         let Some(mut workflow) = workflow else { return Ok(None) };
         self.add_responders(&mut workflow).await?;
-        Ok(Some(workflow))
+        let responders = std::mem::take(&mut workflow.responders);
+        Ok(Some(workflow.with_responders(responders)))
     }
 
     /// A standing task is in force at these collectors; gives the request that stands for it, which is the same for

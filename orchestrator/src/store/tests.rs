@@ -9,6 +9,7 @@ use service::audit::Actor;
 use uuid::Uuid;
 
 use super::*;
+use crate::core::workflow::Responder;
 
 mod audit;
 
@@ -91,6 +92,26 @@ async fn workflows(store: &Store) {
     .unwrap();
     store.apply(Uuid::new_v4(), &[&Action::StoreWorkflow(Box::new(workflow.clone()))], &[]).await.unwrap();
     assert_eq!(store.expire_workflows(now + hour).await.unwrap(), 0, "it is open");
+    // Of many in one batch, the last one of each is how it is: more than one statement takes, and in whatever order.
+    let responder = |progress: u64| -> Responder {
+        serde_json::from_value(serde_json::json!({
+            "component": ComponentId(Uuid::from_u128(7)), "operation": "collect", "request": RequestId(Uuid::from_u128(8)),
+            "endpoints": [], "state": "accepted", "detail": null, "asked": now, "deadline": now + hour,
+            "ended": null, "progress": [progress, 9],
+        }))
+        .unwrap()
+    };
+    let mut actions = vec![Action::StoreWorkflow(Box::new(workflow.clone()))];
+    for progress in 0..2 {
+        let some = (0..150).map(|at| Action::StoreResponder(workflow.id, 149 - at, Box::new(responder(progress))));
+        actions.extend(some);
+    }
+    workflow.cancelled = Some(now);
+    actions.push(Action::StoreWorkflow(Box::new(workflow.clone())));
+    store.apply(Uuid::new_v4(), &actions.iter().collect::<Vec<_>>(), &[]).await.unwrap();
+    let stored = store.workflow(workflow.id).await.unwrap().unwrap();
+    assert_eq!((stored.cancelled, stored.responders.len()), (Some(now), 150));
+    assert!(stored.responders.iter().all(|responder| responder.progress == (1, 9)));
     workflow.ended = Some(now + hour);
     store.apply(Uuid::new_v4(), &[&Action::StoreWorkflow(Box::new(workflow.clone()))], &[]).await.unwrap();
     assert_eq!(store.workflows().await.unwrap().len(), 1);

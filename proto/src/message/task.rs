@@ -1,11 +1,12 @@
 //! `task-request` and `task-response`: a repository asks whether a report answers a task that was given (RFC 8248
-//! ARCH-008; the drafts leave it open).
+//! ARCH-008; the drafts leave it open). `tasks-request` and `tasks-response` are about many reports at once.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::content::{ContentHash, ContentRef};
+use crate::fault::Fault;
 use crate::id::{ComponentId, EndpointId, RequestId, TransactionId};
 
 /// Was this component asked for this?
@@ -51,4 +52,33 @@ pub struct TaskResponse {
     /// What was collected later than this does not answer it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
+    /// Everything that the request is about, where that is more than one endpoint: the same holds for the others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<EndpointId>,
+}
+
+/// Were these components asked for this? At most [`TASKS_MAX`](crate::limits::TASKS_MAX) questions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct TasksRequest {
+    /// The questions.
+    pub tasks: Vec<TaskRequest>,
+}
+
+/// What came of each of the questions, in their order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct TasksResponse {
+    /// The answers.
+    pub answers: Vec<TaskAnswer>,
+}
+
+/// What came of a question about a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TaskAnswer {
+    /// It was given.
+    Given(TaskResponse),
+    /// It was not.
+    NotGiven(Fault),
 }

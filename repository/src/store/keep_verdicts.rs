@@ -73,6 +73,12 @@ impl Held<'_> {
     fn is_whole(&self) -> bool {
         !self.about.is_partial && self.about.part_count <= 1
     }
+
+    /// Whether a verdict that is as it was is not written again. Of a policy's next version it is not either, where all verdicts are
+    /// here and those on rules that are gone can be told by that.
+    fn goes_on(&self, before: &Current, at: usize) -> bool {
+        before.content == self.numbers.content || (self.is_whole() && before.position == position(self.results, at))
+    }
 }
 
 /// A rule as it was decided now, and as it was.
@@ -210,7 +216,7 @@ impl SqlStore {
                 let text = json(&*result_only);
                 let hash = ContentHash::of(text.as_bytes());
                 let is_same = |before: &Current| {
-                    before.content == numbers.content
+                    of.goes_on(before, at)
                         && hashes.get(&before.decision).is_some_and(|known| **known == *hash.as_str())
                 };
                 if before.as_ref().is_some_and(is_same) {
@@ -238,7 +244,7 @@ impl SqlStore {
             let said = before.as_ref().and_then(|before| said.get(&before.decision));
             let is_same = before.as_ref().is_some_and(|before| before.decision == decision)
                 || said.is_some_and(|said| said.result.as_ref() == Some(text));
-            if is_same && before.as_ref().is_some_and(|before| before.content == of.numbers.content) {
+            if is_same && before.as_ref().is_some_and(|before| of.goes_on(before, *at)) {
                 confirmed.push(set());
                 continue;
             }

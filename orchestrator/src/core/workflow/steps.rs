@@ -112,6 +112,7 @@ impl Core {
                     objects,
                     state,
                     detail,
+                    first_asked: Some(now),
                     asked: now,
                     again: 0,
                     given: None,
@@ -211,7 +212,6 @@ impl Core {
         let state = ResponderState::of(phase);
         workflow.set_state(position, state, now);
         let mut actions = Vec::new();
-        let due_before = workflow.due.len();
         let responder = &workflow.responders[position];
         if !state.is_open() {
             if operation == Operation::Collect
@@ -221,11 +221,8 @@ impl Core {
             {
                 workflow.due.extend(responder.endpoints.iter().copied());
             }
-            // That it has been taken on is known anew after a restart; an end is kept.
+            // That it has been taken on is known anew after a restart; an end is kept, and what is due by it.
             actions.push(Action::StoreResponder(transaction, position, Box::new(responder.clone())));
-            if workflow.due.len() != due_before {
-                actions.push(Action::StoreWorkflow(Box::new(workflow.header())));
-            }
         }
         // Of many, not every step is worth a line.
         let stride = (workflow.responders.len() / 100).max(1);
@@ -325,6 +322,7 @@ impl Core {
                 objects: Vec::new(),
                 state: ResponderState::Asked,
                 detail: None,
+                first_asked: Some(now),
                 asked: now,
                 again: 0,
                 given: Some(now),
