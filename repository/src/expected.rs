@@ -152,8 +152,10 @@ impl Expected {
                         let _ = self.keep(request, answer);
                     }
                 }
-                Err(RequestError::Fault(_)) => {
-                    *locked(&self.alone) = Some(Instant::now() + Duration::from_secs(ALONE_SECONDS));
+                Err(RequestError::Fault(fault)) => {
+                    if fault.code == FaultCode::Malformed {
+                        *locked(&self.alone) = Some(Instant::now() + Duration::from_secs(ALONE_SECONDS));
+                    }
                     return;
                 }
                 Err(_) => {

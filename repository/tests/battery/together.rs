@@ -32,8 +32,9 @@ impl Chance {
         ((mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb) >> 8) % limit
     }
 
-    fn second(&mut self) -> i64 {
-        i64::try_from(self.below(400)).unwrap()
+    /// About when this step was: some come late.
+    fn second(&mut self, step: usize) -> i64 {
+        2 * i64::try_from(step).unwrap() + i64::try_from(self.below(24)).unwrap()
     }
 }
 
@@ -82,8 +83,9 @@ impl<'store> World<'store> {
         Self { cases, unassigned, stranger, epoch: Uuid::new_v4(), steps: Vec::new() }
     }
 
-    fn observations(&self, case: &Case<'_>, is_of_many: bool, chance: &mut Chance) -> CollectionResults {
-        let second = chance.second();
+    fn observations(&self, case: &Case<'_>, number: usize, chance: &mut Chance) -> CollectionResults {
+        let is_of_many = std::ptr::eq(case, &raw const self.cases[0]);
+        let second = chance.second(number);
         let count = if is_of_many && chance.below(4) == 0 { OBJECTS_OF_MANY } else { 1 + chance.below(OBJECTS) };
         let values =
             [0, 1, 2].map(|value| Item::new("x", vec![ItemEntity::text("value", format!("together {value}"))]));
@@ -101,10 +103,12 @@ impl<'store> World<'store> {
         }
         let sequence = 1 + chance.below(9);
         let stream = (chance.below(4) == 0).then(|| position(self.epoch, sequence));
-        CollectionResults { items: values.to_vec(), objects, stream, ..case.results("", at(second)) }
+        let mut results = case.results("", at(second));
+        results.facts.host_name = format!("host {number}");
+        CollectionResults { items: values.to_vec(), objects, stream, ..results }
     }
 
-    fn verdicts(case: &Case<'_>, transaction: TransactionId, chance: &mut Chance) -> EvaluationResults {
+    fn verdicts(case: &Case<'_>, number: usize, transaction: TransactionId, chance: &mut Chance) -> EvaluationResults {
         let mut rules = Vec::new();
         for rule in ["a", "b", "c", "d"] {
             if chance.below(4) > 0 {
@@ -116,7 +120,7 @@ impl<'store> World<'store> {
         let (part, part_count) =
             if chance.below(4) == 0 { (u32::try_from(chance.below(2)).unwrap(), 2) } else { (0, 1) };
         let content = ContentHash::of(if chance.below(3) == 0 { b"one" } else { b"two" });
-        case.verdicts(chance.second(), &rules, |results| {
+        case.verdicts(chance.second(number), &rules, |results| {
             (results.part, results.evidence) = (part, vec![evidence.clone(); 2]);
             let about = results.about.as_mut().unwrap();
             (about.is_current, about.is_partial, about.part_count) = (is_current, is_partial, part_count);
@@ -134,14 +138,14 @@ impl<'store> World<'store> {
         let words = match chance.below(20) {
             0 => {
                 from.sender = self.stranger;
-                Words::Observations(self.observations(case, false, chance))
+                Words::Observations(self.observations(case, number, chance))
             }
             1 => {
                 from.sender = self.unassigned.sender;
-                Words::Observations(self.observations(&self.unassigned, false, chance))
+                Words::Observations(self.observations(&self.unassigned, number, chance))
             }
-            2..8 => Words::Verdicts(Self::verdicts(case, transaction, chance)),
-            _ => Words::Observations(self.observations(case, which == 0, chance)),
+            2..8 => Words::Verdicts(Self::verdicts(case, number, transaction, chance)),
+            _ => Words::Observations(self.observations(case, number, chance)),
         };
         let report = Case::report(&format!("together {} {number}", self.epoch));
         self.steps.push(Step { words, from, report });
@@ -154,8 +158,9 @@ impl<'store> World<'store> {
         let mut left = Vec::new();
         let objects: Vec<ObjectKey> = (0..OBJECTS_OF_MANY).map(object).collect();
         for case in &self.cases {
-            for as_of in [None, Some(at(50)), Some(at(200)), Some(at(350))] {
+            for as_of in [None, Some(at(60)), Some(at(250)), Some(at(400))] {
                 let page = case.query(&objects, as_of).await;
+                left.push(page.facts.host_name.clone());
                 for row in &page.rows {
                     let items: Vec<&Item> = row.items.iter().map(|item| &page.items[*item as usize]).collect();
                     let step = row.report.as_ref().map(|report| step_of[report]);
