@@ -73,7 +73,7 @@ pub(crate) async fn run(args: MeasureArgs, output: Output) -> anyhow::Result<u8>
             directory.display()
         ));
     }
-    let of_fleet = fleet_directory()?;
+    let of_fleet = fleet_directory(args.collectors)?;
     let fleet = Arc::default();
     let outcome = tokio::select! {
         outcome = measure_all(&args, [&directory, &of_fleet], cores, &fleet) => outcome.map(Some),

@@ -24,6 +24,8 @@ use fleet::{Fleet, FleetSettings};
 const FLEET: &str = "muster-simulate";
 /// Where Linux keeps files in memory (shm_overview(7)).
 const MEMORY: &str = "/dev/shm";
+/// What a collector may need of it: its keys, and two parts of a report that wait. In a container there is often little.
+const MEMORY_EACH_BYTES: u64 = 512 * 1024;
 /// `statfs(2)`: a file system in memory.
 const TMPFS: u64 = 0x0102_1994;
 /// Seconds between two lines about how it goes.
@@ -37,7 +39,7 @@ pub(crate) async fn run(args: SimulateArgs) -> anyhow::Result<u8> {
     // Each of them would say so.
     args.join_token.parse::<JoinToken>()?;
     let kept = args.keep.clone();
-    let temporary = if kept.is_none() { Some(fleet_directory()?) } else { None };
+    let temporary = if kept.is_none() { Some(fleet_directory(args.collectors)?) } else { None };
     let directory = kept.or_else(|| temporary.clone()).context("a directory")?;
     let fleet = Arc::new(Fleet::new(FleetSettings {
         directory,
@@ -77,9 +79,12 @@ pub(crate) fn temporary_directory(name: &str) -> anyhow::Result<PathBuf> {
 
 /// A new directory for the outboxes of a fleet, in memory where that is possible: each collector would have a disk of its own, and
 /// shares none with the others or with the servers.
-pub(crate) fn fleet_directory() -> anyhow::Result<PathBuf> {
+pub(crate) fn fleet_directory(collectors: u64) -> anyhow::Result<PathBuf> {
     let memory = Path::new(MEMORY);
-    let in_memory = if is_in_memory(memory) { temporary_directory_in(memory, FLEET).ok() } else { None };
+    let has_room = rustix::fs::statvfs(memory)
+        .is_ok_and(|room| room.f_bavail.saturating_mul(room.f_frsize) >= collectors.saturating_mul(MEMORY_EACH_BYTES));
+    let is_memory = has_room && is_in_memory(memory);
+    let in_memory = if is_memory { temporary_directory_in(memory, FLEET).ok() } else { None };
     in_memory.map_or_else(|| temporary_directory(FLEET), Ok)
 }
 
