@@ -12,7 +12,8 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio, exit};
+use std::process::{Command, ExitStatus, Stdio, exit};
+use std::time::{Duration, Instant};
 
 use rustix::fs::StatVfsMountFlags;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change, mount_remount};
@@ -34,6 +35,8 @@ const WRITABLE: [&str; 2] = ["/tmp", "/var/tmp"];
 const HIDDEN: [&str; 3] = ["/run", "/dev/shm", "/proc/sys/net"];
 /// Who it is: a user and a group that nobody hands out, so that it owns nothing and no other process is its own.
 const NOBODY: u32 = 2_000_000_000;
+/// How long another script is waited for that has left no process to this one.
+const OTHERS_END: Duration = Duration::from_secs(10);
 /// The one right that is kept.
 const READ: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
 
@@ -120,13 +123,27 @@ fn outside(token: &str, hidden: &OsString) -> Option<Outcome> {
     start().err().map(Outcome::NoSandbox)
 }
 
+/// Starts the last process, and waits for its end. Where another script has all processes that scripts have together, that one is
+/// ended soon.
+fn start_last(token: &str) -> io::Result<ExitStatus> {
+    let began = Instant::now();
+    loop {
+        match Command::new("/proc/self/exe").args([LAST, token]).status() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && began.elapsed() < OTHERS_END => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            ended => return ended,
+        }
+    }
+}
+
 /// Makes the file system, lets go of rights, and runs the script; nothing where the last one has said why it does not.
 fn inside(exchange: &File, token: &str, hidden: &Path) -> Option<Outcome> {
     let prepared = file_system(exchange, hidden).and_then(|()| limits()).and_then(|()| rights());
     if let Err(why) = prepared {
         return Some(Outcome::NoSandbox(why));
     }
-    match Command::new("/proc/self/exe").args([LAST, token]).status() {
+    match start_last(token) {
         Ok(_) if Outcome::read(exchange, token).is_some() => None,
         Ok(status) => Some(Outcome::Ended(status.code().unwrap_or_else(|| -status.signal().unwrap_or_default()))),
         Err(error) => Some(Outcome::NoSandbox(failed("starting itself")(error))),
