@@ -579,7 +579,7 @@ impl Handle {
             }
             // Having been heard is all that it is for.
             ToOrchestrator::HealthCheckResponse(_) => {}
-            // They have a way of their own.
+            // `take_all` has taken it out before.
             ToOrchestrator::StatusNotification(_) => {}
             // Late: whoever asked has been told that there was no answer.
             ToOrchestrator::PeriodicCollectionResponse(response) => {

@@ -148,7 +148,7 @@ impl Handle {
     pub(crate) async fn follow_joins(self, mut events: mpsc::Receiver<Event>) {
         while let Some(event) = events.recv().await {
             match event {
-                Event::Message(message) => self.take(&message).await,
+                Event::Message(message) => self.take_all(vec![*message]).await,
                 Event::Connected => {}
                 Event::Disconnected(reason) | Event::Refused(reason) => {
                     tracing::warn!(reason, "the connection to the own broker is lost");

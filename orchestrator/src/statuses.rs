@@ -1,5 +1,5 @@
 //! What components say of their work. When a task goes to thousands, thousands say how far they are: those that wait are taken
-//! together, and stored together, before any of them is acknowledged.
+//! together, and stored together, before any of them is acknowledged (ADR 42).
 
 use bus::{Authentic, Event, Sender};
 use proto::fault::{Fault, FaultCode};
