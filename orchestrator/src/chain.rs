@@ -1,7 +1,7 @@
 //! Gathers the sealed messages that verdicts rest on: a repository keeps what was answered, the orchestrator what it has
 //! asked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bus::Context;
 use proto::content::ContentHash;
@@ -37,18 +37,21 @@ impl Handle {
             (Some(transaction), Some(wanted)) => wanted.iter().map(|endpoint| (transaction, *endpoint)).collect(),
             _ => self.evaluations(transaction, wanted.as_deref()).await?,
         };
-        let mut links = Vec::new();
-        let mut seen = BTreeSet::new();
+        let mut links: Vec<Link> = Vec::new();
+        let mut seen = BTreeMap::new();
         for (transaction, endpoint) in evaluations {
             for link in self.answers(transaction, endpoint, rule).await? {
                 let Some((hash, task)) = link.references() else { continue };
-                if !seen.insert(hash) {
+                if let Some(at) = seen.get(&hash).copied() {
+                    // It has verdicts on this one, too.
+                    links.get_mut(at).into_iter().for_each(|known: &mut Link| known.endpoints.extend(&link.endpoints));
                     continue;
                 }
+                seen.insert(hash, links.len());
                 links.push(link);
-                if let Some(task) = task.filter(|task| !seen.contains(task)) {
+                if let Some(task) = task.filter(|task| !seen.contains_key(task)) {
+                    seen.insert(task.clone(), links.len());
                     links.extend(self.sent(&task).await?);
-                    seen.insert(task);
                 }
             }
         }
@@ -115,7 +118,7 @@ impl Handle {
             let bytes = unpack(&packed, SERVICE_PAYLOAD_BYTES_MAX as u64)?;
             let sealed = String::from_utf8(bytes);
             let sealed = sealed.map_err(|_| Fault::new(FaultCode::ContentInvalid, "a kept message is not text"))?;
-            links.push(Link { sealed, received: Some(message.received) });
+            links.push(Link::received(sealed, message.received, endpoint));
         }
         Ok(match rule {
             Some(rule) => needed_for(links, rule),
@@ -124,6 +127,6 @@ impl Handle {
     }
 
     async fn sent(&self, task: &ContentHash) -> Result<Option<Link>, Fault> {
-        Ok(self.inner.store.sent(task).await?.map(|sealed| Link { sealed, received: None }))
+        Ok(self.inner.store.sent(task).await?.map(|sealed| Link { sealed, received: None, endpoints: BTreeSet::new() }))
     }
 }

@@ -521,11 +521,13 @@ async fn follow(
         Ok(id) => id,
         Err(fault) => return Ok(Err(fault)),
     };
+    let following = handle.inner.followed.follow(id);
     let mut told = BTreeSet::new();
     let ended = match until_settled(handle, id, &mut watched, answers, &mut told).await? {
         Ok(ended) => ended,
         Err(fault) => return Ok(Err(fault)),
     };
+    drop(following);
     if is_evaluation {
         // What is stored is the truth; what came by on the bus was for the eyes.
         let mut after = None;

@@ -76,6 +76,8 @@ pub enum Action {
     AskAgain {
         /// Who.
         to: ComponentId,
+        /// The workflow.
+        transaction: TransactionId,
         /// What.
         request: RequestId,
         /// How urgent it is.

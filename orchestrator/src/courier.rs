@@ -1,26 +1,32 @@
 //! Requests on their way to components. A workflow may ask ten thousand at once; they go out as fast as the bus takes them
-//! and leave room for everything else that is to be said. Where somebody waits goes first. What waits here is stored
-//! already: a line that is lost with the process is asked again, as it was sealed.
+//! and leave room for everything else that is to be said. Where somebody waits goes first. Of very many, each is sealed and stored
+//! when its turn comes, a portion at a time: the first need not wait for the last. Who is to be asked what is stored before: a line
+//! that is lost with the process is asked again, as it was sealed, or sealed then.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use proto::id::{ComponentId, RequestId};
+use proto::id::{ComponentId, RequestId, TransactionId};
 use proto::message::Priority;
 use proto::topic::Topic;
 use service::report::Chain;
 use tokio::sync::Notify;
 
-use crate::driver::Handle;
-use crate::store::SentTask;
+use crate::core::{Action, Core};
+use crate::driver::{Handle, Pending};
+use crate::store::{SentTask, StoreError};
 
 /// How long to wait where the bus takes no more.
 const PAUSE: Duration = Duration::from_millis(5);
+/// Requests that are taken from the lines, sealed and stored together.
+const PORTION: usize = 64;
 
 /// Who is asked what.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Letter {
+    /// Of which workflow.
+    pub(crate) transaction: TransactionId,
     /// By which request.
     pub(crate) request: RequestId,
     /// Who.
@@ -31,13 +37,16 @@ pub(crate) struct Letter {
 struct Lines {
     interactive: VecDeque<Letter>,
     scheduled: VecDeque<Letter>,
-    waiting: BTreeSet<Letter>,
+    /// Whether each is sealed and stored already.
+    waiting: BTreeMap<Letter, bool>,
 }
 
 impl Lines {
-    fn add(&mut self, letter: Letter, priority: Priority) {
-        // Whoever is asked again while it waits is not asked twice.
-        if self.waiting.insert(letter.clone()) {
+    fn add(&mut self, letter: Letter, is_sealed: bool, priority: Priority) {
+        // Whoever is asked again while it waits is not asked twice; what is to be asked otherwise is sealed anew.
+        let is_new = !self.waiting.contains_key(&letter);
+        *self.waiting.entry(letter.clone()).or_insert(is_sealed) &= is_sealed;
+        if is_new {
             match priority {
                 Priority::Interactive => self.interactive.push_back(letter),
                 Priority::Scheduled => self.scheduled.push_back(letter),
@@ -45,12 +54,12 @@ impl Lines {
         }
     }
 
-    fn next(&mut self) -> Option<Letter> {
+    fn next(&mut self) -> Option<(Letter, bool)> {
         loop {
             let letter = self.interactive.pop_front().or_else(|| self.scheduled.pop_front())?;
             // Those that were called back are not in it any more.
-            if self.waiting.remove(&letter) {
-                return Some(letter);
+            if let Some(is_sealed) = self.waiting.remove(&letter) {
+                return Some((letter, is_sealed));
             }
         }
     }
@@ -69,8 +78,8 @@ impl Courier {
     }
 
     /// A request goes out when it is its turn.
-    pub(crate) fn add(&self, letter: Letter, priority: Priority) {
-        self.lines().add(letter, priority);
+    pub(crate) fn add(&self, letter: Letter, is_sealed: bool, priority: Priority) {
+        self.lines().add(letter, is_sealed, priority);
         self.filled.notify_one();
     }
 
@@ -85,18 +94,29 @@ impl Courier {
     }
 }
 
+impl Letter {
+    /// What it says, as long as that is wanted.
+    fn wanted(&self, core: &Core) -> Option<Action> {
+        let Self { transaction, request, to } = *self;
+        let request = core.workflow(transaction)?.collection_asked(to, request)?;
+        Some(Action::Collect { to: Some(to), transaction, request })
+    }
+}
+
 impl Handle {
     /// Sends what was just stored: at once where nothing waits.
-    pub(crate) fn send_task(&self, task: SentTask, priority: Priority) {
+    pub(crate) fn send_task(&self, task: SentTask, transaction: TransactionId, priority: Priority) {
         let SentTask { request, responder, message } = task;
         let (bus, courier) = (&self.inner.bus, &self.inner.courier);
         match responder {
-            Some(to) if !courier.is_empty() || !bus.has_room() => courier.add(Letter { request, to }, priority),
+            Some(to) if !courier.is_empty() || !bus.has_room() => {
+                courier.add(Letter { transaction, request, to }, true, priority);
+            }
             _ => bus.send_prepared(message),
         }
     }
 
-    /// Takes what waits to the bus, one after the other.
+    /// Takes what waits to the bus, in its order.
     pub(crate) async fn mind_letters(self) {
         let courier = &self.inner.courier;
         loop {
@@ -104,17 +124,50 @@ impl Handle {
             while !self.inner.bus.has_room() {
                 tokio::time::sleep(PAUSE).await;
             }
-            let Some(letter) = courier.lines().next() else {
+            let portion: Vec<(Letter, bool)> = {
+                let mut lines = courier.lines();
+                std::iter::from_fn(|| lines.next()).take(PORTION).collect()
+            };
+            if portion.is_empty() {
                 courier.filled.notified().await;
                 continue;
-            };
-            match self.inner.store.task_of(letter.request, letter.to).await {
-                Ok(Some(sealed)) => self.inner.bus.send_again(&Topic::Admin(letter.to), sealed.as_bytes()),
-                Ok(None) => {}
-                // It is asked again when that is due.
-                Err(error) => tracing::error!(error = %Chain(&error), "a request could not be read"),
+            }
+            // It is asked again when that is due.
+            if let Err(error) = self.send_letters(portion).await {
+                tracing::error!(error = %Chain(&error), "requests could not be read or stored");
             }
         }
+    }
+
+    async fn send_letters(&self, portion: Vec<(Letter, bool)>) -> Result<(), StoreError> {
+        let inner = &self.inner;
+        let mut unsealed = Vec::new();
+        for (letter, is_sealed) in portion {
+            let sealed = if is_sealed { inner.store.task_of(letter.request, letter.to).await? } else { None };
+            match sealed {
+                Some(sealed) => inner.bus.send_again(&Topic::Admin(letter.to), sealed.as_bytes()),
+                None => unsealed.push(letter),
+            }
+        }
+        if unsealed.is_empty() {
+            return Ok(());
+        }
+        let asked: Vec<(Letter, SentTask)> = {
+            let core = inner.core.lock().await;
+            let sealed = |letter: Letter| match self.prepare(letter.wanted(&core)?) {
+                Pending::Ask { task, .. } => Some((letter, task)),
+                _ => None,
+            };
+            unsealed.into_iter().filter_map(sealed).collect()
+        };
+        let tasks: Vec<SentTask> = asked.iter().map(|(_, task)| task.clone()).collect();
+        inner.store.put_tasks(&tasks).await?;
+        // Whoever was told meanwhile to stop is not asked after that.
+        let core = inner.core.lock().await;
+        for (_, task) in asked.into_iter().filter(|(letter, _)| letter.wanted(&core).is_some()) {
+            inner.bus.send_prepared(task.message);
+        }
+        Ok(())
     }
 }
 
@@ -127,20 +180,21 @@ mod tests {
     #[test]
     fn where_somebody_waits_goes_first_nobody_is_asked_twice_and_what_was_called_back_stays() {
         let letter = |number: u128| Letter {
+            transaction: TransactionId(Uuid::from_u128(1)),
             request: RequestId(Uuid::from_u128(number)),
             to: ComponentId(Uuid::from_u128(number + 100)),
         };
         let courier = Courier::default();
-        courier.add(letter(1), Priority::Scheduled);
-        courier.add(letter(2), Priority::Scheduled);
-        courier.add(letter(3), Priority::Interactive);
-        courier.add(letter(1), Priority::Interactive);
+        courier.add(letter(1), true, Priority::Scheduled);
+        courier.add(letter(2), true, Priority::Scheduled);
+        courier.add(letter(3), true, Priority::Interactive);
+        courier.add(letter(1), false, Priority::Interactive);
         courier.call_back(&letter(2));
-        let order: Vec<Letter> = std::iter::from_fn(|| courier.lines().next()).collect();
-        assert_eq!(order, [letter(3), letter(1)]);
+        let order: Vec<(Letter, bool)> = std::iter::from_fn(|| courier.lines().next()).collect();
+        assert_eq!(order, [(letter(3), true), (letter(1), false)]);
         assert!(courier.is_empty());
         // One that has gone out may be asked again.
-        courier.add(letter(1), Priority::Scheduled);
-        assert_eq!(courier.lines().next(), Some(letter(1)));
+        courier.add(letter(1), true, Priority::Scheduled);
+        assert_eq!(courier.lines().next(), Some((letter(1), true)));
     }
 }

@@ -14,7 +14,7 @@ use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, TransactionId};
 use proto::limits::TASKS_MAX;
 use proto::message::{
-    CancelRequest, CapabilityAdvertisement, EvaluationResults, HealthCheckRequest, Message, Priority,
+    CancelRequest, CapabilityAdvertisement, EvaluationResults, FleetResults, HealthCheckRequest, Message, Priority,
     StatusNotification, TaskAnswer, TasksResponse, ToOrchestrator,
 };
 use proto::operator::OperatorEvent;
@@ -40,6 +40,7 @@ use crate::core::standing::Standing as Assignments;
 use crate::core::{Action, Core, RandomIds};
 use crate::courier::{Courier, Letter};
 use crate::external::{self, Connections, ExternalBroker, Link};
+use crate::followed::Followed;
 use crate::lease::{self, Entered};
 use crate::policies::Policies;
 use crate::registration::{self, TokenScope};
@@ -49,6 +50,8 @@ use crate::standing;
 use crate::statuses;
 use crate::store::{SentTask, Store, StoreError};
 
+/// Questions of one act that are sealed and stored with it: the others have their turn.
+const SEALED_AT_ONCE: usize = 8;
 /// Different security statuses that are counted.
 const SECURITY_CODES_MAX: usize = 64;
 
@@ -132,10 +135,16 @@ struct Batch {
 }
 
 /// Something to be done once it is stored.
-enum Pending {
+pub(crate) enum Pending {
     Action(Action),
     /// A question, sealed.
-    Ask(SentTask, Priority),
+    Ask {
+        task: SentTask,
+        transaction: TransactionId,
+        priority: Priority,
+    },
+    /// One that is sealed when its turn comes.
+    Later(Letter, Priority),
 }
 
 pub(crate) struct Inner {
@@ -156,6 +165,7 @@ pub(crate) struct Inner {
     takes_back: Live<bool>,
     pub(crate) standing: Mutex<Assignments>,
     pub(crate) watchers: broadcast::Sender<(TransactionId, OperatorEvent)>,
+    pub(crate) followed: Followed,
     /// The own certificate.
     pub(crate) certificate: std::sync::Mutex<Certificate>,
     /// What the own connection shows.
@@ -240,6 +250,7 @@ pub async fn run(
             takes_back: settings.takes_back_endpoints,
             standing: Mutex::new(Assignments::new(assigned)),
             watchers,
+            followed: Followed::default(),
             certificate: std::sync::Mutex::new(own.certificate.clone()),
             tls,
             ca_ending_told: std::sync::Mutex::default(),
@@ -336,7 +347,7 @@ impl Handle {
         let (answer, actions) = ask(&mut core, Timestamp::now());
         // What an earlier failure left is stored first; nothing is done before it is stored.
         let mut pending = self.inner.pending.lock().await;
-        let work: Vec<Pending> = actions.into_iter().map(|action| self.prepare(action)).collect();
+        let work = self.prepare_all(actions);
         if !work.is_empty() {
             pending.push_back(Batch { id: Uuid::new_v4(), work });
         }
@@ -345,37 +356,55 @@ impl Handle {
             for one in &batch.work {
                 match one {
                     Pending::Action(action) => to_store.push(action),
-                    Pending::Ask(task, _) => tasks.push(task.clone()),
+                    Pending::Ask { task, .. } => tasks.push(task.clone()),
+                    Pending::Later(..) => {}
                 }
             }
             self.inner.store.apply(batch.id, &to_store, &tasks).await?;
             for one in pending.pop_front().into_iter().flat_map(|batch| batch.work) {
                 match one {
                     Pending::Action(action) => self.perform(action),
-                    Pending::Ask(task, priority) => self.send_task(task, priority),
+                    Pending::Ask { task, transaction, priority } => self.send_task(task, transaction, priority),
+                    Pending::Later(letter, priority) => self.inner.courier.add(letter, false, priority),
                 }
             }
         }
         Ok(answer)
     }
 
+    /// Of very many questions the first; the others have their turn.
+    fn prepare_all(&self, actions: Vec<Action>) -> Vec<Pending> {
+        let mut sealed = 0;
+        let prepare = |action| match action {
+            Action::Collect { to: Some(to), transaction, request } if sealed >= SEALED_AT_ONCE => {
+                Pending::Later(Letter { transaction, request: request.request, to }, request.priority)
+            }
+            action => {
+                sealed += usize::from(matches!(action, Action::Collect { .. }));
+                self.prepare(action)
+            }
+        };
+        actions.into_iter().map(prepare).collect()
+    }
+
     /// What asks somebody for something is sealed first, and kept as it was sealed: answers refer to it.
-    fn prepare(&self, action: Action) -> Pending {
+    pub(crate) fn prepare(&self, action: Action) -> Pending {
         let bus = &self.inner.bus;
-        let (responder, id, priority, prepared) = match &action {
+        let (responder, id, transaction, priority, prepared) = match &action {
             Action::Collect { to, transaction, request } => {
                 let topic = to.map_or_else(|| Topic::Collection(COLLECTION_OVAL.to_owned()), Topic::Admin);
                 let context = Context { to: *to, expires: Some(request.deadline), ..Context::of(*transaction) };
-                (*to, request.request, request.priority, bus.prepare(&topic, request, context))
+                (*to, request.request, *transaction, request.priority, bus.prepare(&topic, request, context))
             }
             Action::Evaluate { to, transaction, request } => {
                 let context = Context { to: Some(*to), expires: Some(request.deadline), ..Context::of(*transaction) };
-                (Some(*to), request.request, request.priority, bus.prepare(&Topic::Admin(*to), &**request, context))
+                let prepared = bus.prepare(&Topic::Admin(*to), &**request, context);
+                (Some(*to), request.request, *transaction, request.priority, prepared)
             }
             _ => return Pending::Action(action),
         };
         match prepared {
-            Ok(message) => Pending::Ask(SentTask { request: id, responder, message }, priority),
+            Ok(message) => Pending::Ask { task: SentTask { request: id, responder, message }, transaction, priority },
             Err(error) => {
                 tracing::error!(error = %Chain(&error), "cannot ask");
                 Pending::Action(action)
@@ -397,12 +426,12 @@ impl Handle {
             | Action::Record(_) => Ok(()),
             // They were sealed before they were stored; what could not be is asked again when it is due.
             Action::Collect { .. } | Action::Evaluate { .. } => Ok(()),
-            Action::AskAgain { to, request, priority } => {
-                inner.courier.add(Letter { request, to }, priority);
+            Action::AskAgain { to, transaction, request, priority } => {
+                inner.courier.add(Letter { transaction, request, to }, true, priority);
                 Ok(())
             }
             Action::Cancel { to, transaction, request } => {
-                inner.courier.call_back(&Letter { request, to });
+                inner.courier.call_back(&Letter { transaction, request, to });
                 let context = Context { to: Some(to), ..Context::of(transaction) };
                 inner.bus.send(&Topic::Admin(to), &CancelRequest { request }, context).map(|_| ())
             }
@@ -595,7 +624,11 @@ impl Handle {
                 self.note_change(&change).await;
                 let _ = self.inner.watchers.send((message.envelope().transaction, OperatorEvent::Change(change)));
             }
-            ToOrchestrator::EvaluationResults(results) => self.show(message.envelope().transaction, *results),
+            ToOrchestrator::EvaluationResults(results) => self.show(message.envelope().transaction, || [*results]),
+            ToOrchestrator::FleetResults(results) => {
+                let FleetResults { endpoints, .. } = &*results;
+                self.show(message.envelope().transaction, || endpoints.iter().map(|one| results.of(one)));
+            }
             ToOrchestrator::TaskRequest(_) | ToOrchestrator::TasksRequest(_)
                 if message.sender_type() != Some(ComponentType::RepositoryInterface) =>
             {
@@ -666,14 +699,18 @@ impl Handle {
     }
 
     /// Verdicts for whoever follows the workflow; the repositories keep them.
-    fn show(&self, transaction: TransactionId, results: EvaluationResults) {
-        if self.inner.watchers.receiver_count() == 0 {
+    fn show<Results: IntoIterator<Item = EvaluationResults>>(
+        &self,
+        transaction: TransactionId,
+        results: impl FnOnce() -> Results,
+    ) {
+        if !self.inner.followed.is_followed(transaction) {
             return;
         }
-        let endpoint = results.endpoint;
-        for result in results.results {
-            let _ =
-                self.inner.watchers.send((transaction, OperatorEvent::Verdict { endpoint, result: Box::new(result) }));
+        for EvaluationResults { endpoint, results, .. } in results() {
+            for result in results.into_iter().map(Box::new) {
+                let _ = self.inner.watchers.send((transaction, OperatorEvent::Verdict { endpoint, result }));
+            }
         }
     }
 

@@ -19,6 +19,7 @@ mod coverage;
 mod driver;
 mod external;
 mod feeds;
+mod followed;
 mod lease;
 mod onboarding;
 mod policies;

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use proto::content::ContentHash;
 use proto::fault::{Fault, FaultCode};
 use proto::id::EndpointId;
-use proto::message::{Brief, QueryRequest, QueryResponse, SummaryRequest, SummaryResponse};
+use proto::message::{Brief, Briefs, QueryRequest, QueryResponse, SummaryRequest, SummaryResponse};
 use proto::observation::Collected;
 use proto::plan::ObjectKey;
 use proto::verdict::EvaluationSummary;
@@ -51,12 +51,12 @@ impl Prepared {
         self.memo.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn objects(&self) -> &[ObjectKey] {
+    pub(crate) fn objects(&self) -> &[ObjectKey] {
         &self.compiled.collection.report
     }
 
     /// Where an object is in what the plan reports, which is in the order of its keys.
-    fn position(&self, object: &ObjectKey) -> Option<usize> {
+    pub(crate) fn position(&self, object: &ObjectKey) -> Option<usize> {
         self.objects().binary_search(object).ok()
     }
 }
@@ -66,8 +66,8 @@ pub(crate) struct Decided {
     /// By position of the rule.
     pub(crate) decisions: Vec<(usize, Arc<Decision>)>,
     pub(crate) tally: Tally,
-    /// Which report each object is known by.
-    pub(crate) reports: BTreeMap<ObjectKey, ContentHash>,
+    /// Which report each object is known by, by the object's position.
+    pub(crate) reports: Vec<Option<Arc<ContentHash>>>,
     pub(crate) is_fresh: bool,
     pub(crate) is_partial: bool,
     /// The oldest observation that the whole rests on.
@@ -75,15 +75,36 @@ pub(crate) struct Decided {
 }
 
 /// What is known of an endpoint.
-struct Seen {
+pub(crate) struct Seen {
     view: View,
     /// By the object's position.
-    reports: Vec<Option<ContentHash>>,
+    reports: Vec<Option<Arc<ContentHash>>>,
     /// Those that were read.
     contents: BTreeMap<usize, Collected>,
 }
 
+/// What was found of objects, when, by which reports: what the brief answers of a repository refer to.
+struct Listed {
+    contents: Vec<Content>,
+    times: Vec<Timestamp>,
+    reports: Vec<Arc<ContentHash>>,
+}
+
+impl Listed {
+    fn of(prepared: &Prepared, contents: &[ContentHash], times: Vec<Timestamp>, reports: Vec<ContentHash>) -> Self {
+        let mut memo = prepared.memo();
+        let contents = contents.iter().map(|hash| memo.content(hash)).collect();
+        Self { contents, times, reports: reports.into_iter().map(Arc::new).collect() }
+    }
+}
+
 impl Seen {
+    fn nothing(prepared: &Prepared, collected_since: Option<Timestamp>) -> Self {
+        let count = prepared.objects().len();
+        let view = View { known: vec![None; count], collected_since };
+        Self { view, reports: vec![None; count], contents: BTreeMap::new() }
+    }
+
     /// Whether everything that is read is there, and collected late enough.
     fn is_fresh(&self, objects: impl IntoIterator<Item = usize>) -> bool {
         let is_late_enough = |known: &Known| self.view.collected_since.is_none_or(|since| known.collected >= since);
@@ -92,34 +113,30 @@ impl Seen {
             .all(|object| self.view.known.get(object).copied().flatten().as_ref().is_some_and(is_late_enough))
     }
 
-    fn reports(&self, prepared: &Prepared) -> BTreeMap<ObjectKey, ContentHash> {
-        let of = |(object, report): (&ObjectKey, &Option<ContentHash>)| Some((object.clone(), report.clone()?));
-        prepared.objects().iter().zip(&self.reports).filter_map(of).collect()
-    }
-
-    fn set(&mut self, at: usize, known: Option<(Content, Timestamp)>, report: Option<ContentHash>) {
+    fn set(&mut self, at: usize, known: Option<(Content, Timestamp)>, report: Option<Arc<ContentHash>>) {
         self.view.known[at] = known.map(|(content, collected)| Known { content, collected });
         self.reports[at] = report;
     }
 
-    /// Takes over a brief answer; none where it refers to what is not in it.
-    fn take(&mut self, prepared: &Prepared, positions: &[usize], brief: Brief) -> Option<()> {
-        let contents: Vec<Content> = {
-            let mut memo = prepared.memo();
-            brief.contents.iter().map(|hash| memo.content(hash)).collect()
-        };
-        if brief.known.len() > positions.len() {
+    /// Takes over a brief answer about the first of these objects; none where it refers to what is not in it.
+    fn take(
+        &mut self,
+        positions: impl ExactSizeIterator<Item = usize>,
+        listed: &Listed,
+        known: Vec<Option<(u32, u32, Option<u32>)>>,
+    ) -> Option<()> {
+        if known.len() > positions.len() {
             return None;
         }
-        for (position, known) in positions.iter().zip(brief.known) {
+        for (position, known) in positions.zip(known) {
             let Some((content, time, report)) = known else { continue };
-            let content = *contents.get(content as usize)?;
-            let collected = *brief.times.get(time as usize)?;
+            let content = *listed.contents.get(content as usize)?;
+            let collected = *listed.times.get(time as usize)?;
             let report = match report {
-                Some(report) => Some(brief.reports.get(report as usize)?.clone()),
+                Some(report) => Some(Arc::clone(listed.reports.get(report as usize)?)),
                 None => None,
             };
-            self.set(*position, Some((content, collected)), report);
+            self.set(position, Some((content, collected)), report);
         }
         Some(())
     }
@@ -127,6 +144,10 @@ impl Seen {
 
 fn silent() -> Fault {
     Fault::new(FaultCode::Internal, "the repository answers nothing")
+}
+
+fn wrong() -> Fault {
+    Fault::new(FaultCode::Internal, "the repository's answer is wrong")
 }
 
 fn failed_badly() -> Fault {
@@ -142,14 +163,25 @@ impl Evaluator {
     ) -> Result<Decided, Fault> {
         let all: Vec<usize> = (0..prepared.objects().len()).collect();
         let seen = self.seen(task, endpoint, prepared, &all).await?;
+        self.decide_seen(task, endpoint, prepared, seen).await
+    }
+
+    /// Decides an endpoint of which it is known what is known.
+    pub(crate) async fn decide_seen(
+        &self,
+        task: &Task,
+        endpoint: EndpointId,
+        prepared: &Arc<Prepared>,
+        seen: Seen,
+    ) -> Result<Decided, Fault> {
         let (seen, decisions) = self.decide(task, endpoint, prepared, seen, prepared.rules.clone()).await?;
         let tally = Tally::of(&prepared.compiled, &decisions, None).ok_or_else(failed_badly)?;
         Ok(Decided {
             oldest_collected: seen.view.oldest(&decisions),
             decisions,
             tally,
-            reports: seen.reports(prepared),
-            is_fresh: seen.is_fresh(all),
+            is_fresh: seen.is_fresh(0..prepared.objects().len()),
+            reports: seen.reports,
             is_partial: false,
         })
     }
@@ -189,8 +221,8 @@ impl Evaluator {
             oldest_collected: [seen.view.oldest(&decisions), before.oldest_collected].into_iter().flatten().min(),
             decisions,
             tally,
-            reports: seen.reports(prepared),
             is_fresh: seen.is_fresh(objects) && before.is_fresh.unwrap_or(false),
+            reports: seen.reports,
             is_partial: true,
         }))
     }
@@ -241,8 +273,7 @@ impl Evaluator {
     ) -> Result<Seen, Fault> {
         let request = &task.request;
         let count = prepared.objects().len();
-        let view = View { known: vec![None; count], collected_since: request.collected_since };
-        let mut seen = Seen { view, reports: vec![None; count], contents: BTreeMap::new() };
+        let mut seen = Seen::nothing(prepared, request.collected_since);
         let mut at = 0;
         // That it is everything which the policy reads need not be spelled out, where both mean the same by it.
         let mut is_everything = positions.len() == count;
@@ -257,6 +288,7 @@ impl Evaluator {
                 objects,
                 as_of: request.as_of,
                 is_brief: true,
+                others: Vec::new(),
             };
             let page: QueryResponse = self.repositories.ask(request, &question, Context::of(task.transaction)).await?;
             let is_meant = |brief: &Brief| brief.objects == *asked_hash.as_ref().unwrap_or(&prepared.objects_hash);
@@ -268,11 +300,43 @@ impl Evaluator {
                 self.read(task, endpoint, prepared, rest, &mut seen).await?;
                 break;
             };
-            at += brief.known.len();
-            seen.take(prepared, rest, brief)
-                .ok_or_else(|| Fault::new(FaultCode::Internal, "the repository's answer is wrong"))?;
+            let Brief { contents, times, reports, known, .. } = brief;
+            at += known.len();
+            let listed = Listed::of(prepared, &contents, times, reports);
+            seen.take(rest.iter().copied(), &listed, known).ok_or_else(wrong)?;
         }
         Ok(seen)
+    }
+
+    /// What is known of the first of these endpoints, by its hash, of all that is read; `None` where a repository does not say that
+    /// of many.
+    pub(crate) async fn seen_of_many(
+        &self,
+        task: &Task,
+        endpoints: &[EndpointId],
+        prepared: &Prepared,
+    ) -> Result<Option<Vec<Seen>>, Fault> {
+        let request = &task.request;
+        let [endpoint, others @ ..] = endpoints else { return Ok(Some(Vec::new())) };
+        let question = QueryRequest {
+            request: Some(request.request),
+            endpoint: *endpoint,
+            objects: Vec::new(),
+            as_of: request.as_of,
+            is_brief: true,
+            others: others.to_vec(),
+        };
+        let page: QueryResponse = self.repositories.ask(request, &question, Context::of(task.transaction)).await?;
+        let is_meant = |briefs: &Briefs| briefs.objects == prepared.objects_hash && !briefs.endpoints.is_empty();
+        let Some(briefs) = page.briefs.filter(is_meant) else { return Ok(None) };
+        let Briefs { contents, times, reports, endpoints: known, .. } = briefs;
+        let listed = Listed::of(prepared, &contents, times, reports);
+        let count = prepared.objects().len();
+        let seen = known.into_iter().take(endpoints.len()).map(|known| {
+            let mut seen = Seen::nothing(prepared, request.collected_since);
+            seen.take(0..count, &listed, known).ok_or_else(wrong).map(|()| seen)
+        });
+        seen.collect::<Result<_, _>>().map(Some)
     }
 
     /// Reads what was found of these objects.
@@ -295,6 +359,7 @@ impl Evaluator {
                 objects,
                 as_of: request.as_of,
                 is_brief: false,
+                others: Vec::new(),
             };
             let page: QueryResponse = self.repositories.ask(request, &question, Context::of(task.transaction)).await?;
             let answered = usize::try_from(page.answered).unwrap_or(usize::MAX).min(some.len());
@@ -315,7 +380,7 @@ impl Evaluator {
                     Some(hash) => memo.content(hash),
                     None => memo.content_of_its_own(),
                 };
-                seen.set(position, Some((content, row.collected)), row.report);
+                seen.set(position, Some((content, row.collected)), row.report.map(Arc::new));
                 seen.contents.insert(position, Collected { flag: row.flag, items, messages: row.messages });
             }
         }

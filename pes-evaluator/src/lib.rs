@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use proto::fault::{Fault, FaultCode};
 use proto::id::{EndpointId, MessageId, RequestId, TransactionId};
 use proto::limits::RESULT_PART_BYTES;
 use proto::message::{
-    About, EvaluationRequest, EvaluationResults, Evidence, Phase, Priority, StatusNotification, TaskProgress,
+    About, EvaluationRequest, EvaluationResults, Evidence, Message, Phase, Priority, StatusNotification, TaskProgress,
     ToEvaluator,
 };
 use proto::plan::ObjectKey;
@@ -33,18 +33,24 @@ use service::shutdown::Shutdown;
 use tokio::sync::mpsc;
 
 mod deciding;
+mod fleet;
 mod repositories;
 
 use deciding::{Decided, Prepared};
+use fleet::Fleet;
 use repositories::Repositories;
 
 /// Requests that wait at one evaluator.
 const TASKS_MAX: usize = 256;
-/// Endpoints that are evaluated at a time.
+/// Endpoints that are evaluated at a time, each by itself.
 const ENDPOINTS_AT_ONCE: usize = 64;
+/// Endpoints that are evaluated together, and how many times so many are at a time.
+const TOGETHER: usize = 64;
+const TOGETHER_AT_ONCE: usize = 3;
 /// Messages that no repository has acknowledged while more are made: a repository that is slower is waited for, and has not to
-/// send any of them back.
+/// send any of them back. Of those about many endpoints fewer.
 const UNACKNOWLEDGED_MAX: usize = 256;
+const UNACKNOWLEDGED_OF_MANY_MAX: usize = 6;
 /// How often acknowledgements are looked for.
 const ACKNOWLEDGED: Duration = Duration::from_millis(20);
 /// Policies and profiles that are kept compiled.
@@ -150,6 +156,15 @@ struct Task {
     asked_by: ContentHash,
     /// How many endpoints are decided.
     done: AtomicU64,
+    /// Whether the repository answers about many endpoints at once, and so takes verdicts on many at once.
+    is_together: AtomicBool,
+}
+
+impl Task {
+    /// How many endpoints it is about.
+    fn total(&self) -> u64 {
+        self.request.targets.len() as u64
+    }
 }
 
 #[derive(Default)]
@@ -174,10 +189,14 @@ struct Evaluator {
 impl Evaluator {
     fn take(&self, message: &Authentic, queues: &Queues) {
         match ToEvaluator::decode(message.envelope()) {
-            Ok(ToEvaluator::EvaluationRequest(request)) => {
+            Ok(ToEvaluator::EvaluationRequest(mut request)) => {
+                let mut targets = BTreeSet::new();
+                request.targets.retain(|endpoint| targets.insert(*endpoint));
                 let asked_by = message.hash().clone();
                 let transaction = message.envelope().transaction;
-                let task = Task { request: *request, transaction, asked_by, done: AtomicU64::new(0) };
+                // What has changed is decided from what was decided before, of each endpoint by itself.
+                let is_together = (request.targets.len() > 1 && request.changed.is_empty()).into();
+                let task = Task { request: *request, transaction, asked_by, done: AtomicU64::new(0), is_together };
                 if !self.open_task(task.request.request) {
                     return;
                 }
@@ -252,34 +271,46 @@ impl Evaluator {
         if request.deadline < Timestamp::now() {
             return Err(Fault::new(FaultCode::Expired, "the request's deadline has passed"));
         }
-        let total = request.targets.len() as u64;
+        let total = task.total();
         self.tell(&task, Phase::Accepted);
         let prepared = self.prepared(request, context).await?;
         let mut sent = Vec::new();
         let mut told = tokio::time::Instant::now();
         // Questions to the repository overlap.
         let mut open = tokio::task::JoinSet::new();
-        let mut targets = request.targets.iter().copied().peekable();
+        let mut rest = request.targets.as_slice();
         loop {
             if self.is_cancelled(request.request) {
                 return Err(Fault::new(FaultCode::Cancelled, "cancelled by who asked"));
             }
-            while open.len() < ENDPOINTS_AT_ONCE
-                && self.bus.unacknowledged_count() < UNACKNOWLEDGED_MAX
-                && let Some(endpoint) = targets.next()
-            {
+            while !rest.is_empty() {
+                let (together, at_once, unacknowledged) = match task.is_together.load(Ordering::Relaxed) {
+                    true => (TOGETHER, TOGETHER_AT_ONCE, UNACKNOWLEDGED_OF_MANY_MAX),
+                    false => (1, ENDPOINTS_AT_ONCE, UNACKNOWLEDGED_MAX),
+                };
+                if open.len() >= at_once || self.bus.unacknowledged_count() >= unacknowledged {
+                    break;
+                }
+                let (some, others) = rest.split_at(rest.len().min(together));
+                rest = others;
                 let (this, task, prepared) = (Arc::clone(self), Arc::clone(&task), Arc::clone(&prepared));
-                open.spawn(async move { this.evaluate_endpoint(&task, endpoint, prepared).await });
+                let endpoints = some.to_vec();
+                open.spawn(async move {
+                    let published = this.evaluate_endpoints(&task, &endpoints, &prepared).await;
+                    published.map(|published| (endpoints.len() as u64, published))
+                });
             }
             let Some(published) = open.join_next().await else {
-                if targets.peek().is_none() {
+                if rest.is_empty() {
                     break;
                 }
                 self.wait_for_acknowledgements(request).await?;
                 continue;
             };
-            sent.extend(published.map_err(|_| Fault::new(FaultCode::Internal, "the evaluation failed badly"))??);
-            let done = task.done.fetch_add(1, Ordering::Relaxed) + 1;
+            let (count, published) =
+                published.map_err(|_| Fault::new(FaultCode::Internal, "the evaluation failed badly"))??;
+            sent.extend(published);
+            let done = task.done.fetch_add(count, Ordering::Relaxed) + count;
             // A few times a second is enough for a person.
             if done == total || told.elapsed() > Duration::from_millis(200) {
                 told = tokio::time::Instant::now();
@@ -311,19 +342,57 @@ impl Evaluator {
         Ok(())
     }
 
+    /// Evaluates these endpoints, together where the repository answers about many.
+    async fn evaluate_endpoints(
+        &self,
+        task: &Task,
+        endpoints: &[EndpointId],
+        prepared: &Arc<Prepared>,
+    ) -> Result<Vec<MessageId>, Fault> {
+        let mut sent = Vec::new();
+        let mut rest = endpoints;
+        let mut fleet = Fleet::new(task, prepared);
+        while rest.len() > 1 && task.is_together.load(Ordering::Relaxed) {
+            let evaluated = Timestamp::now();
+            let Some(seen) = self.seen_of_many(task, rest, prepared).await? else {
+                task.is_together.store(false, Ordering::Relaxed);
+                break;
+            };
+            for seen in seen {
+                let Some((endpoint, others)) = rest.split_first() else { break };
+                rest = others;
+                let decided = self.decide_seen(task, *endpoint, prepared, seen).await?;
+                if !fleet.has_room_for(&decided) {
+                    sent.extend(self.publish_fleet(task, &mut fleet)?);
+                }
+                if fleet.has_room_for(&decided) {
+                    let summary = self.summary(task, *endpoint, prepared, (&decided, evaluated));
+                    fleet.add(&decided, summary);
+                } else {
+                    sent.extend(self.publish(task, *endpoint, prepared, (&decided, evaluated))?);
+                }
+            }
+        }
+        sent.extend(self.publish_fleet(task, &mut fleet)?);
+        for endpoint in rest {
+            sent.extend(self.evaluate_endpoint(task, *endpoint, prepared).await?);
+        }
+        Ok(sent)
+    }
+
     async fn evaluate_endpoint(
         &self,
         task: &Task,
         endpoint: EndpointId,
-        prepared: Arc<Prepared>,
+        prepared: &Arc<Prepared>,
     ) -> Result<Vec<MessageId>, Fault> {
         // As of the time before anything is read: what changes meanwhile is newer.
         let evaluated = Timestamp::now();
-        let decided = match self.decide_changed(task, endpoint, &prepared).await? {
+        let decided = match self.decide_changed(task, endpoint, prepared).await? {
             Some(decided) => decided,
-            None => self.decide_all(task, endpoint, &prepared).await?,
+            None => self.decide_all(task, endpoint, prepared).await?,
         };
-        self.publish(task, endpoint, &prepared.compiled.profile, (decided, evaluated))
+        self.publish(task, endpoint, prepared, (&decided, evaluated))
     }
 
     fn is_cancelled(&self, request: RequestId) -> bool {
@@ -356,45 +425,67 @@ impl Evaluator {
         Ok(prepared)
     }
 
+    /// What was decided on an endpoint, in short.
+    fn summary(
+        &self,
+        task: &Task,
+        endpoint: EndpointId,
+        prepared: &Prepared,
+        (decided, evaluated): (&Decided, Timestamp),
+    ) -> EvaluationSummary {
+        let (request, tally) = (&task.request, &decided.tally);
+        EvaluationSummary {
+            transaction: task.transaction,
+            endpoint,
+            policy: request.policy.clone(),
+            profile: prepared.compiled.profile.clone(),
+            evaluated,
+            oldest_collected: decided.oldest_collected,
+            evaluator: self.bus.own(),
+            score: tally.score,
+            counts: tally.counts.clone(),
+            as_of: request.as_of,
+            collected_since: request.collected_since,
+            is_fresh: Some(decided.is_fresh),
+            content: Some(request.content.sha256.clone()),
+            verdicts: tally.letters.clone(),
+            is_partial: decided.is_partial,
+        }
+    }
+
+    /// Sends the verdicts on many endpoints that are put together, if there are any.
+    fn publish_fleet(&self, task: &Task, fleet: &mut Fleet<'_>) -> Result<Option<MessageId>, Fault> {
+        fleet.take().map(|message| self.send_results(task, &message)).transpose()
+    }
+
+    fn send_results<M: Message>(&self, task: &Task, message: &M) -> Result<MessageId, Fault> {
+        let topic = Topic::EvaluationResults(self.bus.own());
+        let kept = self.bus.send_durable(&topic, message, Context::of(task.transaction));
+        kept.map_err(|error| Fault::new(FaultCode::Internal, error.to_string()))
+    }
+
     fn publish(
         &self,
         task: &Task,
         endpoint: EndpointId,
-        profile: &str,
-        (decided, evaluated): (Decided, Timestamp),
+        prepared: &Prepared,
+        (decided, evaluated): (&Decided, Timestamp),
     ) -> Result<Vec<MessageId>, Fault> {
-        let Decided { decisions, tally, reports, is_fresh, is_partial, oldest_collected } = decided;
+        let Decided { decisions, reports, is_partial, .. } = decided;
         let request = &task.request;
-        let summary = EvaluationSummary {
-            transaction: task.transaction,
-            endpoint,
-            policy: request.policy.clone(),
-            profile: profile.to_owned(),
-            evaluated,
-            oldest_collected,
-            evaluator: self.bus.own(),
-            score: tally.score,
-            counts: tally.counts,
-            as_of: request.as_of,
-            collected_since: request.collected_since,
-            is_fresh: Some(is_fresh),
-            content: Some(request.content.sha256.clone()),
-            verdicts: tally.letters,
-            is_partial,
-        };
+        let summary = self.summary(task, endpoint, prepared, (decided, evaluated));
         let rule_count = u32::try_from(decisions.len()).unwrap_or(u32::MAX);
         let parts = parts_of(decisions.iter().map(|(_, decision)| decision.result.clone()).collect());
         let about = About {
             policy: request.policy.clone(),
-            profile: profile.to_owned(),
+            profile: summary.profile.clone(),
             evaluated,
             content: Some(request.content.sha256.clone()),
             part_count: u32::try_from(parts.len()).unwrap_or(u32::MAX),
             is_current: request.as_of.is_none(),
-            is_partial,
+            is_partial: *is_partial,
         };
         let last = parts.len() - 1;
-        let topic = Topic::EvaluationResults(self.bus.own());
         let mut sent = Vec::with_capacity(parts.len());
         for (at, results) in parts.into_iter().enumerate() {
             let message = EvaluationResults {
@@ -404,12 +495,11 @@ impl Evaluator {
                 about: Some(about.clone()),
                 part: u32::try_from(at).unwrap_or(u32::MAX),
                 rule_count,
-                evidence: evidence_for(&results, &reports),
+                evidence: evidence_for(&results, prepared, reports),
                 results,
                 summary: (at == last).then(|| summary.clone()),
             };
-            let kept = self.bus.send_durable(&topic, &message, Context::of(task.transaction));
-            sent.push(kept.map_err(|error| Fault::new(FaultCode::Internal, error.to_string()))?);
+            sent.push(self.send_results(task, &message)?);
         }
         Ok(sent)
     }
@@ -434,8 +524,7 @@ impl Evaluator {
     }
 
     fn tell(&self, task: &Task, phase: Phase) {
-        let progress =
-            TaskProgress { done: task.done.load(Ordering::Relaxed), total: task.request.targets.len() as u64 };
+        let progress = TaskProgress { done: task.done.load(Ordering::Relaxed), total: task.total() };
         let mut status = self.status(Some(task.request.request), Some(phase), "evaluate.progress", "evaluating", None);
         status.progress = Some(progress);
         let _ = self.bus.send(&Topic::Status(self.bus.own()), &status, Context::of(task.transaction));
@@ -464,10 +553,11 @@ impl Evaluator {
 }
 
 /// The reports that these verdicts rest on.
-fn evidence_for(results: &[RuleResult], reports: &BTreeMap<ObjectKey, ContentHash>) -> Vec<Evidence> {
+fn evidence_for(results: &[RuleResult], prepared: &Prepared, reports: &[Option<Arc<ContentHash>>]) -> Vec<Evidence> {
     let mut objects: BTreeMap<&ContentHash, BTreeSet<&ObjectKey>> = BTreeMap::new();
     for object in results.iter().flat_map(|result| &result.objects) {
-        if let Some(report) = reports.get(object) {
+        let position = prepared.position(object);
+        if let Some(report) = position.and_then(|position| reports.get(position)?.as_deref()) {
             objects.entry(report).or_default().insert(object);
         }
     }

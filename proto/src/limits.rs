@@ -38,3 +38,7 @@ pub fn shown(text: &str) -> String {
 pub const TASKS_MAX: usize = 256;
 /// Endpoints that an answer about a task names.
 pub const TASK_ENDPOINTS_MAX: usize = 16_000;
+/// Endpoints of one question of an evaluator, or of one message with verdicts.
+pub const FLEET_ENDPOINTS_MAX: usize = 256;
+/// A message with verdicts on many endpoints is cut at about this size.
+pub const FLEET_RESULTS_BYTES: usize = 512 * 1024;

@@ -16,6 +16,7 @@ mod content;
 mod endpoint_assignment;
 mod evaluation_request;
 mod evaluation_results;
+mod fleet_results;
 mod health_check;
 mod heartbeat;
 mod observation_request;
@@ -45,6 +46,7 @@ pub use content::{ContentRequest, ContentResponse};
 pub use endpoint_assignment::{Assignment, EndpointAlias, EndpointAssignment};
 pub use evaluation_request::EvaluationRequest;
 pub use evaluation_results::{About, EvaluationResults, Evidence};
+pub use fleet_results::{EndpointResults, FleetEvidence, FleetResults};
 pub use health_check::{HealthCheckAction, HealthCheckRequest, HealthCheckResponse};
 pub use heartbeat::{HeartbeatAction, HeartbeatRequest, HeartbeatResponse, Success};
 pub use observation_request::{
@@ -55,7 +57,7 @@ pub use periodic_collection::{PeriodicCollection, PeriodicCollectionResponse, Pe
 pub use policy::{
     PoliciesRequest, PoliciesResponse, PolicyDescription, PolicyOrigin, PolicyPublication, ProfileDescription,
 };
-pub use query::{Brief, QueryRequest, QueryResponse, QueryRow};
+pub use query::{Brief, Briefs, QueryRequest, QueryResponse, QueryRow};
 pub use reference::{ReferenceRequest, ReferenceResponse};
 pub use registration::{ComponentRegistrationRequest, ComponentRegistrationResponse, JoinProof};
 pub use results_query::{ResultsRequest, ResultsResponse, ResultsSelection};
@@ -124,6 +126,7 @@ kinds! {
     "audit-witness" => AuditWitness, "what the repository was told of it before";
     "evaluation-request" => EvaluationRequest, "evaluate a policy on stored observations (draft -13 §6.5)";
     "evaluation-results" => EvaluationResults, "verdicts for the repositories";
+    "fleet-results" => FleetResults, "verdicts on many endpoints, what is the same in it once";
     "policy-publication" => PolicyPublication, "a policy for the repositories to fetch and keep";
     "policies-request" => PoliciesRequest, "which policies are there";
     "policies-response" => PoliciesResponse, "these";
@@ -176,8 +179,8 @@ receivers! {
     /// What an orchestrator receives.
     ToOrchestrator {
         ComponentRegistrationRequest, CapabilityAdvertisement, HeartbeatRequest, HealthCheckResponse,
-        StatusNotification, PeriodicCollectionResponse, ObservationResponse, EvaluationResults, AttributeChange,
-        ContentRequest, TaskRequest, TasksRequest,
+        StatusNotification, PeriodicCollectionResponse, ObservationResponse, EvaluationResults, FleetResults,
+        AttributeChange, ContentRequest, TaskRequest, TasksRequest,
     }
     /// What every registered component receives on its administrative interface.
     ToMember {
@@ -193,8 +196,8 @@ receivers! {
     }
     /// What a repository receives besides.
     ToRepository {
-        CollectionResults, EvaluationResults, PolicyPublication, PoliciesRequest, QueryRequest, ResultsRequest,
-        ChangesRequest, ContentRequest, EndpointAssignment, AuditCheckpoint, ChainRequest, StalenessRequest,
-        SearchRequest, ReferenceRequest, SummaryRequest,
+        CollectionResults, EvaluationResults, FleetResults, PolicyPublication, PoliciesRequest, QueryRequest,
+        ResultsRequest, ChangesRequest, ContentRequest, EndpointAssignment, AuditCheckpoint,
+        ChainRequest, StalenessRequest, SearchRequest, ReferenceRequest, SummaryRequest,
     }
 }

@@ -170,7 +170,7 @@ impl Topic {
             Self::Collection(_) => kind == "collection-request",
             Self::Evaluation(_) => kind == "evaluation-request",
             Self::CollectionResults(_) => kind == "collection-results",
-            Self::EvaluationResults(_) => kind == "evaluation-results",
+            Self::EvaluationResults(_) => matches!(kind, "evaluation-results" | "fleet-results"),
             Self::Status(_) => kind == "status-notification",
             Self::Policy(_) => kind == "policy-publication",
             Self::Change(_) => kind == "attribute-change",

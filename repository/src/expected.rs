@@ -11,8 +11,8 @@ use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, EndpointId, RequestId, TransactionId};
 use proto::limits::TASKS_MAX;
 use proto::message::{
-    CollectionResults, ContentRequest, EvaluationResults, Message as _, QueryRequest, Task, TaskAnswer, TaskRequest,
-    TaskResponse, TasksRequest, TasksResponse,
+    CollectionResults, ContentRequest, EvaluationResults, FleetResults, Message as _, QueryRequest, Task, TaskAnswer,
+    TaskRequest, TaskResponse, TasksRequest, TasksResponse,
 };
 use proto::plan::ObjectKey;
 use proto::topic::Topic;
@@ -81,6 +81,10 @@ fn refused(text: &str) -> Fault {
     Fault::new(FaultCode::NotAuthorized, text)
 }
 
+fn is_to_evaluate(task: &TaskResponse) -> Result<(), Fault> {
+    if task.is_collection { Err(refused("the task is not to evaluate")) } else { Ok(()) }
+}
+
 fn later(text: &str) -> Fault {
     Fault::new(FaultCode::Busy, text)
 }
@@ -129,6 +133,20 @@ impl Expected {
         let task = Task::Workflow { transaction, request: results.request };
         let message = asked_by(results.task.as_ref())?;
         Ok(TaskRequest { responder, endpoint: results.endpoint, task, message })
+    }
+
+    /// The same of verdicts on many endpoints, of each of them.
+    pub(crate) fn of_fleet(
+        responder: ComponentId,
+        transaction: TransactionId,
+        results: &FleetResults,
+    ) -> impl Iterator<Item = TaskRequest> {
+        results.endpoints.iter().map(move |one| TaskRequest {
+            responder,
+            endpoint: one.summary.endpoint,
+            task: Task::Workflow { transaction, request: results.request },
+            message: Some(results.task.clone()),
+        })
     }
 
     /// Asks about many tasks at once, so far as nothing is known of them: what is said is known afterwards.
@@ -222,8 +240,18 @@ impl Expected {
         results: &EvaluationResults,
     ) -> Result<(), Fault> {
         let task = self.task(Self::of_evaluation(responder, transaction, results)?).await?;
-        if task.is_collection {
-            return Err(refused("the task is not to evaluate"));
+        is_to_evaluate(&task)
+    }
+
+    /// The same of verdicts on many endpoints.
+    pub(crate) async fn fleet(
+        &self,
+        responder: ComponentId,
+        transaction: TransactionId,
+        results: &FleetResults,
+    ) -> Result<(), Fault> {
+        for request in Self::of_fleet(responder, transaction, results) {
+            is_to_evaluate(&self.task(request).await?)?;
         }
         Ok(())
     }
@@ -240,6 +268,12 @@ impl Expected {
             return Err(refused("a question has to name the request that it is asked for"));
         };
         let plan = self.may_evaluate(responder, transaction, query.endpoint, request).await?;
+        for endpoint in &query.others {
+            let of_it = self.may_evaluate(responder, transaction, *endpoint, request).await?;
+            if of_it.sha256 != plan.sha256 {
+                return Err(refused("the endpoints are not evaluated by one plan"));
+            }
+        }
         let read = self.objects(&plan).await?;
         if query.is_brief && query.objects.is_empty() {
             query.objects = read.keys().cloned().collect();
@@ -260,7 +294,8 @@ impl Expected {
     ) -> Result<ContentRef, Fault> {
         let task = Task::Workflow { transaction, request };
         let task = self.task(TaskRequest { responder, endpoint, task, message: None }).await?;
-        task.plan.filter(|_| !task.is_collection).ok_or_else(|| refused("the task is not to evaluate"))
+        is_to_evaluate(&task)?;
+        task.plan.ok_or_else(|| refused("the task has no plan"))
     }
 
     /// What is known of a task.

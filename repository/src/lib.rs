@@ -16,6 +16,7 @@ use oval::condition::Matcher;
 use proto::capability::ComponentType;
 use proto::fault::{Fault, FaultCode};
 use proto::id::ComponentId;
+use proto::limits::FLEET_ENDPOINTS_MAX;
 use proto::message::{
     Ack, AuditWitness, ContentRequest, Message, PoliciesResponse, PolicyPublication, QueryRequest, ReferenceRequest,
     ReferenceResponse, SearchRequest, StalenessRequest, StatusNotification, SummaryRequest, SummaryResponse,
@@ -288,7 +289,9 @@ impl Repository {
                 self.acknowledge(&message, stored)
             }
             // They have a way of their own.
-            ToRepository::CollectionResults(_) | ToRepository::EvaluationResults(_) => Ok(()),
+            ToRepository::CollectionResults(_) | ToRepository::EvaluationResults(_) | ToRepository::FleetResults(_) => {
+                Ok(())
+            }
             ToRepository::AuditCheckpoint(told) => self
                 .store
                 .witness(&told, received(&message))
@@ -367,6 +370,10 @@ impl Repository {
     /// An error for a question that its sender has no task for: an evaluator reads what it was asked to evaluate, the
     /// orchestrator whatever its operators want to see (RFC 8248 G-015, ARCH-008).
     async fn may_read(&self, message: &Authentic, request: &mut QueryRequest) -> Result<(), Fault> {
+        if request.others.len() > FLEET_ENDPOINTS_MAX {
+            let text = format!("a question is about at most {FLEET_ENDPOINTS_MAX} endpoints besides the first");
+            return Err(Fault::new(FaultCode::TooLarge, text));
+        }
         if message.sender_type() == Some(ComponentType::Orchestrator) {
             return Ok(());
         }

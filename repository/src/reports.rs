@@ -7,7 +7,8 @@ use std::time::Instant;
 use bus::{Authentic, Context};
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, TransactionId};
-use proto::message::{CollectionResults, EvaluationResults, Message as _, TaskRequest, ToRepository};
+use proto::limits::FLEET_ENDPOINTS_MAX;
+use proto::message::{CollectionResults, EvaluationResults, FleetResults, Message as _, TaskRequest, ToRepository};
 use proto::time::is_skewed;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -24,6 +25,7 @@ const TOGETHER_BYTES_MAX: usize = 4 * 1024 * 1024;
 enum Words {
     Observations(Box<CollectionResults>),
     Verdicts(Box<EvaluationResults>),
+    FleetVerdicts(Box<FleetResults>),
 }
 
 /// A report.
@@ -38,6 +40,7 @@ impl Reported {
         let said = match &self.words {
             Words::Observations(results) => Said::Observations(results),
             Words::Verdicts(results) => Said::Verdicts(results),
+            Words::FleetVerdicts(results) => Said::FleetVerdicts(results),
         };
         Incoming { said, from: received(&self.message), report: &self.report }
     }
@@ -47,19 +50,20 @@ impl Reported {
         (self.message.envelope().from, self.message.envelope().transaction)
     }
 
-    /// What it says that it answers.
-    fn task(&self) -> Result<TaskRequest, Fault> {
+    /// What it says that it answers; of many endpoints, what it says of one of them.
+    fn task(&self) -> Option<TaskRequest> {
         let (sender, transaction) = self.from();
         match &self.words {
-            Words::Observations(results) => Expected::of_collection(sender, transaction, results),
-            Words::Verdicts(results) => Expected::of_evaluation(sender, transaction, results),
+            Words::Observations(results) => Expected::of_collection(sender, transaction, results).ok(),
+            Words::Verdicts(results) => Expected::of_evaluation(sender, transaction, results).ok(),
+            Words::FleetVerdicts(results) => Expected::of_fleet(sender, transaction, results).next(),
         }
     }
 }
 
 /// Whether a message is a report.
 pub(crate) fn is_report(message: &Authentic) -> bool {
-    matches!(message.envelope().kind.as_str(), CollectionResults::KIND | EvaluationResults::KIND)
+    matches!(message.envelope().kind.as_str(), CollectionResults::KIND | EvaluationResults::KIND | FleetResults::KIND)
 }
 
 /// Stores the reports that come in, in their order, as long as they come.
@@ -107,7 +111,7 @@ async fn check_all(repository: &Arc<Repository>, messages: Vec<Authentic>) -> Ve
         async move { read(&repository, message) }
     });
     let read = read.await;
-    repository.expected.ask_ahead(read.iter().filter_map(|report| report.task().ok())).await;
+    repository.expected.ask_ahead(read.iter().filter_map(Reported::task)).await;
     let checked = in_order(read, |report| {
         let repository = Arc::clone(repository);
         async move { check(&repository, report).await }
@@ -144,6 +148,13 @@ fn read(repository: &Repository, message: Authentic) -> Option<Reported> {
             Words::Observations(results)
         }
         Ok(ToRepository::EvaluationResults(results)) => Words::Verdicts(results),
+        Ok(ToRepository::FleetResults(results)) => {
+            if let Err(fault) = fits(&results) {
+                repository.refuse(&message, &fault);
+                return None;
+            }
+            Words::FleetVerdicts(results)
+        }
         Ok(_) => return None,
         Err(fault) => {
             repository.refuse(&message, &fault);
@@ -154,12 +165,22 @@ fn read(repository: &Repository, message: Authentic) -> Option<Reported> {
     Some(Reported { message, words, report })
 }
 
+/// A fault for verdicts on many endpoints that are no such.
+fn fits(results: &FleetResults) -> Result<(), Fault> {
+    if results.endpoints.len() > FLEET_ENDPOINTS_MAX {
+        let text = format!("verdicts on at most {FLEET_ENDPOINTS_MAX} endpoints come in one message");
+        return Err(Fault::new(FaultCode::TooLarge, text));
+    }
+    results.check()
+}
+
 /// A report, if it was asked for.
 async fn check(repository: &Repository, report: Reported) -> Option<Reported> {
     let (sender, transaction) = report.from();
     let expected = match &report.words {
         Words::Observations(results) => repository.expected.collection(sender, transaction, results).await,
         Words::Verdicts(results) => repository.expected.evaluation(sender, transaction, results).await,
+        Words::FleetVerdicts(results) => repository.expected.fleet(sender, transaction, results).await,
     };
     match expected {
         Ok(()) => Some(report),

@@ -11,8 +11,8 @@ use proto::content::ContentHash;
 use proto::id::{ComponentId, EndpointId, MessageId, TransactionId};
 use proto::message::{
     AttributeChange, AuditCheckpoint, ChainRequest, ChainResponse, ChangesRequest, ChangesResponse, CollectionResults,
-    EndpointAssignment, EvaluationResults, PolicyDescription, QueryRequest, QueryResponse, ResultsRequest,
-    ResultsResponse, SearchRequest, SearchResponse, StalenessResponse,
+    EndpointAssignment, EvaluationResults, FleetResults, PolicyDescription, QueryRequest, QueryResponse,
+    ResultsRequest, ResultsResponse, SearchRequest, SearchResponse, StalenessResponse,
 };
 use proto::plan::ObjectKey;
 use proto::verdict::EvaluationSummary;
@@ -51,6 +51,8 @@ pub enum Said<'report> {
     Observations(&'report CollectionResults),
     /// A part of an evaluation.
     Verdicts(&'report EvaluationResults),
+    /// Evaluations of many endpoints.
+    FleetVerdicts(&'report FleetResults),
 }
 
 /// A report that is to be stored.
@@ -148,7 +150,7 @@ pub trait Store: Send + Sync + 'static {
     /// Content by its hash: a policy, or a sealed message.
     async fn content(&self, hash: &ContentHash) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Stored observations of an endpoint, as many as fit into an answer.
+    /// Stored observations of an endpoint, as many as fit into an answer; or what is known of one or many, by its hash.
     async fn query(&self, request: &QueryRequest) -> Result<QueryResponse, StoreError>;
 
     /// Which items are stored of which endpoints, under a condition; as many endpoints as fit into an answer.

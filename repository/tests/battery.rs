@@ -197,6 +197,7 @@ async fn battery(store: &dyn Store) {
     retention::an_evaluation_of_the_past_keeps_what_was_then(store).await;
     retention::kinds_of_items_have_their_own_time(store).await;
     retention::messages_are_kept_as_long_as_something_refers_to_them(store).await;
+    retention::a_message_about_many_endpoints_is_kept_as_long_as_one_of_them_needs_it(store).await;
 }
 
 async fn what_was_said_of_a_log_is_remembered(store: &dyn Store) {

@@ -303,6 +303,7 @@ async fn questions_for_everything_are_refused_and_hold_up_nobody() {
         objects: objects(20_000),
         as_of: None,
         is_brief: false,
+        others: Vec::new(),
     };
     let answer: Result<QueryResponse, RequestError> =
         attacker.bus.request(&topic, &everything, Context::alone(), PATIENCE).await;

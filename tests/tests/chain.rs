@@ -42,7 +42,7 @@ fn resealed(link: &Link, sealer: &Sealer, change: impl FnOnce(&mut serde_json::V
     let mut envelope = serde_json::from_slice(sealed.envelope).unwrap();
     change(&mut envelope);
     let sealed = sealer.seal(&serde_json::to_vec(&envelope).unwrap());
-    Link { sealed: String::from_utf8(sealed).unwrap(), received: link.received }
+    Link { sealed: String::from_utf8(sealed).unwrap(), ..link.clone() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -122,6 +122,65 @@ async fn verdicts_are_followed_back_to_what_was_asked_and_nothing_in_between_can
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verdicts_on_many_endpoints_that_come_in_one_message_are_followed_back_each_by_itself() {
+    let installation = Installation::complete().await;
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("etc")).unwrap();
+    std::fs::write(root.path().join("etc/machine-id"), "00112233445566778899aabbccddeeff\n").unwrap();
+    installation.add_collector("second", root.path()).await;
+    installation.wait_for_active(4).await;
+    installation.ask(Ask::Evaluate(baseline(60))).await;
+    let cas = cas(&installation);
+    let links = installation.chain(None, None).await;
+    let count = |of: &[Link], wanted: &str| of.iter().filter(|link| kind(link) == wanted).count();
+    assert_eq!((count(&links, "fleet-results"), count(&links, "evaluation-results")), (1, 0));
+    let proven = verify(&links, &cas, None).unwrap();
+    let endpoints: std::collections::BTreeSet<EndpointId> = proven.iter().map(|verdict| verdict.endpoint).collect();
+    assert_eq!((endpoints.len(), proven.len() % 2), (2, 0));
+
+    // Of one endpoint, with the reports on that one alone.
+    let endpoint = *endpoints.first().unwrap();
+    let of_one = installation.chain(Some(endpoint.to_string()), None).await;
+    assert!(count(&of_one, "collection-results") < count(&links, "collection-results"));
+    let of_it = verify(&of_one, &cas, None).unwrap();
+    assert!(of_it.iter().all(|verdict| verdict.endpoint == endpoint) && of_it.len() == proven.len() / 2);
+    let part = installation.chain(Some(endpoint.to_string()), Some(RULE)).await;
+    assert_eq!(verify(&part, &cas, Some(RULE)).unwrap().len(), 1);
+    assert!(part.len() <= of_one.len() && count(&part, "fleet-results") == 1);
+
+    // Whoever says that it is about both lacks the reports on the other.
+    let mut more = of_one.clone();
+    more.iter_mut().for_each(|link| link.endpoints.clear());
+    let told = verify(&more, &cas, None).unwrap_err().to_string();
+    assert!(told.contains("is missing"), "{told}");
+    // The evaluator that lies.
+    let evaluator = identity_of(&installation, "pes-evaluator").sealer().unwrap();
+    let liar = |change: &dyn Fn(&mut serde_json::Value)| {
+        let lie = |link: &Link| {
+            if kind(link) != "fleet-results" {
+                return link.clone();
+            }
+            resealed(link, &evaluator, |envelope| change(&mut envelope["body"]))
+        };
+        verify(&of_one.iter().map(lie).collect::<Vec<_>>(), &cas, None).unwrap_err().to_string()
+    };
+    let told = liar(&|body| {
+        body["endpoints"].as_array_mut().unwrap().iter_mut().for_each(|one| one["evidence"] = serde_json::json!([]));
+    });
+    assert!(told.contains("without any evidence"), "{told}");
+    let told = liar(&|body| body["endpoints"][0]["results"][0] = 100_000.into());
+    assert!(told.contains("points nowhere"), "{told}");
+    let told = liar(&|body| body["endpoints"][1] = body["endpoints"][0].clone());
+    assert!(told.contains("there twice"), "{told}");
+    let told = liar(&|body| {
+        let evidence = body["endpoints"][0]["evidence"].clone();
+        body["endpoints"][0]["evidence"] = body["endpoints"][1]["evidence"].clone();
+        body["endpoints"][1]["evidence"] = evidence;
+    });
+    assert!(told.contains("is missing"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_schedule_collected_is_followed_back_to_the_schedule() {
     use proto::message::PeriodicOperation;
     let installation = Installation::complete().await;
@@ -162,7 +221,7 @@ async fn an_evaluator_reads_what_it_was_asked_to_evaluate_and_nothing_else() {
     let read = async |transaction: TransactionId, question: QueryRequest| {
         let answer: Result<QueryResponse, _> = bus.request(&ask, &question, Context::of(transaction), PATIENCE).await;
         match answer {
-            Ok(answer) => Ok(answer.rows.len()),
+            Ok(answer) => Ok(answer.brief.map_or(answer.rows.len(), |brief| brief.known.len())),
             Err(RequestError::Fault(fault)) => Err(fault.code),
             Err(other) => panic!("{other}"),
         }
@@ -185,6 +244,7 @@ async fn an_evaluator_reads_what_it_was_asked_to_evaluate_and_nothing_else() {
         objects: objects[..2].to_vec(),
         as_of: None,
         is_brief: false,
+        others: Vec::new(),
     };
     assert_eq!(read(transaction, asked.clone()).await, Ok(2));
     let denied = Err(FaultCode::NotAuthorized);
@@ -195,7 +255,11 @@ async fn an_evaluator_reads_what_it_was_asked_to_evaluate_and_nothing_else() {
     assert_eq!(read(TransactionId(Uuid::now_v7()), asked.clone()).await, denied);
     let elsewhere = EndpointId(Uuid::new_v4());
     assert_eq!(read(transaction, QueryRequest { endpoint: elsewhere, ..asked.clone() }).await, denied);
-    assert_eq!(read(transaction, QueryRequest { objects: vec![another], ..asked }).await, denied);
+    assert_eq!(read(transaction, QueryRequest { objects: vec![another], ..asked.clone() }).await, denied);
+    let beside = |others| QueryRequest { objects: Vec::new(), is_brief: true, others, ..asked.clone() };
+    assert_eq!(read(transaction, beside(Vec::new())).await, Ok(objects.len()));
+    assert_eq!(read(transaction, beside(vec![elsewhere])).await, denied);
+    assert_eq!(read(transaction, beside(vec![elsewhere; 257])).await, Err(FaultCode::TooLarge));
     // Nor what is kept of all: that is for operators.
     let endpoint = request.targets[0];
     let all = ResultsRequest {

@@ -11,11 +11,15 @@ use proto::content::{ContentHash, ContentRef};
 use proto::fault::FaultCode;
 use proto::id::{EndpointId, RequestId, TransactionId};
 use proto::message::{
-    CapabilityAdvertisement, CapabilityAdvertisementResponse, CollectionRequest, Message as _, Phase,
-    RegistrationStatus, StatusNotification, Task, TaskRequest, TaskResponse, TasksRequest, TasksResponse, ToCollector,
+    CapabilityAdvertisement, CapabilityAdvertisementResponse, CollectionRequest, EndpointResults, FleetResults,
+    Message as _, Phase, RegistrationStatus, StatusNotification, Task, TaskRequest, TaskResponse, TasksRequest,
+    TasksResponse, ToCollector,
 };
 use proto::operator::{Ask, OperatorEvent, TransactionView};
 use proto::topic::Topic;
+use proto::verdict::EvaluationSummary;
+use service::member::Member;
+use sqlx::Connection as _;
 use system_tests::{Installation, PATIENCE, assess, baseline, eventually, verdicts};
 use uuid::Uuid;
 
@@ -29,13 +33,18 @@ fn ended(events: &[OperatorEvent]) -> &TransactionView {
         .unwrap_or_else(|| panic!("the workflow ended: {events:?}"))
 }
 
-/// The endpoint that was evaluated.
-fn evaluated(events: &[OperatorEvent]) -> EndpointId {
+/// What an evaluation came to.
+fn summary_of(events: &[OperatorEvent]) -> EvaluationSummary {
     let summary = events.iter().find_map(|event| match event {
-        OperatorEvent::Summary(summary) => Some(summary),
+        OperatorEvent::Summary(summary) => Some(&**summary),
         _ => None,
     });
-    summary.unwrap_or_else(|| panic!("an endpoint was evaluated: {events:?}")).endpoint
+    summary.unwrap_or_else(|| panic!("an endpoint was evaluated: {events:?}")).clone()
+}
+
+/// The endpoint that was evaluated.
+fn evaluated(events: &[OperatorEvent]) -> EndpointId {
+    summary_of(events).endpoint
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -125,6 +134,54 @@ async fn the_roster_survives_a_restart_and_nobody_registers_again() {
         answer.ok()
     })
     .await;
+}
+
+/// The next request to collect that a component gets.
+async fn asked(member: &mut Member) -> CollectionRequest {
+    let next = async {
+        loop {
+            let message = member.inbox.recv().await.expect("the membership lives");
+            if let Ok(request) = message.envelope().decode::<CollectionRequest>() {
+                return request;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, next).await.expect("a request in time")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_who_are_asked_those_are_asked_too_whose_request_an_orchestrator_had_not_stored_when_it_ended() {
+    let installation = Installation::orchestrator().await;
+    let mut members = Vec::new();
+    for number in 0..20 {
+        let name = format!("collector-{number}");
+        members.push(installation.scripted(ComponentType::PostureCollectionService, &name).await);
+    }
+    let data = installation.data.path().join("orchestrator");
+    let asking = tokio::spawn(async move { system_tests::ask(&data, Ask::Collect(baseline(60)), &[]).await });
+    let mut before = Vec::new();
+    for member in &mut members {
+        before.push(asked(member).await);
+    }
+    let listen = installation.handle.status().await.listen;
+    let data = installation.stop().await;
+    asking.abort();
+    // As if it had ended before: who is to be asked is stored, and of some that and how they were asked is not.
+    let database = data.path().join("orchestrator/orchestrator.db");
+    let mut database = sqlx::SqliteConnection::connect(&format!("sqlite:{}", database.display())).await.unwrap();
+    let gone = sqlx::query("DELETE FROM sent_task WHERE responder <> $1").bind(members[0].bus.own().to_string());
+    assert_eq!(gone.execute(&mut database).await.unwrap().rows_affected(), 19);
+    database.close().await.unwrap();
+    let installation = Installation::orchestrator_in(data, &listen).await;
+    for (member, before) in members.iter_mut().zip(&before).skip(1) {
+        let again = asked(member).await;
+        assert_eq!((again.request, &again.plan), (before.request, &before.plan));
+    }
+    let events = installation.ask(Ask::Transactions).await;
+    let OperatorEvent::Transactions(views) = &events[0] else { panic!("{events:?}") };
+    assert_eq!(views.len(), 1);
+    let silent = views[0].responders.iter().filter(|responder| responder.state == "asked").count();
+    assert_eq!((silent, views[0].responders.len()), (members.len(), members.len()), "{:?}", views[0].responders);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -419,6 +476,37 @@ async fn an_evaluator_is_believed_about_what_it_was_asked_only() {
         eventually("it is answered", async || (liar.bus.unacknowledged_count() == 0).then_some(())).await;
         assert!(liar.bus.was_given_up(sent));
     }
+    // Nor on many endpoints at once.
+    let own = liar.bus.own();
+    let summary = EvaluationSummary { evaluator: own, ..summary_of(&events) };
+    let one = EndpointResults { results: vec![0], evidence: Vec::new(), summary };
+    let elsewhere = EndpointResults {
+        summary: EvaluationSummary { endpoint: EndpointId(Uuid::new_v4()), ..one.summary.clone() },
+        ..one.clone()
+    };
+    let nowhere = EndpointResults { results: vec![7], ..elsewhere.clone() };
+    let many = (0..257).map(|_| EndpointResults {
+        summary: EvaluationSummary { endpoint: EndpointId(Uuid::new_v4()), ..one.summary.clone() },
+        ..one.clone()
+    });
+    for endpoints in
+        [vec![one.clone(), elsewhere], vec![one.clone(), one.clone()], vec![one.clone(), nowhere], many.collect()]
+    {
+        let forged = FleetResults {
+            request: forged.request,
+            task: ContentHash::of(b"an envelope"),
+            results: forged.results.clone(),
+            objects: Vec::new(),
+            endpoints,
+        };
+        let sent = liar.bus.send_durable(&topic, &forged, Context::of(evaluation)).unwrap();
+        eventually("it is answered", async || (liar.bus.unacknowledged_count() == 0).then_some(())).await;
+        assert!(liar.bus.was_given_up(sent));
+    }
+    let selection = proto::message::ResultsSelection::Transaction(evaluation);
+    let kept = installation.ask(Ask::Results { selection, verdicts: Vec::new() }).await;
+    let OperatorEvent::Results(stored) = &kept[0] else { panic!("{kept:?}") };
+    assert!(stored.results.iter().flatten().all(|result| result.title != "forged") && stored.results.len() == 1);
     // Only a repository asks what others were asked.
     let question = TaskRequest {
         responder: liar.bus.own(),

@@ -11,10 +11,11 @@ use jiff::Timestamp;
 use proto::capability::ComponentType;
 use proto::content::ContentHash;
 use proto::envelope::{ENVELOPE_VERSION, Envelope};
+use proto::fault::Fault;
 use proto::id::{ComponentId, EndpointId, TransactionId};
 use proto::message::{
-    CollectionRequest, CollectionResults, EvaluationRequest, EvaluationResults, Message, ObservationRequest,
-    PeriodicCollection,
+    CollectionRequest, CollectionResults, EvaluationRequest, EvaluationResults, FleetResults, Message,
+    ObservationRequest, PeriodicCollection,
 };
 use proto::plan::ObjectKey;
 use proto::seal::{Sealed, Signer};
@@ -32,45 +33,74 @@ pub struct Link {
     /// When the repository received it; absent for what the orchestrator itself has sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub received: Option<Timestamp>,
+    /// Of a message with verdicts on many endpoints, the ones that the chain is about; absent: all.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub endpoints: BTreeSet<EndpointId>,
 }
 
 impl Link {
+    /// A message of a chain about this endpoint, as a repository received it.
+    pub fn received(sealed: String, received: Timestamp, endpoint: EndpointId) -> Self {
+        let mut link = Self { sealed, received: Some(received), endpoints: BTreeSet::new() };
+        if link.envelope().is_some_and(|(_, envelope)| envelope.kind == FleetResults::KIND) {
+            link.endpoints.insert(endpoint);
+        }
+        link
+    }
+
+    /// Its envelope with its hash, if it has one; nothing of it is believed for that.
+    fn envelope(&self) -> Option<(ContentHash, Envelope)> {
+        let envelope = Sealed::split(self.sealed.as_bytes()).ok()?.envelope;
+        Some((ContentHash::of(envelope), serde_json::from_slice(envelope).ok()?))
+    }
+
     /// SHA-256 of its envelope, and the task that its body says it answers.
     pub fn references(&self) -> Option<(ContentHash, Option<ContentHash>)> {
         #[derive(Deserialize)]
         struct Body {
             task: Option<ContentHash>,
         }
-        let envelope = Sealed::split(self.sealed.as_bytes()).ok()?.envelope;
-        let body = serde_json::from_slice::<Envelope>(envelope).ok()?.body;
-        let task = serde_json::from_str::<Body>(body.get()).ok().and_then(|body| body.task);
-        Some((ContentHash::of(envelope), task))
+        let (hash, envelope) = self.envelope()?;
+        let task = serde_json::from_str::<Body>(envelope.body.get()).ok().and_then(|body| body.task);
+        Some((hash, task))
     }
 }
 
 /// Of the messages of an evaluation, those that one rule needs; nothing of them is believed for that.
 pub fn needed_for(links: Vec<Link>, rule: &str) -> Vec<Link> {
-    let read = |link: &Link| {
-        let envelope = Sealed::split(link.sealed.as_bytes()).ok()?.envelope;
-        Some((ContentHash::of(envelope), serde_json::from_slice::<Envelope>(envelope).ok()?))
-    };
-    let opened: Vec<_> = links.into_iter().filter_map(|link| read(&link).map(|read| (link, read))).collect();
+    let opened: Vec<_> = links.into_iter().filter_map(|link| link.envelope().map(|read| (link, read))).collect();
     let mut needed = BTreeSet::new();
-    for (_, (hash, envelope)) in &opened {
-        let Ok(results) = envelope.decode::<EvaluationResults>() else { continue };
-        let of_rule = results.results.iter().filter(|result| result.rule.ends_with(rule));
-        let mut objects = BTreeSet::new();
-        for result in of_rule {
-            needed.insert(hash.clone());
-            objects.extend(result.objects.iter());
-        }
-        for evidence in &results.evidence {
-            if evidence.objects.iter().any(|object| objects.contains(object)) {
-                needed.insert(evidence.report.clone());
+    for (link, (hash, envelope)) in &opened {
+        for results in verdicts_in(envelope, &link.endpoints).unwrap_or_default() {
+            let of_rule = results.results.iter().filter(|result| result.rule.ends_with(rule));
+            let mut objects = BTreeSet::new();
+            for result in of_rule {
+                needed.insert(hash.clone());
+                objects.extend(result.objects.iter());
+            }
+            for evidence in &results.evidence {
+                if evidence.objects.iter().any(|object| objects.contains(object)) {
+                    needed.insert(evidence.report.clone());
+                }
             }
         }
     }
     opened.into_iter().filter(|(_, (hash, _))| needed.contains(hash)).map(|(link, _)| link).collect()
+}
+
+/// The verdicts that a message has, of each endpoint by itself: of these, or of all; none where it has no verdicts.
+fn verdicts_in(envelope: &Envelope, endpoints: &BTreeSet<EndpointId>) -> Result<Vec<EvaluationResults>, Fault> {
+    Ok(match envelope.kind.as_str() {
+        EvaluationResults::KIND => vec![envelope.decode()?],
+        FleetResults::KIND => {
+            let results: FleetResults = envelope.decode()?;
+            results.check()?;
+            let is_meant = |endpoint| endpoints.is_empty() || endpoints.contains(endpoint);
+            let meant = results.endpoints.iter().filter(|one| is_meant(&one.summary.endpoint));
+            meant.map(|one| results.of(one)).collect()
+        }
+        _ => Vec::new(),
+    })
 }
 
 /// A message whose seal holds.
@@ -78,6 +108,7 @@ pub fn needed_for(links: Vec<Link>, rule: &str) -> Vec<Link> {
 struct Opened {
     envelope: Envelope,
     component_type: ComponentType,
+    endpoints: BTreeSet<EndpointId>,
 }
 
 /// Who was asked what, when, by whom.
@@ -146,8 +177,8 @@ pub fn verify(links: &[Link], cas: &[Vec<u8>], rule: Option<&str>) -> Result<Vec
     let chain = Chain { messages };
     let mut proven = Vec::new();
     for (hash, message) in &chain.messages {
-        if message.envelope.kind == EvaluationResults::KIND {
-            proven.extend(chain.verdicts(hash, message, rule)?);
+        for results in chain.results(hash, message)? {
+            proven.extend(chain.verdicts(hash, message, &results, rule)?);
         }
     }
     if proven.is_empty() {
@@ -183,7 +214,8 @@ fn open(link: &Link, cas: &[Vec<u8>]) -> Result<(ContentHash, Opened), Broken> {
     if certificate.not_after < made || certificate.not_before > received + proto::time::SKEW_SECONDS_MAX {
         return Err(fail("its certificate did not hold when it was sent"));
     }
-    Ok((hash, Opened { envelope, component_type: certificate.component_type }))
+    let endpoints = link.endpoints.clone();
+    Ok((hash, Opened { envelope, component_type: certificate.component_type, endpoints }))
 }
 
 struct Chain {
@@ -218,8 +250,7 @@ impl Chain {
     fn are_complete(&self) -> Result<(), Broken> {
         let mut evaluations = BTreeMap::<_, (u32, BTreeSet<String>)>::new();
         for (hash, message) in &self.messages {
-            if message.envelope.kind == EvaluationResults::KIND {
-                let (_, part) = self.message::<EvaluationResults>(hash, ComponentType::PostureEvaluationService)?;
+            for part in self.results(hash, message)? {
                 let of = (message.envelope.transaction, part.endpoint, part.request, message.envelope.from);
                 let (count, rules) = evaluations.entry(of).or_default();
                 *count = part.rule_count;
@@ -235,8 +266,27 @@ impl Chain {
         Ok(())
     }
 
-    fn verdicts(&self, hash: &ContentHash, message: &Opened, rule: Option<&str>) -> Result<Vec<Proven>, Broken> {
-        let (_, results) = self.message::<EvaluationResults>(hash, ComponentType::PostureEvaluationService)?;
+    /// What a message by an evaluator says of the endpoints that are meant; nothing where it is about something else.
+    fn results(&self, hash: &ContentHash, message: &Opened) -> Result<Vec<EvaluationResults>, Broken> {
+        let by = ComponentType::PostureEvaluationService;
+        match message.envelope.kind.as_str() {
+            EvaluationResults::KIND => Ok(vec![self.message::<EvaluationResults>(hash, by)?.1]),
+            FleetResults::KIND => {
+                self.message::<FleetResults>(hash, by)?;
+                verdicts_in(&message.envelope, &message.endpoints)
+                    .map_err(|fault| Broken { what: format!("the message {}: {}", hash.short(), fault.message) })
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn verdicts(
+        &self,
+        hash: &ContentHash,
+        message: &Opened,
+        results: &EvaluationResults,
+        rule: Option<&str>,
+    ) -> Result<Vec<Proven>, Broken> {
         let what = format!("the verdicts {}", hash.short());
         let is_wanted = |result: &&RuleResult| rule.is_none_or(|rule| result.rule.ends_with(rule));
         if !results.results.iter().any(|result| is_wanted(&result)) {

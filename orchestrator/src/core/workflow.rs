@@ -497,6 +497,14 @@ impl Workflow {
         }
     }
 
+    /// What a component is to collect by this request, as long as it is.
+    pub fn collection_asked(&self, component: ComponentId, request: RequestId) -> Option<CollectionRequest> {
+        let mut asked = self.of(component).iter().filter_map(|at| self.responders.get(*at));
+        let asked = asked.find(|asked| asked.request == request && asked.operation == Operation::Collect)?;
+        let is_wanted = self.cancelled.is_none() && self.ended.is_none() && asked.state.is_open();
+        is_wanted.then(|| self.collection_request(asked))
+    }
+
     fn collection_request(&self, responder: &Responder) -> CollectionRequest {
         CollectionRequest {
             request: responder.request,

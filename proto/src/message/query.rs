@@ -27,6 +27,10 @@ pub struct QueryRequest {
     /// Whether the hashes of what was found are enough (versions before it answer in full).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_brief: bool,
+    /// Where `is_brief`, and of all that the policy reads: of which other endpoints besides, at most
+    /// [`FLEET_ENDPOINTS_MAX`](crate::limits::FLEET_ENDPOINTS_MAX) (versions before it answer of `endpoint` alone).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<EndpointId>,
 }
 
 /// One page: it ends where the limit on the payload does, and `next` is where to go on.
@@ -46,6 +50,9 @@ pub struct QueryResponse {
     /// The answer to a brief question, in the place of items and rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub brief: Option<Brief>,
+    /// The answer to one about many endpoints; then `answered` is how many endpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub briefs: Option<Briefs>,
 }
 
 /// What is known of objects, by its hash. Whoever has seen it before need not read it again.
@@ -74,6 +81,24 @@ impl Brief {
         }
         hasher.finish()
     }
+}
+
+/// What is known of the first of many endpoints, of as many as fit into an answer and at least of one: what a [`Brief`] says of
+/// one, with what is the same listed once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct Briefs {
+    /// SHA-256 of the names of the objects, each with a newline behind it.
+    pub objects: ContentHash,
+    /// Hashes of what was found; `endpoints` refers to them by position, as to the others.
+    pub contents: Vec<ContentHash>,
+    /// When endpoints were last looked at.
+    pub times: Vec<Timestamp>,
+    /// SHA-256 of the envelopes of the reports that last brought it.
+    pub reports: Vec<ContentHash>,
+    /// Of each endpoint in turn, of each object in turn: its content, its time, and its report where that is known; nothing where
+    /// nothing is stored.
+    pub endpoints: Vec<Vec<Option<(u32, u32, Option<u32>)>>>,
 }
 
 /// One stored observation.

@@ -1,11 +1,12 @@
 //! Reports that wait together are stored together, for whichever back end includes this file: a statement, and a commit, cost more
 //! than what is in them (ADR 42).
 
-use proto::message::{CollectionResults, EvaluationResults, Message as _};
+use proto::message::{CollectionResults, EvaluationResults, FleetResults, Message as _};
 
 use super::super::super::{Incoming, Said, StoreError, Stored};
 use super::keep_observations::speakers;
-use super::{SqlStore, firsts, is_known, reports, share};
+use super::told::Told;
+use super::{SqlStore, added_nothing, firsts, is_known, reports, share};
 
 impl SqlStore {
     /// Stores them in one transaction, or, if that fails, each in its own: because of which of them it was, each says by itself.
@@ -28,11 +29,15 @@ impl SqlStore {
         for (at, Incoming { said, from, report }) in reports.iter().enumerate() {
             match said {
                 Said::Observations(results) => seen.push((at, (*results, *from))),
-                Said::Verdicts(results) => decided.push((at, (*results, *from, *report))),
+                Said::Verdicts(results) => decided.push((at, (Told::alone(results), *from, *report))),
+                Said::FleetVerdicts(results) => {
+                    decided.extend(Told::all(results).map(|told| (at, (told, *from, *report))));
+                }
             }
         }
         let observations = self.prepared_observations(seen.iter().map(|(_, report)| *report)).await?;
-        let verdicts = self.prepared_verdicts(decided.iter().map(|(_, report)| *report)).await?;
+        let (decided, told): (Vec<usize>, Vec<_>) = decided.into_iter().unzip();
+        let verdicts = self.prepared_verdicts(told.into_iter()).await?;
         let mut tx = self.begin().await?;
         share(&mut tx).await?;
         let mut outcomes: Vec<Result<Stored, StoreError>> = reports.iter().map(|_| Ok(Stored::Again)).collect();
@@ -58,6 +63,7 @@ impl SqlStore {
             .map(|(Incoming { said, from, report }, _)| match said {
                 Said::Observations(results) => (*report, CollectionResults::KIND, results.task.as_ref(), *from),
                 Said::Verdicts(results) => (*report, EvaluationResults::KIND, results.task.as_ref(), *from),
+                Said::FleetVerdicts(results) => (*report, FleetResults::KIND, Some(&results.task), *from),
             })
             .collect();
         if kept.is_empty() {
@@ -72,9 +78,12 @@ impl SqlStore {
             outcomes[at] = Ok(Stored::New { change_count, changed });
         }
         let (places, new): (Vec<usize>, Vec<_>) =
-            decided.iter().zip(&verdicts).map(|((at, _), it)| (*at, it)).filter(|(at, _)| is_new[*at]).unzip();
-        for (at, change_count) in places.into_iter().zip(self.keep_verdicts(&mut tx, &new).await?) {
-            outcomes[at] = Ok(Stored::New { change_count, changed: Vec::new() });
+            decided.into_iter().zip(&verdicts).filter(|(at, _)| is_new[*at]).unzip();
+        places.iter().for_each(|at| outcomes[*at] = Ok(added_nothing()));
+        for (at, count) in places.into_iter().zip(self.keep_verdicts(&mut tx, &new).await?) {
+            if let Ok(Stored::New { change_count, .. }) = &mut outcomes[at] {
+                *change_count += count;
+            }
         }
         tx.commit().await?;
         self.names.have_kind(recorded.with_kind);

@@ -1,24 +1,24 @@
 //! Verdicts, as they are stored: what is as it was is not written again. For whichever back end includes this file.
 
 use std::borrow::Cow;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use jiff::Timestamp;
 use proto::content::ContentHash;
-use proto::message::{About, EvaluationResults};
-use proto::verdict::RuleResult;
+use proto::message::About;
+use proto::verdict::EvaluationSummary;
 use sqlx::Row as _;
 
 use super::super::super::{Received, Report, StoreError, endpoint_text, json};
 use super::names::ByHash;
 use super::overtaken::{self, Placed};
-use super::statement::{BATCH, NAMED_MAX, marks, rows_of};
+use super::statement::{BATCH, NAMED_MAX, gathered, marks, rows_in, rows_of};
+use super::told::{Spoken, Told};
 use super::{SqlStore, Tx};
 
 /// A policy of which nothing is said: of versions before it.
 const NO_CONTENT: &str = "";
-/// Evaluations of which all verdicts are read by one statement.
-const WHOLE_MAX: usize = 8;
 
 /// A verdict that is current.
 struct Current {
@@ -38,7 +38,7 @@ struct Said {
 
 /// A part of an evaluation with the numbers of its names.
 pub(super) struct Prepared<'report> {
-    pub(super) results: &'report EvaluationResults,
+    pub(super) told: Told<'report>,
     pub(super) from: Received,
     pub(super) report: &'report Report,
     pub(super) transaction: String,
@@ -61,14 +61,11 @@ struct Numbers {
 struct Held<'round> {
     numbers: &'round Numbers,
     about: &'round About,
-    results: &'round EvaluationResults,
+    told: &'round Told<'round>,
+    evaluated: i64,
 }
 
 impl Held<'_> {
-    fn evaluated(&self) -> i64 {
-        self.about.evaluated.as_microsecond()
-    }
-
     /// Whether these are all verdicts of their policy.
     fn is_whole(&self) -> bool {
         !self.about.is_partial && self.about.part_count <= 1
@@ -77,7 +74,7 @@ impl Held<'_> {
     /// Whether a verdict that is as it was is not written again. Of a policy's next version it is not either, where all verdicts are
     /// here and those on rules that are gone can be told by that.
     fn goes_on(&self, before: &Current, at: usize) -> bool {
-        before.content == self.numbers.content || (self.is_whole() && before.position == position(self.results, at))
+        before.content == self.numbers.content || (self.is_whole() && before.position == self.told.position(at))
     }
 }
 
@@ -87,9 +84,7 @@ struct Meant<'round> {
     held: usize,
     at: usize,
     rule: i64,
-    result: &'round RuleResult,
-    text: String,
-    hash: ContentHash,
+    spoken: &'round Spoken<'round>,
     before: Option<Current>,
 }
 
@@ -113,33 +108,33 @@ impl SqlStore {
     /// Verdicts with their names' numbers.
     pub(super) async fn prepared_verdicts<'report>(
         &self,
-        reports: impl Iterator<Item = (&'report EvaluationResults, Received, &'report Report)>,
+        reports: impl Iterator<Item = (Told<'report>, Received, &'report Report)>,
     ) -> Result<Vec<Prepared<'report>>, StoreError> {
         let mut prepared: Vec<Prepared<'report>> = reports
-            .map(|(results, from, report)| Prepared {
-                results,
+            .map(|(told, from, report)| Prepared {
                 from,
                 report,
                 transaction: from.transaction.to_string(),
-                endpoint: endpoint_text(results.endpoint),
+                endpoint: endpoint_text(told.endpoint),
                 numbers: None,
+                told,
             })
             .collect();
         let mut names: Vec<&str> = Vec::new();
-        for Prepared { results, transaction, endpoint, .. } in &prepared {
-            let Some(about) = results.about.as_ref().filter(|about| about.is_current) else { continue };
+        for Prepared { told, transaction, endpoint, .. } in &prepared {
+            let Some(about) = told.current() else { continue };
             let content = about.content.as_ref().map_or(NO_CONTENT, ContentHash::as_str);
             names.extend([endpoint.as_str(), &about.policy, &about.profile, content, transaction]);
-            names.extend(results.results.iter().map(|result| result.rule.as_str()));
+            names.extend(told.verdicts.iter().map(|spoken| spoken.result.rule.as_str()));
         }
         let mut numbers = self.numbers(&names).await?.into_iter();
-        for Prepared { results, numbers: of_it, .. } in &mut prepared {
-            if results.about.as_ref().is_none_or(|about| !about.is_current) {
+        for Prepared { told, numbers: of_it, .. } in &mut prepared {
+            if told.current().is_none() {
                 continue;
             }
             let [endpoint, policy, profile, content, transaction] =
                 std::array::from_fn(|_| numbers.next().unwrap_or_default());
-            let rules = numbers.by_ref().take(results.results.len()).collect();
+            let rules = numbers.by_ref().take(told.verdicts.len()).collect();
             *of_it = Some(Numbers { endpoint, policy, profile, content, transaction, rules });
         }
         Ok(prepared)
@@ -170,14 +165,15 @@ impl SqlStore {
         let placed = overtaken::placed(tx, round).await?;
         let mut counts = vec![0; round.len()];
         let (mut held, mut places) = (Vec::new(), Vec::new());
-        for (at, (prepared, Placed { results, is_current })) in round.iter().zip(&placed).enumerate() {
-            let about = results.about.as_ref().filter(|about| about.is_current && *is_current);
-            match about.zip(prepared.numbers.as_ref()) {
+        for (at, (prepared, Placed { moved, is_current })) in round.iter().zip(&placed).enumerate() {
+            let told = &prepared.told;
+            match told.current().filter(|_| *is_current).zip(prepared.numbers.as_ref()) {
                 Some((about, numbers)) => {
-                    held.push(Held { numbers, about, results });
+                    let evaluated = moved.unwrap_or(about.evaluated).as_microsecond();
+                    held.push(Held { numbers, about, told, evaluated });
                     places.push(at);
                 }
-                None => counts[at] = keep(tx, prepared, results).await?,
+                None => counts[at] = keep(tx, prepared).await?,
             }
         }
         for (at, count) in places.iter().zip(self.hold(tx, &held).await?) {
@@ -197,10 +193,10 @@ impl SqlStore {
         let hashes = self.hashes(&mut *tx, "decision", hashes).await?;
         let (mut others, mut confirmed, mut ended) = (Vec::new(), Vec::new(), Vec::new());
         for (place, (of, known)) in held.iter().zip(&mut known).enumerate() {
-            let (numbers, time) = (of.numbers, of.evaluated());
+            let (numbers, time) = (of.numbers, of.evaluated);
             // A rule that is there twice is decided once.
             let mut seen = HashSet::new();
-            for (at, (result, rule)) in of.results.results.iter().zip(&numbers.rules).enumerate() {
+            for (at, (spoken, rule)) in of.told.verdicts.iter().zip(&numbers.rules).enumerate() {
                 if !seen.insert(*rule) {
                     continue;
                 }
@@ -209,20 +205,14 @@ impl SqlStore {
                 if before.as_ref().is_some_and(|before| before.decided > time) {
                     continue;
                 }
-                let result_only = match result.since {
-                    None => Cow::Borrowed(result),
-                    Some(_) => Cow::Owned(RuleResult { since: None, ..result.clone() }),
-                };
-                let text = json(&*result_only);
-                let hash = ContentHash::of(text.as_bytes());
                 let is_same = |before: &Current| {
                     of.goes_on(before, at)
-                        && hashes.get(&before.decision).is_some_and(|known| **known == *hash.as_str())
+                        && hashes.get(&before.decision).is_some_and(|known| **known == *spoken.hash.as_str())
                 };
                 if before.as_ref().is_some_and(is_same) {
                     confirmed.push(Set { held: place, rule: *rule, time });
                 } else {
-                    others.push(Meant { held: place, at, rule: *rule, result, text, hash, before });
+                    others.push(Meant { held: place, at, rule: *rule, spoken, before });
                 }
             }
             if of.is_whole() {
@@ -231,30 +221,32 @@ impl SqlStore {
                 ended.extend(gone.map(|(rule, _)| Set { held: place, rule: *rule, time }));
             }
         }
-        let rows = others.iter().map(|meant| (meant.hash.as_str(), [meant.result.verdict.as_str(), &meant.text]));
+        let rows = others
+            .iter()
+            .map(|Meant { spoken, .. }| (spoken.hash.as_str(), [spoken.result.verdict.as_str(), spoken.text.as_str()]));
         let by_hash = ByHash { table: "decision", columns: ["verdict", "result"], rows: rows.collect() };
         let decisions = by_hash.numbers(tx).await?;
         let said = said(tx, &others).await?;
         let (mut counts, mut fresh) = (vec![0; held.len()], Vec::new());
-        for Meant { held: place, at, rule, result, text, hash, before } in &others {
-            let of = &held[*place];
-            let set = || Set { held: *place, rule: *rule, time: of.evaluated() };
-            let decision = decisions.get(hash.as_str()).copied();
+        for Meant { held: place, at, rule, spoken, before } in &others {
+            let (of, verdict) = (&held[*place], spoken.result.verdict.as_str());
+            let set = || Set { held: *place, rule: *rule, time: of.evaluated };
+            let decision = decisions.get(spoken.hash.as_str()).copied();
             let decision = decision.ok_or_else(|| StoreError::Damaged("a decision is not there".to_owned()))?;
             let said = before.as_ref().and_then(|before| said.get(&before.decision));
             let is_same = before.as_ref().is_some_and(|before| before.decision == decision)
-                || said.is_some_and(|said| said.result.as_ref() == Some(text));
+                || said.is_some_and(|said| said.result.as_ref() == Some(&spoken.text));
             if is_same && before.as_ref().is_some_and(|before| of.goes_on(before, *at)) {
                 confirmed.push(set());
                 continue;
             }
-            let is_same_verdict = said.is_some_and(|said| said.verdict == result.verdict.as_str());
+            let is_same_verdict = said.is_some_and(|said| said.verdict == verdict);
             counts[*place] += u64::from(!is_same_verdict);
-            let since = before.as_ref().filter(|_| is_same_verdict).map_or(of.evaluated(), |before| before.since);
+            let since = before.as_ref().filter(|_| is_same_verdict).map_or(of.evaluated, |before| before.since);
             if before.is_some() {
                 ended.push(set());
             }
-            let position = position(of.results, *at);
+            let position = of.told.position(*at);
             // A part keeps the places of the whole.
             let position = before.as_ref().filter(|_| of.about.is_partial).map_or(position, |before| before.position);
             fresh.push(Begun { held: *place, rule: *rule, position, decision, since });
@@ -267,24 +259,27 @@ impl SqlStore {
     }
 }
 
-/// Where a verdict stands among all of its evaluation.
-fn position(results: &EvaluationResults, at: usize) -> i64 {
-    i64::from(results.part) * 100_000 + i64::try_from(at).unwrap_or(i64::MAX)
-}
-
 /// What the verdicts rest on.
 async fn keep_evidence(tx: &mut Tx, round: &[&Prepared<'_>]) -> Result<(), StoreError> {
-    let evidence: BTreeSet<(&str, &str)> = round
-        .iter()
-        .flat_map(|it| it.results.evidence.iter().map(|evidence| (it.report.hash.as_str(), evidence.report.as_str())))
-        .collect();
-    let evidence: Vec<(&str, &str)> = evidence.into_iter().collect();
+    // Of which endpoint a report is evidence, where the message is about several; of none by itself where that is not one alone.
+    let mut evidence: BTreeMap<(&str, &str), Option<&str>> = BTreeMap::new();
+    for Prepared { told, report, endpoint, .. } in round.iter().copied() {
+        let of = told.is_among_others.then_some(endpoint.as_str());
+        for rested in &told.evidence {
+            match evidence.entry((report.hash.as_str(), rested.as_str())) {
+                Entry::Vacant(vacant) => drop(vacant.insert(of)),
+                Entry::Occupied(mut known) if *known.get() != of => drop(known.insert(None)),
+                Entry::Occupied(_) => {}
+            }
+        }
+    }
+    let evidence: Vec<((&str, &str), Option<&str>)> = evidence.into_iter().collect();
     for some in evidence.chunks(BATCH) {
-        let rows = rows_of(some.len(), 2);
-        let sql = format!("INSERT INTO evidence (verdicts, report) VALUES {rows} ON CONFLICT DO NOTHING");
+        let rows = rows_of(some.len(), 3);
+        let sql = format!("INSERT INTO evidence (verdicts, report, endpoint) VALUES {rows} ON CONFLICT DO NOTHING");
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-        for (verdicts, report) in some {
-            query = query.bind(*verdicts).bind(*report);
+        for ((verdicts, report), endpoint) in some {
+            query = query.bind(*verdicts).bind(*report).bind(*endpoint);
         }
         query.execute(&mut **tx).await?;
     }
@@ -300,11 +295,11 @@ async fn keep_parts(tx: &mut Tx, round: &[&Prepared<'_>]) -> Result<(), StoreErr
             rows_of(some.len(), 4)
         );
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-        for Prepared { results, report, transaction, endpoint, .. } in some.iter().copied() {
+        for Prepared { told, report, transaction, endpoint, .. } in some.iter().copied() {
             query = query
                 .bind(transaction.as_str())
                 .bind(endpoint.as_str())
-                .bind(i64::from(results.part))
+                .bind(i64::from(told.part))
                 .bind(report.hash.as_str());
         }
         query.execute(&mut **tx).await?;
@@ -313,10 +308,15 @@ async fn keep_parts(tx: &mut Tx, round: &[&Prepared<'_>]) -> Result<(), StoreErr
 }
 
 /// What evaluations came to in all, with the messages that say so.
-async fn keep_summaries(tx: &mut Tx, round: &[&Prepared<'_>], placed: &[Placed<'_>]) -> Result<(), StoreError> {
-    let summaries = round.iter().zip(placed).filter_map(|(prepared, Placed { results, is_current })| {
+async fn keep_summaries(tx: &mut Tx, round: &[&Prepared<'_>], placed: &[Placed]) -> Result<(), StoreError> {
+    let summaries = round.iter().zip(placed).filter_map(|(prepared, Placed { moved, is_current })| {
+        let said = prepared.told.summary?;
+        let summary = match moved {
+            Some(evaluated) => Cow::Owned(EvaluationSummary { evaluated: *evaluated, ..said.clone() }),
+            None => Cow::Borrowed(said),
+        };
         // Verdicts of versions that do not say when they were decided are the latest until others come.
-        Some((prepared, results.summary.as_ref()?, results.about.is_some() && !is_current))
+        Some((prepared, summary, prepared.told.about.is_some() && !is_current))
     });
     for some in summaries.collect::<Vec<_>>().chunks(BATCH) {
         let sql = format!(
@@ -333,7 +333,7 @@ async fn keep_summaries(tx: &mut Tx, round: &[&Prepared<'_>], placed: &[Placed<'
                 .bind(&summary.policy)
                 .bind(&summary.profile)
                 .bind(summary.evaluated.as_microsecond())
-                .bind(json(summary))
+                .bind(json(&**summary))
                 .bind(i64::from(*is_past))
                 .bind(i64::from(summary.is_partial))
                 .bind(summary.as_of.map(Timestamp::as_microsecond));
@@ -361,7 +361,7 @@ async fn end_others(tx: &mut Tx, prepared: &Prepared<'_>, held: &Held<'_>) -> Re
     .bind(numbers.endpoint)
     .bind(numbers.policy)
     .bind(numbers.profile)
-    .bind(held.evaluated())
+    .bind(held.evaluated)
     .bind(numbers.content)
     .execute(&mut **tx)
     .await?;
@@ -390,8 +390,8 @@ async fn begin(tx: &mut Tx, held: &[Held<'_>], fresh: &[Begun]) -> Result<(), St
                 .bind(*decision)
                 .bind(of.numbers.content)
                 .bind(*since)
-                .bind(of.evaluated())
-                .bind(of.evaluated())
+                .bind(of.evaluated)
+                .bind(of.evaluated)
                 .bind(of.numbers.transaction);
         }
         query.execute(&mut **tx).await?;
@@ -441,61 +441,65 @@ async fn set(tx: &mut Tx, held: &[Held<'_>], column: &'static str, verdicts: &[S
 
 /// What is current of the rules of these evaluations, or of all rules of their policies.
 async fn current(tx: &mut Tx, held: &[Held<'_>]) -> Result<Vec<HashMap<i64, Current>>, StoreError> {
-    const COLUMNS: &str = "endpoint, rule, position, decided, decision, content, since";
+    const COLUMNS: [&str; 6] = ["rule", "position", "decided", "decision", "content", "since"];
     const OF: &str = "endpoint = asked.column1 AND policy = asked.column2 AND profile = asked.column3";
     let places: HashMap<i64, usize> =
         held.iter().enumerate().map(|(place, held)| (held.numbers.endpoint, place)).collect();
     let mut known: Vec<HashMap<i64, Current>> = held.iter().map(|_| HashMap::new()).collect();
-    let mut take = |row: super::Row| -> Result<(), StoreError> {
-        let current = Current {
-            position: row.try_get("position")?,
-            decided: row.try_get("decided")?,
-            decision: row.try_get("decision")?,
-            content: row.try_get("content")?,
-            since: row.try_get("since")?,
-        };
-        if let Some(place) = places.get(&row.try_get("endpoint")?) {
-            known[*place].insert(row.try_get("rule")?, current);
+    let mut take = |endpoint: i64, [rule, position, decided, decision, content, since]: [i64; 6]| {
+        if let Some(place) = places.get(&endpoint) {
+            known[*place].insert(rule, Current { position, decided, decision, content, since });
         }
-        Ok(())
     };
     // Many are read faster without their names.
     let is_read_whole = |held: &&Held<'_>| held.is_whole() || held.numbers.rules.len() > NAMED_MAX;
     let (whole, named): (Vec<&Held<'_>>, Vec<&Held<'_>>) = held.iter().partition(is_read_whole);
-    for some in whole.chunks(WHOLE_MAX) {
+    for some in whole.chunks(BATCH) {
+        let rows = gathered(&COLUMNS, &format!("decided WHERE {OF} AND valid_to IS NULL"));
         let sql = format!(
-            "SELECT {COLUMNS} FROM (VALUES {}) AS asked JOIN decided ON {OF} WHERE valid_to IS NULL",
+            "SELECT asked.column1 AS endpoint, {rows} AS known FROM (VALUES {}) AS asked",
             rows_of(some.len(), 3)
         );
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
         for Numbers { endpoint, policy, profile, .. } in some.iter().map(|held| held.numbers) {
             query = query.bind(*endpoint).bind(*policy).bind(*profile);
         }
-        query.fetch_all(&mut **tx).await?.into_iter().try_for_each(&mut take)?;
+        for row in query.fetch_all(&mut **tx).await? {
+            let endpoint = row.try_get("endpoint")?;
+            rows_in(row.try_get::<Option<&str>, _>("known")?.unwrap_or_default()).for_each(|row| take(endpoint, row));
+        }
     }
     let rules = |held: &Held<'_>| held.numbers.rules.iter().copied().collect::<BTreeSet<i64>>();
     let named: Vec<(&Numbers, i64)> =
         named.into_iter().flat_map(|held| rules(held).into_iter().map(|rule| (held.numbers, rule))).collect();
     for some in named.chunks(BATCH) {
         let sql = format!(
-            "SELECT {COLUMNS} FROM (VALUES {}) AS asked JOIN decided ON {OF} AND rule = asked.column4 WHERE valid_to IS NULL",
+            "SELECT endpoint, {} FROM (VALUES {}) AS asked JOIN decided ON {OF} AND rule = asked.column4 WHERE valid_to IS NULL",
+            COLUMNS.join(", "),
             rows_of(some.len(), 4)
         );
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
         for (Numbers { endpoint, policy, profile, .. }, rule) in some {
             query = query.bind(*endpoint).bind(*policy).bind(*profile).bind(*rule);
         }
-        query.fetch_all(&mut **tx).await?.into_iter().try_for_each(&mut take)?;
+        for row in query.fetch_all(&mut **tx).await? {
+            let mut columns = [0; COLUMNS.len()];
+            for (column, name) in columns.iter_mut().zip(COLUMNS) {
+                *column = row.try_get(name)?;
+            }
+            take(row.try_get("endpoint")?, columns);
+        }
     }
     Ok(known)
 }
 
 /// Verdicts that say nothing of what holds now.
-async fn keep(tx: &mut Tx, prepared: &Prepared<'_>, results: &EvaluationResults) -> Result<u64, StoreError> {
+async fn keep(tx: &mut Tx, prepared: &Prepared<'_>) -> Result<u64, StoreError> {
+    let told = &prepared.told;
     // A rule that is there twice counts once, as it was decided last.
-    let mut rules: BTreeMap<&str, (i64, &RuleResult)> = BTreeMap::new();
-    for (at, result) in results.results.iter().enumerate() {
-        rules.insert(&result.rule, (position(results, at), result));
+    let mut rules: BTreeMap<&str, (i64, &Spoken<'_>)> = BTreeMap::new();
+    for (at, spoken) in told.verdicts.iter().enumerate() {
+        rules.insert(&spoken.result.rule, (told.position(at), spoken));
     }
     for some in rules.values().collect::<Vec<_>>().chunks(BATCH) {
         // The same evaluation done twice, by an evaluator that was killed, counts once.
@@ -506,17 +510,17 @@ async fn keep(tx: &mut Tx, prepared: &Prepared<'_>, results: &EvaluationResults)
             rows_of(some.len(), 7)
         );
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-        for (position, result) in some {
+        for (position, spoken) in some {
             query = query
                 .bind(prepared.transaction.as_str())
                 .bind(prepared.endpoint.as_str())
-                .bind(result.rule.as_str())
+                .bind(spoken.result.rule.as_str())
                 .bind(*position)
-                .bind(result.verdict.as_str())
-                .bind(json(result))
+                .bind(spoken.result.verdict.as_str())
+                .bind(spoken.text.as_str())
                 .bind(prepared.report.hash.as_str());
         }
         query.execute(&mut **tx).await?;
     }
-    Ok(results.results.len() as u64)
+    Ok(told.verdicts.len() as u64)
 }

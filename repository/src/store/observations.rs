@@ -131,8 +131,11 @@ impl SqlStore {
 /// When it was looked at, as far as that was known at a time: of the looks between the first and the last of an interval nothing
 /// is kept.
 pub(super) fn collected_by(row: &Row, as_of: i64) -> Result<i64, StoreError> {
-    let last_seen: i64 = row.try_get("last_seen")?;
-    Ok(if last_seen > as_of { row.try_get("valid_from")? } else { last_seen })
+    Ok(collected_at(row.try_get("valid_from")?, row.try_get("last_seen")?, as_of))
+}
+
+pub(super) fn collected_at(valid_from: i64, last_seen: i64, as_of: i64) -> i64 {
+    if last_seen > as_of { valid_from } else { last_seen }
 }
 
 fn row_of(object: &str, row: &Row, items: Vec<u32>, as_of: i64) -> Result<QueryRow, StoreError> {

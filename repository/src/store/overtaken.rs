@@ -1,10 +1,8 @@
 //! Which of two evaluations is the later one, for whichever back end includes this file. Evaluators say when they have looked,
 //! each by its own clock, and one may be ahead (ADR 40).
 
-use std::borrow::Cow;
-
 use jiff::{SignedDuration, Timestamp};
-use proto::message::{About, EvaluationResults};
+use proto::message::About;
 use sqlx::Row as _;
 
 use super::super::super::{Received, StoreError, time};
@@ -12,42 +10,36 @@ use super::Tx;
 use super::keep_verdicts::Prepared;
 use super::statement::{BATCH, rows_of};
 
-/// Verdicts with the time that they count as of.
-pub(super) struct Placed<'report> {
-    pub(super) results: Cow<'report, EvaluationResults>,
+/// Where verdicts have their place.
+#[derive(Clone, Copy)]
+pub(super) struct Placed {
+    /// The time that they count as of, if it is not the one that they say.
+    pub(super) moved: Option<Timestamp>,
     /// Whether they say what holds: no later evaluation of everything has come.
     pub(super) is_current: bool,
 }
 
 /// Where parts of evaluations, each of another endpoint, have their place.
-pub(super) async fn placed<'report>(
-    tx: &mut Tx,
-    decided: &[&Prepared<'report>],
-) -> Result<Vec<Placed<'report>>, StoreError> {
+pub(super) async fn placed(tx: &mut Tx, decided: &[&Prepared<'_>]) -> Result<Vec<Placed>, StoreError> {
     let later = later(tx, decided).await?;
-    Ok(decided.iter().zip(later).map(|(prepared, later)| place(prepared.results, prepared.from, &later)).collect())
+    Ok(decided
+        .iter()
+        .zip(later)
+        .map(|(prepared, later)| place(prepared.told.current(), prepared.from, &later))
+        .collect())
 }
 
-fn place<'report>(results: &'report EvaluationResults, from: Received, later: &Later) -> Placed<'report> {
-    let mut results = Cow::Borrowed(results);
-    if about(&results).is_none() {
-        return Placed { results, is_current: false };
+fn place(about: Option<&About>, from: Received, later: &Later) -> Placed {
+    if about.is_none() {
+        return Placed { moved: None, is_current: false };
     }
     // What is of a time that has not come yet was decided by a clock that was ahead, and before this came.
     let known = from.message.made().map_or(from.received, |made| made.max(from.received));
     let Some(ahead) = later.any.filter(|any| *any > known) else {
-        return Placed { results, is_current: later.whole.is_none() };
+        return Placed { moved: None, is_current: later.whole.is_none() };
     };
     let evaluated = ahead.saturating_add(SignedDuration::from_micros(1)).unwrap_or(Timestamp::MAX);
-    let placed = results.to_mut();
-    placed.about.iter_mut().for_each(|about| about.evaluated = evaluated);
-    placed.summary.iter_mut().for_each(|summary| summary.evaluated = evaluated);
-    Placed { results, is_current: true }
-}
-
-/// What verdicts are about that say what holds.
-fn about(results: &EvaluationResults) -> Option<&About> {
-    results.about.as_ref().filter(|about| about.is_current)
+    Placed { moved: Some(evaluated), is_current: true }
 }
 
 /// The newest evaluations that are later.
@@ -62,7 +54,7 @@ struct Later {
 async fn later(tx: &mut Tx, decided: &[&Prepared<'_>]) -> Result<Vec<Later>, StoreError> {
     let mut later = vec![Later::default(); decided.len()];
     let asked: Vec<(i64, &Prepared<'_>, &About)> =
-        (0..).zip(decided).filter_map(|(at, prepared)| Some((at, *prepared, about(prepared.results)?))).collect();
+        (0..).zip(decided).filter_map(|(at, prepared)| Some((at, *prepared, prepared.told.current()?))).collect();
     for some in asked.chunks(BATCH) {
         let sql = format!(
             "SELECT asked.column1 AS at, MAX(evaluated) AS newest, MAX(CASE WHEN is_partial = 0 THEN evaluated END) AS whole \

@@ -51,6 +51,7 @@ fn migrations() -> Vec<Migration> {
         12 "taken_over" "../../migrations/both/0012_taken_over.sql",
         13 "views" "../../migrations/both/0013_views.sql",
         14 "sequence" "../../migrations/postgres/0014_sequence.sql",
+         15 "fleet_evidence" "../../migrations/both/0015_fleet_evidence.sql",
     ]
 }
 

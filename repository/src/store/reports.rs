@@ -110,7 +110,8 @@ impl SqlStore {
             "SELECT hash, content, CAST(length(bytes) AS BIGINT) AS size, received FROM report WHERE hash IN \
              (SELECT report FROM evaluation_part WHERE transaction_id = $1 AND endpoint = $2 \
               UNION SELECT evidence.report FROM evidence JOIN evaluation_part ON evaluation_part.report = evidence.verdicts \
-              WHERE transaction_id = $1 AND endpoint = $2) ORDER BY hash",
+              WHERE transaction_id = $1 AND evaluation_part.endpoint = $2 \
+              AND (evidence.endpoint IS NULL OR evidence.endpoint = $2)) ORDER BY hash",
         )
         .bind(request.transaction.to_string())
         .bind(endpoint_text(request.endpoint))

@@ -389,12 +389,20 @@ async fn release(tx: &mut Tx, reports: &[String], now: Timestamp) -> Result<(), 
 async fn delete_evaluation(tx: &mut Tx, row: &Row, now: Timestamp) -> Result<(), StoreError> {
     let (transaction, endpoint): (&str, &str) = (row.try_get("transaction_id")?, row.try_get("endpoint")?);
     let parts = "SELECT report FROM evaluation_part WHERE transaction_id = $1 AND endpoint = $2";
-    let sql = format!("SELECT DISTINCT report FROM evidence WHERE verdicts IN ({parts})");
+    // A message about many endpoints stays as long as it is needed for one of them.
+    let own = format!(
+        "verdicts IN ({parts}) AND (evidence.endpoint = $2 OR evidence.endpoint IS NULL AND NOT EXISTS \
+         (SELECT 1 FROM evaluation_part WHERE evaluation_part.report = evidence.verdicts AND evaluation_part.endpoint <> $2))"
+    );
+    let sql = format!("SELECT DISTINCT report FROM evidence WHERE {own}");
     let rested = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(transaction).bind(endpoint).fetch_all(&mut **tx).await?;
     let rested: Vec<String> = rested.iter().map(|row| row.try_get("report")).collect::<Result<_, _>>()?;
     for sql in [
-        format!("DELETE FROM evidence WHERE verdicts IN ({parts})"),
-        format!("DELETE FROM report WHERE hash IN ({parts})"),
+        format!("DELETE FROM evidence WHERE {own}"),
+        format!(
+            "DELETE FROM report WHERE hash IN ({parts}) AND NOT EXISTS (SELECT 1 FROM evaluation_part \
+             WHERE evaluation_part.report = report.hash AND evaluation_part.endpoint <> $2)"
+        ),
         "DELETE FROM evaluation_part WHERE transaction_id = $1 AND endpoint = $2".to_owned(),
         "DELETE FROM result WHERE transaction_id = $1 AND endpoint = $2".to_owned(),
         "DELETE FROM evaluation WHERE transaction_id = $1 AND endpoint = $2".to_owned(),

@@ -55,6 +55,8 @@ mod retention;
 mod search;
 #[path = "statement.rs"]
 mod statement;
+#[path = "told.rs"]
+mod told;
 #[cfg(test)]
 #[path = "upgrade.rs"]
 pub(super) mod upgrade;
@@ -298,6 +300,11 @@ impl Store for SqlStore {
     async fn query(&self, request: &QueryRequest) -> Result<QueryResponse, StoreError> {
         if !request.is_brief {
             return self.observations(request).await;
+        }
+        if !request.others.is_empty() && request.objects.len() <= brief::OBJECTS_MAX {
+            let briefs = self.briefs(request).await?;
+            let answered = briefs.endpoints.len() as u64;
+            return Ok(QueryResponse { answered, briefs: Some(briefs), ..QueryResponse::default() });
         }
         let brief = self.brief(request).await?;
         let answered = brief.known.len() as u64;

@@ -31,3 +31,33 @@ pub(super) fn cases(from: usize, count: usize) -> String {
     let case = |at: usize| format!("WHEN {} THEN {}", mark(from + 2 * at), mark(from + 2 * at + 1));
     (0..count).map(case).collect::<Vec<_>>().join(" ")
 }
+
+/// The rows of a table under a condition as one text, of each row these whole numbers: where rows are many and short, to hand each
+/// over takes longer than to find it.
+pub(super) fn gathered(columns: &[&str], of: &str) -> String {
+    let numbers: Vec<String> = columns.iter().map(|column| format!("CAST({column} AS TEXT)")).collect();
+    format!("(SELECT string_agg({}, ' ') FROM {of})", numbers.join(" || ' ' || "))
+}
+
+/// The rows of such a text; what is not one is left out.
+pub(super) fn rows_in<const COLUMNS: usize>(text: &str) -> impl Iterator<Item = [i64; COLUMNS]> {
+    let mut numbers = text.split_ascii_whitespace().map_while(|number| number.parse().ok());
+    std::iter::from_fn(move || {
+        let mut row = [0; COLUMNS];
+        for column in &mut row {
+            *column = numbers.next()?;
+        }
+        Some(row)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_came_as_one_text_are_read_as_far_as_they_are_whole() {
+        assert_eq!(rows_in::<2>("1 -2 3 4 5").collect::<Vec<_>>(), [[1, -2], [3, 4]]);
+        assert_eq!(rows_in::<2>("").count() + rows_in::<1>("x 1").count(), 0);
+    }
+}

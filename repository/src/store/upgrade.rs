@@ -149,7 +149,10 @@ impl Before {
 
 async fn seen(store: &SqlStore, endpoint: EndpointId, as_of: Option<Timestamp>) -> (String, Option<ContentHash>) {
     let objects = vec![ObjectKey(OBJECT.to_owned())];
-    let page = store.query(&QueryRequest { request: None, endpoint, objects, as_of, is_brief: false }).await.unwrap();
+    let page = store
+        .query(&QueryRequest { request: None, endpoint, objects, as_of, is_brief: false, others: Vec::new() })
+        .await
+        .unwrap();
     let row = &page.rows[0];
     (page.items[row.items[0] as usize].value("value").unwrap().to_owned(), row.report.clone())
 }

@@ -3,15 +3,21 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use proto::content::ContentHash;
+use proto::id::EndpointId;
 use proto::message::{Brief, CollectedPart, CollectionResults, QueryRequest, QueryResponse};
 use proto::observation::{Flag, Item, ItemEntity};
 use proto::plan::ObjectKey;
 use repository::store::Store;
+use uuid::Uuid;
 
 use super::{Case, One as _, at};
 
+/// Where what is known of an object is in an answer.
+type At = Option<(u32, u32, Option<u32>)>;
+
 impl Case<'_> {
-    /// What is stored of some objects, asked for in full and in brief: both say the same.
+    /// What is stored of some objects, asked for in full, in brief, and in brief beside another endpoint: all say the same.
     pub(super) async fn query(&self, objects: &[ObjectKey], as_of: Option<Timestamp>) -> QueryResponse {
         let request = |is_brief| QueryRequest {
             request: None,
@@ -19,13 +25,37 @@ impl Case<'_> {
             objects: objects.to_vec(),
             as_of,
             is_brief,
+            others: Vec::new(),
         };
         let full = self.store.query(&request(false)).await.unwrap();
         let short = self.store.query(&request(true)).await.unwrap();
         assert_eq!((short.items.as_slice(), short.rows.as_slice()), ([].as_slice(), [].as_slice()));
         let brief = short.brief.unwrap();
         assert_eq!(short.answered, objects.len() as u64);
-        assert_eq!((brief.known.len(), brief.objects), (objects.len(), Brief::hash_of(objects)));
+        assert_eq!((brief.known.len(), &brief.objects), (objects.len(), &Brief::hash_of(objects)));
+        let nobody = EndpointId(Uuid::new_v4());
+        for (place, endpoint, other) in [(0, self.endpoint, nobody), (1, nobody, self.endpoint)] {
+            let question = QueryRequest { endpoint, others: vec![other], ..request(true) };
+            let page = self.store.query(&question).await.unwrap();
+            let briefs = page.briefs.unwrap();
+            assert_eq!((page.answered, briefs.endpoints.len(), briefs.objects), (2, 2, brief.objects.clone()));
+            // What nothing is known of at the end need not be said.
+            let mut known = briefs.endpoints[place].clone();
+            known.resize(objects.len(), None);
+            let said = |known: Vec<At>, contents: &[ContentHash], times: &[Timestamp], reports: &[ContentHash]| {
+                let said = known.into_iter().map(|known| {
+                    let (content, time, report) = known?;
+                    let report = report.map(|report| reports[report as usize].clone());
+                    Some((contents[content as usize].clone(), times[time as usize], report))
+                });
+                said.collect::<Vec<_>>()
+            };
+            assert_eq!(
+                said(known, &briefs.contents, &briefs.times, &briefs.reports),
+                said(brief.known.clone(), &brief.contents, &brief.times, &brief.reports)
+            );
+            assert!(briefs.endpoints[1 - place].iter().all(Option::is_none));
+        }
         for (object, known) in objects.iter().zip(brief.known).take(usize::try_from(full.answered).unwrap()) {
             let row = full.rows.iter().find(|row| row.object == *object);
             let of_row = row.map(|row| (row.content.clone().unwrap(), row.collected, row.report.clone()));
@@ -86,4 +116,14 @@ pub(super) async fn what_is_known_by_its_hash_is_what_is_known(store: &dyn Store
     let then = case.query(&objects, Some(at(50))).await;
     assert!(first.rows.iter().zip(&then.rows).all(|(one, other)| one.content == other.content));
     assert_eq!(case.query(&objects[..20], Some(at(-1))).await.rows, []);
+
+    // Of many endpoints, those that fit into an answer; of an endpoint with too many objects, it alone.
+    let others: Vec<EndpointId> = (0..40).map(|_| EndpointId(Uuid::new_v4())).collect();
+    let mut question =
+        QueryRequest { request: None, endpoint: case.endpoint, objects, as_of: None, is_brief: true, others };
+    let page = store.query(&question).await.unwrap();
+    assert_eq!((page.answered, page.briefs.unwrap().endpoints.len()), (32, 32));
+    question.objects = (0..2_001).map(|number| ObjectKey(format!("obj:brief-{number:04}"))).collect();
+    let page = store.query(&question).await.unwrap();
+    assert!(page.briefs.is_none() && page.answered == 2_000 && page.brief.unwrap().known.len() == 2_000);
 }

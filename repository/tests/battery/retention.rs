@@ -1,13 +1,19 @@
 //! What is past goes when it is old.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use proto::content::{ContentHash, ContentRef};
-use proto::message::{ChainRequest, ChangesRequest, EvaluationResults, Evidence, ResultsRequest, ResultsSelection};
+use proto::id::RequestId;
+use proto::message::{
+    ChainRequest, ChangesRequest, EndpointResults, EvaluationResults, Evidence, FleetEvidence, FleetResults,
+    ResultsRequest, ResultsSelection,
+};
 use proto::observation::Flag;
 use proto::plan::ObjectKey;
 use proto::verdict::Verdict::{self, Fail, Pass};
 use repository::retention::{Expired, Retention};
-use repository::store::{Received, Report, Store};
+use repository::store::{Incoming, Received, Report, Said, Store, Stored};
 use uuid::Uuid;
 
 use super::{Case, OBJECT, One as _, at};
@@ -210,4 +216,61 @@ pub(super) async fn messages_are_kept_as_long_as_something_refers_to_them(store:
     assert_eq!(referenced().await, [task("c")]);
     let request = ChainRequest { transaction: case.transaction, endpoint: case.endpoint, rule: None };
     assert!(store.chain(&request).await.unwrap().messages.is_empty());
+}
+
+pub(super) async fn a_message_about_many_endpoints_is_kept_as_long_as_one_of_them_needs_it(store: &dyn Store) {
+    swept(store).await;
+    let cases = [Case::new(store).await, Case::new(store).await];
+    let transaction = cases[0].transaction;
+    let name = |what: &str, case: &Case<'_>| Case::report(&format!("{what} {}", case.endpoint));
+    let rested = [name("rested", &cases[0]), name("rested", &cases[1])];
+    let verdicts = name("verdicts", &cases[0]);
+    let collect = async |case: &Case<'_>, value: &str, tenths: i64, report: &Report| {
+        let results = case.results(&format!("{value} {}", case.endpoint), day(tenths));
+        let received = Received { received: day(tenths), ..case.received() };
+        store.record_collection(&results, received, report).await.unwrap();
+    };
+    let mut fleet = FleetResults {
+        request: RequestId(Uuid::new_v4()),
+        task: ContentHash::of(b"task"),
+        results: Vec::new(),
+        objects: vec![ObjectKey(OBJECT.to_owned())],
+        endpoints: Vec::new(),
+    };
+    for ((case, report), tenths) in cases.iter().zip(&rested).zip([5, 1_505]) {
+        collect(case, "a", 0, report).await;
+        let EvaluationResults { results, summary, .. } = case.verdicts(tenths * DAY / 10, &[("rule", Pass)], |_| {});
+        let mut summary = summary.unwrap();
+        (summary.as_of, summary.transaction) = (Some(summary.evaluated), transaction);
+        let position = u32::try_from(fleet.results.len()).unwrap();
+        fleet.results.extend(results);
+        let evidence = vec![FleetEvidence { report: report.hash.clone(), objects: vec![0] }];
+        fleet.endpoints.push(EndpointResults { results: vec![position], evidence, summary });
+    }
+    let from = Received { transaction, received: day(5), ..cases[0].received() };
+    let incoming = Incoming { said: Said::FleetVerdicts(&fleet), from, report: &verdicts };
+    assert_eq!(
+        store.record(&[incoming]).await.remove(0).unwrap(),
+        Stored::New { change_count: 2, changed: Vec::new() }
+    );
+    // The chain of one has nothing of the other but the message in which the verdicts on both are.
+    let chain = async |case: &Case<'_>| -> BTreeSet<ContentHash> {
+        let request = ChainRequest { transaction, endpoint: case.endpoint, rule: None };
+        store.chain(&request).await.unwrap().messages.into_iter().map(|message| message.hash).collect()
+    };
+    for (case, report) in cases.iter().zip(&rested) {
+        assert_eq!(chain(case).await, [report.hash.clone(), verdicts.hash.clone()].into());
+        collect(case, "b", 20, &name("later", case)).await;
+    }
+    let gone = store.expire(&retention(), day(500)).await.unwrap();
+    assert_eq!(gone.evaluation_count, 1);
+    collect(&cases[0], "b", 510, &Case::any_report()).await;
+    assert!(chain(&cases[0]).await.is_empty() && !is_kept(store, &rested[0]).await);
+    assert_eq!(chain(&cases[1]).await, [rested[1].hash.clone(), verdicts.hash.clone()].into());
+    let gone = store.expire(&retention(), day(2_000)).await.unwrap();
+    assert_eq!(gone.evaluation_count, 1);
+    collect(&cases[0], "b", 2_010, &Case::any_report()).await;
+    for report in [&rested[1], &verdicts] {
+        assert!(!is_kept(store, report).await);
+    }
 }

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proto::content::ContentHash;
-use proto::id::{ComponentId, RequestId, TransactionId};
+use proto::id::{ComponentId, MessageId, RequestId, TransactionId};
 use proto::message::{
-    AttributeChange, ChangesRequest, CollectedPart, CollectionResults, EvaluationResults, Evidence, ObjectState,
-    ResultsRequest, ResultsSelection,
+    AttributeChange, ChangesRequest, CollectedPart, CollectionResults, EndpointResults, EvaluationResults, Evidence,
+    FleetEvidence, FleetResults, ObjectState, ResultsRequest, ResultsSelection,
 };
 use proto::observation::{Flag, Item, ItemEntity};
 use proto::plan::ObjectKey;
@@ -41,6 +41,7 @@ impl Chance {
 enum Words {
     Observations(CollectionResults),
     Verdicts(EvaluationResults),
+    FleetVerdicts(FleetResults),
 }
 
 /// A report of one world.
@@ -55,8 +56,29 @@ impl Step {
         let said = match &self.words {
             Words::Observations(results) => Said::Observations(results),
             Words::Verdicts(results) => Said::Verdicts(results),
+            Words::FleetVerdicts(results) => Said::FleetVerdicts(results),
         };
         Incoming { said, from: self.from, report: &self.report }
+    }
+
+    /// What comes of it alone; where it is about many endpoints, as so many messages about one each.
+    async fn store(&self, store: &dyn Store) -> String {
+        let Words::FleetVerdicts(results) = &self.words else {
+            return outcome(&store.record(&[self.incoming()]).await[0]);
+        };
+        let (mut count, mut is_again) = (0, true);
+        for (number, one) in results.endpoints.iter().enumerate() {
+            let message = Uuid::from_u128(self.from.message.0.as_u128() ^ u128::try_from(number).unwrap());
+            let from = Received { message: MessageId(message), ..self.from };
+            let report = Case::report(&format!("{} {number}", self.report.hash));
+            match store.record(&[Incoming { said: Said::Verdicts(&results.of(one)), from, report: &report }]).await[0] {
+                Ok(Stored::New { change_count, .. }) => (count, is_again) = (count + change_count, false),
+                Ok(Stored::Again) => assert!(is_again),
+                Err(ref error) => panic!("{error:?}"),
+            }
+        }
+        let new = Stored::New { change_count: count, changed: Vec::new() };
+        outcome(&Ok(if is_again { Stored::Again } else { new }))
     }
 }
 
@@ -144,7 +166,11 @@ impl<'store> World<'store> {
                 from.sender = self.unassigned.sender;
                 Words::Observations(self.observations(&self.unassigned, number, chance))
             }
-            2..8 => Words::Verdicts(Self::verdicts(case, number, transaction, chance)),
+            2..7 => Words::Verdicts(Self::verdicts(case, number, transaction, chance)),
+            7..9 => {
+                let all = self.cases.iter().map(|case| Self::verdicts(case, number, transaction, chance));
+                Words::FleetVerdicts(fleet_of(all))
+            }
             _ => Words::Observations(self.observations(case, number, chance)),
         };
         let report = Case::report(&format!("together {} {number}", self.epoch));
@@ -217,6 +243,34 @@ impl<'store> World<'store> {
     }
 }
 
+/// The same verdicts in one message.
+fn fleet_of(all: impl Iterator<Item = EvaluationResults>) -> FleetResults {
+    let mut fleet = FleetResults {
+        request: RequestId(Uuid::new_v4()),
+        task: ContentHash::of(b"task"),
+        results: Vec::new(),
+        objects: vec![object(0)],
+        endpoints: Vec::new(),
+    };
+    for one in all {
+        let (about, mut summary) = (one.about.unwrap(), one.summary.unwrap());
+        summary.as_of = (!about.is_current).then_some(about.evaluated);
+        summary.content = about.content;
+        let mut results = Vec::new();
+        for result in one.results {
+            let known = fleet.results.iter().position(|known| *known == result).unwrap_or_else(|| {
+                fleet.results.push(result);
+                fleet.results.len() - 1
+            });
+            results.push(u32::try_from(known).unwrap());
+        }
+        let evidence = vec![FleetEvidence { report: ContentHash::of(b"together"), objects: vec![0] }];
+        fleet.endpoints.push(EndpointResults { results, evidence, summary });
+    }
+    fleet.check().unwrap();
+    fleet
+}
+
 /// What came of a report, without what is of one world alone.
 fn outcome(stored: &Result<Stored, StoreError>) -> String {
     match stored {
@@ -250,7 +304,7 @@ pub(super) async fn what_is_stored_together_is_what_is_stored_one_after_the_othe
         let [one, many] = &worlds;
         let (mut of_one, mut of_many) = (Vec::new(), Vec::new());
         for number in &sent {
-            of_one.extend(store.record(&[one.steps[*number].incoming()]).await.iter().map(outcome));
+            of_one.push(one.steps[*number].store(store).await);
         }
         let mut rest = sent.as_slice();
         while !rest.is_empty() {

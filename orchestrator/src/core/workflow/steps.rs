@@ -467,6 +467,7 @@ impl Core {
                 }),
                 Operation::Collect => actions.push(Action::AskAgain {
                     to: responder.component,
+                    transaction: id,
                     request: responder.request,
                     priority: workflow.plan.priority(),
                 }),
