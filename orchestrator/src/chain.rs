@@ -38,13 +38,15 @@ impl Handle {
             _ => self.evaluations(transaction, wanted.as_deref()).await?,
         };
         let mut links: Vec<Link> = Vec::new();
-        let mut seen = BTreeMap::new();
+        let mut seen: BTreeMap<ContentHash, usize> = BTreeMap::new();
         for (transaction, endpoint) in evaluations {
             for link in self.answers(transaction, endpoint, rule).await? {
                 let Some((hash, task)) = link.references() else { continue };
                 if let Some(at) = seen.get(&hash).copied() {
                     // It has verdicts on this one, too.
-                    links.get_mut(at).into_iter().for_each(|known: &mut Link| known.endpoints.extend(&link.endpoints));
+                    if let Some(known) = links.get_mut(at) {
+                        known.endpoints.extend(&link.endpoints);
+                    }
                     continue;
                 }
                 seen.insert(hash, links.len());

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use proto::content::ContentHash;
 use proto::fault::{Fault, FaultCode};
 use proto::id::EndpointId;
-use proto::message::{Brief, Briefs, QueryRequest, QueryResponse, SummaryRequest, SummaryResponse};
+use proto::message::{Brief, Briefs, KnownAt, QueryRequest, QueryResponse, SummaryRequest, SummaryResponse};
 use proto::observation::Collected;
 use proto::plan::ObjectKey;
 use proto::verdict::EvaluationSummary;
@@ -123,7 +123,7 @@ impl Seen {
         &mut self,
         positions: impl ExactSizeIterator<Item = usize>,
         listed: &Listed,
-        known: Vec<Option<(u32, u32, Option<u32>)>>,
+        known: Vec<KnownAt>,
     ) -> Option<()> {
         if known.len() > positions.len() {
             return None;

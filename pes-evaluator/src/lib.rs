@@ -284,9 +284,10 @@ impl Evaluator {
                 return Err(Fault::new(FaultCode::Cancelled, "cancelled by who asked"));
             }
             while !rest.is_empty() {
-                let (together, at_once, unacknowledged) = match task.is_together.load(Ordering::Relaxed) {
-                    true => (TOGETHER, TOGETHER_AT_ONCE, UNACKNOWLEDGED_OF_MANY_MAX),
-                    false => (1, ENDPOINTS_AT_ONCE, UNACKNOWLEDGED_MAX),
+                let (together, at_once, unacknowledged) = if task.is_together.load(Ordering::Relaxed) {
+                    (TOGETHER, TOGETHER_AT_ONCE, UNACKNOWLEDGED_OF_MANY_MAX)
+                } else {
+                    (1, ENDPOINTS_AT_ONCE, UNACKNOWLEDGED_MAX)
                 };
                 if open.len() >= at_once || self.bus.unacknowledged_count() >= unacknowledged {
                     break;

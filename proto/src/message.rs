@@ -57,7 +57,7 @@ pub use periodic_collection::{PeriodicCollection, PeriodicCollectionResponse, Pe
 pub use policy::{
     PoliciesRequest, PoliciesResponse, PolicyDescription, PolicyOrigin, PolicyPublication, ProfileDescription,
 };
-pub use query::{Brief, Briefs, QueryRequest, QueryResponse, QueryRow};
+pub use query::{Brief, Briefs, KnownAt, QueryRequest, QueryResponse, QueryRow};
 pub use reference::{ReferenceRequest, ReferenceResponse};
 pub use registration::{ComponentRegistrationRequest, ComponentRegistrationResponse, JoinProof};
 pub use results_query::{ResultsRequest, ResultsResponse, ResultsSelection};

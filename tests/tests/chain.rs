@@ -150,7 +150,9 @@ async fn verdicts_on_many_endpoints_that_come_in_one_message_are_followed_back_e
 
     // Whoever says that it is about both lacks the reports on the other.
     let mut more = of_one.clone();
-    more.iter_mut().for_each(|link| link.endpoints.clear());
+    for link in &mut more {
+        link.endpoints.clear();
+    }
     let told = verify(&more, &cas, None).unwrap_err().to_string();
     assert!(told.contains("is missing"), "{told}");
     // The evaluator that lies.

@@ -19,7 +19,6 @@ use proto::operator::{Ask, OperatorEvent, TransactionView};
 use proto::topic::Topic;
 use proto::verdict::EvaluationSummary;
 use service::member::Member;
-use sqlx::Connection as _;
 use system_tests::{Installation, PATIENCE, assess, baseline, eventually, verdicts};
 use uuid::Uuid;
 
@@ -168,10 +167,9 @@ async fn of_many_who_are_asked_those_are_asked_too_whose_request_an_orchestrator
     asking.abort();
     // As if it had ended before: who is to be asked is stored, and of some that and how they were asked is not.
     let database = data.path().join("orchestrator/orchestrator.db");
-    let mut database = sqlx::SqliteConnection::connect(&format!("sqlite:{}", database.display())).await.unwrap();
-    let gone = sqlx::query("DELETE FROM sent_task WHERE responder <> $1").bind(members[0].bus.own().to_string());
-    assert_eq!(gone.execute(&mut database).await.unwrap().rows_affected(), 19);
-    database.close().await.unwrap();
+    let first = members[0].bus.own().to_string();
+    let gone = store::testing::tamper(&database, "DELETE FROM sent_task WHERE responder <> $1", &first).await;
+    assert_eq!(gone, 19);
     let installation = Installation::orchestrator_in(data, &listen).await;
     for (member, before) in members.iter_mut().zip(&before).skip(1) {
         let again = asked(member).await;

@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::Write as _;
+use std::path::Path;
 
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 use uuid::Uuid;
 
 use crate::postgres::DatabaseUrl;
@@ -22,4 +24,13 @@ pub async fn database(whose: &str) -> Option<DatabaseUrl> {
     sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut connection).await.unwrap();
     let (begin, _) = server.rsplit_once('/').unwrap();
     Some(format!("{begin}/{name}").parse().unwrap())
+}
+
+/// Does something to the file of a process that has ended, with one parameter; how many rows that was about.
+pub async fn tamper(database: &Path, sql: &'static str, parameter: &str) -> u64 {
+    let options = SqliteConnectOptions::new().filename(database);
+    let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+    let done = sqlx::query(sql).bind(parameter).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    done.rows_affected()
 }

@@ -55,6 +55,10 @@ pub struct QueryResponse {
     pub briefs: Option<Briefs>,
 }
 
+/// Where what is known of an object is in a brief answer: the positions of its content, its time, and its report where that is
+/// known; nothing where nothing is stored.
+pub type KnownAt = Option<(u32, u32, Option<u32>)>;
+
 /// What is known of objects, by its hash. Whoever has seen it before need not read it again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -68,7 +72,7 @@ pub struct Brief {
     /// SHA-256 of the envelopes of the reports that last brought it.
     pub reports: Vec<ContentHash>,
     /// Of each object in turn: its content, its time, and its report where that is known; nothing where nothing is stored.
-    pub known: Vec<Option<(u32, u32, Option<u32>)>>,
+    pub known: Vec<KnownAt>,
 }
 
 impl Brief {
@@ -98,7 +102,7 @@ pub struct Briefs {
     pub reports: Vec<ContentHash>,
     /// Of each endpoint in turn, of each object in turn: its content, its time, and its report where that is known; nothing where
     /// nothing is stored.
-    pub endpoints: Vec<Vec<Option<(u32, u32, Option<u32>)>>>,
+    pub endpoints: Vec<Vec<KnownAt>>,
 }
 
 /// One stored observation.

@@ -7,7 +7,7 @@ use std::collections::hash_map::Entry;
 use jiff::Timestamp;
 use proto::content::ContentHash;
 use proto::id::EndpointId;
-use proto::message::{Brief, Briefs, QueryRequest};
+use proto::message::{Brief, Briefs, KnownAt, QueryRequest};
 use sqlx::Row as _;
 
 use super::super::super::{StoreError, endpoint_text, time};
@@ -58,16 +58,13 @@ struct Lists {
     reports: Listed<ContentHash>,
 }
 
-/// Where what is known of an object is in them.
-type At = Option<(u32, u32, Option<u32>)>;
-
 impl Lists {
     /// How long it is in JSON, about.
     fn bytes(&self) -> usize {
         HASH_BYTES * (self.contents.values.len() + self.reports.values.len()) + TIME_BYTES * self.times.values.len()
     }
 
-    fn position(&mut self, hashes: &(Hashes, Hashes), seen: &Seen) -> Result<At, StoreError> {
+    fn position(&mut self, hashes: &(Hashes, Hashes), seen: &Seen) -> Result<KnownAt, StoreError> {
         let (findings, sources) = hashes;
         let content = self.contents.position(seen.finding, || content_of(findings, seen.finding))?;
         let at = self.times.position(seen.collected, || time(seen.collected))?;
@@ -152,7 +149,7 @@ impl SqlStore {
                 break;
             }
             let at = |seen: &Option<Seen>| seen.as_ref().map_or(Ok(None), |seen| lists.position(&hashes, seen));
-            known.push(of_it.iter().map(at).collect::<Result<Vec<At>, StoreError>>()?);
+            known.push(of_it.iter().map(at).collect::<Result<Vec<KnownAt>, StoreError>>()?);
         }
         Ok(Briefs {
             objects: Brief::hash_of(objects),

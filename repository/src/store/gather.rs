@@ -79,7 +79,9 @@ impl SqlStore {
         }
         let (places, new): (Vec<usize>, Vec<_>) =
             decided.into_iter().zip(&verdicts).filter(|(at, _)| is_new[*at]).unzip();
-        places.iter().for_each(|at| outcomes[*at] = Ok(added_nothing()));
+        for at in &places {
+            outcomes[*at] = Ok(added_nothing());
+        }
         for (at, count) in places.into_iter().zip(self.keep_verdicts(&mut tx, &new).await?) {
             if let Ok(Stored::New { change_count, .. }) = &mut outcomes[at] {
                 *change_count += count;

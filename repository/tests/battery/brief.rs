@@ -5,16 +5,13 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use proto::content::ContentHash;
 use proto::id::EndpointId;
-use proto::message::{Brief, CollectedPart, CollectionResults, QueryRequest, QueryResponse};
+use proto::message::{Brief, CollectedPart, CollectionResults, KnownAt, QueryRequest, QueryResponse};
 use proto::observation::{Flag, Item, ItemEntity};
 use proto::plan::ObjectKey;
 use repository::store::Store;
 use uuid::Uuid;
 
 use super::{Case, One as _, at};
-
-/// Where what is known of an object is in an answer.
-type At = Option<(u32, u32, Option<u32>)>;
 
 impl Case<'_> {
     /// What is stored of some objects, asked for in full, in brief, and in brief beside another endpoint: all say the same.
@@ -42,7 +39,7 @@ impl Case<'_> {
             // What nothing is known of at the end need not be said.
             let mut known = briefs.endpoints[place].clone();
             known.resize(objects.len(), None);
-            let said = |known: Vec<At>, contents: &[ContentHash], times: &[Timestamp], reports: &[ContentHash]| {
+            let said = |known: Vec<KnownAt>, contents: &[ContentHash], times: &[Timestamp], reports: &[ContentHash]| {
                 let said = known.into_iter().map(|known| {
                     let (content, time, report) = known?;
                     let report = report.map(|report| reports[report as usize].clone());
