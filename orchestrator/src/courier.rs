@@ -3,6 +3,7 @@
 //! when its turn comes, a portion at a time: the first need not wait for the last. Who is to be asked what is stored before: a line
 //! that is lost with the process is asked again, as it was sealed, or sealed then.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -43,13 +44,16 @@ struct Lines {
 
 impl Lines {
     fn add(&mut self, letter: Letter, is_sealed: bool, priority: Priority) {
-        // Whoever is asked again while it waits is not asked twice; what is to be asked otherwise is sealed anew.
-        let is_new = !self.waiting.contains_key(&letter);
-        *self.waiting.entry(letter.clone()).or_insert(is_sealed) &= is_sealed;
-        if is_new {
-            match priority {
-                Priority::Interactive => self.interactive.push_back(letter),
-                Priority::Scheduled => self.scheduled.push_back(letter),
+        let line = match priority {
+            Priority::Interactive => &mut self.interactive,
+            Priority::Scheduled => &mut self.scheduled,
+        };
+        match self.waiting.entry(letter) {
+            // Whoever is asked again while it waits is not asked twice; what is to be asked otherwise is sealed anew.
+            Entry::Occupied(mut waiting) => *waiting.get_mut() &= is_sealed,
+            Entry::Vacant(vacant) => {
+                line.push_back(vacant.key().clone());
+                vacant.insert(is_sealed);
             }
         }
     }
@@ -96,10 +100,16 @@ impl Courier {
 
 impl Letter {
     /// What it says, as long as that is wanted.
-    fn wanted(&self, core: &Core) -> Option<Action> {
+    fn text(&self, core: &Core) -> Option<Action> {
         let Self { transaction, request, to } = *self;
-        let request = core.workflow(transaction)?.collection_asked(to, request)?;
+        let workflow = core.workflow(transaction)?;
+        let request = workflow.collection_request(workflow.asked_to_collect(to, request)?);
         Some(Action::Collect { to: Some(to), transaction, request })
+    }
+
+    fn is_wanted(&self, core: &Core) -> bool {
+        let workflow = core.workflow(self.transaction);
+        workflow.is_some_and(|workflow| workflow.asked_to_collect(self.to, self.request).is_some())
     }
 }
 
@@ -152,19 +162,19 @@ impl Handle {
         if unsealed.is_empty() {
             return Ok(());
         }
-        let asked: Vec<(Letter, SentTask)> = {
+        let texts: Vec<(Letter, Action)> = {
             let core = inner.core.lock().await;
-            let sealed = |letter: Letter| match self.prepare(letter.wanted(&core)?) {
-                Pending::Ask { task, .. } => Some((letter, task)),
-                _ => None,
-            };
-            unsealed.into_iter().filter_map(sealed).collect()
+            unsealed.into_iter().filter_map(|letter| letter.text(&core).map(|text| (letter, text))).collect()
         };
-        let tasks: Vec<SentTask> = asked.iter().map(|(_, task)| task.clone()).collect();
+        let sealed = texts.into_iter().filter_map(|(letter, text)| match self.prepare(text) {
+            Pending::Ask { task, .. } => Some((letter, task)),
+            _ => None,
+        });
+        let (letters, tasks): (Vec<Letter>, Vec<SentTask>) = sealed.unzip();
         inner.store.put_tasks(&tasks).await?;
         // Whoever was told meanwhile to stop is not asked after that.
         let core = inner.core.lock().await;
-        for (_, task) in asked.into_iter().filter(|(letter, _)| letter.wanted(&core).is_some()) {
+        for (_, task) in letters.iter().zip(tasks).filter(|(letter, _)| letter.is_wanted(&core)) {
             inner.bus.send_prepared(task.message);
         }
         Ok(())

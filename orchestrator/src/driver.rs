@@ -14,7 +14,7 @@ use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, TransactionId};
 use proto::limits::TASKS_MAX;
 use proto::message::{
-    CancelRequest, CapabilityAdvertisement, EvaluationResults, FleetResults, HealthCheckRequest, Message, Priority,
+    CancelRequest, CapabilityAdvertisement, EvaluationResults, HealthCheckRequest, Message, Priority,
     StatusNotification, TaskAnswer, TasksResponse, ToOrchestrator,
 };
 use proto::operator::OperatorEvent;
@@ -624,11 +624,10 @@ impl Handle {
                 self.note_change(&change).await;
                 let _ = self.inner.watchers.send((message.envelope().transaction, OperatorEvent::Change(change)));
             }
-            ToOrchestrator::EvaluationResults(results) => self.show(message.envelope().transaction, || [*results]),
-            ToOrchestrator::FleetResults(results) => {
-                let FleetResults { endpoints, .. } = &*results;
-                self.show(message.envelope().transaction, || endpoints.iter().map(|one| results.of(one)));
+            ToOrchestrator::EvaluationResults(results) => {
+                self.show(message.envelope().transaction, std::iter::once(*results));
             }
+            ToOrchestrator::FleetResults(results) => self.show(message.envelope().transaction, results.all()),
             ToOrchestrator::TaskRequest(_) | ToOrchestrator::TasksRequest(_)
                 if message.sender_type() != Some(ComponentType::RepositoryInterface) =>
             {
@@ -699,15 +698,11 @@ impl Handle {
     }
 
     /// Verdicts for whoever follows the workflow; the repositories keep them.
-    fn show<Results: IntoIterator<Item = EvaluationResults>>(
-        &self,
-        transaction: TransactionId,
-        results: impl FnOnce() -> Results,
-    ) {
+    fn show(&self, transaction: TransactionId, results: impl Iterator<Item = EvaluationResults>) {
         if !self.inner.followed.is_followed(transaction) {
             return;
         }
-        for EvaluationResults { endpoint, results, .. } in results() {
+        for EvaluationResults { endpoint, results, .. } in results {
             for result in results.into_iter().map(Box::new) {
                 let _ = self.inner.watchers.send((transaction, OperatorEvent::Verdict { endpoint, result }));
             }

@@ -354,6 +354,7 @@ impl Evaluator {
         let mut rest = endpoints;
         let mut fleet = Fleet::new(task, prepared);
         while rest.len() > 1 && task.is_together.load(Ordering::Relaxed) {
+            // As of the time before anything is read: what changes meanwhile is newer.
             let evaluated = Timestamp::now();
             let Some(seen) = self.seen_of_many(task, rest, prepared).await? else {
                 task.is_together.store(false, Ordering::Relaxed);
@@ -365,13 +366,13 @@ impl Evaluator {
                 let decided = self.decide_seen(task, *endpoint, prepared, seen).await?;
                 if !fleet.has_room_for(&decided) {
                     sent.extend(self.publish_fleet(task, &mut fleet)?);
+                    if !fleet.has_room_for(&decided) {
+                        sent.extend(self.publish(task, *endpoint, prepared, (&decided, evaluated))?);
+                        continue;
+                    }
                 }
-                if fleet.has_room_for(&decided) {
-                    let summary = self.summary(task, *endpoint, prepared, (&decided, evaluated));
-                    fleet.add(&decided, summary);
-                } else {
-                    sent.extend(self.publish(task, *endpoint, prepared, (&decided, evaluated))?);
-                }
+                let summary = self.summary(task, *endpoint, prepared, (&decided, evaluated));
+                fleet.add(&decided, summary);
             }
         }
         sent.extend(self.publish_fleet(task, &mut fleet)?);

@@ -7,7 +7,6 @@ use std::time::Instant;
 use bus::{Authentic, Context};
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, TransactionId};
-use proto::limits::FLEET_ENDPOINTS_MAX;
 use proto::message::{CollectionResults, EvaluationResults, FleetResults, Message as _, TaskRequest, ToRepository};
 use proto::time::is_skewed;
 use tokio::sync::mpsc;
@@ -149,7 +148,7 @@ fn read(repository: &Repository, message: Authentic) -> Option<Reported> {
         }
         Ok(ToRepository::EvaluationResults(results)) => Words::Verdicts(results),
         Ok(ToRepository::FleetResults(results)) => {
-            if let Err(fault) = fits(&results) {
+            if let Err(fault) = results.check() {
                 repository.refuse(&message, &fault);
                 return None;
             }
@@ -163,15 +162,6 @@ fn read(repository: &Repository, message: Authentic) -> Option<Reported> {
     };
     let report = report(&message);
     Some(Reported { message, words, report })
-}
-
-/// A fault for verdicts on many endpoints that are no such.
-fn fits(results: &FleetResults) -> Result<(), Fault> {
-    if results.endpoints.len() > FLEET_ENDPOINTS_MAX {
-        let text = format!("verdicts on at most {FLEET_ENDPOINTS_MAX} endpoints come in one message");
-        return Err(Fault::new(FaultCode::TooLarge, text));
-    }
-    results.check()
 }
 
 /// A report, if it was asked for.

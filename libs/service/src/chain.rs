@@ -88,6 +88,11 @@ pub fn needed_for(links: Vec<Link>, rule: &str) -> Vec<Link> {
     opened.into_iter().filter(|(_, (hash, _))| needed.contains(hash)).map(|(link, _)| link).collect()
 }
 
+/// Whether a message has verdicts.
+fn has_verdicts(envelope: &Envelope) -> bool {
+    matches!(envelope.kind.as_str(), EvaluationResults::KIND | FleetResults::KIND)
+}
+
 /// The verdicts that a message has, of each endpoint by itself: of these, or of all; none where it has no verdicts.
 fn verdicts_in(envelope: &Envelope, endpoints: &BTreeSet<EndpointId>) -> Result<Vec<EvaluationResults>, Fault> {
     Ok(match envelope.kind.as_str() {
@@ -175,17 +180,16 @@ pub fn verify(links: &[Link], cas: &[Vec<u8>], rule: Option<&str>) -> Result<Vec
         messages.insert(hash, opened);
     }
     let chain = Chain { messages };
+    let decided = chain.decided()?;
     let mut proven = Vec::new();
-    for (hash, message) in &chain.messages {
-        for results in chain.results(hash, message)? {
-            proven.extend(chain.verdicts(hash, message, &results, rule)?);
-        }
+    for decided in &decided {
+        proven.extend(chain.verdicts(decided, rule)?);
     }
     if proven.is_empty() {
         return broken("there is no such verdict in the chain");
     }
     if rule.is_none() {
-        chain.are_complete()?;
+        are_complete(&decided)?;
     }
     proven.sort_by(|one, other| (one.endpoint, &one.result.rule).cmp(&(other.endpoint, &other.result.rule)));
     Ok(proven)
@@ -218,8 +222,25 @@ fn open(link: &Link, cas: &[Vec<u8>]) -> Result<(ContentHash, Opened), Broken> {
     Ok((hash, Opened { envelope, component_type: certificate.component_type, endpoints }))
 }
 
+impl Opened {
+    /// Broken where a component of another type has sent it.
+    fn is_by(&self, hash: &ContentHash, by: ComponentType) -> Result<(), Broken> {
+        if self.component_type == by {
+            return Ok(());
+        }
+        broken(format!("the message {} is not of a {by}, but of a {}", hash.short(), self.component_type))
+    }
+}
+
 struct Chain {
     messages: BTreeMap<ContentHash, Opened>,
+}
+
+/// The verdicts on one endpoint that came in a message.
+struct DecidedIn<'chain> {
+    hash: &'chain ContentHash,
+    message: &'chain Opened,
+    results: EvaluationResults,
 }
 
 /// What a task asks for, whichever kind of message it is.
@@ -233,60 +254,27 @@ struct Task {
 impl Chain {
     /// A message of this kind by a component of this type.
     fn message<M: Message>(&self, hash: &ContentHash, by: ComponentType) -> Result<(&Opened, M), Broken> {
-        let short = hash.short();
         let Some(message) = self.messages.get(hash) else {
-            return broken(format!("the {} {short} is missing", M::KIND));
+            return broken(format!("the {} {} is missing", M::KIND, hash.short()));
         };
-        if message.component_type != by {
-            return broken(format!("the message {short} is not of a {by}, but of a {}", message.component_type));
-        }
-        match message.envelope.decode::<M>() {
-            Ok(body) => Ok((message, body)),
-            Err(fault) => broken(format!("the message {short}: {}", fault.message)),
-        }
+        message.is_by(hash, by)?;
+        message.envelope.decode::<M>().map(|body| (message, body)).map_err(|fault| unreadable(hash, &fault))
     }
 
-    /// Whether the verdicts of each evaluation are all there: every part says how many there are.
-    fn are_complete(&self) -> Result<(), Broken> {
-        let mut evaluations = BTreeMap::<_, (u32, BTreeSet<String>)>::new();
-        for (hash, message) in &self.messages {
-            for part in self.results(hash, message)? {
-                let of = (message.envelope.transaction, part.endpoint, part.request, message.envelope.from);
-                let (count, rules) = evaluations.entry(of).or_default();
-                *count = part.rule_count;
-                rules.extend(part.results.into_iter().map(|result| result.rule));
-            }
+    /// What evaluators have decided, message by message.
+    fn decided(&self) -> Result<Vec<DecidedIn<'_>>, Broken> {
+        let mut decided = Vec::new();
+        for (hash, message) in self.messages.iter().filter(|(_, message)| has_verdicts(&message.envelope)) {
+            message.is_by(hash, ComponentType::PostureEvaluationService)?;
+            let of_message =
+                verdicts_in(&message.envelope, &message.endpoints).map_err(|fault| unreadable(hash, &fault))?;
+            decided.extend(of_message.into_iter().map(|results| DecidedIn { hash, message, results }));
         }
-        for ((transaction, endpoint, ..), (count, rules)) in evaluations {
-            if rules.len() != count as usize {
-                let there = rules.len();
-                return broken(format!("of {count} verdicts on {endpoint} in {transaction}, {there} are there"));
-            }
-        }
-        Ok(())
+        Ok(decided)
     }
 
-    /// What a message by an evaluator says of the endpoints that are meant; nothing where it is about something else.
-    fn results(&self, hash: &ContentHash, message: &Opened) -> Result<Vec<EvaluationResults>, Broken> {
-        let by = ComponentType::PostureEvaluationService;
-        match message.envelope.kind.as_str() {
-            EvaluationResults::KIND => Ok(vec![self.message::<EvaluationResults>(hash, by)?.1]),
-            FleetResults::KIND => {
-                self.message::<FleetResults>(hash, by)?;
-                verdicts_in(&message.envelope, &message.endpoints)
-                    .map_err(|fault| Broken { what: format!("the message {}: {}", hash.short(), fault.message) })
-            }
-            _ => Ok(Vec::new()),
-        }
-    }
-
-    fn verdicts(
-        &self,
-        hash: &ContentHash,
-        message: &Opened,
-        results: &EvaluationResults,
-        rule: Option<&str>,
-    ) -> Result<Vec<Proven>, Broken> {
+    fn verdicts(&self, decided: &DecidedIn<'_>, rule: Option<&str>) -> Result<Vec<Proven>, Broken> {
+        let DecidedIn { hash, message, results } = decided;
         let what = format!("the verdicts {}", hash.short());
         let is_wanted = |result: &&RuleResult| rule.is_none_or(|rule| result.rule.ends_with(rule));
         if !results.results.iter().any(|result| is_wanted(&result)) {
@@ -404,6 +392,28 @@ impl Chain {
             }
         }
     }
+}
+
+fn unreadable(hash: &ContentHash, fault: &Fault) -> Broken {
+    Broken { what: format!("the message {}: {}", hash.short(), fault.message) }
+}
+
+/// Whether the verdicts of each evaluation are all there: every part says how many there are.
+fn are_complete(decided: &[DecidedIn<'_>]) -> Result<(), Broken> {
+    let mut evaluations = BTreeMap::<_, (u32, BTreeSet<&str>)>::new();
+    for DecidedIn { message, results: part, .. } in decided {
+        let of = (message.envelope.transaction, part.endpoint, part.request, message.envelope.from);
+        let (count, rules) = evaluations.entry(of).or_default();
+        *count = part.rule_count;
+        rules.extend(part.results.iter().map(|result| result.rule.as_str()));
+    }
+    for ((transaction, endpoint, ..), (count, rules)) in evaluations {
+        if rules.len() != count as usize {
+            let there = rules.len();
+            return broken(format!("of {count} verdicts on {endpoint} in {transaction}, {there} are there"));
+        }
+    }
+    Ok(())
 }
 
 fn task_of(request: CollectionRequest, is_standing: bool) -> Task {

@@ -497,15 +497,15 @@ impl Workflow {
         }
     }
 
-    /// What a component is to collect by this request, as long as it is.
-    pub fn collection_asked(&self, component: ComponentId, request: RequestId) -> Option<CollectionRequest> {
+    /// Who is asked to collect by this request, as long as it is to.
+    pub fn asked_to_collect(&self, component: ComponentId, request: RequestId) -> Option<&Responder> {
         let mut asked = self.of(component).iter().filter_map(|at| self.responders.get(*at));
         let asked = asked.find(|asked| asked.request == request && asked.operation == Operation::Collect)?;
-        let is_wanted = self.cancelled.is_none() && self.ended.is_none() && asked.state.is_open();
-        is_wanted.then(|| self.collection_request(asked))
+        (self.cancelled.is_none() && self.ended.is_none() && asked.state.is_open()).then_some(asked)
     }
 
-    fn collection_request(&self, responder: &Responder) -> CollectionRequest {
+    /// What a collector is asked.
+    pub fn collection_request(&self, responder: &Responder) -> CollectionRequest {
         CollectionRequest {
             request: responder.request,
             plan: self.plan.collection_plan.clone(),

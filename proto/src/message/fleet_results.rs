@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::content::ContentHash;
 use crate::fault::{Fault, FaultCode};
 use crate::id::RequestId;
+use crate::limits::FLEET_ENDPOINTS_MAX;
 use crate::message::{About, EvaluationResults, Evidence};
 use crate::plan::ObjectKey;
 use crate::verdict::{EvaluationSummary, RuleResult};
@@ -67,8 +68,12 @@ impl EndpointResults {
 }
 
 impl FleetResults {
-    /// A fault where a position points nowhere, or an endpoint is there twice.
+    /// A fault where a position points nowhere, an endpoint is there twice, or too many are there.
     pub fn check(&self) -> Result<(), Fault> {
+        if self.endpoints.len() > FLEET_ENDPOINTS_MAX {
+            let text = format!("verdicts on at most {FLEET_ENDPOINTS_MAX} endpoints come in one message");
+            return Err(Fault::new(FaultCode::TooLarge, text));
+        }
         let malformed = |text: &str| Err(Fault::new(FaultCode::Malformed, text));
         let mut seen = std::collections::BTreeSet::new();
         for EndpointResults { results, evidence, summary } in &self.endpoints {
@@ -83,6 +88,11 @@ impl FleetResults {
             }
         }
         Ok(())
+    }
+
+    /// The verdicts on each of its endpoints, as if they had come alone.
+    pub fn all(&self) -> impl Iterator<Item = EvaluationResults> {
+        self.endpoints.iter().map(|one| self.of(one))
     }
 
     /// The verdicts on one of its endpoints, as if they had come alone. What points nowhere is left out.

@@ -276,7 +276,11 @@ async fn keep_evidence(tx: &mut Tx, round: &[&Prepared<'_>]) -> Result<(), Store
     let evidence: Vec<((&str, &str), Option<&str>)> = evidence.into_iter().collect();
     for some in evidence.chunks(BATCH) {
         let rows = rows_of(some.len(), 3);
-        let sql = format!("INSERT INTO evidence (verdicts, report, endpoint) VALUES {rows} ON CONFLICT DO NOTHING");
+        // On which endpoint others of the message said that they rest on it may be stored already.
+        let sql = format!(
+            "INSERT INTO evidence (verdicts, report, endpoint) VALUES {rows} ON CONFLICT (verdicts, report) \
+             DO UPDATE SET endpoint = NULL WHERE evidence.endpoint IS DISTINCT FROM excluded.endpoint"
+        );
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
         for ((verdicts, report), endpoint) in some {
             query = query.bind(*verdicts).bind(*report).bind(*endpoint);

@@ -11,7 +11,6 @@ use super::keep_verdicts::Prepared;
 use super::statement::{BATCH, rows_of};
 
 /// Where verdicts have their place.
-#[derive(Clone, Copy)]
 pub(super) struct Placed {
     /// The time that they count as of, if it is not the one that they say.
     pub(super) moved: Option<Timestamp>,

@@ -224,7 +224,7 @@ pub(super) async fn a_message_about_many_endpoints_is_kept_as_long_as_one_of_the
     let transaction = cases[0].transaction;
     let name = |what: &str, case: &Case<'_>| Case::report(&format!("{what} {}", case.endpoint));
     let rested = [name("rested", &cases[0]), name("rested", &cases[1])];
-    let verdicts = name("verdicts", &cases[0]);
+    let (both, verdicts) = (name("both", &cases[0]), name("verdicts", &cases[0]));
     let collect = async |case: &Case<'_>, value: &str, tenths: i64, report: &Report| {
         let results = case.results(&format!("{value} {}", case.endpoint), day(tenths));
         let received = Received { received: day(tenths), ..case.received() };
@@ -237,6 +237,8 @@ pub(super) async fn a_message_about_many_endpoints_is_kept_as_long_as_one_of_the
         objects: vec![ObjectKey(OBJECT.to_owned())],
         endpoints: Vec::new(),
     };
+    // One that was merged: what was found on it is evidence of both.
+    collect(&cases[0], "a", -1, &both).await;
     for ((case, report), tenths) in cases.iter().zip(&rested).zip([5, 1_505]) {
         collect(case, "a", 0, report).await;
         let EvaluationResults { results, summary, .. } = case.verdicts(tenths * DAY / 10, &[("rule", Pass)], |_| {});
@@ -244,7 +246,8 @@ pub(super) async fn a_message_about_many_endpoints_is_kept_as_long_as_one_of_the
         (summary.as_of, summary.transaction) = (Some(summary.evaluated), transaction);
         let position = u32::try_from(fleet.results.len()).unwrap();
         fleet.results.extend(results);
-        let evidence = vec![FleetEvidence { report: report.hash.clone(), objects: vec![0] }];
+        let rests_on = |report: &Report| FleetEvidence { report: report.hash.clone(), objects: vec![0] };
+        let evidence = vec![rests_on(report), rests_on(&both)];
         fleet.endpoints.push(EndpointResults { results: vec![position], evidence, summary });
     }
     let from = Received { transaction, received: day(5), ..cases[0].received() };
@@ -259,18 +262,18 @@ pub(super) async fn a_message_about_many_endpoints_is_kept_as_long_as_one_of_the
         store.chain(&request).await.unwrap().messages.into_iter().map(|message| message.hash).collect()
     };
     for (case, report) in cases.iter().zip(&rested) {
-        assert_eq!(chain(case).await, [report.hash.clone(), verdicts.hash.clone()].into());
+        assert_eq!(chain(case).await, [report.hash.clone(), both.hash.clone(), verdicts.hash.clone()].into());
         collect(case, "b", 20, &name("later", case)).await;
     }
     let gone = store.expire(&retention(), day(500)).await.unwrap();
     assert_eq!(gone.evaluation_count, 1);
     collect(&cases[0], "b", 510, &Case::any_report()).await;
     assert!(chain(&cases[0]).await.is_empty() && !is_kept(store, &rested[0]).await);
-    assert_eq!(chain(&cases[1]).await, [rested[1].hash.clone(), verdicts.hash.clone()].into());
+    assert_eq!(chain(&cases[1]).await, [rested[1].hash.clone(), both.hash.clone(), verdicts.hash.clone()].into());
     let gone = store.expire(&retention(), day(2_000)).await.unwrap();
     assert_eq!(gone.evaluation_count, 1);
     collect(&cases[0], "b", 2_010, &Case::any_report()).await;
-    for report in [&rested[1], &verdicts] {
+    for report in [&rested[1], &both, &verdicts] {
         assert!(!is_kept(store, report).await);
     }
 }
