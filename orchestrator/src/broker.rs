@@ -64,7 +64,7 @@ pub(crate) mod limits {
     /// Seconds that a will waits at most for its component to come back.
     pub(crate) const SESSION_EXPIRY_SECONDS_MAX: u32 = 600;
     /// Messages of QoS 1 in either direction that are not acknowledged yet.
-    pub(crate) const IN_FLIGHT_MAX: u16 = 100;
+    pub(crate) const IN_FLIGHT_MAX: u16 = bus::limits::SERVICE_IN_FLIGHT_MAX;
     /// Seconds without an echo after which the router counts as dead.
     pub(crate) const ROUTER_ECHO_SECONDS: u64 = 10;
 }

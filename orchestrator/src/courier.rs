@@ -22,6 +22,9 @@ use crate::store::{SentTask, StoreError};
 const PAUSE: Duration = Duration::from_millis(5);
 /// Requests that are taken from the lines, sealed and stored together.
 const PORTION: usize = 64;
+/// The time that a portion has: 3,200 a second. Whoever is asked answers at once, and the first answers are not to wait for the last
+/// question.
+const PORTION_TIME: Duration = Duration::from_millis(20);
 
 /// Who is asked what.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -134,6 +137,7 @@ impl Handle {
             while !self.inner.bus.has_room() {
                 tokio::time::sleep(PAUSE).await;
             }
+            let begun = tokio::time::Instant::now();
             let portion: Vec<(Letter, bool)> = {
                 let mut lines = courier.lines();
                 std::iter::from_fn(|| lines.next()).take(PORTION).collect()
@@ -146,6 +150,7 @@ impl Handle {
             if let Err(error) = self.send_letters(portion).await {
                 tracing::error!(error = %Chain(&error), "requests could not be read or stored");
             }
+            tokio::time::sleep_until(begun + PORTION_TIME).await;
         }
     }
 

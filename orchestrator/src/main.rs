@@ -11,6 +11,7 @@ service::allocator!();
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let cli = cli::Cli::parse();
+    service::process::take_small_pages();
     service::telemetry::start("info");
     let sources = cli.load()?;
     let settings = orchestrator::Settings::try_from(&sources.config().orchestrator)?;

@@ -17,8 +17,14 @@ struct Cli {
     member: MemberArgs,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
+    service::process::take_small_pages();
+    // Before there are threads.
+    service::process::step_back();
+    tokio::runtime::Runtime::new()?.block_on(run())
+}
+
+async fn run() -> anyhow::Result<()> {
     let cli = Cli::parse().member;
     service::telemetry::start("info");
     let sources = cli.load("pes-evaluator", [])?;

@@ -14,6 +14,7 @@ use bus::{Authentic, Bus, Context};
 use jiff::Timestamp;
 use oval::condition::Matcher;
 use proto::capability::ComponentType;
+use proto::envelope::Envelope;
 use proto::fault::{Fault, FaultCode};
 use proto::id::ComponentId;
 use proto::limits::FLEET_ENDPOINTS_MAX;
@@ -40,7 +41,7 @@ pub mod store;
 pub mod transfer;
 
 use expected::Expected;
-use pacing::Pacing;
+use pacing::{Pacing, SentBack};
 use retention::Retention;
 use store::postgres::{DatabaseUrl, PostgresStore};
 use store::sqlite::SqliteStore;
@@ -191,13 +192,18 @@ pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdow
                     let Some(message) = message else { break };
                     match message.envelope().kind.as_str() {
                         _ if reports::is_report(&message) => {
-                            let (sender, now) = (message.envelope().from, Instant::now());
+                            let Envelope { from: to, id, transaction, .. } = *message.envelope();
+                            let (pacing, now) = (&repository.pacing, Instant::now());
                             // Some places are kept for those who were told to come now.
-                            let is_its_turn = reports.capacity() > REPORTS_KEPT || repository.pacing.is_promised(sender, now);
+                            let is_its_turn = reports.capacity() > REPORTS_KEPT || pacing.is_promised(to, id, now);
                             match reports.try_reserve() {
-                                Ok(place) if is_its_turn => place.send(message),
+                                Ok(place) if is_its_turn => {
+                                    pacing.taken(to, id);
+                                    place.send(message);
+                                }
                                 _ => {
-                                    let seconds = repository.pacing.put_off(sender, REPORTS_KEPT, now);
+                                    let report = SentBack { to, message: id, transaction };
+                                    let seconds = pacing.put_off(report, REPORTS_KEPT, now);
                                     let fault = Fault::new(FaultCode::Busy, "too many reports wait").after(seconds);
                                     repository.put_off(&message, &fault);
                                 }
@@ -401,6 +407,17 @@ impl Repository {
     fn put_off(&self, message: &Authentic, fault: &Fault) {
         self.bus.forget(message);
         self.refuse(message, fault);
+    }
+
+    /// Those who were told to wait with their reports, as far as there is room for them now.
+    fn call_in(&self, waiting: usize) {
+        let room = REPORTS_MAX.saturating_sub(waiting);
+        for SentBack { to, message, transaction } in self.pacing.call_in(room, Instant::now()) {
+            let fault = Fault::new(FaultCode::Busy, "there is room now").after(0);
+            let context = Context { in_reply_to: Some(message), ..Context::of(transaction) };
+            let topic = Topic::Directed { to, operation: Ack::KIND.to_owned(), from: self.bus.own() };
+            let _ = self.bus.send(&topic, &fault, context);
+        }
     }
 
     /// A report that nobody asked for, or about somebody else's endpoint, is refused, and whoever watches is told:

@@ -20,8 +20,14 @@ struct Cli {
     database_file: Option<String>,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
+    service::process::take_small_pages();
+    // Before there are threads.
+    service::process::step_back();
+    tokio::runtime::Runtime::new()?.block_on(run())
+}
+
+async fn run() -> anyhow::Result<()> {
     let Cli { member: cli, database_file } = Cli::parse();
     service::telemetry::start("info");
     let (is_check, is_health) = (cli.daemon.check, cli.health);

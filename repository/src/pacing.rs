@@ -1,10 +1,11 @@
-//! Reports that are too many at once are sent back with a time to come again: one after the other, as fast as they are stored.
+//! Reports that are too many at once are sent back with a time to come again: one after the other, as fast as they are stored. How
+//! fast that is turns out better or worse than it was thought to be; who is next is called in as soon as there is room.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use proto::id::ComponentId;
+use proto::id::{ComponentId, MessageId, TransactionId};
 
 /// What storing a report takes, before any was.
 const STORING: Duration = Duration::from_millis(5);
@@ -15,8 +16,12 @@ const REMEMBERED: u32 = 16;
 /// How long a place in the line is kept, and how much earlier somebody may come.
 const PROMISE: Duration = Duration::from_secs(30);
 const EARLY: Duration = Duration::from_secs(1);
+/// How long it takes those who come now, at most: others are called in place of those who do not.
+const ON_THEIR_WAY: Duration = Duration::from_secs(2);
 /// How many places there are before those are looked for that nobody came for.
 const SWEPT_MIN: usize = 1_024;
+/// Reports of one sender that have a place.
+const OF_ONE_MAX: usize = 16;
 /// The longest wait.
 const WAIT_MAX: Duration = Duration::from_mins(5);
 
@@ -26,26 +31,70 @@ pub(crate) struct Pacing {
     state: Mutex<State>,
 }
 
+/// A report that is sent back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SentBack {
+    pub(crate) to: ComponentId,
+    pub(crate) message: MessageId,
+    pub(crate) transaction: TransactionId,
+}
+
 #[derive(Debug)]
 struct State {
     storing: Duration,
     next: Option<Instant>,
-    /// Who was told to come again when: everybody has one place in the line, however often it asks.
-    promised: BTreeMap<ComponentId, Instant>,
+    /// Who was told to come again when, and with what: everybody has one place in the line, however often it asks.
+    promised: BTreeMap<ComponentId, Promise>,
+    /// The same, in the order of the line.
+    line: BTreeSet<(Instant, ComponentId)>,
     /// How many of these there are when those who did not come are forgotten.
     swept_at: usize,
+}
+
+#[derive(Debug)]
+struct Promise {
+    at: Instant,
+    reports: Vec<SentBack>,
+}
+
+impl State {
+    fn forget(&mut self, sender: ComponentId) {
+        if let Some(Promise { at, .. }) = self.promised.remove(&sender) {
+            self.line.remove(&(at, sender));
+        }
+    }
+
+    /// Forgets those who did not come.
+    fn sweep(&mut self, now: Instant) {
+        while let Some((at, sender)) = self.line.first().copied()
+            && now.duration_since(at) > PROMISE
+        {
+            self.forget(sender);
+        }
+        self.swept_at = 2 * self.promised.len().max(SWEPT_MIN);
+    }
 }
 
 impl Pacing {
     pub(crate) fn new() -> Self {
         Self {
-            state: Mutex::new(State { storing: STORING, next: None, promised: BTreeMap::new(), swept_at: SWEPT_MIN }),
+            state: Mutex::new(State {
+                storing: STORING,
+                next: None,
+                promised: BTreeMap::new(),
+                line: BTreeSet::new(),
+                swept_at: SWEPT_MIN,
+            }),
         }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// So many reports were stored.
     pub(crate) fn stored(&self, took: Duration, count: u32) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         let each = (took / count.max(1)).min(STORING_MAX);
         // The last sixteen or so count.
         let count = count.min(REMEMBERED);
@@ -53,40 +102,88 @@ impl Pacing {
     }
 
     /// Whether somebody comes when it was told to: places are kept for those.
-    pub(crate) fn is_promised(&self, sender: ComponentId, now: Instant) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = state.promised.get(&sender).is_some_and(|promised| *promised <= now + EARLY);
-        is_due && state.promised.remove(&sender).is_some_and(|promised| now.duration_since(promised) <= PROMISE)
+    pub(crate) fn is_promised(&self, sender: ComponentId, message: MessageId, now: Instant) -> bool {
+        self.state().promised.get(&sender).is_some_and(|Promise { at, reports }| {
+            let is_time = *at <= now + EARLY && now.duration_since(*at) <= PROMISE;
+            is_time && reports.iter().any(|report| report.message == message)
+        })
     }
 
-    /// After how many seconds a sender's report may come again, while so many wait already.
-    pub(crate) fn put_off(&self, sender: ComponentId, waiting: usize, now: Instant) -> u64 {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(promised) = state.promised.get(&sender).filter(|promised| **promised > now) {
-            return promised.duration_since(now).as_secs().max(1);
+    /// A report has found its place: it has no other.
+    pub(crate) fn taken(&self, sender: ComponentId, message: MessageId) {
+        let mut state = self.state();
+        let Some(Promise { reports, .. }) = state.promised.get_mut(&sender) else { return };
+        reports.retain(|report| report.message != message);
+        if reports.is_empty() {
+            state.forget(sender);
         }
+    }
+
+    /// After how many seconds a report may come again, while so many wait already.
+    pub(crate) fn put_off(&self, report: SentBack, waiting: usize, now: Instant) -> u64 {
+        let mut state = self.state();
+        let sender = report.to;
+        if let Some(Promise { at, reports }) = state.promised.get_mut(&sender)
+            && *at > now
+        {
+            if reports.len() < OF_ONE_MAX && !reports.contains(&report) {
+                reports.push(report);
+            }
+            return at.duration_since(now).as_secs().max(1);
+        }
+        // Its time is over.
+        state.forget(sender);
         if state.promised.len() >= state.swept_at {
             // Not at every one: there may be thousands.
-            state.promised.retain(|_, promised| now.duration_since(*promised) <= PROMISE);
-            state.swept_at = 2 * state.promised.len().max(SWEPT_MIN);
+            state.sweep(now);
         }
         let each = state.storing;
         let drained = now + each.saturating_mul(u32::try_from(waiting).unwrap_or(u32::MAX)).min(WAIT_MAX);
         let next = state.next.map_or(drained, |next| next.max(drained)).min(now + WAIT_MAX);
         state.next = Some(next + each);
-        state.promised.insert(sender, next);
+        state.promised.insert(sender, Promise { at: next, reports: vec![report] });
+        state.line.insert((next, sender));
         // Whole seconds; whoever waits adds a part of one by chance.
         next.duration_since(now).as_secs().max(1)
     }
+
+    /// The reports that are next, where there is room for so many: they need not wait as long as they were told. Those who come
+    /// about now anyway need some of the room.
+    pub(crate) fn call_in(&self, room: usize, now: Instant) -> Vec<SentBack> {
+        let mut state = self.state();
+        let long_ago = now.checked_sub(ON_THEIR_WAY).unwrap_or(now);
+        let coming = state.line.range((long_ago, FIRST)..(now + EARLY, FIRST)).take(room).count();
+        let next: Vec<(Instant, ComponentId)> =
+            state.line.range((now + EARLY, FIRST)..).take(room - coming).copied().collect();
+        let mut called = Vec::new();
+        for (at, sender) in &next {
+            state.line.remove(&(*at, *sender));
+            state.line.insert((now, *sender));
+            if let Some(promise) = state.promised.get_mut(sender) {
+                promise.at = now;
+                called.extend_from_slice(&promise.reports);
+            }
+        }
+        // The line is as much shorter, or at its end.
+        let shorter = state.storing.saturating_mul(u32::try_from(next.len()).unwrap_or(u32::MAX));
+        let is_over = state.line.range((now + EARLY, FIRST)..).next().is_none();
+        let next = state.next.filter(|_| !is_over);
+        state.next = next.map(|next| next.checked_sub(shorter).map_or(now, |next| next.max(now)));
+        called
+    }
 }
+
+/// Before every component.
+const FIRST: ComponentId = ComponentId(uuid::Uuid::nil());
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use uuid::Uuid;
 
-    fn id(number: u64) -> ComponentId {
-        ComponentId(Uuid::from_u64_pair(1, number))
+    fn report(number: u64) -> SentBack {
+        let id = Uuid::from_u64_pair(1, number);
+        SentBack { to: ComponentId(id), message: MessageId(id), transaction: TransactionId(id) }
     }
 
     #[test]
@@ -105,27 +202,68 @@ mod tests {
         let now = Instant::now();
         let mut seconds: BTreeMap<u64, u64> = BTreeMap::new();
         for number in 0..9_000 {
-            *seconds.entry(pacing.put_off(id(number), 1_000, now)).or_default() += 1;
+            *seconds.entry(pacing.put_off(report(number), 1_000, now)).or_default() += 1;
         }
         // A thousand wait: four seconds. Then 250 a second.
         assert_eq!(*seconds.keys().next().unwrap(), 4);
         assert!((36..=44).contains(seconds.keys().last().unwrap()), "{seconds:?}");
         assert!(seconds.values().all(|count| *count <= 260), "{seconds:?}");
         // Whoever comes when it was told to has its place, once; whoever asks again and again has one and the same.
-        let wait = Duration::from_secs(pacing.put_off(id(8_000), 1_000, now));
-        assert!(!pacing.is_promised(id(8_000), now));
-        assert!(pacing.is_promised(id(8_000), now + wait + EARLY));
-        assert!(!pacing.is_promised(id(8_000), now + wait + EARLY));
-        assert!(!pacing.is_promised(id(100_000), now));
-        let last = pacing.put_off(id(20_000), 1_000, now);
+        let wait = Duration::from_secs(pacing.put_off(report(8_000), 1_000, now));
+        let is_promised = |number, when| {
+            let SentBack { to, message, .. } = report(number);
+            pacing.is_promised(to, message, when)
+        };
+        assert!(!is_promised(8_000, now));
+        assert!(is_promised(8_000, now + wait + EARLY));
+        assert!(
+            !pacing.is_promised(report(8_000).to, report(8_001).message, now + wait + EARLY),
+            "with another report"
+        );
+        pacing.taken(report(8_000).to, report(8_000).message);
+        assert!(!is_promised(8_000, now + wait + EARLY));
+        assert!(!is_promised(100_000, now));
+        let last = pacing.put_off(report(20_000), 1_000, now);
         for _ in 0..100_000 {
-            assert_eq!(pacing.put_off(id(20_000), 1_000, now), last);
+            assert_eq!(pacing.put_off(report(20_000), 1_000, now), last);
         }
-        assert!(pacing.put_off(id(20_001), 1_000, now) <= last + 1);
+        assert!(pacing.put_off(report(20_001), 1_000, now) <= last + 1);
         // When they have come, nobody waits for them.
-        assert!(pacing.put_off(id(1), 0, now + Duration::from_mins(2)) <= 1);
+        assert!(pacing.put_off(report(1), 0, now + Duration::from_mins(2)) <= 1);
         for number in 0..50_000 {
-            assert!(pacing.put_off(id(number), 10_000, now) <= 300);
+            assert!(pacing.put_off(report(number), 10_000, now) <= 300);
         }
+    }
+
+    #[test]
+    fn who_is_next_is_called_in_where_there_is_room_and_each_but_once() {
+        let pacing = Pacing::new();
+        let now = Instant::now();
+        for number in 0..1_000 {
+            pacing.put_off(report(number), 1_000, now);
+        }
+        // One has two.
+        let second = SentBack { message: MessageId(Uuid::from_u128(7)), ..report(1) };
+        pacing.put_off(second, 1_000, now);
+        assert_eq!(pacing.call_in(0, now), []);
+        assert_eq!(pacing.call_in(3, now), [report(0), report(1), second, report(2)]);
+        // They are on their way: there is room for as many fewer.
+        assert_eq!(pacing.call_in(3, now), []);
+        assert_eq!(pacing.call_in(4, now), [report(3)]);
+        for SentBack { to, message, .. } in [report(0), report(1), second, report(2), report(3)] {
+            assert!(pacing.is_promised(to, message, now));
+            pacing.taken(to, message);
+            assert!(!pacing.is_promised(to, message, now));
+        }
+        assert_eq!(pacing.call_in(2, now), [report(4), report(5)]);
+        // Others are called in place of those who do not come; these may come all the same.
+        let later = now + ON_THEIR_WAY + EARLY;
+        assert_eq!(pacing.call_in(2, later).len(), 2);
+        assert!(pacing.is_promised(report(4).to, report(4).message, later));
+        // Nobody waits for those who were there.
+        let all = pacing.call_in(10_000, later);
+        assert_eq!(all.len(), 1_000 - 8);
+        assert_eq!(pacing.call_in(10_000, later + Duration::from_mins(10)), []);
+        assert!(pacing.put_off(report(5_000), 0, later) <= 1);
     }
 }

@@ -71,6 +71,7 @@ pub(crate) async fn store_all(repository: &Arc<Repository>, mut reported: mpsc::
     let check = async move {
         while let Some(messages) = together(&mut reported).await {
             let taken = Instant::now();
+            repository.call_in(reported.len());
             if checked.send((check_all(repository, messages).await, taken)).await.is_err() {
                 return;
             }

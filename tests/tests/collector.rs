@@ -333,14 +333,24 @@ async fn a_report_that_is_put_off_comes_again_when_it_is_wanted() {
     script.tell(&request, Context::alone());
     let first = report(&mut script, &mut reports).await;
     let topic = Topic::Directed { to: script.collector, operation: "ack".to_owned(), from: repository.own() };
+    let put_off = |report: &Authentic, seconds| {
+        repository.forget(report);
+        let busy = Fault::new(FaultCode::Busy, "too many reports wait").after(seconds);
+        repository.send(&topic, &busy, Context::answering(report)).unwrap();
+    };
     let began = std::time::Instant::now();
-    repository.forget(&first);
-    let busy = Fault::new(FaultCode::Busy, "too many reports wait").after(2);
-    repository.send(&topic, &busy, Context::answering(&first)).unwrap();
+    put_off(&first, 2);
     let again = report(&mut script, &mut reports).await;
     assert_eq!(again.envelope().id, first.envelope().id);
     assert!(began.elapsed() >= std::time::Duration::from_secs(2), "{:?}", began.elapsed());
-    repository.acknowledge(&again, topic);
+    // Told to wait for ten minutes, and called in.
+    let began = std::time::Instant::now();
+    put_off(&again, 600);
+    put_off(&again, 0);
+    let called = report(&mut script, &mut reports).await;
+    assert_eq!(called.envelope().id, first.envelope().id);
+    assert!(began.elapsed() < std::time::Duration::from_mins(1), "{:?}", began.elapsed());
+    repository.acknowledge(&called, topic);
     let is_end = |status: &StatusNotification| status.phase.is_some_and(Phase::is_terminal);
     let status = script.status(|status| status.request == Some(request.request) && is_end(status)).await;
     assert_eq!(status.phase, Some(Phase::Completed), "{status:?}");

@@ -126,8 +126,12 @@ pub enum RequestError {
     Fault(Fault),
 }
 
-/// What a receiver asks for, and up to a second more: whoever is told the same second does not come in the same instant.
+/// What a receiver asks for, and up to a second more: whoever is told the same second does not come in the same instant. Whoever is
+/// called in comes at once.
 pub fn put_off_for(seconds: u64) -> Duration {
+    if seconds == 0 {
+        return Duration::ZERO;
+    }
     Duration::from_secs(seconds.min(limits::PUT_OFF_SECONDS_MAX)) + Duration::from_secs(1).mul_f64(rand_fraction())
 }
 
@@ -412,7 +416,8 @@ impl Bus {
 
     /// Sends what is due from the outbox.
     fn pump(&self) {
-        let due = self.state().outbox.due(Instant::now(), limits::QUEUE_MESSAGES_MAX / 4);
+        let most = self.inner.transport.room().min(limits::QUEUE_MESSAGES_MAX / 4);
+        let due = self.state().outbox.due(Instant::now(), most);
         for (topic, payload) in due {
             if !self.inner.transport.publish(topic, payload) {
                 break;
@@ -503,6 +508,10 @@ impl Bus {
             && let Ok(Fault { retry_after_seconds: Some(seconds), .. }) = envelope.decode()
             && state.outbox.put_off(refused, Instant::now() + put_off_for(seconds))
         {
+            drop(state);
+            if seconds == 0 {
+                self.pump();
+            }
             return None;
         }
         if envelope.kind == Ack::KIND {

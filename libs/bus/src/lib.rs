@@ -63,6 +63,14 @@ pub mod limits {
     pub const PACK_BYTES_MIN: usize = 2_048;
     /// Messages that wait for the network; more are refused, durable ones wait in the outbox.
     pub const QUEUE_MESSAGES_MAX: usize = 512;
+    /// The same of a service, with what it answers: an answer that is lost is waited for, and asked for again. Thousands are told
+    /// something at once.
+    pub const SERVICE_QUEUE_MESSAGES_MAX: usize = 8_192;
+    /// Messages in either direction that the broker, or a collector, has not acknowledged yet. There are thousands of collectors.
+    pub const COLLECTOR_IN_FLIGHT_MAX: u16 = 64;
+    /// The same of a service, to which thousands speak: where the machine is busy an acknowledgement takes long, and no more than
+    /// these go through meanwhile.
+    pub const SERVICE_IN_FLIGHT_MAX: u16 = 1_000;
     /// Durable messages refused for good that are remembered.
     pub const GIVEN_UP_MAX: usize = 1_000;
     /// Messages in an outbox.

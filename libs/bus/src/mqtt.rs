@@ -27,6 +27,11 @@ pub struct MqttSettings {
     pub tls: watch::Receiver<Arc<rustls::ClientConfig>>,
     /// The largest packet that is taken.
     pub packet_bytes_max: u32,
+    /// Messages in either direction that are not acknowledged yet, at most.
+    pub in_flight_max: u16,
+    /// Messages that wait for the connection, at most. What can be sent later waits elsewhere where
+    /// [`QUEUE_MESSAGES_MAX`](limits::QUEUE_MESSAGES_MAX) do.
+    pub queue_max: usize,
 }
 
 struct Shared {
@@ -46,7 +51,7 @@ impl Transport for MqttTransport {
     }
 
     fn room(&self) -> usize {
-        self.out.capacity()
+        limits::QUEUE_MESSAGES_MAX.saturating_sub(self.out.max_capacity() - self.out.capacity())
     }
 
     fn subscribe(&self, filters: Vec<String>) {
@@ -61,7 +66,7 @@ impl Transport for MqttTransport {
 
 /// Connects, and connects again whenever the connection is lost, until it is closed.
 pub fn connect(settings: MqttSettings) -> (Box<dyn Transport>, IncomingReceiver) {
-    let (out, outgoing) = mpsc::channel(limits::QUEUE_MESSAGES_MAX);
+    let (out, outgoing) = mpsc::channel(settings.queue_max);
     let (deliver, incoming) = mpsc::channel(limits::QUEUE_MESSAGES_MAX);
     let shared = Arc::new(Shared { filters: Mutex::default(), subscribe: Notify::new(), close: Notify::new() });
     let transport = MqttTransport { out, shared: Arc::clone(&shared) };
@@ -90,17 +95,18 @@ fn client(settings: &MqttSettings, at: usize) -> (AsyncClient, EventLoop) {
     options
         .set_keep_alive(Duration::from_secs(20))
         .set_clean_start(true)
-        .set_receive_maximum(Some(64))
+        .set_receive_maximum(Some(settings.in_flight_max))
         .set_max_packet_size(Some(settings.packet_bytes_max))
         // The default table for packets in flight takes 15 MB.
-        .set_outgoing_inflight_upper_limit(64)
+        .set_outgoing_inflight_upper_limit(settings.in_flight_max)
         .set_connection_timeout(10)
         .set_transport(RumqttcTransport::tls_with_config(TlsConfiguration::Rustls(Arc::clone(&settings.tls.borrow()))));
     let mut network = NetworkOptions::new();
     network.set_tcp_nodelay(true);
     options.set_network_options(network);
-    // A small channel: what waits in it is lost with a session.
-    AsyncClient::new(options, 16)
+    // A small channel: what waits in it is lost with a session. Where the runtime has much to do, no more than fits into it goes out
+    // each time that the connection has its turn.
+    AsyncClient::new(options, usize::from(settings.in_flight_max / 4).max(1))
 }
 
 async fn run(

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bus::certificate::Certificate;
-use bus::{BusSettings, Trust, mqtt, outbox::Outbox, tls};
+use bus::{BusSettings, Trust, limits, mqtt, outbox::Outbox, tls};
 use proto::capability::ComponentType;
 use proto::id::ComponentId;
 use proto::seal::Sealer;
@@ -259,11 +259,17 @@ impl Identity {
         address: watch::Receiver<(String, u16)>,
         tls: watch::Receiver<Arc<ClientConfig>>,
     ) -> mqtt::MqttSettings {
+        let (in_flight_max, queue_max) = match self.certificate.component_type {
+            ComponentType::PostureCollectionService => (limits::COLLECTOR_IN_FLIGHT_MAX, limits::QUEUE_MESSAGES_MAX),
+            _ => (limits::SERVICE_IN_FLIGHT_MAX, limits::SERVICE_QUEUE_MESSAGES_MAX),
+        };
         mqtt::MqttSettings {
             address,
             client: self.component,
             tls,
             packet_bytes_max: u32::try_from(proto::limits::SERVICE_PAYLOAD_BYTES_MAX + 64 * 1024).unwrap_or(u32::MAX),
+            in_flight_max,
+            queue_max,
         }
     }
 

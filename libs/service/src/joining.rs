@@ -61,8 +61,14 @@ impl Stranger<'_> {
             payload_bytes_max: proto::limits::JOIN_PAYLOAD_BYTES_MAX,
         };
         let (_there, address) = watch::channel((self.host.to_owned(), self.port));
-        let (transport, incoming) =
-            mqtt::connect(mqtt::MqttSettings { address, client, tls, packet_bytes_max: 64 * 1024 });
+        let (transport, incoming) = mqtt::connect(mqtt::MqttSettings {
+            address,
+            client,
+            tls,
+            packet_bytes_max: 64 * 1024,
+            in_flight_max: 8,
+            queue_max: 8,
+        });
         let (bus, events) = Bus::start(bus_settings, transport, incoming);
         bus.subscribe(vec![Topic::RegistrationAnswer(client).to_string()]);
         let answer = exchange(&bus, events, request).await;

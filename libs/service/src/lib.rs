@@ -13,6 +13,7 @@ pub mod health;
 pub mod identity;
 mod joining;
 pub mod member;
+pub mod process;
 pub mod proof;
 pub mod recurrence;
 pub mod reload;
@@ -26,16 +27,3 @@ pub mod token;
 
 /// The version that components advertise.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-#[doc(hidden)]
-pub use mimalloc;
-
-/// The allocator of a server's program. Messages are made of many small strings, which come and go on several threads: this
-/// takes less than half of the time that the system's allocator takes for them. Collectors keep the system's, which holds less.
-#[macro_export]
-macro_rules! allocator {
-    () => {
-        #[global_allocator]
-        static ALLOCATOR: $crate::mimalloc::MiMalloc = $crate::mimalloc::MiMalloc;
-    };
-}

@@ -1,6 +1,6 @@
 //! A component's connection: the pump between the wire, its mailbox, and for a service the router.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -86,8 +86,8 @@ pub(super) async fn serve(front: &Arc<Front>, client: Client, will: Option<Will>
         link,
         out: BytesMut::new(),
         subscriptions: VecDeque::new(),
-        unacknowledged: BTreeMap::new(),
-        from_router: VecDeque::new(),
+        unacknowledged: BTreeSet::new(),
+        from_router: Vec::new(),
         pkid: 0,
         budget: Budget::of(component_type, tokio::time::Instant::now()),
     };
@@ -159,10 +159,12 @@ struct Session {
     out: BytesMut,
     /// SUBSCRIBEs that the router has not answered: `None` takes the router's code.
     subscriptions: VecDeque<(u16, Vec<Option<SubscribeReasonCode>>)>,
-    /// What was sent with QoS 1 and is not acknowledged: packet id, and whether it came from the router.
-    unacknowledged: BTreeMap<u16, bool>,
-    /// What the router sent with QoS 1, in its order: its packet id, ours, and whether ours is acknowledged.
-    from_router: VecDeque<(u16, u16, bool)>,
+    /// What was sent with QoS 1 and is not acknowledged, by packet id.
+    unacknowledged: BTreeSet<u16>,
+    /// What came from the router with QoS 1 and is to be acknowledged there, by its packet id, in its order. It is as soon as it is
+    /// taken from there: the router has no more than a hundred on their way, however many the client takes, and nothing of a session
+    /// outlives its connection.
+    from_router: Vec<u16>,
     /// The last packet id.
     pkid: u16,
     /// How much it may send.
@@ -309,7 +311,8 @@ impl Session {
             *count += 1;
             match codec::decode(self.client.version, frame, self.client.packet_bytes_max)? {
                 Packet::Publish(publish, properties) => self.take_publish(&publish, properties.as_ref()).await?,
-                Packet::PubAck(ack, _) => self.take_ack(ack.pkid).await?,
+                // Whatever it never asked for makes no room.
+                Packet::PubAck(ack, _) => drop(self.unacknowledged.remove(&ack.pkid)),
                 Packet::Subscribe(subscribe, _) => self.take_subscribe(subscribe).await?,
                 Packet::Unsubscribe(unsubscribe, _) => self.take_unsubscribe(unsubscribe).await?,
                 Packet::PingReq(_) => codec::pingresp(&mut self.out),
@@ -370,28 +373,12 @@ impl Session {
         Err(invalid("a publish that is not allowed"))
     }
 
-    /// Acknowledgements reach the router in its own order, whatever order the client sends them in;
-    /// those that it never asked for reach it not at all.
-    async fn take_ack(&mut self, pkid: u16) -> io::Result<()> {
-        if self.unacknowledged.remove(&pkid) != Some(true) {
-            return Ok(());
-        }
-        if let Some(entry) = self.from_router.iter_mut().find(|entry| entry.1 == pkid) {
-            entry.2 = true;
-        }
-        self.hand_over_taken().await
-    }
-
-    /// Acknowledges to the router, in its order, what was taken or was too large to be sent.
+    /// Acknowledges to the router what was taken from it.
     async fn hand_over_taken(&mut self) -> io::Result<()> {
-        let mut acks = Vec::new();
-        while let Some((pkid, _, true)) = self.from_router.front().copied() {
-            self.from_router.pop_front();
-            acks.push(router_ack(pkid));
-        }
-        if acks.is_empty() {
+        if self.from_router.is_empty() {
             return Ok(());
         }
+        let acks = self.from_router.drain(..).map(router_ack).collect();
         self.hand_over(acks).await
     }
 
@@ -455,11 +442,10 @@ impl Session {
     }
 
     /// A packet id that is free; there are far more than may be unacknowledged.
-    fn fresh_pkid(&mut self, is_from_router: bool) -> u16 {
+    fn fresh_pkid(&mut self) -> u16 {
         loop {
             self.pkid = self.pkid.checked_add(1).unwrap_or(1);
-            if let std::collections::btree_map::Entry::Vacant(vacant) = self.unacknowledged.entry(self.pkid) {
-                vacant.insert(is_from_router);
+            if self.unacknowledged.insert(self.pkid) {
                 return self.pkid;
             }
         }
@@ -479,7 +465,7 @@ impl Session {
         while self.has_room() {
             let Some(Delivery { topic, payload, is_acknowledged }) = self.mailbox.take() else { return };
             if self.fits(&topic, &payload) {
-                let pkid = is_acknowledged.then(|| self.fresh_pkid(false));
+                let pkid = is_acknowledged.then(|| self.fresh_pkid());
                 codec::publish(self.client.version, &topic, &payload, pkid, &mut self.out);
             }
         }
@@ -492,21 +478,12 @@ impl Session {
                 let (qos, router_pkid) = codec::meta(&forward.publish);
                 let (topic, payload) = (&forward.publish.topic, &forward.publish.payload);
                 self.front.metrics.deliveries_total.up();
-                let fits = self.fits(topic, payload);
-                let mut pkid = None;
                 if qos > 0 {
-                    let ours = self.fresh_pkid(true);
-                    self.from_router.push_back((router_pkid, ours, false));
-                    pkid = Some(ours);
+                    self.from_router.push(router_pkid);
                 }
-                if fits {
+                if self.fits(topic, payload) {
+                    let pkid = (qos > 0).then(|| self.fresh_pkid());
                     codec::publish(self.client.version, topic, payload, pkid, &mut self.out);
-                } else if let Some(ours) = pkid {
-                    // As if it had been taken.
-                    self.unacknowledged.remove(&ours);
-                    if let Some(entry) = self.from_router.back_mut() {
-                        entry.2 = true;
-                    }
                 }
             }
             Some(Notification::DeviceAck(ack)) => {

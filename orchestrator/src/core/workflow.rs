@@ -111,6 +111,10 @@ impl Plan {
 /// Seconds by which an observation may seem older than the request that it answers: clocks differ.
 const CLOCK_SLACK_SECONDS: i64 = 5;
 
+/// So often it is said how far a workflow is, where there are more responders than these.
+const TOLD_EVERY: SignedDuration = SignedDuration::from_millis(100);
+const TOLD_ALL_MAX: usize = 100;
+
 /// What a responder was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -273,6 +277,9 @@ pub struct Workflow {
     /// Responders by component; not stored.
     #[serde(skip)]
     by_component: BTreeMap<ComponentId, Vec<usize>>,
+    /// When it was last said how far it is; not stored.
+    #[serde(skip)]
+    told: Option<Timestamp>,
 }
 
 impl Workflow {
@@ -343,6 +350,7 @@ impl Workflow {
             fault: self.fault.clone(),
             open: [0, 0],
             by_component: BTreeMap::new(),
+            told: None,
         }
     }
 
@@ -517,6 +525,15 @@ impl Workflow {
         }
     }
 
+    /// Whether to say how far it is. Of few, every step; of many, some a second.
+    fn is_worth_telling(&mut self, now: Timestamp) -> bool {
+        let is_due = self.told.is_none_or(|told| now.duration_since(told).abs() >= TOLD_EVERY);
+        if is_due {
+            self.told = Some(now);
+        }
+        is_due || self.responders.len() <= TOLD_ALL_MAX
+    }
+
     fn progress(&self, operation: Operation) -> OperatorEvent {
         use proto::operator::Activity;
         let (mut done, mut total) = (0, 0);
@@ -534,5 +551,56 @@ impl Workflow {
             Operation::Evaluate => Activity::Evaluating,
         };
         OperatorEvent::Progress { activity, done, total }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use serde_json::json;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn at(millisecond: i64) -> Timestamp {
+        Timestamp::from_millisecond(1_800_000_000_000 + millisecond).unwrap()
+    }
+
+    fn workflow(responders: u128) -> Workflow {
+        let content = ContentRef::to(b"content");
+        let workflow: Workflow = serde_json::from_value(json!({
+            "id": TransactionId(Uuid::from_u128(1)),
+            "plan": {
+                "is-evaluation": false, "is-stored-only": false, "is-broadcast": false, "policy": "policy",
+                "policy-content": content, "collection-plan": content, "profile": null, "targets": [], "timeout-seconds": 60,
+            },
+            "endpoints": [],
+            "begun": at(0),
+            "ended": null,
+        }))
+        .unwrap();
+        let responder = |number| {
+            json!({
+                "component": ComponentId(Uuid::from_u128(number)), "operation": "collect", "state": "asked", "detail": null,
+                "request": RequestId(Uuid::from_u128(number)), "asked": at(0), "deadline": at(60_000),
+            })
+        };
+        workflow
+            .with_responders((0..responders).map(|number| serde_json::from_value(responder(number)).unwrap()).collect())
+    }
+
+    #[test]
+    fn of_many_the_first_word_is_told_at_once_and_then_some_a_second() {
+        let told = |responders| -> Vec<i64> {
+            let mut workflow = workflow(responders);
+            // A word each millisecond; halfway the clock is set back by an hour.
+            (0..1_000)
+                .filter(|word| workflow.is_worth_telling(at(word - if *word < 500 { 0 } else { 3_600_000 })))
+                .collect()
+        };
+        let every_tenth: Vec<i64> = (0..1_000).step_by(100).collect();
+        assert_eq!(told(101), every_tenth);
+        let all: Vec<i64> = (0..1_000).collect();
+        assert_eq!(told(100), all);
     }
 }

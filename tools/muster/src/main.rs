@@ -1,8 +1,7 @@
 //! `muster`: the operator's command.
 //!
-//! Data goes to stdout, everything else to stderr. Exit codes: 0 done (for evaluations: everything
-//! passed), 2 something failed or is unknown, 1 an error, 64 wrong words on the command line (for
-//! `muster scap` 100 and 101, as `oscap`).
+//! Data goes to stdout, everything else to stderr. Exit codes: 0 done (for evaluations: everything passed), 2 something failed or
+//! is unknown, 1 an error, 64 wrong words on the command line (for `muster scap` 100 and 101, as `oscap`).
 
 use std::process::ExitCode;
 
@@ -37,6 +36,7 @@ service::allocator!();
 fn main() -> ExitCode {
     // The collector in `muster up` runs an allowed script by starting this program.
     pcs_agent::script::run_if_asked();
+    service::process::take_small_pages();
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

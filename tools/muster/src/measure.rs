@@ -142,7 +142,7 @@ async fn measure_all(
         seed: args.machines.seed,
         variety_percent: args.machines.variety,
         root: args.machines.root.clone(),
-    }));
+    })?);
     *locked(playing) = Some(Arc::clone(&fleet));
     if measures.iter().any(|measure| measure.needs_fleet()) {
         join(&mut installation, &fleet, args.collectors).await?;

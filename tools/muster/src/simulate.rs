@@ -47,7 +47,7 @@ pub(crate) async fn run(args: SimulateArgs) -> anyhow::Result<u8> {
         seed: args.machines.seed,
         variety_percent: args.machines.variety,
         root: args.machines.root,
-    }));
+    })?);
     let began = Instant::now();
     let play = async {
         fleet.join(args.collectors).await?;

@@ -60,6 +60,7 @@ impl Core {
             plan,
             open: [0, 0],
             by_component: BTreeMap::default(),
+            told: None,
         };
         if !workflow.plan.is_stored_only {
             self.meant(&mut workflow, &targets, stale, now);
@@ -224,9 +225,7 @@ impl Core {
             // That it has been taken on is known anew after a restart; an end is kept, and what is due by it.
             actions.push(Action::StoreResponder(transaction, position, Box::new(responder.clone())));
         }
-        // Of many, not every step is worth a line.
-        let stride = (workflow.responders.len() / 100).max(1);
-        if workflow.open[operation as usize].is_multiple_of(stride) {
+        if workflow.is_worth_telling(now) {
             actions.push(Action::Tell(transaction, Box::new(workflow.progress(operation))));
         }
         if !state.is_open() {

@@ -83,9 +83,10 @@ impl Fleet {
                 (Ok(ToCollector::CollectionRequest(request)), Some(_)) if taken.contains(&request.request) => {}
                 (Ok(ToCollector::CollectionRequest(request)), Some(endpoint)) => {
                     taken.insert(request.request);
+                    self.hear(number, &request, &message);
                     let fleet = Arc::clone(&self);
                     let speaker = Speaker { number, bus: bus.clone(), endpoint, facts: facts.clone() };
-                    tokio::spawn(async move { fleet.answer(&speaker, &request, &message).await });
+                    self.answering.spawn(async move { fleet.answer(&speaker, &request, &message).await });
                 }
                 (Ok(_), _) => {
                     let text = "a simulated collector does what it is asked at once, and nothing else";
@@ -100,17 +101,17 @@ impl Fleet {
         Ok(())
     }
 
-    async fn answer(self: &Arc<Self>, speaker: &Speaker, request: &CollectionRequest, message: &Authentic) {
+    /// A request has come.
+    fn hear(&self, collector: u64, request: &CollectionRequest, message: &Authentic) {
+        let (envelope, at) = (message.envelope(), Instant::now());
         self.counts.asked.fetch_add(1, Relaxed);
-        let took = Timestamp::now().duration_since(message.envelope().sent).as_millis();
+        let took = Timestamp::now().duration_since(envelope.sent).as_millis();
         self.counts.slowest_ms.fetch_max(u64::try_from(took).unwrap_or_default(), Relaxed);
-        let arrival = Arrival {
-            collector: speaker.number,
-            transaction: message.envelope().transaction,
-            request: request.request,
-            at: Instant::now(),
-        };
+        let arrival = Arrival { collector, transaction: envelope.transaction, request: request.request, at };
         self.note(|record| record.arrivals.push(arrival));
+    }
+
+    async fn answer(self: &Arc<Self>, speaker: &Speaker, request: &CollectionRequest, message: &Authentic) {
         let context = Context::of(message.envelope().transaction);
         let bus = &speaker.bus;
         let own = Topic::Status(bus.own());

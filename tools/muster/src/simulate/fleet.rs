@@ -11,6 +11,7 @@ use pcs_agent::report::Found;
 use proto::content::ContentHash;
 use proto::id::{RequestId, TransactionId};
 use service::content::ContentStore;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
@@ -19,6 +20,8 @@ use crate::show;
 
 /// Collectors that join at a time.
 const AT_ONCE: usize = 32;
+/// By how much those who answer yield to those who hear.
+const NICENESS: i32 = 4;
 
 /// What a fleet is like.
 #[derive(Debug, Clone)]
@@ -76,6 +79,36 @@ pub(crate) struct Record {
 /// What the root has, by plan.
 type Templates = tokio::sync::Mutex<BTreeMap<ContentHash, Arc<Vec<Found>>>>;
 
+/// Where answers are made. The machines that are simulated share a core, but none of them hears less while another answers: this
+/// yields to those who hear.
+pub(super) struct Answering(Option<Runtime>);
+
+impl Answering {
+    fn begin() -> std::io::Result<Self> {
+        let yielding = || {
+            // Of this thread alone.
+            let _ = rustix::process::setpriority_process(None, NICENESS);
+        };
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_time().on_thread_start(yielding).build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    pub(super) fn spawn(&self, answer: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = &self.0 {
+            runtime.spawn(answer);
+        }
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        // Nobody waits for answers that nobody gets.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// All of them.
 pub(crate) struct Fleet {
     pub(crate) counts: Counts,
@@ -87,6 +120,7 @@ pub(crate) struct Fleet {
     /// What a request is answered with instead of a report, while ingest is measured.
     ingest: Mutex<Option<Arc<Ingest>>>,
     tasks: Mutex<Vec<AbortHandle>>,
+    pub(super) answering: Answering,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -95,8 +129,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Fleet {
     /// None of them has joined yet.
-    pub(crate) fn new(settings: FleetSettings) -> Self {
-        Self {
+    pub(crate) fn new(settings: FleetSettings) -> std::io::Result<Self> {
+        Ok(Self {
             counts: Counts::default(),
             settings,
             templates: Templates::default(),
@@ -104,7 +138,8 @@ impl Fleet {
             record: Mutex::default(),
             ingest: Mutex::default(),
             tasks: Mutex::default(),
-        }
+            answering: Answering::begin()?,
+        })
     }
 
     /// Has so many join, some at a time. Returns when the last of them has begun.

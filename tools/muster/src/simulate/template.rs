@@ -116,6 +116,7 @@ mod tests {
                 variety_percent: 10,
                 root: PathBuf::from("/"),
             })
+            .unwrap()
         };
         let item = Item::new("unix:file", vec![ItemEntity::text("filepath", "/etc/passwd")]);
         let here = Collected { flag: Flag::Complete, items: vec![item], messages: Vec::new() };
