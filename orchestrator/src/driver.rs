@@ -627,7 +627,12 @@ impl Handle {
             ToOrchestrator::EvaluationResults(results) => {
                 self.show(message.envelope().transaction, std::iter::once(*results));
             }
-            ToOrchestrator::FleetResults(results) => self.show(message.envelope().transaction, results.all()),
+            ToOrchestrator::FleetResults(results) => {
+                if let Err(fault) = results.check() {
+                    return Ok(Err(fault));
+                }
+                self.show(message.envelope().transaction, results.all());
+            }
             ToOrchestrator::TaskRequest(_) | ToOrchestrator::TasksRequest(_)
                 if message.sender_type() != Some(ComponentType::RepositoryInterface) =>
             {

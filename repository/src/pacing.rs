@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use proto::id::{ComponentId, MessageId, TransactionId};
+use uuid::Uuid;
 
 /// What storing a report takes, before any was.
 const STORING: Duration = Duration::from_millis(5);
@@ -20,7 +21,7 @@ const EARLY: Duration = Duration::from_secs(1);
 const ON_THEIR_WAY: Duration = Duration::from_secs(2);
 /// How many places there are before those are looked for that nobody came for.
 const SWEPT_MIN: usize = 1_024;
-/// Reports of one sender that have a place.
+/// Places of one sender: whatever it reports beyond these comes when its time is over, and has none.
 const OF_ONE_MAX: usize = 16;
 /// The longest wait.
 const WAIT_MAX: Duration = Duration::from_mins(5);
@@ -39,38 +40,58 @@ pub(crate) struct SentBack {
     pub(crate) transaction: TransactionId,
 }
 
+impl SentBack {
+    fn key(&self) -> Key {
+        (self.to, self.message)
+    }
+}
+
+/// A report: whose, and which.
+type Key = (ComponentId, MessageId);
+
+/// Before every other.
+const FIRST: Key = (ComponentId(Uuid::nil()), MessageId(Uuid::nil()));
+
 #[derive(Debug)]
 struct State {
     storing: Duration,
     next: Option<Instant>,
-    /// Who was told to come again when, and with what: everybody has one place in the line, however often it asks.
-    promised: BTreeMap<ComponentId, Promise>,
+    /// Which report has a place. It has one, however often it comes.
+    promised: BTreeMap<Key, Promise>,
     /// The same, in the order of the line.
-    line: BTreeSet<(Instant, ComponentId)>,
+    line: BTreeSet<(Instant, Key)>,
     /// How many of these there are when those who did not come are forgotten.
     swept_at: usize,
 }
 
 #[derive(Debug)]
 struct Promise {
+    report: SentBack,
+    /// When its sender was told to come. The place is kept until then, whether or not it is called in before: a call may be lost.
+    told: Instant,
+    /// When it is to come: as it was told, or since it was called in.
     at: Instant,
-    reports: Vec<SentBack>,
 }
 
 impl State {
-    fn forget(&mut self, sender: ComponentId) {
-        if let Some(Promise { at, .. }) = self.promised.remove(&sender) {
-            self.line.remove(&(at, sender));
+    fn forget(&mut self, key: Key) {
+        if let Some(Promise { at, .. }) = self.promised.remove(&key) {
+            self.line.remove(&(at, key));
+        }
+    }
+
+    fn set(&mut self, key: Key, at: Instant) {
+        if let Some(promise) = self.promised.get_mut(&key) {
+            self.line.remove(&(promise.at, key));
+            promise.at = at;
+            self.line.insert((at, key));
         }
     }
 
     /// Forgets those who did not come.
     fn sweep(&mut self, now: Instant) {
-        while let Some((at, sender)) = self.line.first().copied()
-            && now.duration_since(at) > PROMISE
-        {
-            self.forget(sender);
-        }
+        self.promised.retain(|_, promise| now.duration_since(promise.told) <= PROMISE);
+        self.line.retain(|(_, key)| self.promised.contains_key(key));
         self.swept_at = 2 * self.promised.len().max(SWEPT_MIN);
     }
 }
@@ -101,38 +122,31 @@ impl Pacing {
         state.storing = (state.storing * (REMEMBERED - count) + each * count) / REMEMBERED;
     }
 
-    /// Whether somebody comes when it was told to: places are kept for those.
+    /// Whether a report comes when it was told to: places are kept for those.
     pub(crate) fn is_promised(&self, sender: ComponentId, message: MessageId, now: Instant) -> bool {
-        self.state().promised.get(&sender).is_some_and(|Promise { at, reports }| {
-            let is_time = *at <= now + EARLY && now.duration_since(*at) <= PROMISE;
-            is_time && reports.iter().any(|report| report.message == message)
-        })
+        let state = self.state();
+        let promise = state.promised.get(&(sender, message));
+        promise.is_some_and(|Promise { told, at, .. }| *at <= now + EARLY && now.duration_since(*told) <= PROMISE)
     }
 
     /// A report has found its place: it has no other.
     pub(crate) fn taken(&self, sender: ComponentId, message: MessageId) {
-        let mut state = self.state();
-        let Some(Promise { reports, .. }) = state.promised.get_mut(&sender) else { return };
-        reports.retain(|report| report.message != message);
-        if reports.is_empty() {
-            state.forget(sender);
-        }
+        self.state().forget((sender, message));
     }
 
     /// After how many seconds a report may come again, while so many wait already.
     pub(crate) fn put_off(&self, report: SentBack, waiting: usize, now: Instant) -> u64 {
         let mut state = self.state();
-        let sender = report.to;
-        if let Some(Promise { at, reports }) = state.promised.get_mut(&sender)
-            && *at > now
+        let (key, until) = (report.key(), |time: Instant| time.duration_since(now).as_secs().max(1));
+        if let Some(told) = state.promised.get(&key).map(|promise| promise.told)
+            && told > now
         {
-            if reports.len() < OF_ONE_MAX && !reports.contains(&report) {
-                reports.push(report);
-            }
-            return at.duration_since(now).as_secs().max(1);
+            // Whoever was called in, and found no room, still has the place that it was told.
+            state.set(key, told);
+            return until(told);
         }
         // Its time is over.
-        state.forget(sender);
+        state.forget(key);
         if state.promised.len() >= state.swept_at {
             // Not at every one: there may be thousands.
             state.sweep(now);
@@ -140,46 +154,40 @@ impl Pacing {
         let each = state.storing;
         let drained = now + each.saturating_mul(u32::try_from(waiting).unwrap_or(u32::MAX)).min(WAIT_MAX);
         let next = state.next.map_or(drained, |next| next.max(drained)).min(now + WAIT_MAX);
-        state.next = Some(next + each);
-        state.promised.insert(sender, Promise { at: next, reports: vec![report] });
-        state.line.insert((next, sender));
+        let of_it = state.promised.range((report.to, FIRST.1)..).take_while(|((sender, _), _)| *sender == report.to);
+        if of_it.count() < OF_ONE_MAX {
+            state.next = Some(next + each);
+            state.promised.insert(key, Promise { report, told: next, at: next });
+            state.line.insert((next, key));
+        }
         // Whole seconds; whoever waits adds a part of one by chance.
-        next.duration_since(now).as_secs().max(1)
+        until(next)
     }
 
-    /// The reports that are next, where there is room for so many: they need not wait as long as they were told. Those who come
+    /// The reports that are next, where there is room for so many: they need not wait as long as they were told. Those that come
     /// about now anyway need some of the room.
     pub(crate) fn call_in(&self, room: usize, now: Instant) -> Vec<SentBack> {
         let mut state = self.state();
         let long_ago = now.checked_sub(ON_THEIR_WAY).unwrap_or(now);
         let coming = state.line.range((long_ago, FIRST)..(now + EARLY, FIRST)).take(room).count();
-        let next: Vec<(Instant, ComponentId)> =
-            state.line.range((now + EARLY, FIRST)..).take(room - coming).copied().collect();
-        let mut called = Vec::new();
-        for (at, sender) in &next {
-            state.line.remove(&(*at, *sender));
-            state.line.insert((now, *sender));
-            if let Some(promise) = state.promised.get_mut(sender) {
-                promise.at = now;
-                called.extend_from_slice(&promise.reports);
-            }
+        let next: Vec<Key> =
+            state.line.range((now + EARLY, FIRST)..).take(room - coming).map(|(_, key)| *key).collect();
+        let mut called = Vec::with_capacity(next.len());
+        for key in next {
+            state.set(key, now);
+            called.extend(state.promised.get(&key).map(|promise| promise.report));
         }
-        // The line is as much shorter, or at its end.
-        let shorter = state.storing.saturating_mul(u32::try_from(next.len()).unwrap_or(u32::MAX));
-        let is_over = state.line.range((now + EARLY, FIRST)..).next().is_none();
-        let next = state.next.filter(|_| !is_over);
-        state.next = next.map(|next| next.checked_sub(shorter).map_or(now, |next| next.max(now)));
+        if state.line.range((now + EARLY, FIRST)..).next().is_none() {
+            // Nobody waits any more. Until then whoever comes anew comes after those who do.
+            state.next = None;
+        }
         called
     }
 }
 
-/// Before every component.
-const FIRST: ComponentId = ComponentId(uuid::Uuid::nil());
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use uuid::Uuid;
 
     fn report(number: u64) -> SentBack {
         let id = Uuid::from_u64_pair(1, number);
@@ -242,28 +250,48 @@ mod tests {
         for number in 0..1_000 {
             pacing.put_off(report(number), 1_000, now);
         }
-        // One has two.
-        let second = SentBack { message: MessageId(Uuid::from_u128(7)), ..report(1) };
-        pacing.put_off(second, 1_000, now);
         assert_eq!(pacing.call_in(0, now), []);
-        assert_eq!(pacing.call_in(3, now), [report(0), report(1), second, report(2)]);
+        assert_eq!(pacing.call_in(3, now), [report(0), report(1), report(2)]);
         // They are on their way: there is room for as many fewer.
         assert_eq!(pacing.call_in(3, now), []);
         assert_eq!(pacing.call_in(4, now), [report(3)]);
-        for SentBack { to, message, .. } in [report(0), report(1), second, report(2), report(3)] {
+        for SentBack { to, message, .. } in (0..4).map(report) {
             assert!(pacing.is_promised(to, message, now));
             pacing.taken(to, message);
             assert!(!pacing.is_promised(to, message, now));
         }
         assert_eq!(pacing.call_in(2, now), [report(4), report(5)]);
-        // Others are called in place of those who do not come; these may come all the same.
+        // One of them finds no room: it has the place that it was told, and may be called in again. Others are called in its place.
+        let told = pacing.put_off(report(4), 1_000, now);
+        assert!((4..=6).contains(&told), "{told}");
+        assert_eq!(pacing.call_in(2, now), [report(4)]);
+        // A call is lost: the place is there when it was told to be, and not for ever.
+        let SentBack { to, message, .. } = report(4);
+        assert!(pacing.is_promised(to, message, now + Duration::from_secs(told) + PROMISE));
+        assert!(!pacing.is_promised(to, message, now + Duration::from_secs(told) + PROMISE + 2 * EARLY));
+        // Whoever comes anew comes after those who wait.
+        pacing.put_off(report(2_000), 1_000, now);
         let later = now + ON_THEIR_WAY + EARLY;
-        assert_eq!(pacing.call_in(2, later).len(), 2);
-        assert!(pacing.is_promised(report(4).to, report(4).message, later));
-        // Nobody waits for those who were there.
         let all = pacing.call_in(10_000, later);
-        assert_eq!(all.len(), 1_000 - 8);
+        assert_eq!((all.len(), all.last()), (1_000 - 6 + 1, Some(&report(2_000))));
+        // Nobody waits for those who were there.
         assert_eq!(pacing.call_in(10_000, later + Duration::from_mins(10)), []);
         assert!(pacing.put_off(report(5_000), 0, later) <= 1);
+    }
+
+    #[test]
+    fn reports_of_one_sender_have_places_of_their_own_and_not_more_than_so_many() {
+        let pacing = Pacing::new();
+        let now = Instant::now();
+        let of_one = |number: u128| SentBack { message: MessageId(Uuid::from_u128(number)), ..report(1) };
+        for number in 0..20 {
+            pacing.put_off(of_one(number), 1_000, now);
+        }
+        let called = pacing.call_in(3, now);
+        assert_eq!(called, [of_one(0), of_one(1), of_one(2)]);
+        // Another one that is sent back takes nothing from those.
+        pacing.put_off(of_one(30), 1_000, now);
+        assert!(called.iter().all(|report| pacing.is_promised(report.to, report.message, now)));
+        assert_eq!(pacing.call_in(100, now).len(), OF_ONE_MAX - 3);
     }
 }

@@ -2,7 +2,7 @@
 //! stored the next are checked (ADR 42).
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bus::{Authentic, Context};
 use proto::fault::{Fault, FaultCode};
@@ -19,6 +19,8 @@ use crate::{Repository, received, report};
 /// Reports that are stored together, and bytes of these, as they came.
 const TOGETHER_MAX: usize = 256;
 const TOGETHER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// So often, at least, those are called in who were told to come later.
+const CALLED_EVERY: Duration = Duration::from_secs(1);
 
 /// What a report says.
 enum Words {
@@ -69,9 +71,13 @@ pub(crate) fn is_report(message: &Authentic) -> bool {
 pub(crate) async fn store_all(repository: &Arc<Repository>, mut reported: mpsc::Receiver<Authentic>) {
     let (checked, mut expected) = mpsc::channel::<(Vec<Reported>, Instant)>(1);
     let check = async move {
-        while let Some(messages) = together(&mut reported).await {
-            let taken = Instant::now();
+        loop {
+            // Where nobody comes there is room, too.
+            let messages = tokio::time::timeout(CALLED_EVERY, together(&mut reported)).await;
             repository.call_in(reported.len());
+            let Ok(messages) = messages else { continue };
+            let Some(messages) = messages else { return };
+            let taken = Instant::now();
             if checked.send((check_all(repository, messages).await, taken)).await.is_err() {
                 return;
             }

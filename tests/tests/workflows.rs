@@ -483,13 +483,18 @@ async fn an_evaluator_is_believed_about_what_it_was_asked_only() {
         ..one.clone()
     };
     let nowhere = EndpointResults { results: vec![7], ..elsewhere.clone() };
+    let twice = EndpointResults { results: vec![0, 0], ..one.clone() };
     let many = (0..257).map(|_| EndpointResults {
         summary: EvaluationSummary { endpoint: EndpointId(Uuid::new_v4()), ..one.summary.clone() },
         ..one.clone()
     });
-    for endpoints in
-        [vec![one.clone(), elsewhere], vec![one.clone(), one.clone()], vec![one.clone(), nowhere], many.collect()]
-    {
+    for endpoints in [
+        vec![one.clone(), elsewhere],
+        vec![one.clone(), one.clone()],
+        vec![one.clone(), nowhere],
+        vec![twice],
+        many.collect(),
+    ] {
         let forged = FleetResults {
             request: forged.request,
             task: ContentHash::of(b"an envelope"),

@@ -126,12 +126,8 @@ pub enum RequestError {
     Fault(Fault),
 }
 
-/// What a receiver asks for, and up to a second more: whoever is told the same second does not come in the same instant. Whoever is
-/// called in comes at once.
+/// What a receiver asks for, and up to a second more: whoever is told the same second does not come in the same instant.
 pub fn put_off_for(seconds: u64) -> Duration {
-    if seconds == 0 {
-        return Duration::ZERO;
-    }
     Duration::from_secs(seconds.min(limits::PUT_OFF_SECONDS_MAX)) + Duration::from_secs(1).mul_f64(rand_fraction())
 }
 
@@ -506,12 +502,13 @@ impl Bus {
         }
         if let (true, Some(refused)) = (envelope.kind == Fault::KIND, envelope.in_reply_to)
             && let Ok(Fault { retry_after_seconds: Some(seconds), .. }) = envelope.decode()
-            && state.outbox.put_off(refused, Instant::now() + put_off_for(seconds))
+            && match seconds {
+                0 => state.outbox.call_in(refused, Instant::now()),
+                _ => state.outbox.put_off(refused, Instant::now() + put_off_for(seconds)),
+            }
         {
             drop(state);
-            if seconds == 0 {
-                self.pump();
-            }
+            self.pump();
             return None;
         }
         if envelope.kind == Ack::KIND {

@@ -51,7 +51,8 @@ impl Transport for MqttTransport {
     }
 
     fn room(&self) -> usize {
-        limits::QUEUE_MESSAGES_MAX.saturating_sub(self.out.max_capacity() - self.out.capacity())
+        let (room, most) = (self.out.capacity(), self.out.max_capacity());
+        limits::QUEUE_MESSAGES_MAX.saturating_sub(most - room).min(room)
     }
 
     fn subscribe(&self, filters: Vec<String>) {

@@ -16,6 +16,9 @@ use proto::time::is_skewed;
 
 use crate::{limits, packing};
 
+/// A message that is called in again and again goes out as often as this.
+const CALLED_EVERY: Duration = Duration::from_secs(1);
+
 /// Why a message is not in the outbox.
 #[derive(Debug, thiserror::Error)]
 pub enum OutboxError {
@@ -43,13 +46,15 @@ struct Entry {
     attempts: u32,
     /// Whoever is to take it wants it after this.
     not_before: Option<Instant>,
+    /// When it was last called in.
+    called: Option<Instant>,
     /// Since when it seems to be of a time that has not come yet.
     ahead: Option<Instant>,
 }
 
 impl Entry {
     fn new(topic: String, payload: Vec<u8>) -> Self {
-        Self { topic, payload, sent: None, attempts: 0, not_before: None, ahead: None }
+        Self { topic, payload, sent: None, attempts: 0, not_before: None, called: None, ahead: None }
     }
 
     /// Whether it is to be sent now. The longer nobody takes it, the less often.
@@ -206,6 +211,17 @@ impl Outbox {
         true
     }
 
+    /// Whoever is to take a message has room for it now, and not before a second has passed since it last said so: nobody has it
+    /// sent as fast as it is answered.
+    pub fn call_in(&mut self, id: MessageId, now: Instant) -> bool {
+        let Some(entry) = self.entries.get_mut(&id) else { return false };
+        let earliest = entry.called.map_or(now, |called| now.max(called + CALLED_EVERY));
+        if earliest == now {
+            entry.called = Some(now);
+        }
+        self.put_off(id, earliest)
+    }
+
     /// Up to `most` messages that have to be sent now, in order.
     pub fn due(&mut self, now: Instant, most: usize) -> Vec<(String, Vec<u8>)> {
         let mut due: Vec<(Option<Instant>, MessageId)> =
@@ -303,6 +319,15 @@ mod tests {
         assert_eq!(outbox.due(now + Duration::from_secs(25), 10).len(), 1);
         // From then on it is as any other.
         assert_eq!(outbox.due(now + Duration::from_secs(25 + limits::RESEND_SECONDS), 10).len(), 1);
+        // Called in, it goes at once; called in again and again, once a second.
+        let later = now + Duration::from_mins(2);
+        assert!(outbox.put_off(id(1), later + Duration::from_mins(10)) && outbox.due(later, 10).is_empty());
+        let after = |millis| later + Duration::from_millis(millis);
+        let sent = (0..3_000).filter(|millis| {
+            assert!(outbox.call_in(id(1), after(*millis)) && !outbox.call_in(id(9), after(*millis)));
+            !outbox.due(after(*millis), 10).is_empty()
+        });
+        assert_eq!(sent.collect::<Vec<u64>>(), [0, 1_000, 2_000]);
     }
 
     #[test]

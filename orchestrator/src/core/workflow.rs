@@ -280,6 +280,12 @@ pub struct Workflow {
     /// When it was last said how far it is; not stored.
     #[serde(skip)]
     told: Option<Timestamp>,
+    /// Of which operation something has come since then; not stored.
+    #[serde(skip)]
+    untold: Option<Operation>,
+    /// Whether somebody has ended, of each operation, since this process has the workflow; not stored.
+    #[serde(skip)]
+    has_ends: [bool; 2],
 }
 
 impl Workflow {
@@ -351,6 +357,8 @@ impl Workflow {
             open: [0, 0],
             by_component: BTreeMap::new(),
             told: None,
+            untold: None,
+            has_ends: [false; 2],
         }
     }
 
@@ -525,13 +533,27 @@ impl Workflow {
         }
     }
 
-    /// Whether to say how far it is. Of few, every step; of many, some a second.
-    fn is_worth_telling(&mut self, now: Timestamp) -> bool {
-        let is_due = self.told.is_none_or(|told| now.duration_since(told).abs() >= TOLD_EVERY);
-        if is_due {
-            self.told = Some(now);
+    /// How far it is, if that is worth telling: of few every step, of many some a second, the first end and the last.
+    fn step(&mut self, operation: Operation, is_end: bool, now: Timestamp) -> Option<OperatorEvent> {
+        let is_first = is_end && !std::mem::replace(&mut self.has_ends[operation as usize], true);
+        let is_last = is_end && !self.is_open(operation);
+        if is_first || is_last || self.responders.len() <= TOLD_ALL_MAX || self.is_due_to_tell(now) {
+            (self.told, self.untold) = (Some(now), None);
+            return Some(self.progress(operation));
         }
-        is_due || self.responders.len() <= TOLD_ALL_MAX
+        self.untold = Some(operation);
+        None
+    }
+
+    /// What came after the last word, when there is time for another.
+    fn rest(&mut self, now: Timestamp) -> Option<OperatorEvent> {
+        let operation = self.untold.filter(|_| self.is_due_to_tell(now))?;
+        (self.told, self.untold) = (Some(now), None);
+        Some(self.progress(operation))
+    }
+
+    fn is_due_to_tell(&self, now: Timestamp) -> bool {
+        self.told.is_none_or(|told| now.duration_since(told).abs() >= TOLD_EVERY)
     }
 
     fn progress(&self, operation: Operation) -> OperatorEvent {
@@ -590,17 +612,35 @@ mod tests {
     }
 
     #[test]
-    fn of_many_the_first_word_is_told_at_once_and_then_some_a_second() {
-        let told = |responders| -> Vec<i64> {
-            let mut workflow = workflow(responders);
-            // A word each millisecond; halfway the clock is set back by an hour.
-            (0..1_000)
-                .filter(|word| workflow.is_worth_telling(at(word - if *word < 500 { 0 } else { 3_600_000 })))
-                .collect()
+    fn of_many_some_words_a_second_are_told_and_the_first_end_and_the_last() {
+        let done = |event: Option<OperatorEvent>| {
+            event.map(|event| match event {
+                OperatorEvent::Progress { done, .. } => done,
+                other => panic!("{other:?}"),
+            })
         };
-        let every_tenth: Vec<i64> = (0..1_000).step_by(100).collect();
-        assert_eq!(told(101), every_tenth);
-        let all: Vec<i64> = (0..1_000).collect();
-        assert_eq!(told(100), all);
+        let mut few = workflow(100);
+        assert!((0..100).all(|word| few.step(Operation::Collect, false, at(word)).is_some()));
+        let mut many = workflow(101);
+        // All take it on within a tenth of a second, then each ends, a millisecond after the other.
+        let accepted: Vec<i64> =
+            (0..101).filter(|word| many.step(Operation::Collect, false, at(*word)).is_some()).collect();
+        assert_eq!(accepted, [0, 100]);
+        let mut told = Vec::new();
+        for (number, millisecond) in (0..101).zip(101..) {
+            let now = at(millisecond);
+            many.set_state(number, ResponderState::Completed, now);
+            told.extend(done(many.step(Operation::Collect, true, now)));
+        }
+        assert_eq!(told, [1, 101]);
+        // Words that were not told are, when there is time; the clock may have been set back meanwhile.
+        let mut many = workflow(200);
+        many.set_state(0, ResponderState::Completed, at(0));
+        assert_eq!(done(many.step(Operation::Collect, true, at(0))), Some(1));
+        many.set_state(1, ResponderState::Completed, at(50));
+        assert_eq!(many.step(Operation::Collect, true, at(50)), None);
+        assert_eq!(many.rest(at(99)), None);
+        assert_eq!(done(many.rest(at(-3_600_000))), Some(2));
+        assert_eq!(many.rest(at(0)), None);
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::content::ContentHash;
 use crate::fault::{Fault, FaultCode};
-use crate::id::RequestId;
+use crate::id::{EndpointId, RequestId};
 use crate::limits::FLEET_ENDPOINTS_MAX;
 use crate::message::{About, EvaluationResults, Evidence};
 use crate::plan::ObjectKey;
@@ -68,7 +68,8 @@ impl EndpointResults {
 }
 
 impl FleetResults {
-    /// A fault where a position points nowhere, an endpoint is there twice, or too many are there.
+    /// A fault where a position points nowhere, an endpoint is there twice, or too many are, or an endpoint refers to something
+    /// twice: a short message would come to more than anybody holds.
     pub fn check(&self) -> Result<(), Fault> {
         if self.endpoints.len() > FLEET_ENDPOINTS_MAX {
             let text = format!("verdicts on at most {FLEET_ENDPOINTS_MAX} endpoints come in one message");
@@ -76,15 +77,24 @@ impl FleetResults {
         }
         let malformed = |text: &str| Err(Fault::new(FaultCode::Malformed, text));
         let mut seen = std::collections::BTreeSet::new();
+        // Which endpoint referred to it last.
+        let [mut of_results, mut of_objects] = [self.results.len(), self.objects.len()].map(|count| vec![None; count]);
+        let is_new = |of: &mut [Option<EndpointId>], at: u32, endpoint| {
+            of.get_mut(at as usize).map(|last| last.replace(endpoint) != Some(endpoint))
+        };
         for EndpointResults { results, evidence, summary } in &self.endpoints {
             if !seen.insert(summary.endpoint) {
                 return malformed("an endpoint is there twice");
             }
-            let mut objects = evidence.iter().flat_map(|evidence| &evidence.objects);
-            if results.iter().any(|at| *at as usize >= self.results.len())
-                || objects.any(|at| *at as usize >= self.objects.len())
-            {
-                return malformed("a position points nowhere");
+            let results = results.iter().map(|at| is_new(&mut of_results, *at, summary.endpoint));
+            let objects = evidence.iter().flat_map(|evidence| &evidence.objects);
+            let objects = objects.map(|at| is_new(&mut of_objects, *at, summary.endpoint));
+            for is_new in results.chain(objects) {
+                match is_new {
+                    Some(true) => {}
+                    Some(false) => return malformed("an endpoint refers to something twice"),
+                    None => return malformed("a position points nowhere"),
+                }
             }
         }
         Ok(())

@@ -13,7 +13,7 @@ pub(super) fn places(from: usize, count: usize) -> String {
     places.join(", ")
 }
 
-/// The same for a statement that has its parameters in the order of their numbers, each once: SQLite goes through the names of
+/// The same for a statement that has these parameters first, in the order of their numbers, each once (others may follow by number): SQLite goes through the names of
 /// all parameters to find one, which takes longer than the statement where there are thousands.
 pub(super) fn marks(from: usize, count: usize) -> String {
     let marks: Vec<String> = (from..from + count).map(mark).collect();

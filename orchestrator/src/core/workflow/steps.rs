@@ -61,6 +61,8 @@ impl Core {
             open: [0, 0],
             by_component: BTreeMap::default(),
             told: None,
+            untold: None,
+            has_ends: [false; 2],
         };
         if !workflow.plan.is_stored_only {
             self.meant(&mut workflow, &targets, stale, now);
@@ -225,8 +227,8 @@ impl Core {
             // That it has been taken on is known anew after a restart; an end is kept, and what is due by it.
             actions.push(Action::StoreResponder(transaction, position, Box::new(responder.clone())));
         }
-        if workflow.is_worth_telling(now) {
-            actions.push(Action::Tell(transaction, Box::new(workflow.progress(operation))));
+        if let Some(progress) = workflow.step(operation, !state.is_open(), now) {
+            actions.push(Action::Tell(transaction, Box::new(progress)));
         }
         if !state.is_open() {
             actions.extend(self.advance(transaction, now));
@@ -482,6 +484,9 @@ impl Core {
         let (mut changed, mut again, mut moved) = (Vec::new(), Vec::new(), Vec::new());
         let leases = self.leases(now);
         for workflow in self.workflows.values_mut().filter(|workflow| workflow.ended.is_none()) {
+            if let Some(progress) = workflow.rest(now) {
+                actions.push(Action::Tell(workflow.id, Box::new(progress)));
+            }
             if workflow.open == [0, 0] {
                 // Waiting: for somebody to come back, for an evaluator, or for the end.
                 if !workflow.due.is_empty() || workflow.settled.is_none() || !workflow.waits(now) {
