@@ -15,7 +15,7 @@ macro_rules! allocator {
 
 /// From here on the kernel gives pages of the usual size. The allocator asks for large ones, which are filled with zeros as a whole,
 /// two megabytes for the first byte, and again after each time that they were given back: that took a quarter of the time of a
-/// repository to which thousands report, and each program held up to 10 MB more. A kernel that cannot do it goes on as before.
+/// repository to which thousands report, and an idle evaluator held twice as much. A kernel that cannot do it goes on as before.
 pub fn take_small_pages() {
     let _ = rustix::thread::disable_transparent_huge_pages(true);
 }

@@ -277,15 +277,26 @@ pub struct Workflow {
     /// Responders by component; not stored.
     #[serde(skip)]
     by_component: BTreeMap<ComponentId, Vec<usize>>,
-    /// When it was last said how far it is; not stored.
+    /// What was said of how far it is; not stored.
     #[serde(skip)]
+    telling: Telling,
+}
+
+/// What was said of how far a workflow is, since this process has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Telling {
+    /// When that was last.
     told: Option<Timestamp>,
-    /// Of which operation something has come since then; not stored.
-    #[serde(skip)]
+    /// Of which operation something has come since then.
     untold: Option<Operation>,
-    /// Whether somebody has ended, of each operation, since this process has the workflow; not stored.
-    #[serde(skip)]
+    /// Whether somebody has ended, of each operation.
     has_ends: [bool; 2],
+}
+
+impl Telling {
+    fn is_due(&self, now: Timestamp) -> bool {
+        self.told.is_none_or(|told| now.duration_since(told).abs() >= TOLD_EVERY)
+    }
 }
 
 impl Workflow {
@@ -356,9 +367,7 @@ impl Workflow {
             fault: self.fault.clone(),
             open: [0, 0],
             by_component: BTreeMap::new(),
-            told: None,
-            untold: None,
-            has_ends: [false; 2],
+            telling: Telling::default(),
         }
     }
 
@@ -535,25 +544,21 @@ impl Workflow {
 
     /// How far it is, if that is worth telling: of few every step, of many some a second, the first end and the last.
     fn step(&mut self, operation: Operation, is_end: bool, now: Timestamp) -> Option<OperatorEvent> {
-        let is_first = is_end && !std::mem::replace(&mut self.has_ends[operation as usize], true);
+        let is_first = is_end && !std::mem::replace(&mut self.telling.has_ends[operation as usize], true);
         let is_last = is_end && !self.is_open(operation);
-        if is_first || is_last || self.responders.len() <= TOLD_ALL_MAX || self.is_due_to_tell(now) {
-            (self.told, self.untold) = (Some(now), None);
-            return Some(self.progress(operation));
-        }
-        self.untold = Some(operation);
-        None
+        self.telling.untold = Some(operation);
+        if is_first || is_last || self.responders.len() <= TOLD_ALL_MAX { self.say(now) } else { self.rest(now) }
     }
 
     /// What came after the last word, when there is time for another.
     fn rest(&mut self, now: Timestamp) -> Option<OperatorEvent> {
-        let operation = self.untold.filter(|_| self.is_due_to_tell(now))?;
-        (self.told, self.untold) = (Some(now), None);
-        Some(self.progress(operation))
+        if self.telling.is_due(now) { self.say(now) } else { None }
     }
 
-    fn is_due_to_tell(&self, now: Timestamp) -> bool {
-        self.told.is_none_or(|told| now.duration_since(told).abs() >= TOLD_EVERY)
+    fn say(&mut self, now: Timestamp) -> Option<OperatorEvent> {
+        let operation = self.telling.untold.take()?;
+        self.telling.told = Some(now);
+        Some(self.progress(operation))
     }
 
     fn progress(&self, operation: Operation) -> OperatorEvent {

@@ -12,7 +12,7 @@ use proto::operator::{ComponentState, OperatorEvent};
 use proto::plan::ObjectKey;
 
 use super::lease::Fate;
-use super::{Operation, Plan, Responder, ResponderState, Stale, Targets, Workflow};
+use super::{Operation, Plan, Responder, ResponderState, Stale, Targets, Telling, Workflow};
 use crate::core::roster::Component;
 use crate::core::{
     ASK_AGAIN_DOUBLINGS_MAX, ASK_AGAIN_SECONDS, Action, Core, ENDED_RESPONDERS_MAX, ENDED_WORKFLOWS_MAX,
@@ -60,9 +60,7 @@ impl Core {
             plan,
             open: [0, 0],
             by_component: BTreeMap::default(),
-            told: None,
-            untold: None,
-            has_ends: [false; 2],
+            telling: Telling::default(),
         };
         if !workflow.plan.is_stored_only {
             self.meant(&mut workflow, &targets, stale, now);
