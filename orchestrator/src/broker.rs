@@ -39,7 +39,8 @@ use exchange::Exchange;
 use metrics::Metrics;
 use router::Linker;
 
-pub(crate) type Stream = tokio_rustls::server::TlsStream<TcpStream>;
+/// In a box: whoever waits for something with a connection in its hands holds it once, and not in each of its states.
+pub(crate) type Stream = Box<tokio_rustls::server::TlsStream<TcpStream>>;
 
 /// Limits of the front.
 pub(crate) mod limits {
@@ -399,8 +400,7 @@ async fn accept(front: Arc<Front>, listener: TcpListener, stop: Arc<Notify>) {
                     let deadline = Duration::from_secs(limits::HANDSHAKE_SECONDS);
                     let secured = tokio::time::timeout(deadline, secure(&front, stream)).await;
                     match secured {
-                        // In a box of its own: what TLS needs for its handshake is gone by then.
-                        Ok(Ok(stream)) => Box::pin(connect::serve(front, stream, peer, handshake)).await,
+                        Ok(Ok(stream)) => connect::serve(front, stream, peer, handshake).await,
                         failed => {
                             front.metrics.handshakes_failed_total.up();
                             let why = match failed {
@@ -424,7 +424,7 @@ async fn accept(front: Arc<Front>, listener: TcpListener, stop: Arc<Notify>) {
 async fn secure(front: &Front, stream: TcpStream) -> std::io::Result<Stream> {
     stream.set_nodelay(true)?;
     let acceptor = front.acceptor.read().unwrap_or_else(PoisonError::into_inner).clone();
-    acceptor.accept(stream).await
+    acceptor.accept(stream).await.map(Box::new)
 }
 
 /// Runs something that blocks, with a deadline.

@@ -14,15 +14,16 @@ use proto::limits::{JOIN_PAYLOAD_BYTES_MAX, PACKET_OVERHEAD_BYTES, PAYLOAD_BYTES
 use proto::topic::{Holder, Principal, Topic};
 use rumqttd::protocol::{ConnAckProperties, ConnectReturnCode, LastWill, Packet};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::codec::{self, CONNECT, Version, invalid};
 use super::mailbox::Delivery;
-use super::{Front, Handshake, Stream, limits, network, session};
+use super::{Front, Handshake, News, Stream, limits, network, session};
 
 /// The longest CONNECT: an id, properties, and a will.
 const CONNECT_BYTES_MAX: usize = 32 * 1024;
-/// Bytes that an idle connection keeps for reading.
+/// Bytes that an idle connection of a collector, or of a stranger, keeps for reading, and of one that begins.
 pub(super) const READ_BYTES: usize = 1_024;
 
 /// A connection that said CONNECT.
@@ -43,6 +44,8 @@ pub(super) struct Client {
     session_expiry_told: Option<u32>,
     /// When its certificate ends.
     pub(super) ends: tokio::time::Instant,
+    /// What has changed since before it was admitted.
+    pub(super) news: watch::Receiver<News>,
 }
 
 /// What is published when a connection breaks.
@@ -53,14 +56,36 @@ pub(super) struct Will {
     pub(super) delay: Duration,
 }
 
-/// Serves a connection to its end.
+/// Serves a connection to its end: until it is admitted here, from then on in a task of its own. What it takes to get there is
+/// many times what a connection needs that is idle, and would be held as long.
 pub(super) async fn serve(front: Arc<Front>, stream: Stream, peer: SocketAddr, handshake: Handshake) {
-    if let Err(error) = run(&front, stream, peer, handshake).await {
-        tracing::debug!(%peer, %error, "connection ended");
+    match admitted(&front, stream, handshake).await {
+        Ok((client, will)) => drop(tokio::spawn(attend(front, client, will, peer))),
+        Err(error) => ended(peer, &error),
     }
 }
 
-async fn run(front: &Arc<Front>, mut stream: Stream, peer: SocketAddr, handshake: Handshake) -> io::Result<()> {
+async fn attend(front: Arc<Front>, client: Client, will: Option<Will>, peer: SocketAddr) {
+    let result = match client.principal.holder {
+        Holder::Joining => {
+            front.metrics.strangers_total.up();
+            session::joining::serve(&front, client, network(peer.ip())).await
+        }
+        Holder::Component(_) => session::serve(&front, client, will).await,
+    };
+    if let Err(error) = result {
+        ended(peer, &error);
+    }
+}
+
+fn ended(peer: SocketAddr, error: &io::Error) {
+    tracing::debug!(%peer, %error, "connection ended");
+}
+
+/// Hears the first packet, and decides.
+async fn admitted(front: &Front, mut stream: Stream, handshake: Handshake) -> io::Result<(Client, Option<Will>)> {
+    // Before anything is decided by what holds now.
+    let news = front.news.subscribe();
     let certificate = match stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()) {
         None => None,
         Some(der) => {
@@ -133,14 +158,9 @@ async fn run(front: &Arc<Front>, mut stream: Stream, peer: SocketAddr, handshake
         keep_alive_told: (keep_alive != connect.keep_alive).then_some(keep_alive),
         session_expiry_told: (session_expiry != session_expiry_kept).then_some(session_expiry_kept),
         ends: tokio::time::Instant::now() + Duration::from_secs(seconds),
+        news,
     };
-    match principal.holder {
-        Holder::Joining => {
-            front.metrics.strangers_total.up();
-            session::joining::serve(front, client, network(peer.ip())).await
-        }
-        Holder::Component(_) => session::serve(front, client, will).await,
-    }
+    Ok((client, will))
 }
 
 async fn first_frame(stream: &mut Stream, buffer: &mut BytesMut, bytes_max: usize) -> io::Result<BytesMut> {
@@ -172,7 +192,7 @@ fn admit(
     }
 }
 
-async fn refuse(stream: &mut Stream, version: Version, code: ConnectReturnCode, why: &'static str) -> io::Result<()> {
+async fn refuse<T>(stream: &mut Stream, version: Version, code: ConnectReturnCode, why: &'static str) -> io::Result<T> {
     let mut out = BytesMut::new();
     codec::connack(version, code, None, &mut out)?;
     let _ = timeout(Duration::from_secs(1), stream.write_all(&out)).await;
@@ -212,13 +232,23 @@ impl Client {
         codec::connack(self.version, ConnectReturnCode::Success, Some(properties), out)
     }
 
+    /// Bytes that it keeps for reading, and again for writing, while it is idle. There are thousands of collectors, each of which
+    /// has something to say once a minute, and few services, which are hardly ever silent.
+    pub(super) fn kept_bytes(&self) -> usize {
+        match self.principal.holder {
+            Holder::Component(ComponentType::PostureCollectionService) | Holder::Joining => READ_BYTES,
+            Holder::Component(_) => 128 * READ_BYTES,
+        }
+    }
+
     /// Waits for bytes, and says how many came.
     pub(super) async fn read(&mut self) -> io::Result<usize> {
-        if self.buffer.is_empty() && self.buffer.capacity() > 16 * READ_BYTES {
-            // A large packet is over: an idle connection holds no more than it needs.
-            self.buffer = BytesMut::new();
-        }
         self.buffer.reserve(READ_BYTES);
+        // Not before: until then it shows only what is left of it.
+        if self.buffer.is_empty() && self.buffer.capacity() > self.kept_bytes() {
+            // A large packet is over: an idle connection holds no more than it needs.
+            self.buffer = BytesMut::with_capacity(READ_BYTES);
+        }
         self.stream.read_buf(&mut self.buffer).await
     }
 }

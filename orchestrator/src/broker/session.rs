@@ -183,10 +183,15 @@ impl Session {
     async fn pump(&mut self, turn: &mut Turn) -> io::Result<End> {
         let idle = Duration::from_millis(u64::from(self.client.keep_alive) * 1500);
         let mut deadline = tokio::time::Instant::now() + idle;
-        let mut news = self.front.news.subscribe();
-        // Its CA may have been retired since the handshake. Without a CONNACK there is no DISCONNECT (MQTT 5 §3.14).
-        if !self.is_trusted() {
-            return Err(invalid(DISTRUSTED));
+        let mut news = self.client.news.clone();
+        // Something may have changed since it was admitted. Without a CONNACK there is no DISCONNECT (MQTT 5 §3.14).
+        if news.has_changed().unwrap_or(true) {
+            if *news.borrow_and_update() == News::Closing {
+                return Err(invalid("shutting down"));
+            }
+            if !self.is_trusted() {
+                return Err(invalid(DISTRUSTED));
+            }
         }
         self.client.welcome(&mut self.out)?;
         let mailbox = Arc::clone(&self.mailbox);
@@ -291,10 +296,10 @@ impl Session {
             }
             () = turn.over() => return Err(invalid("taken over while writing")),
         }
-        if self.out.capacity() > 2 * WRITE_BYTES {
+        self.out.clear();
+        if self.out.capacity() > self.client.kept_bytes() {
             self.out = BytesMut::new();
         }
-        self.out.clear();
         Ok(())
     }
 
