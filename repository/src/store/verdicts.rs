@@ -171,12 +171,13 @@ impl SqlStore {
         key: Key<'_>,
         summary: &EvaluationSummary,
     ) -> Result<Vec<RuleResult>, StoreError> {
-        let kept =
-            sqlx::query("SELECT result FROM result WHERE transaction_id = $1 AND endpoint = $2 ORDER BY position")
-                .bind(transaction)
-                .bind(key.endpoint)
-                .fetch_all(&self.pool)
-                .await?;
+        let kept = sqlx::query(
+            "SELECT result FROM result WHERE transaction_id = $1 AND endpoint = $2 ORDER BY position, rule",
+        )
+        .bind(transaction)
+        .bind(key.endpoint)
+        .fetch_all(&self.pool)
+        .await?;
         let kept: Vec<RuleResult> =
             kept.iter().map(|row| unjson(&row.try_get::<String, _>("result")?)).collect::<Result<_, StoreError>>()?;
         let decided = summary.counts.iter().filter(|(verdict, _)| *verdict != Verdict::NotSelected);
