@@ -1,7 +1,7 @@
 //! The operators' door: a socket in the data directory that only its owner can open. One request a
 //! connection; answers are JSON lines.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -463,8 +463,9 @@ async fn changes(
             Err(fault) => return Ok(Err(fault)),
         },
     };
+    let is_asked = |change: &AttributeChange| filter.is_none_or(|filter| filter.is_meant(change));
     let mut stored = Vec::new();
-    let mut request = ChangesRequest { endpoints: endpoints.clone(), before: None, limit };
+    let mut request = ChangesRequest { endpoints: endpoints.clone(), before: None, limit, numbers: Vec::new() };
     loop {
         let page: ChangesResponse = match ask_repository(handle, &request).await {
             Ok(page) => page,
@@ -473,7 +474,6 @@ async fn changes(
         if request.before.is_none() {
             answers.send(&OperatorEvent::Streams(page.streams)).await?;
         }
-        let is_asked = |change: &AttributeChange| filter.is_none_or(|filter| filter.is_meant(change));
         stored.extend(page.changes.into_iter().filter(is_asked));
         request.limit = limit.saturating_sub(u32::try_from(stored.len()).unwrap_or(u32::MAX));
         match page.next {
@@ -492,20 +492,77 @@ async fn changes(
     loop {
         match watched.recv().await {
             Ok((_, OperatorEvent::Change(change))) => {
-                let is_meant = (endpoints.is_empty() || endpoints.contains(&change.endpoint))
-                    && filter.is_none_or(|filter| filter.is_meant(&change));
-                if is_meant && !told.contains(&change.change) {
-                    answers.send(&OperatorEvent::Change(change)).await?;
+                // Of many that come at once, those are asked for together that were told without their items.
+                let (mut changes, mut missed) = (vec![*change], 0);
+                while changes.len() < FOLLOWED_TOGETHER_MAX {
+                    match watched.try_recv() {
+                        Ok((_, OperatorEvent::Change(change))) => changes.push(*change),
+                        Ok(_) => {}
+                        Err(broadcast::error::TryRecvError::Lagged(more)) => missed += more,
+                        Err(_) => break,
+                    }
+                }
+                if missed > 0 {
+                    answers.send(&events_missed(missed)).await?;
+                }
+                changes.retain(|change| {
+                    (endpoints.is_empty() || endpoints.contains(&change.endpoint)) && !told.contains(&change.change)
+                });
+                let lacking = complete(handle, &mut changes).await;
+                if lacking > 0 {
+                    let text = format!("of {lacking} changes no repository says what has changed in them");
+                    answers.send(&OperatorEvent::Notice(text)).await?;
+                }
+                for change in changes.into_iter().filter(is_asked) {
+                    answers.send(&OperatorEvent::Change(Box::new(change))).await?;
                 }
             }
             Ok(_) => {}
             Err(broadcast::error::RecvError::Lagged(missed)) => {
-                let text = format!("{missed} events were missed; ask again for what is stored");
-                answers.send(&OperatorEvent::Notice(text)).await?;
+                answers.send(&events_missed(missed)).await?;
             }
             Err(broadcast::error::RecvError::Closed) => return Ok(Ok(())),
         }
     }
+}
+
+fn events_missed(count: u64) -> OperatorEvent {
+    OperatorEvent::Notice(format!("{count} events were missed; ask again for what is stored"))
+}
+
+/// Changes that are told to whoever follows in one go.
+const FOLLOWED_TOGETHER_MAX: usize = 200;
+
+/// Asks for the items of changes that were told without. How many of them no repository has.
+async fn complete(handle: &Handle, changes: &mut [AttributeChange]) -> usize {
+    // Each repository has numbers of its own.
+    let key = |change: &AttributeChange| (change.change, change.endpoint, change.object.clone(), change.collected);
+    let brief = changes.iter_mut().filter(|change| change.is_brief());
+    let mut lacking: BTreeMap<_, &mut AttributeChange> = brief.map(|change| (key(change), change)).collect();
+    if lacking.is_empty() {
+        return 0;
+    }
+    for (repository, _) in handle.repositories().await.into_iter().filter(|(_, is_there)| *is_there) {
+        // An answer has as many as fit.
+        loop {
+            let numbers: Vec<u64> = lacking.keys().map(|(number, ..)| *number).collect();
+            let request = ChangesRequest { endpoints: Vec::new(), before: None, limit: 1, numbers };
+            let answer: Result<ChangesResponse, Fault> = ask_one_repository(handle, repository, &request).await;
+            let before = lacking.len();
+            for stored in answer.map(|page| page.changes).unwrap_or_default() {
+                if let Some(change) = lacking.remove(&key(&stored)) {
+                    *change = stored;
+                }
+            }
+            if lacking.is_empty() {
+                return 0;
+            }
+            if lacking.len() == before {
+                break;
+            }
+        }
+    }
+    lacking.len()
 }
 
 /// Begins a workflow and tells how it goes until it has ended.

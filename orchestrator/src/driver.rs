@@ -617,12 +617,16 @@ impl Handle {
             ToOrchestrator::ObservationResponse(response) => {
                 tracing::debug!(identifier = response.observation_identifier, "an answer that nobody waits for");
             }
+            ToOrchestrator::AttributeChange(_) | ToOrchestrator::AttributeChanges(_)
+                if message.sender_type() != Some(ComponentType::RepositoryInterface) =>
+            {
+                return Ok(Err(Fault::new(FaultCode::NotAuthorized, "a repository says what has changed")));
+            }
             ToOrchestrator::AttributeChange(change) => {
-                if message.sender_type() != Some(ComponentType::RepositoryInterface) {
-                    return Ok(Err(Fault::new(FaultCode::NotAuthorized, "a repository says what has changed")));
-                }
-                self.note_change(&change).await;
-                let _ = self.inner.watchers.send((message.envelope().transaction, OperatorEvent::Change(change)));
+                self.note_changes(message.envelope().transaction, vec![*change]).await;
+            }
+            ToOrchestrator::AttributeChanges(told) => {
+                self.note_changes(message.envelope().transaction, told.changes).await;
             }
             ToOrchestrator::EvaluationResults(results) => {
                 self.show(message.envelope().transaction, std::iter::once(*results));

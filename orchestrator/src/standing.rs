@@ -7,9 +7,9 @@ use bus::mqtt::rand_fraction;
 use jiff::Timestamp;
 use proto::capability::Capability;
 use proto::fault::{Fault, FaultCode};
-use proto::id::{ComponentId, EndpointId};
+use proto::id::{ComponentId, EndpointId, TransactionId};
 use proto::message::{AttributeChange, ObservationOperation};
-use proto::operator::{AskOutcome, AssignmentView, ComponentState, PolicyAssignment, Workflow};
+use proto::operator::{AskOutcome, AssignmentView, ComponentState, OperatorEvent, PolicyAssignment, Workflow};
 use proto::plan::ObjectKey;
 use service::audit::{Act, Actor};
 use service::content::plan_of;
@@ -116,9 +116,16 @@ impl Handle {
         }
     }
 
-    /// An object of an endpoint has changed: what reads it is evaluated in a moment.
-    pub(crate) async fn note_change(&self, change: &AttributeChange) {
-        self.inner.standing.lock().await.change(change.endpoint, &change.object, Timestamp::now());
+    /// Objects of endpoints have changed: what reads them is evaluated in a moment, and whoever follows is told.
+    pub(crate) async fn note_changes(&self, transaction: TransactionId, changes: Vec<AttributeChange>) {
+        let mut standing = self.inner.standing.lock().await;
+        for change in &changes {
+            standing.change(change.endpoint, &change.object, Timestamp::now());
+        }
+        drop(standing);
+        for change in changes {
+            let _ = self.inner.watchers.send((transaction, OperatorEvent::Change(Box::new(change))));
+        }
     }
 
     /// A policy has a new version: what it is assigned to is evaluated anew, and watched for what it reads now.

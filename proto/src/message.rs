@@ -33,7 +33,9 @@ mod summary;
 mod task;
 
 pub use ack::Ack;
-pub use attribute_change::{AttributeChange, ChangesRequest, ChangesResponse, ObjectState, StreamState};
+pub use attribute_change::{
+    AttributeChange, AttributeChanges, ChangesRequest, ChangesResponse, ObjectState, StreamState,
+};
 pub use audit::{AuditCheckpoint, AuditWitness};
 pub use capability_advertisement::{
     AdvertisedEndpoint, AssignedEndpoint, CapabilityAdvertisement, CapabilityAdvertisementResponse, CapabilityAnswer,
@@ -145,6 +147,7 @@ kinds! {
     "chain-request" => ChainRequest, "the sealed messages that verdicts rest on";
     "chain-response" => ChainResponse, "where they are";
     "attribute-change" => AttributeChange, "an object of an endpoint is no longer what it was";
+    "attribute-changes" => AttributeChanges, "several objects are no longer what they were";
     "changes-request" => ChangesRequest, "what changed of late";
     "changes-response" => ChangesResponse, "one page of it";
     "content-request" => ContentRequest, "a chunk of content by its hash";
@@ -180,7 +183,7 @@ receivers! {
     ToOrchestrator {
         ComponentRegistrationRequest, CapabilityAdvertisement, HeartbeatRequest, HealthCheckResponse,
         StatusNotification, PeriodicCollectionResponse, ObservationResponse, EvaluationResults, FleetResults,
-        AttributeChange, ContentRequest, TaskRequest, TasksRequest,
+        AttributeChange, AttributeChanges, ContentRequest, TaskRequest, TasksRequest,
     }
     /// What every registered component receives on its administrative interface.
     ToMember {

@@ -173,7 +173,7 @@ impl Topic {
             Self::EvaluationResults(_) => matches!(kind, "evaluation-results" | "fleet-results"),
             Self::Status(_) => kind == "status-notification",
             Self::Policy(_) => kind == "policy-publication",
-            Self::Change(_) => kind == "attribute-change",
+            Self::Change(_) => matches!(kind, "attribute-change" | "attribute-changes"),
             Self::Directed { operation, .. } => match operation.as_str() {
                 "ack" => matches!(kind, "ack" | "error"),
                 "query-request" => {

@@ -19,9 +19,9 @@ use proto::fault::{Fault, FaultCode};
 use proto::id::ComponentId;
 use proto::limits::FLEET_ENDPOINTS_MAX;
 use proto::message::{
-    Ack, AuditWitness, ContentRequest, Message, PoliciesResponse, PolicyPublication, QueryRequest, ReferenceRequest,
-    ReferenceResponse, SearchRequest, StalenessRequest, StatusNotification, SummaryRequest, SummaryResponse,
-    ToRepository,
+    Ack, AuditWitness, ChangesRequest, ContentRequest, Message, PoliciesResponse, PolicyPublication, QueryRequest,
+    ReferenceRequest, ReferenceResponse, SearchRequest, StalenessRequest, StatusNotification, SummaryRequest,
+    SummaryResponse, ToRepository,
 };
 use proto::topic::Topic;
 use service::config::{self, ConfigError, RepositoryConfig};
@@ -38,6 +38,7 @@ mod pacing;
 mod reports;
 pub mod retention;
 pub mod store;
+mod telling;
 pub mod transfer;
 
 use expected::Expected;
@@ -46,6 +47,7 @@ use retention::Retention;
 use store::postgres::{DatabaseUrl, PostgresStore};
 use store::sqlite::SqliteStore;
 use store::{Received, Report, Store, StoreError, Stored};
+use telling::Telling;
 
 /// What is kept, in the data directory.
 pub(crate) const DATABASE_FILE: &str = "repository.db";
@@ -179,11 +181,19 @@ pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdow
     let Member { bus, mut inbox, dismissal, .. } = member;
     let expected = Expected::new(bus.clone());
     let pacing = Pacing::new();
-    let repository = Arc::new(Repository { bus: bus.clone(), store, expected, pacing, told: Mutex::default() });
+    let repository = Arc::new(Repository {
+        bus: bus.clone(),
+        store,
+        expected,
+        pacing,
+        telling: Telling::default(),
+        told: Mutex::default(),
+    });
     // Reports may have to wait for the orchestrator's word: they are stored in their order, beside everything else.
     let questions = Arc::new(tokio::sync::Semaphore::new(QUESTIONS_MAX));
     let (reports, reported) = mpsc::channel::<Authentic>(REPORTS_MAX);
     let record = reports::store_all(&repository, reported);
+    let telling = tokio::spawn(telling::tell_all(Arc::clone(&repository)));
     let serve = async {
         loop {
             tokio::select! {
@@ -215,7 +225,7 @@ pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdow
                             tokio::spawn(async move { repository.take(message).await });
                         }
                         // Nor must questions, for which the orchestrator is asked what their sender may read.
-                        QueryRequest::KIND | ReferenceRequest::KIND | SearchRequest::KIND | StalenessRequest::KIND
+                        ChangesRequest::KIND | QueryRequest::KIND | ReferenceRequest::KIND | SearchRequest::KIND | StalenessRequest::KIND
                         | SummaryRequest::KIND => match Arc::clone(&questions).try_acquire_owned() {
                             Ok(place) => {
                                 let repository = Arc::clone(&repository);
@@ -238,6 +248,7 @@ pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdow
         () = serve => {}
         () = record => {}
     }
+    telling.abort();
     bus.close();
     dismissal.check()
 }
@@ -245,8 +256,6 @@ pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdow
 /// From the start until what is old goes, and from then to the next time.
 const EXPIRY_FIRST: Duration = Duration::from_mins(1);
 const EXPIRY_EVERY: Duration = Duration::from_hours(1);
-/// Changes of one message that are told: more than fit into one.
-const CHANGES_TOLD_MAX: usize = 10_000;
 
 /// Questions that are answered at a time.
 const QUESTIONS_MAX: usize = 256;
@@ -263,6 +272,7 @@ struct Repository {
     store: Arc<dyn Store>,
     expected: Expected,
     pacing: Pacing,
+    telling: Telling,
     /// When it was last said that a component's reports are refused.
     told: Mutex<BTreeMap<ComponentId, Instant>>,
 }
@@ -460,21 +470,6 @@ impl Repository {
         }
         self.bus.acknowledge(message, self.directed(message, Ack::KIND));
         Ok(())
-    }
-
-    /// Says what changed; what is not said here is found by asking.
-    async fn tell_changes(&self, context: Context, changed: &[u64]) {
-        for number in changed.iter().take(CHANGES_TOLD_MAX) {
-            match self.store.change(*number).await {
-                Ok(Some(change)) => {
-                    if let Err(error) = self.bus.send(&Topic::Change(self.bus.own()), &change, context) {
-                        tracing::warn!(error = %Chain(&error), "a change cannot be told");
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => tracing::warn!(error = %Chain(&error), "a change cannot be read"),
-            }
-        }
     }
 
     async fn publish(&self, message: &Authentic, publication: &PolicyPublication) -> Result<(), StoreError> {

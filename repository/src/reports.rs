@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bus::{Authentic, Context};
+use bus::Authentic;
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, TransactionId};
 use proto::message::{CollectionResults, EvaluationResults, FleetResults, Message as _, TaskRequest, ToRepository};
@@ -191,6 +191,7 @@ async fn check(repository: &Repository, report: Reported) -> Option<Reported> {
 /// Stores reports, and tells whoever sent each what came of it, after the commit and only then.
 async fn store_together(repository: &Arc<Repository>, reports: &[Reported]) {
     let incoming: Vec<Incoming<'_>> = reports.iter().map(Reported::incoming).collect();
+    let mut untold = 0;
     for (Reported { message, .. }, stored) in reports.iter().zip(repository.store.record(&incoming).await) {
         let changed = match &stored {
             Ok(Stored::New { changed, .. }) => changed.clone(),
@@ -200,9 +201,10 @@ async fn store_together(repository: &Arc<Repository>, reports: &[Reported]) {
             repository.not_stored(message, &error);
         }
         if !changed.is_empty() {
-            // A nudge: the next message does not wait for it.
-            let (repository, context) = (Arc::clone(repository), Context::of(message.envelope().transaction));
-            tokio::spawn(async move { repository.tell_changes(context, &changed).await });
+            untold += repository.telling.add(message.envelope().transaction, &changed);
         }
+    }
+    if untold > 0 {
+        tracing::warn!(count = untold, "too many changes wait to be told; these are stored, and not told");
     }
 }

@@ -172,8 +172,8 @@ pub trait Store: Send + Sync + 'static {
         profile: &str,
     ) -> Result<Option<EvaluationSummary>, StoreError>;
 
-    /// A change by its number; none where nothing was known before it.
-    async fn change(&self, number: u64) -> Result<Option<AttributeChange>, StoreError>;
+    /// Changes of what was known before, by their numbers and in their order. Without items unless they are whole.
+    async fn changes_numbered(&self, numbers: &[u64], is_whole: bool) -> Result<Vec<AttributeChange>, StoreError>;
 
     /// The newest changes, and what came of the observations that report them.
     async fn changes(&self, request: &ChangesRequest) -> Result<ChangesResponse, StoreError>;

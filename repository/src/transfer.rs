@@ -45,9 +45,9 @@ pub async fn transfer(data: &Path, url: &DatabaseUrl) -> Result<Moved, TransferE
     // Both have the tables of this version afterwards.
     let (from, to) = (SqliteStore::open(&file).await?, PostgresStore::open(url).await?);
     let moved = async {
-        let mut tx = to.pool().begin().await?;
+        let mut tx = to.everything().begin().await?;
         // The database's own name stays the same, whatever comes into it.
-        let moved = copy(from.pool(), &mut tx, url, &["store_name"]).await?;
+        let moved = copy(from.everything(), &mut tx, url, &["store_name"]).await?;
         tx.commit().await?;
         Ok(moved)
     }

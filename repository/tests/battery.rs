@@ -284,7 +284,7 @@ async fn a_change_shows_both_sides_and_where_it_came_from(store: &dyn Store) {
     // Seen once more: the change stays where it was.
     case.collect("b", at(25)).await;
     case.collect("c", at(30)).await;
-    let request = ChangesRequest { endpoints: vec![case.endpoint], before: None, limit: 1 };
+    let request = ChangesRequest { endpoints: vec![case.endpoint], before: None, limit: 1, numbers: Vec::new() };
     let page = store.changes(&request).await.unwrap();
     let values = |state: &ObjectState| {
         state.items.iter().filter_map(|item| item.value("value").map(str::to_owned)).collect::<Vec<_>>()
@@ -300,7 +300,20 @@ async fn a_change_shows_both_sides_and_where_it_came_from(store: &dyn Store) {
     let change = &page.changes[0];
     let past = change.past.as_ref().unwrap();
     assert_eq!((past.seen, change.collected, change.stream.clone()), (at(5), at(20), Some(stream)));
-    assert_eq!(store.change(change.change).await.unwrap().as_ref(), Some(change));
+    let numbered = async |is_whole| store.changes_numbered(&[change.change, 1_000_000], is_whole).await.unwrap();
+    assert_eq!(numbered(true).await, std::slice::from_ref(change));
+    assert!(!change.is_brief());
+    let by_number =
+        ChangesRequest { endpoints: Vec::new(), before: None, limit: 1, numbers: vec![1_000_000, change.change] };
+    assert_eq!(store.changes(&by_number).await.unwrap().changes, std::slice::from_ref(change));
+    // Where many are told they say that there are items, and not which.
+    let [brief] = &numbered(false).await[..] else { panic!("one change") };
+    let without = |state: &ObjectState| ObjectState { items: Vec::new(), ..state.clone() };
+    let expected = change.past.as_ref().map(without);
+    assert_eq!(
+        (brief.past.clone(), brief.current.clone(), brief.is_brief()),
+        (expected, without(&change.current), true)
+    );
 }
 
 async fn reports_that_are_missing_are_counted(store: &dyn Store) {
@@ -315,7 +328,10 @@ async fn reports_that_are_missing_are_counted(store: &dyn Store) {
             store.record_collection(&results, received, &Case::any_report()).await.unwrap();
         }
     }
-    let page = store.changes(&ChangesRequest { endpoints: Vec::new(), before: None, limit: 1 }).await.unwrap();
+    let page = store
+        .changes(&ChangesRequest { endpoints: Vec::new(), before: None, limit: 1, numbers: Vec::new() })
+        .await
+        .unwrap();
     let stream = page.streams.iter().find(|stream| stream.origin == case.sender).unwrap();
     assert_eq!((stream.epoch, stream.highest, stream.received), (new, 3, 2), "number 2 is missing");
 }

@@ -19,8 +19,9 @@ use service::chain::Link;
 use service::member::{self, Member, MemberSettings};
 use service::shutdown::{self, Stopper};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::oneshot;
 
 pub mod attack;
@@ -266,6 +267,12 @@ impl Installation {
         ask(&self.data.path().join("orchestrator"), question, &[]).await.expect("the orchestrator answers")
     }
 
+    /// Asks what is answered for as long as somebody listens.
+    pub async fn listen(&self, question: Ask) -> Answers {
+        let data = self.data.path().join("orchestrator");
+        Answers::begin(&data, question, &[]).await.expect("the orchestrator answers")
+    }
+
     /// What was said, or why it was not done.
     pub async fn told(&self, question: Ask) -> Result<String, String> {
         match self.ask(question).await.into_iter().next() {
@@ -318,18 +325,37 @@ impl Installation {
     }
 }
 
+/// What an orchestrator answers.
+#[derive(Debug)]
+pub struct Answers {
+    lines: Lines<BufReader<OwnedReadHalf>>,
+    /// Whoever closes it wants to hear no more.
+    _writing: OwnedWriteHalf,
+}
+
+impl Answers {
+    async fn begin(data: &Path, question: Ask, content: &[u8]) -> std::io::Result<Self> {
+        let stream = UnixStream::connect(data.join(orchestrator::CONTROL_SOCKET)).await?;
+        let (reading, mut writing) = stream.into_split();
+        let mut line = serde_json::to_vec(&OperatorRequest { ask: question, content_bytes: content.len() as u64 })?;
+        line.push(b'\n');
+        writing.write_all(&line).await?;
+        writing.write_all(content).await?;
+        Ok(Self { lines: BufReader::new(reading).lines(), _writing: writing })
+    }
+
+    /// The next of them.
+    pub async fn next(&mut self) -> std::io::Result<Option<OperatorEvent>> {
+        let line = self.lines.next_line().await?;
+        Ok(line.map(|line| serde_json::from_str(&line)).transpose()?)
+    }
+}
+
 /// Asks the orchestrator of a data directory.
 pub async fn ask(data: &Path, question: Ask, content: &[u8]) -> std::io::Result<Vec<OperatorEvent>> {
-    let stream = UnixStream::connect(data.join(orchestrator::CONTROL_SOCKET)).await?;
-    let (reading, mut writing) = stream.into_split();
-    let mut line = serde_json::to_vec(&OperatorRequest { ask: question, content_bytes: content.len() as u64 })?;
-    line.push(b'\n');
-    writing.write_all(&line).await?;
-    writing.write_all(content).await?;
-    let mut lines = BufReader::new(reading).lines();
+    let mut answers = Answers::begin(data, question, content).await?;
     let mut events = Vec::new();
-    while let Some(line) = lines.next_line().await? {
-        let event: OperatorEvent = serde_json::from_str(&line)?;
+    while let Some(event) = answers.next().await? {
         let is_last = matches!(event, OperatorEvent::Done | OperatorEvent::Fault(_));
         events.push(event);
         if is_last {

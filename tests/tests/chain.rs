@@ -278,7 +278,7 @@ async fn an_evaluator_reads_what_it_was_asked_to_evaluate_and_nothing_else() {
     };
     let alone = Context::alone;
     refused(bus.request::<_, ResultsResponse>(&ask, &all, alone(), PATIENCE).await.map(drop));
-    let changes = ChangesRequest { endpoints: vec![endpoint], before: None, limit: 1 };
+    let changes = ChangesRequest { endpoints: vec![endpoint], before: None, limit: 1, numbers: Vec::new() };
     refused(bus.request::<_, ChangesResponse>(&ask, &changes, alone(), PATIENCE).await.map(drop));
     let search = SearchRequest {
         query: "unix:file".parse().unwrap(),

@@ -432,6 +432,89 @@ async fn changes_are_told_of_the_items_that_are_asked_for() {
     assert_eq!(of(Some("unix:file where filepath = /etc/group")).await, 0);
 }
 
+/// Files of which more objects of the baseline see something than changes are told with their items.
+fn fill(root: &Path) {
+    let sshd = "PermitRootLogin yes\nPermitEmptyPasswords yes\nHostbasedAuthentication yes\nIgnoreRhosts no\nX11Forwarding yes\n\
+                LoginGraceTime 30\nMaxAuthTries 9\n";
+    for (name, text) in [
+        ("etc/ssh/sshd_config", sshd),
+        ("etc/ssh/sshd_config.d/one.conf", sshd),
+        ("etc/passwd", "root:x:0:0:root:/root:/bin/bash\n+\n"),
+        ("etc/group", "root:x:0:\n+\n"),
+        ("etc/login.defs", "PASS_MAX_DAYS 90\nENCRYPT_METHOD MD5\nUMASK 022\n"),
+        ("etc/sudoers", "root ALL=(ALL) NOPASSWD: ALL\n"),
+        ("etc/sudoers.d/one", "root ALL=(ALL) NOPASSWD: ALL\n"),
+        ("etc/apt/sources.list", "deb [trusted=yes] http://example.org x y\n"),
+        ("etc/apt/sources.list.d/one.list", "deb [trusted=yes] http://example.org x y\n"),
+        ("etc/apt/sources.list.d/one.sources", "Trusted: yes\n"),
+        ("etc/crontab", "# nothing\n"),
+        ("etc/hosts.equiv", "+\n"),
+        ("etc/ssh/shosts.equiv", "+\n"),
+        ("etc/gshadow", "root:*::\n"),
+        ("proc/sys/kernel/randomize_va_space", "0\n"),
+        ("proc/sys/kernel/dmesg_restrict", "0\n"),
+        ("proc/sys/kernel/kptr_restrict", "0\n"),
+        ("proc/sys/fs/protected_symlinks", "0\n"),
+        ("proc/sys/fs/protected_hardlinks", "0\n"),
+        ("proc/sys/net/ipv4/ip_forward", "1\n"),
+        ("proc/sys/net/ipv4/tcp_syncookies", "0\n"),
+    ] {
+        std::fs::create_dir_all(root.join(name).parent().unwrap()).unwrap();
+        std::fs::write(root.join(name), text).unwrap();
+    }
+}
+
+/// Changes that are told together with their items; more are told without.
+const TOLD_WHOLE: usize = 32;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_follows_is_told_what_has_changed_however_much_it_is_at_once() {
+    let (installation, roots) = installation(&["a"]).await;
+    let collect = async || {
+        let events = installation.ask(Ask::Collect(baseline(60))).await;
+        let is_done = |event: &OperatorEvent| matches!(event, OperatorEvent::Ended(view) if view.account.answered == 1);
+        assert!(events.iter().any(is_done), "{events:?}");
+    };
+    collect().await;
+    let follow = async |query: Option<&str>| {
+        let query = query.map(|text| Box::new(text.parse().unwrap()));
+        installation.listen(Ask::Changes { targets: Vec::new(), limit: 1, is_followed: true, query }).await
+    };
+    let (mut all, mut some) = (follow(None).await, follow(Some("unix:file where filepath = /etc/crontab")).await);
+    // What is stored comes first: both listen from then on.
+    for answers in [&mut all, &mut some] {
+        assert!(matches!(answers.next().await.unwrap(), Some(OperatorEvent::Streams(_))));
+    }
+    fill(roots[0].path());
+    collect().await;
+    let ask = Ask::Changes { targets: Vec::new(), limit: 1_000, is_followed: false, query: None };
+    let mut stored = BTreeMap::new();
+    for event in installation.ask(ask).await {
+        if let OperatorEvent::Change(change) = event {
+            stored.insert(change.change, *change);
+        }
+    }
+    assert!(stored.len() > TOLD_WHOLE, "{} changes", stored.len());
+    let brief = stored.values().find(|change| change.is_brief());
+    assert_eq!(brief, None);
+    let next = async |answers: &mut system_tests::Answers| {
+        let event = tokio::time::timeout(system_tests::PATIENCE, answers.next()).await.expect("a change in time");
+        match event.unwrap() {
+            Some(OperatorEvent::Change(change)) => *change,
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut told = BTreeMap::new();
+    while told.len() < stored.len() {
+        let change = next(&mut all).await;
+        assert_eq!(told.insert(change.change, change), None, "each is told once");
+    }
+    assert_eq!(told, stored);
+    let crontab = next(&mut some).await;
+    assert_eq!(stored.get(&crontab.change), Some(&crontab));
+    assert_eq!(crontab.current.items[0].value("filepath"), Some("/etc/crontab"));
+}
+
 #[test]
 fn what_probes_find_has_the_fields_that_a_question_may_name() {
     let policy = scap::datastream::read(system_tests::BASELINE.to_vec()).unwrap();

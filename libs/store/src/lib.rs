@@ -1,7 +1,8 @@
-//! What services share that can keep what they know in PostgreSQL: which database, how it is waited for, and how a file of
-//! SQLite is moved into it. The tables are each service's own.
+//! What services share that keep what they know in SQLite or PostgreSQL: how a file is written and read, which database, how it is
+//! waited for, and how a file is moved into it. The tables are each service's own.
 
 pub mod postgres;
+pub mod sqlite;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod transfer;

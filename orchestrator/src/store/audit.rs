@@ -60,7 +60,7 @@ impl SqlStore {
             "SELECT number, hash FROM audit WHERE number > (SELECT coalesce(max(number), 0) FROM audit_checkpoint) \
              ORDER BY number DESC LIMIT 1",
         )
-        .fetch_optional(&self.pool)
+        .fetch_optional(&self.readers)
         .await?;
         row.as_ref().map(point).transpose()
     }
@@ -68,7 +68,7 @@ impl SqlStore {
     /// How far the log has come.
     pub async fn last_entry(&self) -> Result<Option<AuditCheckpoint>, StoreError> {
         let row = sqlx::query("SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1")
-            .fetch_optional(&self.pool)
+            .fetch_optional(&self.readers)
             .await?;
         row.as_ref().map(point).transpose()
     }
@@ -88,7 +88,7 @@ impl SqlStore {
     /// The log from an entry on: so many entries, and the checkpoints that were signed among them.
     pub async fn audit_lines(&self, after: u64, limit: u32) -> Result<(Vec<Line>, u64), StoreError> {
         // Both are read as they were at one time; what was done after the last signature is not part of it.
-        let mut tx = self.pool.begin_with(READ).await?;
+        let mut tx = self.readers.begin_with(READ).await?;
         let rows = sqlx::query(
             "SELECT number, entry FROM audit WHERE number > $1 \
              AND number <= (SELECT coalesce(max(number), 0) FROM audit_checkpoint) ORDER BY number LIMIT $2",

@@ -20,7 +20,7 @@ impl SqlStore {
     /// The versions of all policies, the oldest first.
     pub async fn policy_versions(&self) -> Result<Vec<PolicyDescription>, StoreError> {
         let rows = sqlx::query("SELECT number, document FROM policy_version ORDER BY name, number");
-        let rows = rows.fetch_all(&self.pool).await?;
+        let rows = rows.fetch_all(&self.readers).await?;
         let version = |row: &RowOf| -> Result<PolicyDescription, StoreError> {
             let text: String = row.try_get("document")?;
             let mut policy: PolicyDescription = serde_json::from_str(&text).map_err(StoreError::Damaged)?;

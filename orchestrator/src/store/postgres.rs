@@ -55,11 +55,11 @@ impl PostgresStore {
             NotMigrated::Absent(error) => failed(error),
             NotMigrated::Failed(error) => StoreError::Migrate(error),
         })?;
-        Ok(Self::over(pool, Fence::default()))
+        Ok(Self::over(pool.clone(), pool, Fence::default()))
     }
 
     /// What is written when everything is moved.
     pub(crate) fn everything(&self) -> &Pool {
-        &self.pool
+        &self.writer
     }
 }

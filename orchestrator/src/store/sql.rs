@@ -126,32 +126,34 @@ struct Ended {
 /// Rows of one statement.
 const ROWS_AT_ONCE: usize = 100;
 
-/// The store over a pool.
+/// The store over pools: of connections that read, and of those that write.
 #[derive(Debug, Clone)]
 pub struct SqlStore {
-    pub(super) pool: Pool,
+    pub(super) readers: Pool,
+    pub(super) writer: Pool,
     pub(super) fence: Fence,
 }
 
 impl SqlStore {
-    pub(super) fn over(pool: Pool, fence: Fence) -> Self {
-        Self { pool, fence }
+    pub(super) fn over(readers: Pool, writer: Pool, fence: Fence) -> Self {
+        Self { readers, writer, fence }
     }
 
     /// Everything that is written is written between this and a commit.
     pub(super) async fn begin(&self) -> Result<Tx, StoreError> {
-        let mut tx = self.pool.begin_with(BEGIN).await?;
+        let mut tx = self.writer.begin_with(BEGIN).await?;
         self.fence.check(&mut tx).await?;
         Ok(tx)
     }
 
     /// Ends the connections.
     pub async fn close(&self) {
-        self.pool.close().await;
+        self.readers.close().await;
+        self.writer.close().await;
     }
 
     async fn documents<T: for<'de> Deserialize<'de>>(&self, sql: &'static str) -> Result<Vec<T>, StoreError> {
-        let rows = sqlx::query(sql).fetch_all(&self.pool).await?;
+        let rows = sqlx::query(sql).fetch_all(&self.readers).await?;
         rows.iter()
             .map(|row| serde_json::from_str(&row.try_get::<String, _>("document")?).map_err(StoreError::Damaged))
             .collect()
@@ -162,7 +164,7 @@ impl SqlStore {
         sql: &'static str,
         key: &str,
     ) -> Result<Option<T>, StoreError> {
-        let text: Option<String> = sqlx::query_scalar(sql).bind(key).fetch_optional(&self.pool).await?;
+        let text: Option<String> = sqlx::query_scalar(sql).bind(key).fetch_optional(&self.readers).await?;
         text.map(|text| serde_json::from_str(&text).map_err(StoreError::Damaged)).transpose()
     }
 
@@ -177,7 +179,7 @@ impl SqlStore {
             "SELECT id, is_open, (SELECT count(*) FROM responder WHERE workflow = workflow.id) AS responders FROM workflow \
              WHERE is_open = 1 OR id IN (SELECT id FROM workflow ORDER BY begun DESC LIMIT $1) ORDER BY begun DESC",
         );
-        let rows = rows.bind(i64::try_from(ENDED_WORKFLOWS_MAX).unwrap_or(i64::MAX)).fetch_all(&self.pool).await?;
+        let rows = rows.bind(i64::try_from(ENDED_WORKFLOWS_MAX).unwrap_or(i64::MAX)).fetch_all(&self.readers).await?;
         let (mut workflows, mut responders) = (Vec::new(), 0);
         for row in rows {
             let is_open = row.try_get::<i64, _>("is_open")? != 0;
@@ -198,7 +200,7 @@ impl SqlStore {
     async fn add_responders(&self, workflow: &mut Workflow) -> Result<(), StoreError> {
         let rows = sqlx::query("SELECT document FROM responder WHERE workflow = $1 ORDER BY position")
             .bind(workflow.id.to_string())
-            .fetch_all(&self.pool)
+            .fetch_all(&self.readers)
             .await?;
         if rows.is_empty() {
             workflow.add_due();
@@ -219,7 +221,7 @@ impl SqlStore {
 
     /// Endpoints that were merged into others.
     pub async fn aliases(&self) -> Result<Vec<(EndpointId, EndpointId)>, StoreError> {
-        let rows = sqlx::query("SELECT endpoint, alias_of FROM endpoint_alias").fetch_all(&self.pool).await?;
+        let rows = sqlx::query("SELECT endpoint, alias_of FROM endpoint_alias").fetch_all(&self.readers).await?;
         let id = |row: &RowOf, column: &str| -> Result<EndpointId, StoreError> {
             let text: String = row.try_get(column)?;
             serde_json::from_value(text.into()).map_err(StoreError::Damaged)
@@ -336,7 +338,7 @@ impl SqlStore {
         .bind(before.as_microsecond())
         .bind(after.map_or("", ContentHash::as_str))
         .bind(limit)
-        .fetch_all(&self.pool)
+        .fetch_all(&self.readers)
         .await?;
         let parsed = rows.iter().map(|row| {
             let (hash, request): (String, String) = (row.try_get("hash")?, row.try_get("request")?);
@@ -369,7 +371,7 @@ impl SqlStore {
         for hash in hashes {
             query = query.bind(hash.as_str());
         }
-        let rows = query.fetch_all(&self.pool).await?;
+        let rows = query.fetch_all(&self.readers).await?;
         let of_row = |row: &RowOf| -> Result<_, sqlx::Error> {
             let [hash, request] = ["hash", "request"].map(|column| row.try_get::<String, _>(column));
             let responder: Option<String> = row.try_get("responder")?;
@@ -385,7 +387,7 @@ impl SqlStore {
     /// The message that asked.
     pub async fn sent(&self, hash: &ContentHash) -> Result<Option<String>, StoreError> {
         let sealed = sqlx::query_scalar("SELECT sealed FROM sent_task WHERE hash = $1");
-        Ok(sealed.bind(hash.as_str()).fetch_optional(&self.pool).await?)
+        Ok(sealed.bind(hash.as_str()).fetch_optional(&self.readers).await?)
     }
 
     /// What a component was last asked by a request, as it was sealed.
@@ -393,7 +395,7 @@ impl SqlStore {
         let sealed = sqlx::query_scalar(
             "SELECT sealed FROM sent_task WHERE request = $1 AND responder = $2 ORDER BY sent DESC LIMIT 1",
         );
-        Ok(sealed.bind(request.to_string()).bind(responder.to_string()).fetch_optional(&self.pool).await?)
+        Ok(sealed.bind(request.to_string()).bind(responder.to_string()).fetch_optional(&self.readers).await?)
     }
 
     /// Stores what the core wants stored, and what is going to be asked, in one transaction. The same batch once more, because nobody
@@ -594,7 +596,7 @@ impl SqlStore {
         let row = sqlx::query("SELECT document, ended FROM standing_task WHERE request = $1 AND collector = $2")
             .bind(request.to_string())
             .bind(collector.to_string())
-            .fetch_optional(&self.pool)
+            .fetch_optional(&self.readers)
             .await?;
         let Some(row) = row else { return Ok(None) };
         let plan = serde_json::from_str(&row.try_get::<String, _>("document")?).map_err(StoreError::Damaged)?;

@@ -1,13 +1,10 @@
 //! The store on SQLite: a file that one orchestrator uses.
 
 use std::path::Path;
-use std::time::Duration;
-
-use sqlx::migrate::Migrator;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _};
 
 use ::store::migrations;
+use ::store::sqlite::{Connections, Shape, open};
+use sqlx::migrate::Migrator;
 
 use super::StoreError;
 
@@ -21,6 +18,9 @@ type Pool = sqlx::SqlitePool;
 const BEGIN: &str = "BEGIN IMMEDIATE";
 /// Everything is read as it was at one time.
 const READ: &str = "BEGIN";
+
+const SHAPE: Shape =
+    Shape { readers: 1, writer_cache_kib: 8_000, reader_cache_kib: 2_000, log_pages: 1_000, rows_ahead: 50 };
 
 /// The lock of the data directory keeps others away.
 #[derive(Debug, Clone, Copy)]
@@ -38,22 +38,8 @@ pub use sql::SqlStore as SqliteStore;
 impl SqliteStore {
     /// Opens or makes the file.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // There may be no other directory that can be written to.
-            .pragma("temp_store", "memory")
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(Duration::from_secs(10))
-            .disable_statement_logging();
-        let pool = SqlitePoolOptions::new()
-            .max_connections(2)
-            // After a full disk `sqlx` counts a transaction that SQLite has ended by itself.
-            .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
-            .connect_with(options)
-            .await
-            .map_err(|error| StoreError::Open(path.to_owned(), error))?;
+        let opened = open(path, SHAPE).await;
+        let Connections { readers, writer } = opened.map_err(|error| StoreError::Open(path.to_owned(), error))?;
         let migrations = migrations![
             1 "init" "../../migrations/sqlite/0001_init.sql",
             2 "standing_task" "../../migrations/both/0002_standing_task.sql",
@@ -68,12 +54,12 @@ impl SqliteStore {
             11 "shared" "../../migrations/sqlite/0011_shared.sql",
             12 "applied" "../../migrations/both/0012_applied.sql",
         ];
-        Migrator::with_migrations(migrations).run(&pool).await.map_err(StoreError::Migrate)?;
-        Ok(Self::over(pool, Fence))
+        Migrator::with_migrations(migrations).run(&writer).await.map_err(StoreError::Migrate)?;
+        Ok(Self::over(readers, writer, Fence))
     }
 
     /// What is read when everything is moved.
     pub(crate) fn everything(&self) -> &Pool {
-        &self.pool
+        &self.readers
     }
 }

@@ -1,4 +1,4 @@
-//! `attribute-change` and `changes-request` (proposal P-11): what a repository saw change. The message
+//! `attribute-change`, `attribute-changes` and `changes-request` (proposal P-11): what a repository saw change. The message
 //! is a nudge and may be lost; the rows that are asked for are the truth.
 
 use jiff::Timestamp;
@@ -36,6 +36,23 @@ pub struct AttributeChange {
     pub stream: Option<StreamPosition>,
 }
 
+/// Several changes. Where many come at once their states are without items, though `item-count` says that there are some:
+/// whoever wants them asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct AttributeChanges {
+    /// In the order of their numbers.
+    pub changes: Vec<AttributeChange>,
+}
+
+impl AttributeChange {
+    /// Whether there may be more in it than it says: there are items, and none is named.
+    pub fn is_brief(&self) -> bool {
+        let mut sides = self.past.iter().chain([&self.current]);
+        sides.clone().all(|side| side.items.is_empty()) && sides.any(|side| side.item_count > 0)
+    }
+}
+
 /// One side of a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -66,6 +83,9 @@ pub struct ChangesRequest {
     pub before: Option<u64>,
     /// At most so many.
     pub limit: u32,
+    /// These, by their numbers, and no others; empty: whichever there are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub numbers: Vec<u64>,
 }
 
 /// One page of changes.

@@ -116,11 +116,11 @@ impl SqlStore {
         let numbers = self.known_numbers(&names).await?;
         let seen = self.seen(endpoints, &numbers, as_of).await?;
         let hashes = {
-            let mut connection = self.pool.acquire().await?;
+            let mut connection = self.readers.acquire().await?;
             let all = || seen.iter().flat_map(HashMap::values);
             let findings = self.hashes(&mut connection, "finding", all().map(|seen| seen.finding).collect()).await?;
             let reports = all().filter_map(|seen| seen.report).collect();
-            (findings, self.hashes(&mut connection, "report_number", reports).await?)
+            (findings, self.hashes(&mut connection, "report", reports).await?)
         };
         let mut lists = Lists::default();
         let mut known = Vec::with_capacity(seen.len());
@@ -179,7 +179,7 @@ impl SqlStore {
         for object in objects.iter().filter(|_| named) {
             query = query.bind(*object);
         }
-        for row in query.fetch_all(&self.pool).await? {
+        for row in query.fetch_all(&self.readers).await? {
             let seen = usize::try_from(row.try_get::<i64, _>("at")?).ok().and_then(|at| seen.get_mut(at));
             let Some((seen, rows)) = seen.zip(row.try_get::<Option<&str>, _>("seen")?) else { continue };
             for [object, finding, report, valid_from, last_seen, id] in rows_in(rows) {

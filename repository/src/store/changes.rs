@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use proto::message::{AttributeChange, ChangesRequest, ChangesResponse, ObjectState, StreamPosition, StreamState};
 use proto::observation::Item;
 use proto::plan::ObjectKey;
+use service::report::Chain;
 use sqlx::Row as _;
 
 use super::super::super::{Received, StoreError, endpoint_text, id, json, time, unjson, unlabel};
+use super::statement::{BATCH, marks, places};
 use super::{Row, SqlStore, Tx};
 
 /// Bytes of the items of one side of a change.
@@ -16,7 +18,18 @@ const SIDE_BYTES_MAX: usize = 16 * 1024;
 const STREAMS_MAX: i64 = 1_000;
 /// Changes on a page.
 const PAGE_CHANGES_MAX: u32 = 50;
-const COLUMNS: &str = "id, endpoint, object, origin, old_observation, new_observation, stream";
+/// Pages of changes that are asked for by number.
+const NUMBERED_PAGES_MAX: usize = 4;
+/// Changes of what was known before, with both of their sides.
+const CHANGES: &str = "SELECT change.id AS id, endpoint.text AS endpoint, object.text AS object, origin.text AS origin, stream, \
+     past.last_seen AS past_seen, past_finding.flag AS past_flag, past_finding.items AS past_items, \
+     past_finding.messages AS past_messages, present.valid_from AS present_seen, present_finding.flag AS present_flag, \
+     present_finding.items AS present_items, present_finding.messages AS present_messages FROM change \
+     JOIN name AS endpoint ON endpoint.id = change.endpoint JOIN name AS object ON object.id = change.object \
+     JOIN name AS origin ON origin.id = change.origin \
+     JOIN observed AS past ON past.id = change.old_observation JOIN finding AS past_finding ON past_finding.id = past.finding \
+     JOIN observed AS present ON present.id = change.new_observation \
+     JOIN finding AS present_finding ON present_finding.id = present.finding";
 
 /// Counts a report of an observation.
 pub(super) async fn count_report(tx: &mut Tx, position: &StreamPosition, from: Received) -> Result<(), StoreError> {
@@ -39,43 +52,57 @@ pub(super) async fn count_report(tx: &mut Tx, position: &StreamPosition, from: R
     Ok(())
 }
 
-/// One observation row, as one side of a change.
-struct Side {
-    state: ObjectState,
-    hashes: Vec<String>,
+/// A change with its two sides.
+struct Changed {
+    change: AttributeChange,
+    past: ObjectState,
+    /// The hashes of what there was, and of what there is.
+    items: [Vec<String>; 2],
 }
 
 impl SqlStore {
-    pub(super) async fn change_numbered(&self, number: u64) -> Result<Option<AttributeChange>, StoreError> {
-        let sql = format!("SELECT {COLUMNS} FROM change WHERE id = $1 AND old_observation IS NOT NULL");
-        let row = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(i64::try_from(number).unwrap_or(i64::MAX))
-            .fetch_optional(&self.pool)
-            .await?;
-        match row {
-            Some(row) => self.change_of(&row).await.map(Some),
-            None => Ok(None),
+    pub(super) async fn changes_of(&self, numbers: &[u64], is_whole: bool) -> Result<Vec<AttributeChange>, StoreError> {
+        let mut changes = Vec::with_capacity(numbers.len());
+        for some in numbers.chunks(BATCH) {
+            let sql = format!("{CHANGES} WHERE change.id IN ({}) ORDER BY change.id", marks(1, some.len()));
+            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+            for number in some {
+                query = query.bind(i64::try_from(*number).unwrap_or(i64::MAX));
+            }
+            for row in query.fetch_all(&self.readers).await? {
+                match changed(&row) {
+                    Ok(changed) => changes.push(self.told(changed, is_whole).await?),
+                    // The others can be read.
+                    Err(error) => tracing::warn!(error = %Chain(&error), "a change cannot be read"),
+                }
+            }
         }
+        Ok(changes)
     }
 
     pub(super) async fn changes_page(&self, request: &ChangesRequest) -> Result<ChangesResponse, StoreError> {
+        if !request.numbers.is_empty() {
+            return self.changes_asked_for(&request.numbers).await;
+        }
         let before = request.before.map_or(i64::MAX, |before| i64::try_from(before).unwrap_or(i64::MAX));
         let limit = request.limit.clamp(1, PAGE_CHANGES_MAX);
         let mut wanted: BTreeSet<String> = request.endpoints.iter().map(|endpoint| endpoint_text(*endpoint)).collect();
-        let merged = self.aliases().await?.into_iter().filter(|(_, of)| wanted.contains(of));
-        let merged: Vec<String> = merged.map(|(endpoint, _)| endpoint).collect();
-        wanted.extend(merged);
-        let places: Vec<String> = (0..wanted.len()).map(|at| format!("${}", at + 3)).collect();
-        let of_endpoints =
-            if wanted.is_empty() { String::new() } else { format!(" AND endpoint IN ({})", places.join(", ")) };
-        let sql = format!(
-            "SELECT {COLUMNS} FROM change WHERE old_observation IS NOT NULL AND id < $1{of_endpoints} ORDER BY id DESC LIMIT $2"
-        );
+        if !wanted.is_empty() {
+            let merged = self.aliases().await?.into_iter().filter(|(_, of)| wanted.contains(of));
+            let merged: Vec<String> = merged.map(|(endpoint, _)| endpoint).collect();
+            wanted.extend(merged);
+        }
+        let known = self.known_numbers(&wanted.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+        let of_endpoints = match wanted.len() {
+            0 => String::new(),
+            count => format!(" AND change.endpoint IN ({})", places(3, count)),
+        };
+        let sql = format!("{CHANGES} WHERE change.id < $1{of_endpoints} ORDER BY change.id DESC LIMIT $2");
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(before).bind(i64::from(limit) + 1);
-        for endpoint in wanted {
+        for endpoint in known {
             query = query.bind(endpoint);
         }
-        let rows = query.fetch_all(&self.pool).await?;
+        let rows = query.fetch_all(&self.readers).await?;
         // Once is enough; later pages are about changes.
         let streams = if request.before.is_none() { self.streams().await? } else { Vec::new() };
         let mut response = ChangesResponse { changes: Vec::new(), next: None, streams };
@@ -85,46 +112,37 @@ impl SqlStore {
                 response.next = response.changes.last().map(|change: &AttributeChange| change.change);
                 break;
             }
-            let change = self.change_of(&row).await?;
+            let change = self.told(changed(&row)?, true).await?;
             bytes += json(&change).len();
             response.changes.push(change);
         }
         Ok(response)
     }
 
-    async fn change_of(&self, row: &Row) -> Result<AttributeChange, StoreError> {
-        let mut past = self.side(row.try_get("old_observation")?, "last_seen").await?;
-        let mut current = self.side(row.try_get("new_observation")?, "valid_from").await?;
-        past.state.items = self.items_but(&past.hashes, &current.hashes).await?;
-        current.state.items = self.items_but(&current.hashes, &past.hashes).await?;
-        let number: i64 = row.try_get("id")?;
-        let stream: Option<String> = row.try_get("stream")?;
-        Ok(AttributeChange {
-            change: number.unsigned_abs(),
-            endpoint: id(&row.try_get::<String, _>("endpoint")?)?,
-            object: ObjectKey(row.try_get("object")?),
-            origin: id(&row.try_get::<String, _>("origin")?)?,
-            collected: current.state.seen,
-            past: Some(past.state),
-            current: current.state,
-            stream: stream.as_deref().map(unjson).transpose()?,
-        })
+    /// As many of these as travel.
+    async fn changes_asked_for(&self, numbers: &[u64]) -> Result<ChangesResponse, StoreError> {
+        let mut response = ChangesResponse { changes: Vec::new(), next: None, streams: Vec::new() };
+        let mut bytes = 0;
+        for some in numbers.chunks(PAGE_CHANGES_MAX as usize).take(NUMBERED_PAGES_MAX) {
+            for change in self.changes_of(some, true).await? {
+                bytes += json(&change).len();
+                response.changes.push(change);
+                if bytes > proto::limits::RESULT_PART_BYTES {
+                    return Ok(response);
+                }
+            }
+        }
+        Ok(response)
     }
 
-    async fn side(&self, observation: i64, seen: &str) -> Result<Side, StoreError> {
-        let row = sqlx::query("SELECT flag, items, messages, valid_from, last_seen FROM observation WHERE id = $1")
-            .bind(observation)
-            .fetch_one(&self.pool)
-            .await?;
-        let hashes: Vec<String> = unjson(&row.try_get::<String, _>("items")?)?;
-        let state = ObjectState {
-            seen: time(row.try_get(seen)?)?,
-            flag: unlabel(&row.try_get::<String, _>("flag")?)?,
-            item_count: hashes.len() as u64,
-            items: Vec::new(),
-            messages: unjson(&row.try_get::<String, _>("messages")?)?,
-        };
-        Ok(Side { state, hashes })
+    /// A change with what one of its sides has and the other has not, if that is wanted.
+    async fn told(&self, changed: Changed, is_whole: bool) -> Result<AttributeChange, StoreError> {
+        let Changed { mut change, mut past, items: [old, new] } = changed;
+        if is_whole {
+            past.items = self.items_but(&old, &new).await?;
+            change.current.items = self.items_but(&new, &old).await?;
+        }
+        Ok(AttributeChange { past: Some(past), ..change })
     }
 
     async fn items_but(&self, hashes: &[String], others: &[String]) -> Result<Vec<Item>, StoreError> {
@@ -132,7 +150,12 @@ impl SqlStore {
         let mut items = Vec::new();
         let mut bytes = 0;
         for hash in hashes.iter().filter(|hash| !others.contains(hash)) {
-            let row = sqlx::query("SELECT content FROM item WHERE hash = $1").bind(hash).fetch_one(&self.pool).await?;
+            let row = sqlx::query("SELECT content FROM item WHERE hash = $1")
+                .bind(hash)
+                .fetch_optional(&self.readers)
+                .await?;
+            // It may have gone with what was old.
+            let Some(row) = row else { continue };
             let content: String = row.try_get("content")?;
             bytes += content.len();
             if bytes > SIDE_BYTES_MAX {
@@ -149,7 +172,7 @@ impl SqlStore {
             "SELECT origin, observation, epoch, highest, received FROM stream ORDER BY begun DESC LIMIT $1",
         )
         .bind(STREAMS_MAX)
-        .fetch_all(&self.pool)
+        .fetch_all(&self.readers)
         .await?;
         let mut newest = BTreeMap::new();
         for row in rows {
@@ -165,4 +188,34 @@ impl SqlStore {
         }
         Ok(newest.into_values().collect())
     }
+}
+
+/// A row of [`CHANGES`].
+fn changed(row: &Row) -> Result<Changed, StoreError> {
+    let side = |side: &str| -> Result<(ObjectState, Vec<String>), StoreError> {
+        let column = |name: &str| format!("{side}_{name}");
+        let items: Vec<String> = unjson(row.try_get::<&str, _>(column("items").as_str())?)?;
+        let state = ObjectState {
+            seen: time(row.try_get(column("seen").as_str())?)?,
+            flag: unlabel(row.try_get(column("flag").as_str())?)?,
+            item_count: items.len() as u64,
+            items: Vec::new(),
+            messages: unjson(row.try_get::<&str, _>(column("messages").as_str())?)?,
+        };
+        Ok((state, items))
+    };
+    let ((past, old), (current, new)) = (side("past")?, side("present")?);
+    let number: i64 = row.try_get("id")?;
+    let stream: Option<&str> = row.try_get("stream")?;
+    let change = AttributeChange {
+        change: number.unsigned_abs(),
+        endpoint: id(row.try_get("endpoint")?)?,
+        object: ObjectKey(row.try_get("object")?),
+        origin: id(row.try_get("origin")?)?,
+        collected: current.seen,
+        past: None,
+        current,
+        stream: stream.map(unjson).transpose()?,
+    };
+    Ok(Changed { change, past, items: [old, new] })
 }

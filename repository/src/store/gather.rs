@@ -69,11 +69,11 @@ impl SqlStore {
         if kept.is_empty() {
             return Ok(outcomes);
         }
-        reports::keep(&mut tx, &kept).await?;
+        let numbers = reports::keep(&mut tx, &kept).await?;
         let (places, new): (Vec<usize>, Vec<_>) =
             seen.iter().zip(&observations).map(|((at, _), it)| (*at, it)).filter(|(at, _)| is_new[*at]).unzip();
         let hashes = places.iter().map(|at| reports[*at].report);
-        let recorded = self.keep_observations(&mut tx, &new, hashes).await?;
+        let recorded = self.keep_observations(&mut tx, &new, hashes, &numbers).await?;
         for (at, (change_count, changed)) in places.into_iter().zip(recorded.changes) {
             outcomes[at] = Ok(Stored::New { change_count, changed });
         }

@@ -35,7 +35,7 @@ pub(super) async fn take_aliases(tx: &mut Tx, aliases: &[EndpointAlias], from: R
 impl SqlStore {
     /// Each endpoint that was merged, and into which.
     pub(super) async fn aliases(&self) -> Result<BTreeMap<String, String>, StoreError> {
-        let rows = sqlx::query("SELECT endpoint, alias_of FROM endpoint_alias").fetch_all(&self.pool).await?;
+        let rows = sqlx::query("SELECT endpoint, alias_of FROM endpoint_alias").fetch_all(&self.readers).await?;
         rows.iter().map(|row| Ok((row.try_get("endpoint")?, row.try_get("alias_of")?))).collect()
     }
 }

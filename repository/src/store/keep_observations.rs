@@ -8,7 +8,7 @@ use proto::observation::Item;
 use sqlx::Row as _;
 
 use super::super::super::{Received, Report, StoreError, endpoint_text, json, label};
-use super::super::mark;
+use super::super::{INSERT, UPDATE, mark};
 use super::names::ByHash;
 use super::statement::{BATCH, NAMED_MAX, cases, marks, rows_of};
 use super::{SqlStore, Tx, changes, reports};
@@ -168,15 +168,19 @@ impl SqlStore {
     pub(super) async fn keep_observations<'report>(
         &self,
         tx: &mut Tx,
-        seen: &[&Prepared<'_>],
-        reports: impl Iterator<Item = &'report Report> + Clone + Send,
+        seen: &[&'report Prepared<'report>],
+        reports: impl Iterator<Item = &'report Report>,
+        numbers: &reports::Numbers,
     ) -> Result<Recorded, StoreError> {
         let Some(received) = seen.iter().map(|prepared| prepared.from.received).max() else {
             return Ok(Recorded::default());
         };
-        let numbers = reports::numbers(tx, reports).await?;
-        let sources: Vec<Source<'_>> =
-            seen.iter().zip(numbers).map(|(prepared, report)| Source { prepared, report }).collect();
+        let source = |(prepared, report): (&&'report Prepared<'report>, &Report)| {
+            let report = numbers.get(report.hash.as_str()).copied();
+            let report = report.ok_or_else(|| StoreError::Damaged("the number of a report is not there".to_owned()))?;
+            Ok(Source { prepared, report })
+        };
+        let sources: Vec<Source<'_>> = seen.iter().zip(reports).map(source).collect::<Result<_, StoreError>>()?;
         let recorded = self.record_all(tx, &sources).await?;
         reports::release(tx, &recorded.replaced, received).await?;
         for Source { prepared, .. } in &sources {
@@ -326,7 +330,7 @@ async fn keep_facts(tx: &mut Tx, sources: &[Source<'_>]) -> Result<(), StoreErro
         }
     }
     let sql = format!(
-        "INSERT INTO endpoint (endpoint, facts, collected) VALUES {} \
+        "{INSERT} endpoint (endpoint, facts, collected) VALUES {} \
          ON CONFLICT (endpoint) DO UPDATE SET facts = excluded.facts, collected = excluded.collected \
          WHERE excluded.collected >= endpoint.collected",
         rows_of(newest.len(), 3)
@@ -343,7 +347,7 @@ async fn keep_facts(tx: &mut Tx, sources: &[Source<'_>]) -> Result<(), StoreErro
 async fn keep_items(tx: &mut Tx, contents: &BTreeMap<&String, &String>) -> Result<(), StoreError> {
     let contents: Vec<(&String, &String)> = contents.iter().map(|(hash, text)| (*hash, *text)).collect();
     for some in contents.chunks(BATCH) {
-        let sql = format!("INSERT INTO item (hash, content) VALUES {} ON CONFLICT DO NOTHING", rows_of(some.len(), 2));
+        let sql = format!("{INSERT} item (hash, content) VALUES {} ON CONFLICT DO NOTHING", rows_of(some.len(), 2));
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
         for (hash, text) in some {
             query = query.bind(hash.as_str()).bind(text.as_str());
@@ -381,7 +385,7 @@ async fn keep_findings<'batch>(
 async fn confirm(tx: &mut Tx, confirmed: &[Confirmed]) -> Result<(), StoreError> {
     for some in confirmed.chunks(BATCH) {
         let sql = format!(
-            "UPDATE observed SET last_seen = seen.column2, report = seen.column3 FROM (VALUES {}) AS seen \
+            "{UPDATE} observed SET last_seen = seen.column2, report = seen.column3 FROM (VALUES {}) AS seen \
              WHERE observed.id = seen.column1",
             rows_of(some.len(), 3)
         );
@@ -462,7 +466,7 @@ async fn insert(
         return Ok(());
     }
     let sql = format!(
-        "UPDATE observed SET valid_to = CASE id {} END WHERE id IN ({})",
+        "{UPDATE} observed SET valid_to = CASE id {} END WHERE id IN ({})",
         cases(1, changed.len()),
         marks(2 * changed.len() + 1, changed.len())
     );
@@ -477,37 +481,26 @@ async fn insert(
     let begun: Vec<&Fresh<'_>> = changed.iter().map(|(fresh, _)| *fresh).collect();
     let rows = begin(tx, sources, &begun, " RETURNING id, endpoint, origin, object").await?;
     let ids: HashMap<Key, i64> = rows.into_iter().collect();
-    let row = |at: usize| {
-        let [endpoint, object, origin, old, new, collected, before, now, stream] =
-            std::array::from_fn(|column| mark(9 * at + column + 1));
-        format!(
-            "({endpoint}, {object}, {origin}, (SELECT hash FROM finding WHERE id = {old}), \
-             (SELECT hash FROM finding WHERE id = {new}), {collected}, {before}, {now}, {stream})"
-        )
-    };
-    let rows: Vec<String> = (0..changed.len()).map(row).collect();
     let sql = format!(
-        "INSERT INTO change (endpoint, object, origin, old_content, new_content, collected, old_observation, \
-         new_observation, stream) VALUES {} RETURNING id, new_observation",
-        rows.join(", ")
+        "{INSERT} change (endpoint, object, origin, collected, old_observation, new_observation, stream) VALUES {} \
+         RETURNING id, new_observation",
+        rows_of(changed.len(), 7)
     );
     let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
     let mut whose = HashMap::with_capacity(changed.len());
     for (fresh, before) in changed {
-        let Looked { source, part, .. } = fresh.looked;
-        let Prepared { results, endpoint_text, origin_text, .. } = sources[*source].prepared;
+        let source = &fresh.looked.source;
+        let stream = sources[*source].prepared.results.stream.as_ref();
         let now = ids.get(&fresh.key).copied();
         whose.extend(now.map(|now| (now, *source)));
         query = query
-            .bind(endpoint_text.as_str())
-            .bind(part.object.0.as_str())
-            .bind(origin_text.as_str())
-            .bind(before.finding)
-            .bind(fresh.finding)
+            .bind(fresh.key.endpoint)
+            .bind(fresh.key.object)
+            .bind(fresh.key.origin)
             .bind(fresh.looked.collected())
             .bind(before.id)
             .bind(now)
-            .bind(results.stream.as_ref().map(json));
+            .bind(stream.map(json));
     }
     for row in query.fetch_all(&mut **tx).await? {
         if let Some(source) = whose.get(&row.try_get::<i64, _>("new_observation")?) {
@@ -526,7 +519,7 @@ async fn begin(
     returning: &str,
 ) -> Result<Vec<(Key, i64)>, StoreError> {
     let sql = format!(
-        "INSERT INTO observed (endpoint, object, origin, method, finding, valid_from, last_seen, received, report) VALUES {}{returning}",
+        "{INSERT} observed (endpoint, object, origin, method, finding, valid_from, last_seen, received, report) VALUES {}{returning}",
         rows_of(fresh.len(), 9)
     );
     let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));

@@ -11,6 +11,7 @@ use proto::verdict::EvaluationSummary;
 use sqlx::Row as _;
 
 use super::super::super::{Received, Report, StoreError, endpoint_text, json};
+use super::super::{INSERT, UPDATE};
 use super::names::ByHash;
 use super::overtaken::{self, Placed};
 use super::statement::{BATCH, NAMED_MAX, gathered, marks, rows_in, rows_of};
@@ -278,7 +279,7 @@ async fn keep_evidence(tx: &mut Tx, round: &[&Prepared<'_>]) -> Result<(), Store
         let rows = rows_of(some.len(), 3);
         // On which endpoint others of the message said that they rest on it may be stored already.
         let sql = format!(
-            "INSERT INTO evidence (verdicts, report, endpoint) VALUES {rows} ON CONFLICT (verdicts, report) \
+            "{INSERT} evidence (verdicts, report, endpoint) VALUES {rows} ON CONFLICT (verdicts, report) \
              DO UPDATE SET endpoint = NULL WHERE evidence.endpoint IS DISTINCT FROM excluded.endpoint"
         );
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
@@ -294,7 +295,7 @@ async fn keep_evidence(tx: &mut Tx, round: &[&Prepared<'_>]) -> Result<(), Store
 async fn keep_parts(tx: &mut Tx, round: &[&Prepared<'_>]) -> Result<(), StoreError> {
     for some in round.chunks(BATCH) {
         let sql = format!(
-            "INSERT INTO evaluation_part (transaction_id, endpoint, part, report) VALUES {} \
+            "{INSERT} evaluation_part (transaction_id, endpoint, part, report) VALUES {} \
              ON CONFLICT (transaction_id, endpoint, part) DO UPDATE SET report = excluded.report",
             rows_of(some.len(), 4)
         );
@@ -376,7 +377,7 @@ async fn end_others(tx: &mut Tx, prepared: &Prepared<'_>, held: &Held<'_>) -> Re
 async fn begin(tx: &mut Tx, held: &[Held<'_>], fresh: &[Begun]) -> Result<(), StoreError> {
     for some in fresh.chunks(BATCH) {
         let sql = format!(
-            "INSERT INTO decided (endpoint, policy, profile, rule, position, decision, content, since, decided, valid_from, \
+            "{INSERT} decided (endpoint, policy, profile, rule, position, decision, content, since, decided, valid_from, \
              transaction_id) VALUES {} ON CONFLICT (endpoint, policy, profile, rule, valid_from) DO UPDATE SET \
              position = excluded.position, decision = excluded.decision, content = excluded.content, \
              decided = excluded.decided, transaction_id = excluded.transaction_id, valid_to = NULL",
@@ -429,7 +430,7 @@ async fn said(tx: &mut Tx, meant: &[Meant<'_>]) -> Result<HashMap<i64, Said>, St
 async fn set(tx: &mut Tx, held: &[Held<'_>], column: &'static str, verdicts: &[Set]) -> Result<(), StoreError> {
     for some in verdicts.chunks(BATCH) {
         let sql = format!(
-            "UPDATE decided SET {column} = meant.column5 FROM (VALUES {}) AS meant WHERE endpoint = meant.column1 \
+            "{UPDATE} decided SET {column} = meant.column5 FROM (VALUES {}) AS meant WHERE endpoint = meant.column1 \
              AND policy = meant.column2 AND profile = meant.column3 AND rule = meant.column4 AND valid_to IS NULL",
             rows_of(some.len(), 5)
         );

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sqlx::Row as _;
 
 use super::super::super::StoreError;
-use super::super::Database;
+use super::super::{Database, INSERT};
 use super::statement::{BATCH, marks, rows_of};
-use super::{SqlStore, Tx};
+use super::{Query, SqlStore, Tx};
 
 /// Names that are remembered.
 const KEPT_MAX: usize = 500_000;
@@ -114,7 +114,7 @@ impl SqlStore {
             for name in some {
                 query = query.bind(*name);
             }
-            query.execute(&self.pool).await?;
+            query.execute(&self.writer).await?;
         }
         let known = self.known_numbers(names).await?.into_iter().zip(names);
         known
@@ -162,7 +162,7 @@ impl SqlStore {
             for name in some {
                 query = query.bind(*name);
             }
-            for row in query.fetch_all(&self.pool).await? {
+            for row in query.fetch_all(&self.readers).await? {
                 found.insert(row.try_get("text")?, row.try_get("id")?);
             }
         }
@@ -192,14 +192,7 @@ impl<'row, const COLUMNS: usize> ByHash<'row, COLUMNS> {
         let mut hashes: Vec<&str> = self.rows.keys().copied().collect();
         hashes.sort_unstable();
         for some in hashes.chunks(BATCH) {
-            let sql = format!("SELECT id, hash FROM {} WHERE hash IN ({})", self.table, marks(1, some.len()));
-            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-            for hash in some {
-                query = query.bind(*hash);
-            }
-            for row in query.fetch_all(&mut **tx).await? {
-                numbers.insert(row.try_get("hash")?, row.try_get("id")?);
-            }
+            numbers.extend(numbers_of(tx, self.table, some).await?);
         }
         hashes.retain(|hash| !numbers.contains_key(*hash));
         Ok((numbers, hashes))
@@ -209,9 +202,8 @@ impl<'row, const COLUMNS: usize> ByHash<'row, COLUMNS> {
     pub(super) async fn keep(&self, tx: &mut Tx, hashes: &[&str]) -> Result<HashMap<String, i64>, StoreError> {
         let mut numbers = HashMap::with_capacity(hashes.len());
         for some in hashes.chunks(BATCH) {
-            // Somebody else may have stored one of them since: that it is set to what it is gives its number all the same.
             let sql = format!(
-                "INSERT INTO {} (hash, {}) VALUES {} ON CONFLICT (hash) DO UPDATE SET hash = excluded.hash RETURNING id, hash",
+                "{INSERT} {} (hash, {}) VALUES {} ON CONFLICT DO NOTHING RETURNING id, hash",
                 self.table,
                 self.columns.join(", "),
                 rows_of(some.len(), 1 + COLUMNS)
@@ -223,10 +215,38 @@ impl<'row, const COLUMNS: usize> ByHash<'row, COLUMNS> {
                     query = query.bind(*value);
                 }
             }
-            for row in query.fetch_all(&mut **tx).await? {
-                numbers.insert(row.try_get("hash")?, row.try_get("id")?);
-            }
+            numbers.extend(numbered(tx, self.table, query, some.iter().copied()).await?);
         }
         Ok(numbers)
     }
+}
+
+/// The numbers of these hashes, which a statement stores where they are not there yet; it says which it has stored.
+pub(super) async fn numbered(
+    tx: &mut Tx,
+    table: &'static str,
+    storing: Query<'_>,
+    hashes: impl Iterator<Item = &str> + Send,
+) -> Result<HashMap<String, i64>, StoreError> {
+    let mut numbers = HashMap::new();
+    for row in storing.fetch_all(&mut **tx).await? {
+        numbers.insert(row.try_get("hash")?, row.try_get("id")?);
+    }
+    // Somebody else may have stored one of them since it was looked for.
+    let others: Vec<&str> = hashes.filter(|hash| !numbers.contains_key(*hash)).collect();
+    if !others.is_empty() {
+        numbers.extend(numbers_of(tx, table, &others).await?);
+    }
+    Ok(numbers)
+}
+
+/// The numbers of those of these hashes that are there.
+async fn numbers_of(tx: &mut Tx, table: &'static str, hashes: &[&str]) -> Result<HashMap<String, i64>, StoreError> {
+    let sql = format!("SELECT id, hash FROM {table} WHERE hash IN ({})", marks(1, hashes.len()));
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+    for hash in hashes {
+        query = query.bind(*hash);
+    }
+    let rows = query.fetch_all(&mut **tx).await?;
+    rows.iter().map(|row| Ok((row.try_get("hash")?, row.try_get("id")?))).collect()
 }

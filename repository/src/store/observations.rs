@@ -22,7 +22,7 @@ impl SqlStore {
     pub(super) async fn observations(&self, request: &QueryRequest) -> Result<QueryResponse, StoreError> {
         let endpoint = endpoint_text(request.endpoint);
         let sql = format!("SELECT facts FROM endpoint WHERE endpoint IN ({ALIASES}) ORDER BY collected DESC LIMIT 1");
-        let facts = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(&endpoint).fetch_optional(&self.pool).await?;
+        let facts = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(&endpoint).fetch_optional(&self.readers).await?;
         let facts: EndpointFacts = match facts {
             Some(row) => unjson(&row.try_get::<String, _>("facts")?)?,
             None => EndpointFacts::default(),
@@ -94,9 +94,9 @@ impl SqlStore {
         };
         let sql = format!(
             "SELECT observed.object AS object, origin.text AS origin, method.text AS method, flag, items, messages, valid_from, \
-             last_seen, finding.hash AS content, report_number.hash AS report FROM observed JOIN name AS origin ON origin.id = observed.origin \
+             last_seen, finding.hash AS content, report.hash AS report FROM observed JOIN name AS origin ON origin.id = observed.origin \
              JOIN name AS method ON method.id = observed.method JOIN finding ON finding.id = observed.finding \
-             LEFT JOIN report_number ON report_number.id = observed.report \
+             LEFT JOIN report ON report.id = observed.report \
              WHERE endpoint IN (SELECT id FROM name WHERE text IN ({ALIASES})) AND object IN ({}) AND {held} \
              ORDER BY last_seen DESC, observed.id DESC",
             places(first, objects.len())
@@ -108,7 +108,7 @@ impl SqlStore {
         for object in objects {
             query = query.bind(object);
         }
-        Ok(query.fetch_all(&self.pool).await?)
+        Ok(query.fetch_all(&self.readers).await?)
     }
 
     /// The content of items, by hash.
@@ -120,7 +120,7 @@ impl SqlStore {
             for hash in some {
                 query = query.bind(hash.as_str());
             }
-            for row in query.fetch_all(&self.pool).await? {
+            for row in query.fetch_all(&self.readers).await? {
                 contents.insert(row.try_get("hash")?, row.try_get("content")?);
             }
         }

@@ -24,6 +24,10 @@ fn mark(number: usize) -> String {
     format!("${number}")
 }
 
+/// How a row is written.
+const INSERT: &str = "INSERT INTO";
+const UPDATE: &str = "UPDATE";
+
 /// Nobody stores what is kept once by its hash until the transaction ends.
 const LOCK_CONTENT: Option<&str> = Some("LOCK TABLE item IN SHARE ROW EXCLUSIVE MODE");
 /// Nobody takes it away.
@@ -51,7 +55,8 @@ fn migrations() -> Vec<Migration> {
         12 "taken_over" "../../migrations/both/0012_taken_over.sql",
         13 "views" "../../migrations/both/0013_views.sql",
         14 "sequence" "../../migrations/postgres/0014_sequence.sql",
-         15 "fleet_evidence" "../../migrations/both/0015_fleet_evidence.sql",
+        15 "fleet_evidence" "../../migrations/both/0015_fleet_evidence.sql",
+        16 "dense" "../../migrations/postgres/0016_dense.sql",
     ]
 }
 
@@ -65,7 +70,12 @@ impl PostgresStore {
             NotMigrated::Absent(error) => failed(error),
             NotMigrated::Failed(error) => StoreError::Migrate(error),
         })?;
-        Ok(Self::over(pool))
+        Ok(Self::over(pool.clone(), pool))
+    }
+
+    /// Where everything is moved to.
+    pub(crate) fn everything(&self) -> &Pool {
+        &self.writer
     }
 
     /// The database's own name, made by the first who asks: whoever uses it says the same. A file has none, as nobody
@@ -73,10 +83,10 @@ impl PostgresStore {
     pub async fn name(&self) -> Result<Uuid, StoreError> {
         sqlx::query("INSERT INTO store_name (id, name) VALUES (1, $1) ON CONFLICT (id) DO NOTHING")
             .bind(Uuid::new_v4().to_string())
-            .execute(self.pool())
+            .execute(&self.writer)
             .await?;
         let name: String =
-            sqlx::query_scalar("SELECT name FROM store_name WHERE id = 1").fetch_one(self.pool()).await?;
+            sqlx::query_scalar("SELECT name FROM store_name WHERE id = 1").fetch_one(&self.readers).await?;
         id(&name)
     }
 }

@@ -1,6 +1,6 @@
 //! The sealed messages that observations and verdicts came with, for whichever back end includes this file.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::{SignedDuration, Timestamp};
 use proto::content::{ContentHash, ContentRef};
@@ -8,7 +8,8 @@ use proto::message::{ChainRequest, ChainResponse, KeptMessage};
 use sqlx::Row as _;
 
 use super::super::super::{Received, Report, StoreError, endpoint_text, time};
-use super::super::mark;
+use super::super::{INSERT, UPDATE, mark};
+use super::names::numbered;
 use super::statement::{BATCH, marks, rows_of};
 use super::{SqlStore, Tx};
 
@@ -16,56 +17,37 @@ use super::{SqlStore, Tx};
 /// what it read before.
 const RELEASED_SECONDS: i64 = 3_600;
 
+/// The numbers of reports, by hash.
+pub(super) type Numbers = HashMap<String, i64>;
+
 /// Keeps sealed messages of their kinds, with the hash of what each answers.
 pub(super) async fn keep(
     tx: &mut Tx,
     kept: &[(&Report, &'static str, Option<&ContentHash>, Received)],
-) -> Result<(), StoreError> {
-    for some in kept.chunks(BATCH) {
+) -> Result<Numbers, StoreError> {
+    // In this order: transactions beside each other never wait for each other in a circle.
+    let by_hash: BTreeMap<&str, _> = kept.iter().map(|kept| (kept.0.hash.as_str(), kept)).collect();
+    let by_hash: Vec<_> = by_hash.into_iter().collect();
+    let mut numbers = Numbers::with_capacity(by_hash.len());
+    for some in by_hash.chunks(BATCH) {
         let sql = format!(
-            "INSERT INTO report (hash, kind, content, bytes, received, task) VALUES {} ON CONFLICT (hash) DO NOTHING",
+            "{INSERT} report (hash, kind, content, task, received, bytes) VALUES {} ON CONFLICT DO NOTHING RETURNING id, hash",
             rows_of(some.len(), 6)
         );
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-        for (report, kind, task, from) in some {
+        for (hash, (report, kind, task, from)) in some {
             query = query
-                .bind(report.hash.as_str())
+                .bind(*hash)
                 .bind(*kind)
                 .bind(ContentRef::to(&report.packed).sha256.to_string())
-                .bind(report.packed.as_slice())
+                .bind(task.map(ContentHash::as_str))
                 .bind(from.received.as_microsecond())
-                .bind(task.map(ContentHash::as_str));
+                .bind(report.packed.as_slice());
         }
-        query.execute(&mut **tx).await?;
+        let hashes = some.iter().map(|(hash, _)| *hash);
+        numbers.extend(numbered(tx, "report", query, hashes).await?);
     }
-    Ok(())
-}
-
-/// The numbers of reports of observations, in their order.
-pub(super) async fn numbers<'report>(
-    tx: &mut Tx,
-    reports: impl Iterator<Item = &'report Report> + Clone,
-) -> Result<Vec<i64>, StoreError> {
-    // In this order: transactions beside each other never wait for each other in a circle.
-    let hashes: BTreeSet<&str> = reports.clone().map(|report| report.hash.as_str()).collect();
-    let hashes: Vec<&str> = hashes.into_iter().collect();
-    let mut numbers = HashMap::with_capacity(hashes.len());
-    for some in hashes.chunks(BATCH) {
-        let sql = format!(
-            "INSERT INTO report_number (hash) VALUES {} ON CONFLICT (hash) DO UPDATE SET hash = excluded.hash RETURNING id, hash",
-            rows_of(some.len(), 1)
-        );
-        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-        for hash in some {
-            query = query.bind(*hash);
-        }
-        for row in query.fetch_all(&mut **tx).await? {
-            numbers.insert(row.try_get::<String, _>("hash")?, row.try_get("id")?);
-        }
-    }
-    let number = |report: &Report| numbers.get(report.hash.as_str()).copied();
-    let lacking = || StoreError::Damaged("the number of a report is not there".to_owned());
-    reports.map(|report| number(report).ok_or_else(lacking)).collect()
+    Ok(numbers)
 }
 
 /// These reports have been replaced by newer ones that say the same. They go once nothing refers to them, neither an
@@ -73,11 +55,7 @@ pub(super) async fn numbers<'report>(
 pub(super) async fn release(tx: &mut Tx, replaced: &BTreeSet<i64>, received: Timestamp) -> Result<(), StoreError> {
     let replaced: Vec<i64> = replaced.iter().copied().collect();
     for some in replaced.chunks(BATCH) {
-        let sql = format!(
-            "UPDATE report SET released = {} WHERE hash IN (SELECT hash FROM report_number WHERE id IN ({}))",
-            mark(1),
-            marks(2, some.len())
-        );
+        let sql = format!("{UPDATE} report SET released = {} WHERE id IN ({})", mark(1), marks(2, some.len()));
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(received.as_microsecond());
         for number in some {
             query = query.bind(*number);
@@ -86,19 +64,13 @@ pub(super) async fn release(tx: &mut Tx, replaced: &BTreeSet<i64>, received: Tim
     }
     let long_ago = received.saturating_sub(SignedDuration::from_secs(RELEASED_SECONDS));
     let before = long_ago.map_or(i64::MIN, Timestamp::as_microsecond);
-    let gone = sqlx::query(
-        "DELETE FROM report WHERE released < $1 \
-         AND NOT EXISTS (SELECT 1 FROM report_number JOIN observed ON observed.report = report_number.id \
-          WHERE report_number.hash = report.hash) \
-         AND NOT EXISTS (SELECT 1 FROM evidence WHERE evidence.report = report.hash) RETURNING hash",
+    sqlx::query(
+        "DELETE FROM report WHERE released < $1 AND NOT EXISTS (SELECT 1 FROM observed WHERE observed.report = report.id) \
+         AND NOT EXISTS (SELECT 1 FROM evidence WHERE evidence.report = report.hash)",
     )
     .bind(before)
-    .fetch_all(&mut **tx)
+    .execute(&mut **tx)
     .await?;
-    for row in gone {
-        let hash: &str = row.try_get("hash")?;
-        sqlx::query("DELETE FROM report_number WHERE hash = $1").bind(hash).execute(&mut **tx).await?;
-    }
     // Something refers to the others, and will as long as it is kept.
     sqlx::query("UPDATE report SET released = NULL WHERE released < $1").bind(before).execute(&mut **tx).await?;
     Ok(())
@@ -115,7 +87,7 @@ impl SqlStore {
         )
         .bind(request.transaction.to_string())
         .bind(endpoint_text(request.endpoint))
-        .fetch_all(&self.pool)
+        .fetch_all(&self.readers)
         .await?;
         let hash = |text: String| text.parse().map_err(|_| StoreError::Damaged("a hash in report".to_owned()));
         let messages = rows.into_iter().map(|row| {

@@ -9,12 +9,10 @@ use proto::content::ContentHash;
 use sqlx::Row as _;
 
 use super::super::super::{StoreError, unjson};
-use super::super::{Database, LOCK_CONTENT};
+use super::super::LOCK_CONTENT;
 use super::statement::{BATCH, places};
-use super::{SqlStore, Tx};
+use super::{Query, Row, SqlStore, Tx};
 use crate::retention::{Expired, Retention, before};
-
-type Row = <Database as sqlx::Database>::Row;
 
 /// Rows of one transaction, where they go by themselves.
 const ROWS: i64 = 1_000;
@@ -81,7 +79,8 @@ impl SqlStore {
     /// Those of these tasks that something stored answers; all of them, as long as there are reports that do not say what they
     /// answer.
     pub(super) async fn referenced_of(&self, tasks: &[ContentHash]) -> Result<Vec<ContentHash>, StoreError> {
-        let silent = sqlx::query("SELECT 1 FROM report WHERE task IS NULL LIMIT 1").fetch_optional(&self.pool).await?;
+        let silent =
+            sqlx::query("SELECT 1 FROM report WHERE task IS NULL LIMIT 1").fetch_optional(&self.readers).await?;
         if silent.is_some() {
             return Ok(tasks.to_vec());
         }
@@ -92,7 +91,7 @@ impl SqlStore {
             for task in some {
                 query = query.bind(task.as_str());
             }
-            for row in query.fetch_all(&self.pool).await? {
+            for row in query.fetch_all(&self.readers).await? {
                 referenced.insert(row.try_get::<String, _>("task")?);
             }
         }
@@ -103,7 +102,7 @@ impl SqlStore {
     async fn delete_some(&self, sql: &'static str, before: i64) -> Result<u64, StoreError> {
         let mut count = 0;
         loop {
-            let deleted = sqlx::query(sql).bind(before).bind(ROWS).execute(&self.pool).await?.rows_affected();
+            let deleted = sqlx::query(sql).bind(before).bind(ROWS).execute(&self.writer).await?.rows_affected();
             count += deleted;
             if deleted < ROWS.unsigned_abs() {
                 return Ok(count);
@@ -165,14 +164,14 @@ impl SqlStore {
     async fn expire_changes(&self, retention: &Retention, now: Timestamp) -> Result<u64, StoreError> {
         let (age, first) = age_of(retention, 2);
         let sql = format!(
-            "DELETE FROM change WHERE id IN (SELECT change.id FROM change \
-             LEFT JOIN object_kind ON object_kind.object = change.object WHERE change.collected < {age} \
+            "DELETE FROM change WHERE id IN (SELECT change.id FROM change JOIN name ON name.id = change.object \
+             LEFT JOIN object_kind ON object_kind.object = name.text WHERE change.collected < {age} \
              AND change.collected < $1 LIMIT ${first})"
         );
         let mut count = 0;
         loop {
             let query = sqlx::query(sqlx::AssertSqlSafe(sql.as_str())).bind(youngest(retention, now));
-            let deleted = bind_ages(query, retention, now).bind(ROWS).execute(&self.pool).await?.rows_affected();
+            let deleted = bind_ages(query, retention, now).bind(ROWS).execute(&self.writer).await?.rows_affected();
             count += deleted;
             if deleted < ROWS.unsigned_abs() {
                 return Ok(count);
@@ -192,7 +191,7 @@ impl SqlStore {
         let (mut count, mut last) = (0, i64::MIN);
         loop {
             let query = sqlx::query(sqlx::AssertSqlSafe(old.as_str())).bind(youngest(retention, now));
-            let rows = bind_ages(query, retention, now).bind(last).bind(ROWS).fetch_all(&self.pool).await?;
+            let rows = bind_ages(query, retention, now).bind(last).bind(ROWS).fetch_all(&self.readers).await?;
             for some in rows.chunks(BATCH) {
                 let ids: Vec<i64> = some.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
                 last = ids.last().copied().unwrap_or(last);
@@ -200,7 +199,7 @@ impl SqlStore {
                 // A verdict that rests on it may have come in since.
                 let sql = format!(
                     "DELETE FROM observed WHERE id IN (SELECT id FROM observation WHERE id IN ({}) AND NOT ({IS_NEEDED})) \
-                     RETURNING (SELECT hash FROM report_number WHERE report_number.id = observed.report) AS report",
+                     RETURNING report",
                     places(1, ids.len())
                 );
                 let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
@@ -209,8 +208,8 @@ impl SqlStore {
                 }
                 let gone = query.fetch_all(&mut *tx).await?;
                 count += gone.len() as u64;
-                let reports = gone.iter().filter_map(|row| row.try_get::<Option<String>, _>("report").transpose());
-                let reports: HashSet<String> = reports.collect::<Result<_, _>>()?;
+                let reports = gone.iter().filter_map(|row| row.try_get::<Option<i64>, _>("report").transpose());
+                let reports: HashSet<i64> = reports.collect::<Result<_, _>>()?;
                 release(&mut tx, &reports.into_iter().collect::<Vec<_>>(), now).await?;
                 tx.commit().await?;
             }
@@ -236,7 +235,7 @@ impl SqlStore {
                 .bind(at)
                 .bind(last)
                 .bind(PAGE)
-                .fetch_all(&self.pool)
+                .fetch_all(&self.readers)
                 .await?;
             name(&mut named, &rows)?;
             let Some(row) = rows.last() else { break };
@@ -247,7 +246,7 @@ impl SqlStore {
             let rows = sqlx::query("SELECT hash FROM item WHERE hash > $1 ORDER BY hash LIMIT $2")
                 .bind(after)
                 .bind(PAGE)
-                .fetch_all(&self.pool)
+                .fetch_all(&self.readers)
                 .await?;
             let hashes: Vec<String> = rows.iter().map(|row| row.try_get("hash")).collect::<Result<_, _>>()?;
             let Some(last_hash) = hashes.last().cloned() else { return Ok(count) };
@@ -283,11 +282,11 @@ impl SqlStore {
         let is_used = |rows: Vec<Row>| -> Result<HashSet<i64>, sqlx::Error> {
             rows.iter().map(|row| row.try_get("number")).collect()
         };
-        let used = is_used(sqlx::query(all).fetch_all(&self.pool).await?)?;
+        let used = is_used(sqlx::query(all).fetch_all(&self.readers).await?)?;
         let mut at = i64::MIN;
         loop {
             let page = format!("SELECT id FROM {table} WHERE id > $1 ORDER BY id LIMIT $2");
-            let rows = sqlx::query(sqlx::AssertSqlSafe(page)).bind(at).bind(PAGE).fetch_all(&self.pool).await?;
+            let rows = sqlx::query(sqlx::AssertSqlSafe(page)).bind(at).bind(PAGE).fetch_all(&self.readers).await?;
             let ids: Vec<i64> = rows.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
             let Some(last_id) = ids.last().copied() else { return Ok(()) };
             at = last_id;
@@ -326,7 +325,7 @@ impl SqlStore {
              AND newer.observation = stream.observation AND newer.begun > stream.begun)",
         )
         .bind(before)
-        .execute(&self.pool)
+        .execute(&self.writer)
         .await?;
         Ok(())
     }
@@ -342,8 +341,6 @@ fn age_of(retention: &Retention, first: usize) -> (String, usize) {
         (0..count).map(|at| format!("WHEN ${} THEN ${}", first + 1 + 2 * at, first + 2 + 2 * at)).collect();
     (format!("CASE object_kind.kind {} ELSE ${first} END", cases.join(" ")), first + 1 + 2 * count)
 }
-
-type Query<'query> = sqlx::query::Query<'query, Database, <Database as sqlx::Database>::Arguments>;
 
 fn bind_ages<'query>(query: Query<'query>, retention: &'query Retention, now: Timestamp) -> Query<'query> {
     let mut query = query.bind(before(now, retention.observations));
@@ -372,13 +369,13 @@ fn name(named: &mut HashSet<u64>, rows: &[Row]) -> Result<(), StoreError> {
 }
 
 /// These may have lost the last that refers to them: if so, they go with those that were replaced.
-async fn release(tx: &mut Tx, reports: &[String], now: Timestamp) -> Result<(), StoreError> {
+async fn release(tx: &mut Tx, reports: &[i64], now: Timestamp) -> Result<(), StoreError> {
     for some in reports.chunks(BATCH) {
         let sql =
-            format!("UPDATE report SET released = $1 WHERE released IS NULL AND hash IN ({})", places(2, some.len()));
+            format!("UPDATE report SET released = $1 WHERE released IS NULL AND id IN ({})", places(2, some.len()));
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(now.as_microsecond());
         for report in some {
-            query = query.bind(report.as_str());
+            query = query.bind(*report);
         }
         query.execute(&mut **tx).await?;
     }
@@ -394,9 +391,9 @@ async fn delete_evaluation(tx: &mut Tx, row: &Row, now: Timestamp) -> Result<(),
         "verdicts IN ({parts}) AND (evidence.endpoint = $2 OR evidence.endpoint IS NULL AND NOT EXISTS \
          (SELECT 1 FROM evaluation_part WHERE evaluation_part.report = evidence.verdicts AND evaluation_part.endpoint <> $2))"
     );
-    let sql = format!("SELECT DISTINCT report FROM evidence WHERE {own}");
+    let sql = format!("SELECT id FROM report WHERE hash IN (SELECT report FROM evidence WHERE {own})");
     let rested = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(transaction).bind(endpoint).fetch_all(&mut **tx).await?;
-    let rested: Vec<String> = rested.iter().map(|row| row.try_get("report")).collect::<Result<_, _>>()?;
+    let rested: Vec<i64> = rested.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
     for sql in [
         format!("DELETE FROM evidence WHERE {own}"),
         format!(

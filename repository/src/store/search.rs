@@ -119,7 +119,7 @@ impl SqlStore {
     ) -> Result<Vec<String>, StoreError> {
         let mut meant: BTreeSet<String> = if request.endpoints.is_empty() {
             let rows = sqlx::query("SELECT endpoint FROM endpoint UNION SELECT alias_of FROM endpoint_alias");
-            let rows = rows.fetch_all(&self.pool).await?;
+            let rows = rows.fetch_all(&self.readers).await?;
             let names: BTreeSet<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
             names.into_iter().filter(|endpoint| !aliases.contains_key(endpoint)).collect()
         } else {
@@ -164,7 +164,7 @@ impl SqlStore {
         }
         let mut seen = BTreeSet::new();
         let mut found = Vec::new();
-        for row in query.fetch_all(&self.pool).await? {
+        for row in query.fetch_all(&self.readers).await? {
             let name: String = row.try_get("endpoint")?;
             let Some(endpoint) = of.get(name.as_str()).copied() else { continue };
             let object: String = row.try_get("object")?;
@@ -224,7 +224,7 @@ impl SqlStore {
             query = query.bind(*value);
         }
         let is_deep = request.query.fields().iter().any(|field| matches!(*field, "severity" | "title"));
-        for row in query.fetch_all(&self.pool).await? {
+        for row in query.fetch_all(&self.readers).await? {
             let name: String = row.try_get("endpoint")?;
             let Some(endpoint) = of.get(name.as_str()).copied() else { continue };
             let mut item = verdict_item(&row, is_deep)?;

@@ -18,14 +18,15 @@ use proto::verdict::EvaluationSummary;
 use sqlx::{Row as _, Transaction};
 
 use super::super::{Counts, Incoming, Received, Store, StoreError, Stored, endpoint_text, json, unjson};
-use super::{BEGIN, Database, Pool, SHARE_CONTENT};
+use super::{BEGIN, Database, INSERT, Pool, SHARE_CONTENT};
 use crate::retention::{Expired, Retention};
 use statement::{BATCH, rows_of};
 
-/// The store over a pool.
+/// The store over pools: of connections that read, and of those that write.
 #[derive(Debug, Clone)]
 pub struct SqlStore {
-    pool: Pool,
+    pub(super) readers: Pool,
+    pub(super) writer: Pool,
     names: Arc<names::Names>,
 }
 
@@ -68,23 +69,21 @@ const ALIASES: &str = "SELECT CAST($1 AS TEXT) UNION ALL SELECT endpoint FROM en
 
 type Tx = Transaction<'static, Database>;
 type Row = <Database as sqlx::Database>::Row;
+type Query<'query> = sqlx::query::Query<'query, Database, <Database as sqlx::Database>::Arguments>;
 
 impl SqlStore {
-    pub(super) fn over(pool: Pool) -> Self {
-        Self { pool, names: Arc::default() }
-    }
-
-    pub(crate) fn pool(&self) -> &Pool {
-        &self.pool
+    pub(super) fn over(readers: Pool, writer: Pool) -> Self {
+        Self { readers, writer, names: Arc::default() }
     }
 
     async fn begin(&self) -> Result<Tx, StoreError> {
-        Ok(self.pool.begin_with(BEGIN).await?)
+        Ok(self.writer.begin_with(BEGIN).await?)
     }
 
     /// Ends the connections.
     pub async fn close(&self) {
-        self.pool.close().await;
+        self.readers.close().await;
+        self.writer.close().await;
     }
 }
 
@@ -106,11 +105,11 @@ async fn firsts(tx: &mut Tx, messages: impl Iterator<Item = Received>) -> Result
         .collect();
     // In this order: transactions beside each other never wait for each other in a circle.
     let mut sorted: Vec<_> = messages.iter().collect();
-    sorted.sort_unstable();
+    sorted.sort_unstable_by_key(|(sender, id, _)| (id, sender));
     let mut new = HashSet::with_capacity(messages.len());
     for some in sorted.chunks(BATCH) {
         let sql = format!(
-            "INSERT INTO message (sender, id, received) VALUES {} ON CONFLICT DO NOTHING RETURNING sender, id",
+            "{INSERT} message (sender, id, received) VALUES {} ON CONFLICT DO NOTHING RETURNING sender, id",
             rows_of(some.len(), 3)
         );
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
@@ -163,7 +162,7 @@ impl Store for SqlStore {
             .bind(told.number.cast_signed())
             .bind(told.hash.as_str())
             .bind(from.received.as_microsecond())
-            .execute(&self.pool)
+            .execute(&self.writer)
             .await?;
             return Ok(Vec::new());
         }
@@ -173,7 +172,7 @@ impl Store for SqlStore {
             "SELECT number, hash FROM audit_witness ORDER BY received, number LIMIT 500",
             "SELECT number, hash FROM audit_witness ORDER BY received DESC, number DESC LIMIT 500",
         ] {
-            for row in sqlx::query(sql).fetch_all(&self.pool).await? {
+            for row in sqlx::query(sql).fetch_all(&self.readers).await? {
                 let hash: ContentHash = row
                     .try_get::<String, _>("hash")?
                     .parse()
@@ -276,7 +275,8 @@ impl Store for SqlStore {
     }
 
     async fn policies(&self) -> Result<Vec<PolicyDescription>, StoreError> {
-        let rows = sqlx::query("SELECT description FROM policy ORDER BY name, imported").fetch_all(&self.pool).await?;
+        let rows =
+            sqlx::query("SELECT description FROM policy ORDER BY name, imported").fetch_all(&self.readers).await?;
         let mut newest: BTreeMap<String, PolicyDescription> = BTreeMap::new();
         for row in rows {
             let policy: PolicyDescription = unjson(&row.try_get::<String, _>("description")?)?;
@@ -292,7 +292,7 @@ impl Store for SqlStore {
             "SELECT bytes FROM content WHERE hash = $1 UNION ALL SELECT bytes FROM report WHERE content = $1 LIMIT 1",
         )
         .bind(hash.as_str())
-        .fetch_optional(&self.pool)
+        .fetch_optional(&self.readers)
         .await?;
         Ok(row.map(|row| row.try_get("bytes")).transpose()?)
     }
@@ -315,8 +315,8 @@ impl Store for SqlStore {
         self.chain_of(request).await
     }
 
-    async fn change(&self, number: u64) -> Result<Option<AttributeChange>, StoreError> {
-        self.change_numbered(number).await
+    async fn changes_numbered(&self, numbers: &[u64], is_whole: bool) -> Result<Vec<AttributeChange>, StoreError> {
+        self.changes_of(numbers, is_whole).await
     }
 
     async fn changes(&self, request: &ChangesRequest) -> Result<ChangesResponse, StoreError> {
@@ -337,7 +337,7 @@ impl Store for SqlStore {
 
     async fn counts(&self) -> Result<Counts, StoreError> {
         let count = async |sql: &'static str| -> Result<u64, StoreError> {
-            let row = sqlx::query(sql).fetch_one(&self.pool).await?;
+            let row = sqlx::query(sql).fetch_one(&self.readers).await?;
             Ok(row.try_get::<i64, _>(0)?.unsigned_abs())
         };
         Ok(Counts {

@@ -1,13 +1,10 @@
 //! The store on SQLite: one file, write-ahead log, flushed at every commit.
 
 use std::path::Path;
-use std::time::Duration;
-
-use sqlx::migrate::{Migration, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _};
 
 use ::store::migrations;
+use ::store::sqlite::{Connections, Shape, open};
+use sqlx::migrate::{Migration, Migrator};
 
 use super::StoreError;
 
@@ -25,11 +22,23 @@ fn mark(_: usize) -> String {
     "?".to_owned()
 }
 
+/// How a row is written: where one of a statement's rows cannot be, nothing is committed. SQLite need not remember for each statement
+/// what was there before it.
+const INSERT: &str = "INSERT OR FAIL INTO";
+const UPDATE: &str = "UPDATE OR FAIL";
+
 /// A transaction has the database to itself.
 const LOCK_CONTENT: Option<&str> = None;
 const SHARE_CONTENT: Option<&str> = None;
-/// Rows that are read ahead: the threads of a connection and of who asks wait for each other as often as that is full.
-const ROWS_AHEAD: usize = 2_000;
+
+const SHAPE: Shape = Shape {
+    readers: 3,
+    writer_cache_kib: 64_000,
+    reader_cache_kib: 16_000,
+    // Pages that change again and again go into the file once, not at every few commits.
+    log_pages: 16_000,
+    rows_ahead: 2_000,
+};
 
 pub use sql::SqlStore as SqliteStore;
 
@@ -51,42 +60,30 @@ fn migrations() -> Vec<Migration> {
         13 "views" "../../migrations/both/0013_views.sql",
         14 "sequence" "../../migrations/sqlite/0014_sequence.sql",
         15 "fleet_evidence" "../../migrations/both/0015_fleet_evidence.sql",
+        16 "dense" "../../migrations/sqlite/0016_dense.sql",
     ]
 }
 
 impl SqliteStore {
     /// Opens or makes the file.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        let failed = |error| StoreError::Open(path.to_owned(), error);
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // There may be no other directory that can be written to.
-            .pragma("temp_store", "memory")
-            .synchronous(SqliteSynchronous::Full)
-            // Pages that change again and again go into the file once, not at every few commits.
-            .pragma("wal_autocheckpoint", "8000")
-            .pragma("cache_size", "-32000")
-            .busy_timeout(Duration::from_secs(10))
-            .row_buffer_size(ROWS_AHEAD)
-            .disable_statement_logging();
-        // SQLite ends a transaction by itself when the disk is full; `sqlx` does not notice, and the
-        // connection could begin none any more.
-        let pool = SqlitePoolOptions::new()
-            .max_connections(4)
-            .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
-            .connect_with(options)
-            .await
-            .map_err(failed)?;
-        Migrator::with_migrations(migrations()).run(&pool).await.map_err(StoreError::Migrate)?;
-        Ok(Self::over(pool))
+        let opened = open(path, SHAPE).await;
+        let Connections { readers, writer } = opened.map_err(|error| StoreError::Open(path.to_owned(), error))?;
+        Migrator::with_migrations(migrations()).run(&writer).await.map_err(StoreError::Migrate)?;
+        Ok(Self::over(readers, writer))
+    }
+
+    /// What is read when everything is moved.
+    pub(crate) fn everything(&self) -> &Pool {
+        &self.readers
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use sqlx::sqlite::SqliteConnectOptions;
+
     use super::*;
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use proto::content::ContentRef;
 use proto::id::{ComponentId, EndpointId, MessageId, TransactionId};
 use proto::message::{About, CollectedPart, CollectionResults, EvaluationResults, ResultsSelection};
 use proto::observation::{EndpointFacts, Flag, Item, ItemEntity, Method};
@@ -16,6 +17,8 @@ use super::*;
 /// The last step before observations and verdicts had numbers.
 const BEFORE: usize = 10;
 const OBJECT: &str = "obj:one";
+/// The packed messages of the reports.
+const PACKED: [&[u8]; 2] = [b"one", b"another"];
 const FIRST: i64 = 1_700_000_000_000_000;
 
 fn at(second: i64) -> Timestamp {
@@ -42,12 +45,38 @@ fn result(verdict: Verdict) -> RuleResult {
     }
 }
 
+/// A report as the version before kept it.
+struct Sealed {
+    hash: String,
+    bytes: &'static [u8],
+    task: Option<String>,
+    released: Option<i64>,
+}
+
+impl Sealed {
+    async fn store(self, pool: &Pool) {
+        sqlx::query(
+            "INSERT INTO report (hash, kind, content, bytes, received, released, task) VALUES ($1, 'x', $2, $3, $4, $5, $6)",
+        )
+        .bind(self.hash)
+        .bind(ContentRef::to(self.bytes).sha256.to_string())
+        .bind(self.bytes)
+        .bind(FIRST)
+        .bind(self.released)
+        .bind(self.task)
+        .execute(pool)
+        .await
+        .unwrap();
+    }
+}
+
 /// One endpoint, whose one object was `a` and is `b`, by one collector; and one rule, which failed and passes.
 struct Before {
     endpoint: EndpointId,
     collector: ComponentId,
     transaction: TransactionId,
     reports: [ContentHash; 2],
+    message: MessageId,
 }
 
 impl Before {
@@ -58,6 +87,7 @@ impl Before {
             collector: ComponentId(Uuid::new_v4()),
             transaction: TransactionId(Uuid::new_v4()),
             reports,
+            message: MessageId(Uuid::now_v7()),
         };
         let (endpoint, collector) = (endpoint_text(before.endpoint), before.collector.to_string());
         let transaction = before.transaction.to_string();
@@ -81,8 +111,13 @@ impl Before {
                 before.reports[at]
             ))
             .await;
-            run(&format!("INSERT INTO object_kind (object, kind) VALUES ('{OBJECT}', 'x') ON CONFLICT DO NOTHING"))
-                .await;
+            let sealed = Sealed {
+                hash: before.reports[at].to_string(),
+                bytes: PACKED[at],
+                task: Some(format!("task {at}")),
+                released: (at == 0).then_some(from),
+            };
+            sealed.store(pool).await;
         }
         run(&format!(
             "INSERT INTO change (endpoint, object, origin, old_content, new_content, collected, old_observation, \
@@ -106,6 +141,16 @@ impl Before {
             ))
             .await;
         }
+        // Two that no observation came with, and a message that had its effect.
+        for other in ["x", "y"] {
+            let hash = ContentHash::of(other.as_bytes()).to_string();
+            Sealed { hash, bytes: other.as_bytes(), task: None, released: None }.store(pool).await;
+        }
+        run(&format!(
+            "INSERT INTO message (sender, id, received) VALUES ('{collector}', '{}', {FIRST})",
+            before.message
+        ))
+        .await;
         let summary = before.summary(at(100));
         run(&format!(
             "INSERT INTO evaluation (transaction_id, endpoint, policy, profile, evaluated, summary) VALUES \
@@ -113,6 +158,10 @@ impl Before {
             summary.evaluated.as_microsecond(),
             json(&summary)
         ))
+        .await;
+        // One of before changes had sides, on what nothing else names any more.
+        run("INSERT INTO change (endpoint, object, origin, old_content, new_content, collected) VALUES ('gone', 'gone', 'gone', 'a', \
+             'b', 1)")
         .await;
         before
     }
@@ -164,19 +213,35 @@ pub(in super::super) async fn check(pool: Pool, mut migrations: Vec<Migration>) 
     Migrator::with_migrations(migrations).run(&pool).await.unwrap();
     let before = Before::store(&pool).await;
     Migrator::with_migrations(all).run(&pool).await.unwrap();
-    let store = SqlStore::over(pool);
+    let store = SqlStore::over(pool.clone(), pool);
 
     // What was and is observed, by which reports, and the change from the one to the other.
     let [first, second] = before.reports.clone();
     assert_eq!(seen(&store, before.endpoint, Some(at(50))).await, ("a".to_owned(), Some(first)));
     assert_eq!(seen(&store, before.endpoint, None).await, ("b".to_owned(), Some(second)));
-    let everything = ChangesRequest { endpoints: Vec::new(), before: None, limit: 10 };
+    let everything = ChangesRequest { endpoints: Vec::new(), before: None, limit: 10, numbers: Vec::new() };
     let changes = store.changes(&everything).await.unwrap().changes;
     assert_eq!(changes.len(), 1);
     assert_eq!(
         (&changes[0].past.as_ref().unwrap().items[..], &changes[0].current.items[..]),
         (&[item("a")][..], &[item("b")][..])
     );
+    assert_eq!(store.counts().await.unwrap().change_count, 2);
+    // The reports themselves: those that observations name, and the others, each with a number of its own.
+    for packed in PACKED {
+        let content = ContentRef::to(packed).sha256;
+        assert_eq!(store.content(&content).await.unwrap().as_deref(), Some(packed));
+    }
+    let rows =
+        sqlx::query("SELECT hash, task, released FROM report ORDER BY id").fetch_all(&store.readers).await.unwrap();
+    let kept: Vec<(String, Option<String>, Option<i64>)> =
+        rows.iter().map(|row| (row.get("hash"), row.get("task"), row.get("released"))).collect();
+    let named = |hash: &ContentHash, task: &str, released| (hash.to_string(), Some(task.to_owned()), released);
+    let [first, second] = &before.reports;
+    assert_eq!(kept[..2], [named(first, "task 0", Some(FIRST)), named(second, "task 1", None)]);
+    let others: BTreeSet<&str> = kept[2..].iter().map(|(hash, ..)| hash.as_str()).collect();
+    let expected = ["x", "y"].map(|other| ContentHash::of(other.as_bytes()).to_string());
+    assert_eq!(others, expected.iter().map(String::as_str).collect());
     // What held, and holds.
     let request = |selection| ResultsRequest { selection, verdicts: Vec::new(), only_summaries: false, after: None };
     let held = store.results(&request(ResultsSelection::Latest)).await.unwrap();
@@ -212,8 +277,13 @@ pub(in super::super) async fn check(pool: Pool, mut migrations: Vec<Migration>) 
         let incoming = Incoming { said: Said::Observations(&results), from, report: &report };
         store.record(&[incoming]).await.remove(0).unwrap()
     };
+    let again = Received { message: before.message, ..before.received() };
+    let (results, sealed) = (collected("b", 190), report("again"));
+    let incoming = Incoming { said: Said::Observations(&results), from: again, report: &sealed };
+    assert_eq!(store.record(&[incoming]).await.remove(0).unwrap(), Stored::Again);
     assert_eq!(record("b", 200).await, added_nothing());
-    assert!(matches!(record("c", 300).await, Stored::New { change_count: 1, .. }));
+    // Numbers of changes go on where they were.
+    assert_eq!(record("c", 300).await, Stored::New { change_count: 1, changed: vec![3] });
     let verdicts = EvaluationResults {
         request: proto::id::RequestId(Uuid::new_v4()),
         task: None,

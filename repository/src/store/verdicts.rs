@@ -38,7 +38,7 @@ impl SqlStore {
         .bind(endpoint_text(endpoint))
         .bind(policy)
         .bind(profile)
-        .fetch_optional(&self.pool)
+        .fetch_optional(&self.readers)
         .await?;
         row.map(|row| unjson(&row.try_get::<String, _>("summary")?)).transpose()
     }
@@ -62,7 +62,7 @@ impl SqlStore {
             let rows = sqlx::query(sqlx::AssertSqlSafe(sql.as_str()))
                 .bind(endpoint_text(*endpoint))
                 .bind(collected_since.as_microsecond())
-                .fetch_all(&self.pool)
+                .fetch_all(&self.readers)
                 .await?;
             let fresh: BTreeSet<ObjectKey> =
                 rows.iter().map(|row| row.try_get("object").map(ObjectKey)).collect::<Result<_, _>>()?;
@@ -144,7 +144,7 @@ impl SqlStore {
             .bind(about)
             .bind(request.after.clone().unwrap_or_default())
             .bind(PAGE_EVALUATIONS_MAX)
-            .fetch_all(&self.pool)
+            .fetch_all(&self.readers)
             .await?;
         Ok(rows)
     }
@@ -159,7 +159,7 @@ impl SqlStore {
         .bind(row.try_get::<String, _>("policy")?)
         .bind(row.try_get::<String, _>("profile")?)
         .bind(row.try_get::<i64, _>("evaluated")?)
-        .fetch_optional(&self.pool)
+        .fetch_optional(&self.readers)
         .await?;
         Ok(newer.is_some())
     }
@@ -176,7 +176,7 @@ impl SqlStore {
         )
         .bind(transaction)
         .bind(key.endpoint)
-        .fetch_all(&self.pool)
+        .fetch_all(&self.readers)
         .await?;
         let kept: Vec<RuleResult> =
             kept.iter().map(|row| unjson(&row.try_get::<String, _>("result")?)).collect::<Result<_, StoreError>>()?;
@@ -194,7 +194,7 @@ impl SqlStore {
         .bind(key.policy)
         .bind(key.profile)
         .bind(summary.evaluated.as_microsecond())
-        .fetch_all(&self.pool)
+        .fetch_all(&self.readers)
         .await?;
         let mut results = Vec::with_capacity(held.len());
         for row in held {

@@ -34,7 +34,7 @@ fn retention() -> Retention {
 }
 
 async fn change_count(case: &Case<'_>) -> usize {
-    let request = ChangesRequest { endpoints: vec![case.endpoint], before: None, limit: 100 };
+    let request = ChangesRequest { endpoints: vec![case.endpoint], before: None, limit: 100, numbers: Vec::new() };
     case.store.changes(&request).await.unwrap().changes.len()
 }
 

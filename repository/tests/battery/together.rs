@@ -193,7 +193,8 @@ impl<'store> World<'store> {
                     left.push(format!("{} {:?} {} {step:?} {items:?}", row.object, row.flag, row.collected));
                 }
             }
-            let request = ChangesRequest { endpoints: vec![case.endpoint], before: None, limit: 50 };
+            let request =
+                ChangesRequest { endpoints: vec![case.endpoint], before: None, limit: 50, numbers: Vec::new() };
             let (mut changes, mut before) = (Vec::new(), None);
             loop {
                 let page = store.changes(&ChangesRequest { before, ..request.clone() }).await.unwrap();
@@ -227,7 +228,10 @@ impl<'store> World<'store> {
                 }
             }
         }
-        let page = store.changes(&ChangesRequest { endpoints: Vec::new(), before: None, limit: 1 }).await.unwrap();
+        let page = store
+            .changes(&ChangesRequest { endpoints: Vec::new(), before: None, limit: 1, numbers: Vec::new() })
+            .await
+            .unwrap();
         let senders: Vec<ComponentId> = self.cases.iter().map(|case| case.sender).collect();
         let mut streams: Vec<(usize, u64, u64)> = page
             .streams

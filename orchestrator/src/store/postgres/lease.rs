@@ -87,7 +87,7 @@ impl PostgresStore {
         let epoch: Option<i64> = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
             .bind(holder)
             .bind(microseconds(hold))
-            .fetch_optional(&self.pool)
+            .fetch_optional(&self.writer)
             .await?;
         if let Some(epoch) = epoch {
             self.fence.epoch.store(epoch, Ordering::Release);
@@ -100,7 +100,7 @@ impl PostgresStore {
         let sql = format!("UPDATE lease SET expires = {NOW} + $2 WHERE id = 1 AND epoch = $1");
         let epoch = self.fence.epoch.load(Ordering::Acquire);
         let renewed =
-            sqlx::query(sqlx::AssertSqlSafe(sql)).bind(epoch).bind(microseconds(hold)).execute(&self.pool).await?;
+            sqlx::query(sqlx::AssertSqlSafe(sql)).bind(epoch).bind(microseconds(hold)).execute(&self.writer).await?;
         if renewed.rows_affected() == 0 { Err(StoreError::Deposed) } else { Ok(()) }
     }
 
@@ -109,7 +109,7 @@ impl PostgresStore {
         let epoch = self.fence.epoch.swap(NONE, Ordering::AcqRel);
         sqlx::query("UPDATE lease SET holder = '', expires = 0 WHERE id = 1 AND epoch = $1")
             .bind(epoch)
-            .execute(&self.pool)
+            .execute(&self.writer)
             .await?;
         Ok(())
     }
@@ -122,7 +122,7 @@ impl PostgresStore {
     /// Who has the lease.
     pub async fn lease(&self) -> Result<LeaseRow, StoreError> {
         let sql = format!("SELECT holder, epoch, since, expires < {NOW} AS is_over FROM lease WHERE id = 1");
-        let row = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_one(&self.pool).await?;
+        let row = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_one(&self.readers).await?;
         Ok(LeaseRow {
             holder: row.try_get("holder")?,
             epoch: row.try_get("epoch")?,
@@ -142,23 +142,23 @@ impl PostgresStore {
             .bind(&instance.host)
             .bind(&instance.version)
             .bind(instance.started.as_microsecond())
-            .execute(&self.pool)
+            .execute(&self.writer)
             .await?;
         let sql = format!("DELETE FROM instance WHERE seen < {NOW} - $1");
-        sqlx::query(sqlx::AssertSqlSafe(sql)).bind(FORGOTTEN_SECONDS * 1_000_000).execute(&self.pool).await?;
+        sqlx::query(sqlx::AssertSqlSafe(sql)).bind(FORGOTTEN_SECONDS * 1_000_000).execute(&self.writer).await?;
         Ok(())
     }
 
     /// This process ends.
     pub async fn remove_instance(&self, id: &str) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM instance WHERE id = $1").bind(id).execute(&self.pool).await?;
+        sqlx::query("DELETE FROM instance WHERE id = $1").bind(id).execute(&self.writer).await?;
         Ok(())
     }
 
     /// Who there is, with the database's time; the one that was seen last comes first.
     pub async fn instances(&self) -> Result<(Vec<Instance>, Timestamp), StoreError> {
         let sql = format!("SELECT id, host, version, started, seen, {NOW} AS now FROM instance ORDER BY seen DESC");
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&self.pool).await?;
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&self.readers).await?;
         let mut now = Timestamp::now();
         let mut instances = Vec::with_capacity(rows.len());
         for row in rows {

@@ -23,13 +23,13 @@ impl PostgresStore {
     /// The same, if there is one.
     pub async fn known_component(&self) -> Result<Option<ComponentId>, StoreError> {
         let component: Option<String> =
-            sqlx::query_scalar("SELECT component FROM identity WHERE id = 1").fetch_optional(&self.pool).await?;
+            sqlx::query_scalar("SELECT component FROM identity WHERE id = 1").fetch_optional(&self.readers).await?;
         component.map(|text| serde_json::from_value(text.into()).map_err(StoreError::Damaged)).transpose()
     }
 
     /// The CA's files, by their path below its directory.
     pub async fn ca_files(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        Ok(sqlx::query_as("SELECT path, bytes FROM ca_file ORDER BY path").fetch_all(&self.pool).await?)
+        Ok(sqlx::query_as("SELECT path, bytes FROM ca_file ORDER BY path").fetch_all(&self.readers).await?)
     }
 
     /// Keeps the CA's files, and no others.
@@ -50,7 +50,7 @@ impl PostgresStore {
     /// Content by its hash.
     pub async fn content(&self, hash: &ContentHash) -> Result<Option<Vec<u8>>, StoreError> {
         let bytes = sqlx::query_scalar("SELECT bytes FROM content WHERE hash = $1").bind(hash.as_str());
-        Ok(bytes.fetch_optional(&self.pool).await?)
+        Ok(bytes.fetch_optional(&self.readers).await?)
     }
 
     /// Keeps content.
