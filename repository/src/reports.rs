@@ -191,7 +191,7 @@ async fn check(repository: &Repository, report: Reported) -> Option<Reported> {
 /// Stores reports, and tells whoever sent each what came of it, after the commit and only then.
 async fn store_together(repository: &Arc<Repository>, reports: &[Reported]) {
     let incoming: Vec<Incoming<'_>> = reports.iter().map(Reported::incoming).collect();
-    let mut untold = 0;
+    let mut changes = Vec::new();
     for (Reported { message, .. }, stored) in reports.iter().zip(repository.store.record(&incoming).await) {
         let changed = match &stored {
             Ok(Stored::New { changed, .. }) => changed.clone(),
@@ -200,10 +200,10 @@ async fn store_together(repository: &Arc<Repository>, reports: &[Reported]) {
         if let Err(error) = repository.acknowledge(message, stored) {
             repository.not_stored(message, &error);
         }
-        if !changed.is_empty() {
-            untold += repository.telling.add(message.envelope().transaction, &changed);
-        }
+        changes.extend(changed.into_iter().map(|number| (message.envelope().transaction, number)));
     }
+    // All at once: how many there are decides how they are told.
+    let untold = if changes.is_empty() { 0 } else { repository.telling.add(&changes) };
     if untold > 0 {
         tracing::warn!(count = untold, "too many changes wait to be told; these are stored, and not told");
     }

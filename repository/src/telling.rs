@@ -22,7 +22,7 @@ const TOGETHER_MAX: usize = 200;
 const WHOLE_MAX: usize = 32;
 
 /// A change that is to be told, and the workflow that brought it.
-type Waiting = (TransactionId, u64);
+pub(crate) type Waiting = (TransactionId, u64);
 
 /// The changes that are to be told.
 #[derive(Debug, Default)]
@@ -43,14 +43,14 @@ impl Telling {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// These have changed. How many of them will not be told.
-    pub(crate) fn add(&self, transaction: TransactionId, numbers: &[u64]) -> usize {
+    /// These have been stored together. How many of them will not be told.
+    pub(crate) fn add(&self, changes: &[Waiting]) -> usize {
         let mut waiting = self.waiting();
-        let fitting = numbers.len().min(WAITING_MAX.saturating_sub(waiting.len()));
-        waiting.extend(numbers[..fitting].iter().map(|number| (transaction, *number)));
+        let fitting = changes.len().min(WAITING_MAX.saturating_sub(waiting.len()));
+        waiting.extend(&changes[..fitting]);
         drop(waiting);
         self.news.notify_one();
-        numbers.len() - fitting
+        changes.len() - fitting
     }
 
     /// The next of them.
@@ -138,17 +138,20 @@ mod tests {
         TransactionId(Uuid::from_u128(number))
     }
 
+    fn of_one(count: usize) -> Vec<Waiting> {
+        (0..count as u64).map(|number| (transaction(9), number)).collect()
+    }
+
     #[test]
     fn changes_are_told_in_their_order_and_whole_as_long_as_few_wait() {
         let telling = Telling::default();
         assert_eq!(telling.next(), None);
-        assert_eq!(telling.add(transaction(1), &[1, 2]) + telling.add(transaction(2), &[3]), 0);
         let all = [(transaction(1), 1), (transaction(1), 2), (transaction(2), 3)];
+        assert_eq!(telling.add(&all[..1]) + telling.add(&all[1..]), 0);
         assert_eq!(telling.next(), Some(Together { waiting: all.to_vec(), is_whole: true }));
         assert_eq!(telling.next(), None);
 
-        let many: Vec<u64> = (0..=TOGETHER_MAX as u64).collect();
-        telling.add(transaction(3), &many);
+        telling.add(&of_one(TOGETHER_MAX + 1));
         let next = || telling.next().map(|together| (together.waiting.len(), together.is_whole));
         // In the end few are left.
         assert_eq!([next(), next(), next()], [Some((TOGETHER_MAX, false)), Some((1, true)), None]);
@@ -157,10 +160,9 @@ mod tests {
     #[test]
     fn more_than_fit_are_not_kept_and_counted() {
         let telling = Telling::default();
-        let many: Vec<u64> = (0..WAITING_MAX as u64 - 1).collect();
-        assert_eq!(telling.add(transaction(1), &many), 0);
-        assert_eq!(telling.add(transaction(2), &[1, 2, 3]), 2);
-        assert_eq!(telling.add(transaction(2), &[4]), 1);
+        assert_eq!(telling.add(&of_one(WAITING_MAX - 1)), 0);
+        assert_eq!(telling.add(&of_one(3)), 2);
+        assert_eq!(telling.add(&of_one(1)), 1);
         let mut count = 0;
         while let Some(together) = telling.next() {
             count += together.waiting.len();
