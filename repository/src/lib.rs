@@ -225,8 +225,8 @@ pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdow
                             tokio::spawn(async move { repository.take(message).await });
                         }
                         // Nor must questions, for which the orchestrator is asked what their sender may read.
-                        ChangesRequest::KIND | QueryRequest::KIND | ReferenceRequest::KIND | SearchRequest::KIND | StalenessRequest::KIND
-                        | SummaryRequest::KIND => match Arc::clone(&questions).try_acquire_owned() {
+                        ChangesRequest::KIND | QueryRequest::KIND | ReferenceRequest::KIND | SearchRequest::KIND
+                        | StalenessRequest::KIND | SummaryRequest::KIND => match Arc::clone(&questions).try_acquire_owned() {
                             Ok(place) => {
                                 let repository = Arc::clone(&repository);
                                 tokio::spawn(async move {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bus::Context;
 use proto::id::TransactionId;
 use proto::limits::RESULT_PART_BYTES;
-use proto::message::{AttributeChange, AttributeChanges};
+use proto::message::{AttributeChange, AttributeChanges, Message};
 use proto::topic::Topic;
 use service::report::Chain;
 use tokio::sync::Notify;
@@ -79,7 +79,6 @@ pub(crate) async fn tell_all(repository: Arc<Repository>) {
 
 /// Whole ones each by itself, as somebody may be waiting for it; the others together.
 fn tell(repository: &Repository, waiting: &[Waiting], changes: Vec<AttributeChange>, is_whole: bool) {
-    let topic = Topic::Change(repository.bus.own());
     let by_number: BTreeMap<u64, TransactionId> =
         waiting.iter().map(|(transaction, number)| (*number, *transaction)).collect();
     let mut of: BTreeMap<TransactionId, Vec<AttributeChange>> = BTreeMap::new();
@@ -90,15 +89,22 @@ fn tell(repository: &Repository, waiting: &[Waiting], changes: Vec<AttributeChan
     }
     for (transaction, changes) in of {
         let context = Context::of(transaction);
-        let sent = if is_whole {
-            changes.iter().try_for_each(|change| repository.bus.send(&topic, change, context).map(drop))
+        if is_whole {
+            for change in &changes {
+                send(repository, change, context);
+            }
         } else {
-            let mut parts = parts(changes).into_iter().map(|changes| AttributeChanges { changes });
-            parts.try_for_each(|part| repository.bus.send(&topic, &part, context).map(drop))
-        };
-        if let Err(error) = sent {
-            tracing::warn!(error = %Chain(&error), "changes cannot be told");
+            for changes in parts(changes) {
+                send(repository, &AttributeChanges { changes }, context);
+            }
         }
+    }
+}
+
+/// One that cannot be told keeps no other from being told.
+fn send<M: Message>(repository: &Repository, message: &M, context: Context) {
+    if let Err(error) = repository.bus.send(&Topic::Change(repository.bus.own()), message, context) {
+        tracing::warn!(error = %Chain(&error), "a change cannot be told");
     }
 }
 

@@ -10,6 +10,9 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, SqlitePool};
 
+/// For how long somebody waits for a connection that others have.
+const TURN_MAX: Duration = Duration::from_secs(30);
+
 /// What a service's file is like.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
@@ -58,6 +61,7 @@ async fn pool(options: SqliteConnectOptions, connections_max: u32) -> Result<Sql
     // more.
     SqlitePoolOptions::new()
         .max_connections(connections_max)
+        .acquire_timeout(TURN_MAX)
         // A connection's pages and statements are what it is kept for.
         .max_lifetime(None)
         .idle_timeout(None)
