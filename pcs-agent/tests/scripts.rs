@@ -9,6 +9,7 @@
 //! | a script that writes, speaks, or looks at keys | `a_script_reads_everything_and_changes_nothing` |
 //! | a script that does not end, or starts others that do not | `a_script_that_does_not_end_is_ended_with_all_that_it_started` |
 //! | a script that takes processes, memory, room, or says too much | `a_script_that_takes_too_much_is_cut` |
+//! | a script that leaves no process to another | `a_script_that_has_all_its_processes_takes_none_of_another` |
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says what it skips")]
 
@@ -204,18 +205,25 @@ fn a_script_reads_everything_and_changes_nothing() {
     }
 }
 
+/// A time to sleep that no other process has in its words.
+fn own_seconds(part: u32) -> String {
+    format!("{}.{part}", 100_000 + std::process::id())
+}
+
+/// How many processes of this machine have these in their words.
+fn processes_with(seconds: &str) -> usize {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let words = |entry: std::fs::DirEntry| std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+    processes.map(words).filter(|words| String::from_utf8_lossy(words).contains(seconds)).count()
+}
+
 #[test]
 fn a_script_that_does_not_end_is_ended_with_all_that_it_started() {
     static STEPS: AtomicU32 = AtomicU32::new(0);
-    // A name that no other process has in its words.
-    let seconds = format!("{}.25", 100_000 + std::process::id());
+    let seconds = own_seconds(25);
     let script =
         format!("#!/bin/sh\nsetsid sleep {seconds} &\nnohup sleep {seconds} >/dev/null 2>&1 &\nsleep {seconds}\n");
-    let is_there = || {
-        let processes = std::fs::read_dir("/proc").unwrap().flatten();
-        let words = |entry: std::fs::DirEntry| std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        processes.map(words).filter(|words| String::from_utf8_lossy(words).contains(&seconds)).count()
-    };
+    let is_there = || processes_with(&seconds);
     let began = Instant::now();
     let mut seen = 0;
     let ended = ran_until(&script, &[], &mut || {
@@ -255,4 +263,28 @@ fn a_script_that_takes_too_much_is_cut() {
 
     let memory = "#!/bin/sh\nhead -c 1000000000 /dev/zero | tail -c 900000000 >/dev/null 2>&1\n[ $? = 0 ] && exit 102\nexit 101\n";
     assert_eq!(ran(memory, &[]).unwrap().unwrap().code, 101);
+}
+
+#[test]
+fn a_script_that_has_all_its_processes_takes_none_of_another() {
+    let seconds = own_seconds(75);
+    // Nothing can be started any more, and the script stops where it is.
+    let greedy = format!("#!/bin/sh\n( for n in $(seq 200); do sleep {seconds} & done )\nkill -STOP $$\n");
+    let began = Instant::now();
+    let mut most = 0;
+    let mut other = None;
+    let ended = ran_until(&greedy, &[], &mut || {
+        let seen = processes_with(&seconds);
+        // As many as a moment before: there are no more to come.
+        if seen > 40 && seen == most {
+            other = ran("#!/bin/sh\n( exit 101 )\nexit $?\n", &[]);
+        }
+        most = most.max(seen);
+        if other.is_some() || began.elapsed() > Duration::from_secs(20) { Err(Cut::Time(1)) } else { Ok(()) }
+    });
+    let Some(ended) = ended else { return };
+    assert_eq!(ended, Err(RunError::Cut(Cut::Time(1))));
+    assert!((41..64).contains(&most), "{most} of one script");
+    let other = other.expect("the first has all its processes").unwrap();
+    assert_eq!((other.code, other.stderr.text.as_str()), (101, ""));
 }

@@ -33,9 +33,11 @@ const WRITABLE: [&str; 2] = ["/tmp", "/var/tmp"];
 /// What it does not see. In /run are the sockets by which other programs are told what to do; and what /proc/sys/net says in a
 /// network namespace of its own is not what the machine has.
 const HIDDEN: [&str; 3] = ["/run", "/dev/shm", "/proc/sys/net"];
-/// Who it is: a user and a group that nobody hands out, so that it owns nothing and no other process is its own.
+/// Who a script is: from here on, a user and a group that nobody hands out, so that it owns nothing and no other process is its
+/// own. The process outside adds its number, so that of two scripts neither is the other: the kernel counts processes by user.
 const NOBODY: u32 = 2_000_000_000;
-/// How long another script is waited for that has left no process to this one.
+/// How long another script is waited for that has left no process to this one: one of a collector in another container, whose
+/// processes have numbers of their own.
 const OTHERS_END: Duration = Duration::from_secs(10);
 /// The one right that is kept.
 const READ: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
@@ -87,10 +89,11 @@ pub fn run_if_asked() {
     }
     let token = words.next().and_then(|word| word.into_string().ok()).unwrap_or_default();
     let hidden = words.next().unwrap_or_default();
+    let user = words.next().and_then(|word| word.to_str()?.parse().ok()).unwrap_or(NOBODY);
     let Ok(exchange) = io::stdin().as_fd().try_clone_to_owned().map(File::from) else { exit(1) };
     let outcome = match () {
         () if is(OUTSIDE) => outside(&token, &hidden),
-        () if is(INSIDE) => inside(&exchange, &token, Path::new(&hidden)),
+        () if is(INSIDE) => inside(&exchange, &token, Path::new(&hidden), user),
         () => Some(last()),
     };
     let told = outcome.map_or(Ok(()), |outcome| outcome.write(&exchange, &token));
@@ -118,13 +121,15 @@ fn outside(token: &str, hidden: &OsString) -> Option<Outcome> {
             | UnshareFlags::NEWPID;
         #[expect(deprecated, reason = "it is unsafe with CLONE_FILES alone, which is not asked for")]
         rustix::thread::unshare(apart).map_err(failed("namespaces of its own"))?;
-        Command::new("/proc/self/exe").args([INSIDE, token]).arg(hidden).status().map_err(failed("starting itself"))
+        let user = NOBODY.saturating_add(std::process::id());
+        let mut inside = Command::new("/proc/self/exe");
+        inside.args([INSIDE, token]).arg(hidden).arg(user.to_string());
+        inside.status().map_err(failed("starting itself"))
     };
     start().err().map(Outcome::NoSandbox)
 }
 
-/// Starts the last process, and waits for its end. Where another script has all processes that scripts have together, that one is
-/// ended soon.
+/// Starts the last process, and waits for its end. Where another script has all processes of their user, that one is ended soon.
 fn start_last(token: &str) -> io::Result<ExitStatus> {
     let began = Instant::now();
     loop {
@@ -138,8 +143,8 @@ fn start_last(token: &str) -> io::Result<ExitStatus> {
 }
 
 /// Makes the file system, lets go of rights, and runs the script; nothing where the last one has said why it does not.
-fn inside(exchange: &File, token: &str, hidden: &Path) -> Option<Outcome> {
-    let prepared = file_system(exchange, hidden).and_then(|()| limits()).and_then(|()| rights());
+fn inside(exchange: &File, token: &str, hidden: &Path, user: u32) -> Option<Outcome> {
+    let prepared = file_system(exchange, hidden).and_then(|()| limits()).and_then(|()| rights(user));
     if let Err(why) = prepared {
         return Some(Outcome::NoSandbox(why));
     }
@@ -251,7 +256,7 @@ fn limits() -> Result<(), String> {
     Ok(())
 }
 
-fn rights() -> Result<(), String> {
+fn rights(user: u32) -> Result<(), String> {
     use rustix::thread::{
         configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
         set_keep_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
@@ -269,7 +274,7 @@ fn rights() -> Result<(), String> {
             Err(error) => return Err(lost()(error)),
         }
     }
-    let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    let (user, group) = (Uid::from_raw(user), Gid::from_raw(user));
     set_keep_capabilities(true).map_err(lost())?;
     set_thread_groups(&[]).map_err(lost())?;
     set_thread_res_gid(group, group, group).map_err(lost())?;
