@@ -25,6 +25,10 @@ const PORTION: usize = 64;
 /// The time that a portion has: 3,200 a second. Whoever is asked answers at once, and the first answers are not to wait for the last
 /// question.
 const PORTION_TIME: Duration = Duration::from_millis(20);
+/// The same of the first portions after nothing waited. Those who answer first are stored meanwhile, and whoever waits for the first
+/// answer has it before everybody else answers, too.
+const FIRST_PORTION_TIME: Duration = Duration::from_millis(60);
+const FIRST_PORTIONS: u32 = 6;
 
 /// Who is asked what.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -132,6 +136,7 @@ impl Handle {
     /// Takes what waits to the bus, in its order.
     pub(crate) async fn mind_letters(self) {
         let courier = &self.inner.courier;
+        let mut portions = 0_u32;
         loop {
             // Not taken out before it can go: until then it can be called back.
             while !self.inner.bus.has_room() {
@@ -144,13 +149,16 @@ impl Handle {
             };
             if portion.is_empty() {
                 courier.filled.notified().await;
+                portions = 0;
                 continue;
             }
             // It is asked again when that is due.
             if let Err(error) = self.send_letters(portion).await {
                 tracing::error!(error = %Chain(&error), "requests could not be read or stored");
             }
-            tokio::time::sleep_until(begun + PORTION_TIME).await;
+            let time = if portions < FIRST_PORTIONS { FIRST_PORTION_TIME } else { PORTION_TIME };
+            portions = portions.saturating_add(1);
+            tokio::time::sleep_until(begun + time).await;
         }
     }
 

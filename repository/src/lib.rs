@@ -37,6 +37,7 @@ mod expected;
 mod pacing;
 mod reports;
 pub mod retention;
+mod room;
 pub mod store;
 mod telling;
 pub mod transfer;
@@ -44,6 +45,7 @@ pub mod transfer;
 use expected::Expected;
 use pacing::{Pacing, SentBack};
 use retention::Retention;
+use room::{Place, REPORTS_MAX, Room};
 use store::postgres::{DatabaseUrl, PostgresStore};
 use store::sqlite::SqliteStore;
 use store::{Received, Report, Store, StoreError, Stored};
@@ -186,12 +188,13 @@ pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdow
         store,
         expected,
         pacing,
+        room: Arc::default(),
         telling: Telling::default(),
         told: Mutex::default(),
     });
     // Reports may have to wait for the orchestrator's word: they are stored in their order, beside everything else.
     let questions = Arc::new(tokio::sync::Semaphore::new(QUESTIONS_MAX));
-    let (reports, reported) = mpsc::channel::<Authentic>(REPORTS_MAX);
+    let (reports, reported) = mpsc::channel::<(Authentic, Place)>(REPORTS_MAX);
     let record = reports::store_all(&repository, reported);
     let telling = tokio::spawn(telling::tell_all(Arc::clone(&repository)));
     let serve = async {
@@ -204,19 +207,16 @@ pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdow
                         _ if reports::is_report(&message) => {
                             let Envelope { from: to, id, transaction, .. } = *message.envelope();
                             let (pacing, now) = (&repository.pacing, Instant::now());
-                            // Some places are kept for those who were told to come now.
-                            let is_its_turn = reports.capacity() > REPORTS_KEPT || pacing.is_promised(to, id, now);
-                            match reports.try_reserve() {
-                                Ok(place) if is_its_turn => {
-                                    pacing.taken(to, id);
-                                    place.send(message);
-                                }
-                                _ => {
-                                    let report = SentBack { to, message: id, transaction };
-                                    let seconds = pacing.put_off(report, REPORTS_KEPT, now);
-                                    let fault = Fault::new(FaultCode::Busy, "too many reports wait").after(seconds);
-                                    repository.put_off(&message, &fault);
-                                }
+                            let place = repository.room.take(message.sealed().len(), pacing.is_promised(to, id, now));
+                            let way = place.and_then(|place| Some((place, reports.try_reserve().ok()?)));
+                            if let Some((place, way)) = way {
+                                pacing.taken(to, id);
+                                way.send((message, place));
+                            } else {
+                                let report = SentBack { to, message: id, transaction };
+                                let seconds = pacing.put_off(report, repository.room.kept(), now);
+                                let fault = Fault::new(FaultCode::Busy, "too many reports wait").after(seconds);
+                                repository.put_off(&message, &fault);
                             }
                         }
                         // Publications fetch content, which comes in by this inbox's bus: they must not hold it up.
@@ -259,11 +259,6 @@ const EXPIRY_EVERY: Duration = Duration::from_hours(1);
 
 /// Questions that are answered at a time.
 const QUESTIONS_MAX: usize = 256;
-/// Reports that wait to be stored.
-const REPORTS_MAX: usize = 1_024;
-/// Places of these that are kept for those who were sent away before. They come when as many of those that wait are stored, and
-/// find others that wait: there is always something to store.
-const REPORTS_KEPT: usize = REPORTS_MAX / 4;
 /// Seconds after which a component whose reports are refused is spoken of again.
 const TOLD_AGAIN_SECONDS: u64 = 60;
 
@@ -272,6 +267,7 @@ struct Repository {
     store: Arc<dyn Store>,
     expected: Expected,
     pacing: Pacing,
+    room: Arc<Room>,
     telling: Telling,
     /// When it was last said that a component's reports are refused.
     told: Mutex<BTreeMap<ComponentId, Instant>>,
@@ -420,9 +416,8 @@ impl Repository {
     }
 
     /// Those who were told to wait with their reports, as far as there is room for them now.
-    fn call_in(&self, waiting: usize) {
-        let room = REPORTS_MAX.saturating_sub(waiting);
-        for SentBack { to, message, transaction } in self.pacing.call_in(room, Instant::now()) {
+    fn call_in(&self) {
+        for SentBack { to, message, transaction } in self.pacing.call_in(self.room.left(), Instant::now()) {
             let fault = Fault::new(FaultCode::Busy, "there is room now").after(0);
             let context = Context { in_reply_to: Some(message), ..Context::of(transaction) };
             let topic = Topic::Directed { to, operation: Ack::KIND.to_owned(), from: self.bus.own() };

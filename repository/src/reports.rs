@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::expected::Expected;
+use crate::room::Place;
 use crate::store::{Incoming, Report, Said, Stored};
 use crate::{Repository, received, report};
 
@@ -68,13 +69,13 @@ pub(crate) fn is_report(message: &Authentic) -> bool {
 }
 
 /// Stores the reports that come in, in their order, as long as they come.
-pub(crate) async fn store_all(repository: &Arc<Repository>, mut reported: mpsc::Receiver<Authentic>) {
+pub(crate) async fn store_all(repository: &Arc<Repository>, mut reported: mpsc::Receiver<(Authentic, Place)>) {
     let (checked, mut expected) = mpsc::channel::<(Vec<Reported>, Instant)>(1);
     let check = async move {
         loop {
             // Where nobody comes there is room, too.
             let messages = tokio::time::timeout(CALLED_EVERY, together(&mut reported)).await;
-            repository.call_in(reported.len());
+            repository.call_in();
             let Ok(messages) = messages else { continue };
             let Some(messages) = messages else { return };
             let taken = Instant::now();
@@ -97,13 +98,13 @@ pub(crate) async fn store_all(repository: &Arc<Repository>, mut reported: mpsc::
     tokio::join!(check, store);
 }
 
-/// What waits, at least one.
-async fn together(reported: &mut mpsc::Receiver<Authentic>) -> Option<Vec<Authentic>> {
-    let first = reported.recv().await?;
+/// What waits, at least one; its place is free then.
+async fn together(reported: &mut mpsc::Receiver<(Authentic, Place)>) -> Option<Vec<Authentic>> {
+    let (first, _) = reported.recv().await?;
     let mut bytes = first.sealed().len();
     let mut messages = vec![first];
     while messages.len() < TOGETHER_MAX && bytes < TOGETHER_BYTES_MAX {
-        let Ok(message) = reported.try_recv() else { break };
+        let Ok((message, _)) = reported.try_recv() else { break };
         bytes += message.sealed().len();
         messages.push(message);
     }

@@ -215,7 +215,10 @@ pub struct Counts {
 }
 
 pub(crate) fn label<T: serde::Serialize>(value: &T) -> String {
-    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(text)) => text,
+        _ => String::new(),
+    }
 }
 
 pub(crate) fn unlabel<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, StoreError> {

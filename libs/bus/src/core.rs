@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::mqtt::rand_fraction;
 use crate::open::{Authentic, Trust};
 use crate::outbox::{Outbox, OutboxError};
-use crate::{Incoming, IncomingReceiver, Transport, limits, packing};
+use crate::{Incoming, IncomingReceiver, Quality, Transport, limits, packing};
 
 /// Who a component is on the bus.
 #[derive(Debug)]
@@ -314,13 +314,13 @@ impl Bus {
         let sealer = Arc::clone(&self.inner.sealer.read().unwrap_or_else(PoisonError::into_inner));
         let Ok(parts) = Sealed::split(sealed) else { return };
         let payload = if sealer.has_sealed(&parts) { sealed.to_vec() } else { sealer.seal(parts.envelope) };
-        self.inner.transport.publish(topic.to_string(), payload);
+        self.inner.transport.publish(topic.to_string(), payload, Quality::AtLeastOnce);
     }
 
     /// Sends it.
     pub fn send_prepared(&self, message: Prepared) {
         let payload = payload_of(&message.topic, message.sealed);
-        self.inner.transport.publish(message.topic.to_string(), payload);
+        self.inner.transport.publish(message.topic.to_string(), payload, Quality::AtLeastOnce);
     }
 
     fn sealed<M: Message>(&self, topic: &Topic, body: &M, context: Context) -> Result<(MessageId, Vec<u8>), SendError> {
@@ -351,8 +351,17 @@ impl Bus {
     /// Sends a message that may be lost: an answer, a heartbeat, a progress report.
     pub fn send<M: Message>(&self, topic: &Topic, body: &M, context: Context) -> Result<MessageId, SendError> {
         let (id, sealed) = self.sealed(topic, body, context)?;
-        self.inner.transport.publish(topic.to_string(), payload_of(topic, sealed));
+        self.inner.transport.publish(topic.to_string(), payload_of(topic, sealed), Quality::AtLeastOnce);
         Ok(id)
+    }
+
+    /// Says that a message is stored. Whoever does not hear it sends the message again, and hears it then: on its way nobody else
+    /// has to say that it has come.
+    fn send_acknowledgement(&self, topic: &Topic, message: &Authentic) {
+        let ack = Ack { message: message.envelope().id };
+        if let Ok((_, sealed)) = self.sealed(topic, &ack, Context::answering(message)) {
+            self.inner.transport.publish(topic.to_string(), payload_of(topic, sealed), Quality::AtMostOnce);
+        }
     }
 
     /// Sends a message that must arrive: when this returns it is on the disk, and it is sent until
@@ -398,7 +407,7 @@ impl Bus {
     /// Acknowledges a durable message, and again whenever it comes again.
     pub fn acknowledge(&self, message: &Authentic, topic: Topic) {
         let envelope = message.envelope();
-        let _ = self.send(&topic, &Ack { message: envelope.id }, Context::answering(message));
+        self.send_acknowledgement(&topic, message);
         if let Some(seen) = self.state().seen.get_mut(&(envelope.from, envelope.id)) {
             *seen = Some(topic);
         }
@@ -415,7 +424,7 @@ impl Bus {
         let most = self.inner.transport.room().min(limits::QUEUE_MESSAGES_MAX / 4);
         let due = self.state().outbox.due(Instant::now(), most);
         for (topic, payload) in due {
-            if !self.inner.transport.publish(topic, payload) {
+            if !self.inner.transport.publish(topic, payload, Quality::AtLeastOnce) {
                 break;
             }
         }
@@ -477,7 +486,7 @@ impl Bus {
             *state.refused.entry(FaultCode::Replayed).or_default() += 1;
             drop(state);
             if let Some(topic) = seen {
-                let _ = self.send(&topic, &Ack { message: envelope.id }, Context::answering(&message));
+                self.send_acknowledgement(&topic, &message);
             }
             return None;
         }

@@ -21,10 +21,19 @@ pub use crate::open::{Authentic, Sender, Trust};
 
 use tokio::sync::mpsc;
 
+/// Whether whoever gets a message says so, on each part of its way (MQTT 5 §4.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quality {
+    /// QoS 0: what is lost is asked for again anyway, as an acknowledgement is by the message that it is for.
+    AtMostOnce,
+    /// QoS 1.
+    AtLeastOnce,
+}
+
 /// Moves bytes between topics. Delivery may fail silently: what must arrive is in the outbox.
 pub trait Transport: Send + Sync + 'static {
     /// Hands over a message; `false` where the queue is full or the transport is gone.
-    fn publish(&self, topic: String, payload: Vec<u8>) -> bool;
+    fn publish(&self, topic: String, payload: Vec<u8>, quality: Quality) -> bool;
 
     /// How many messages it takes at the moment.
     fn room(&self) -> usize;

@@ -7,7 +7,7 @@ use proto::id::ComponentId;
 use proto::topic::{Principal, Topic, matches};
 use tokio::sync::mpsc;
 
-use crate::{Incoming, IncomingReceiver, Transport, limits};
+use crate::{Incoming, IncomingReceiver, Quality, Transport, limits};
 
 struct Client {
     principal: Principal,
@@ -65,7 +65,7 @@ impl Transport for MemoryTransport {
         limits::QUEUE_MESSAGES_MAX
     }
 
-    fn publish(&self, topic: String, payload: Vec<u8>) -> bool {
+    fn publish(&self, topic: String, payload: Vec<u8>, _: Quality) -> bool {
         self.broker.publish(self.principal, &topic, &payload)
     }
 

@@ -14,7 +14,7 @@ use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
 use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport as RumqttcTransport};
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::{Incoming, IncomingReceiver, Transport, limits};
+use crate::{Incoming, IncomingReceiver, Quality, Transport, limits};
 
 /// Where and as whom to connect.
 #[derive(Debug, Clone)]
@@ -40,14 +40,17 @@ struct Shared {
     close: Notify,
 }
 
+/// A message on its way out: its topic, its bytes, and how it goes.
+type Outbound = (String, Vec<u8>, Quality);
+
 struct MqttTransport {
-    out: mpsc::Sender<(String, Vec<u8>)>,
+    out: mpsc::Sender<Outbound>,
     shared: Arc<Shared>,
 }
 
 impl Transport for MqttTransport {
-    fn publish(&self, topic: String, payload: Vec<u8>) -> bool {
-        self.out.try_send((topic, payload)).is_ok()
+    fn publish(&self, topic: String, payload: Vec<u8>, quality: Quality) -> bool {
+        self.out.try_send((topic, payload, quality)).is_ok()
     }
 
     fn room(&self) -> usize {
@@ -113,7 +116,7 @@ fn client(settings: &MqttSettings, at: usize) -> (AsyncClient, EventLoop) {
 async fn run(
     settings: MqttSettings,
     shared: Arc<Shared>,
-    mut outgoing: mpsc::Receiver<(String, Vec<u8>)>,
+    mut outgoing: mpsc::Receiver<Outbound>,
     deliver: mpsc::Sender<Incoming>,
 ) {
     let mut attempt = 0_u32;
@@ -208,7 +211,7 @@ async fn session(
     settings: &MqttSettings,
     at: usize,
     shared: &Shared,
-    outgoing: &mut mpsc::Receiver<(String, Vec<u8>)>,
+    outgoing: &mut mpsc::Receiver<Outbound>,
     deliver: &mpsc::Sender<Incoming>,
     attempt: &mut u32,
 ) -> Result<(), End> {
@@ -235,8 +238,12 @@ async fn session(
                 () = shared.subscribe.notified() => resubscribe(&client, shared).await,
                 message = outgoing.recv() => match message {
                     None => return Ok(()),
-                    Some((topic, payload)) => {
-                        let sent = client.publish(topic, QoS::AtLeastOnce, false, payload);
+                    Some((topic, payload, quality)) => {
+                        let quality = match quality {
+                            Quality::AtMostOnce => QoS::AtMostOnce,
+                            Quality::AtLeastOnce => QoS::AtLeastOnce,
+                        };
+                        let sent = client.publish(topic, quality, false, payload);
                         tokio::select! {
                             result = sent => if result.is_err() { return Err(End::default()) },
                             reason = end.recv() => return Err(reason.unwrap_or_default()),
@@ -305,7 +312,8 @@ async fn poll(
                     }
                 }
             }
-            Ok(Event::Outgoing(Outgoing::Publish(_))) => {
+            // Without an id, nobody says that it has come.
+            Ok(Event::Outgoing(Outgoing::Publish(1..))) => {
                 if in_flight == 0 {
                     progress = Instant::now();
                 }

@@ -4,11 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{Read as _, Write as _};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bus::memory::MemoryBroker;
 use bus::outbox::Outbox;
-use bus::{Authentic, Bus, BusSettings, Context, Event, Incoming, RequestError, Trust};
+use bus::{Authentic, Bus, BusSettings, Context, Event, Incoming, Quality, RequestError, Transport, Trust};
 use proto::capability::ComponentType;
 use proto::fault::{Fault, FaultCode};
 use proto::id::{ComponentId, EndpointId, RequestId, TransactionId};
@@ -25,6 +26,8 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How a message goes that a test sends by itself.
+const QOS: Quality = Quality::AtLeastOnce;
 
 struct Ca {
     issuer: Issuer<'static, KeyPair>,
@@ -58,8 +61,19 @@ impl Ca {
     }
 
     fn join(&self, broker: &MemoryBroker, component_type: ComponentType) -> (Bus, mpsc::Receiver<Event>) {
+        self.join_over(broker, component_type, |transport| transport)
+    }
+
+    /// Joins by a transport that is made of the broker's.
+    fn join_over(
+        &self,
+        broker: &MemoryBroker,
+        component_type: ComponentType,
+        over: impl FnOnce(Box<dyn Transport>) -> Box<dyn Transport>,
+    ) -> (Bus, mpsc::Receiver<Event>) {
         let own = ComponentId(Uuid::new_v4());
         let (transport, incoming) = broker.connect(Principal { id: own, holder: Holder::Component(component_type) });
+        let transport = over(transport);
         let (bus, events) = Bus::start(self.settings(own, component_type, self), transport, incoming);
         let mut filters = proto::topic::filters_of(component_type, own);
         for capability in proto::capability::Capability::ALL {
@@ -67,6 +81,31 @@ impl Ca {
         }
         bus.subscribe(filters);
         (bus, events)
+    }
+}
+
+/// A transport that remembers where what went, and how.
+struct Noting {
+    inner: Box<dyn Transport>,
+    sent: Arc<Mutex<Vec<(String, Quality)>>>,
+}
+
+impl Transport for Noting {
+    fn publish(&self, topic: String, payload: Vec<u8>, quality: Quality) -> bool {
+        self.sent.lock().unwrap().push((topic.clone(), quality));
+        self.inner.publish(topic, payload, quality)
+    }
+
+    fn room(&self) -> usize {
+        self.inner.room()
+    }
+
+    fn subscribe(&self, filters: Vec<String>) {
+        self.inner.subscribe(filters);
+    }
+
+    fn close(&self) {
+        self.inner.close();
     }
 }
 
@@ -150,6 +189,27 @@ async fn a_durable_message_waits_for_its_acknowledgement_and_has_one_effect() {
 }
 
 #[tokio::test]
+async fn nobody_says_on_the_way_of_an_acknowledgement_that_it_has_come() {
+    let (broker, ca) = (MemoryBroker::default(), Ca::new());
+    let (collector, _events) = ca.join(&broker, ComponentType::PostureCollectionService);
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let noting = |inner| Box::new(Noting { inner, sent: Arc::clone(&sent) }) as Box<dyn Transport>;
+    let (orchestrator, mut events) = ca.join_over(&broker, ComponentType::Orchestrator, noting);
+    let own = collector.own();
+    let (statuses, admin) = (Topic::Status(own), Topic::Admin(own));
+    let id = collector.send_durable(&statuses, &status(own), Context::alone()).unwrap();
+    let received = message(&mut events).await;
+    // Anything else is said to have come.
+    let health = HealthCheckRequest { action: HealthCheckAction::Ping };
+    orchestrator.send(&admin, &health, Context::alone()).unwrap();
+    orchestrator.acknowledge(&received, admin.clone());
+    collector.settled(id).await;
+    let admin = admin.to_string();
+    let expected = [(admin.clone(), Quality::AtLeastOnce), (admin.clone(), Quality::AtMostOnce)];
+    assert_eq!(*sent.lock().unwrap(), expected);
+}
+
+#[tokio::test]
 async fn what_another_ca_signed_or_another_sender_claims_is_refused_and_counted() {
     let (broker, ca, stranger) = (MemoryBroker::default(), Ca::new(), Ca::new());
     let (orchestrator, mut events) = ca.join(&broker, ComponentType::Orchestrator);
@@ -212,7 +272,7 @@ async fn a_message_that_was_recorded_and_is_sent_again_has_no_effect() {
     let topic = Topic::Status(own).to_string();
     let recorded = sealer.seal(&envelope("test.recorded").to_bytes());
     for payload in [recorded.clone(), recorded.clone(), recorded, sealer.seal(&envelope("test.last").to_bytes())] {
-        assert!(transport.publish(topic.clone(), payload));
+        assert!(transport.publish(topic.clone(), payload, QOS));
     }
     let mut codes = Vec::new();
     while codes.last().is_none_or(|code| code != "test.last") {
@@ -328,8 +388,8 @@ async fn what_must_not_travel_packed_and_what_is_a_bomb_is_refused() {
     };
     let of_status = || serde_json::value::to_raw_value(&status(own)).unwrap();
     let status_topic = Topic::Status(own).to_string();
-    assert!(transport.publish(status_topic.clone(), packed(&sealed(StatusNotification::KIND, of_status()))));
-    assert!(transport.publish(status_topic, sealed(StatusNotification::KIND, of_status())));
+    assert!(transport.publish(status_topic.clone(), packed(&sealed(StatusNotification::KIND, of_status())), QOS));
+    assert!(transport.publish(status_topic, sealed(StatusNotification::KIND, of_status()), QOS));
     message(&mut heard).await;
     assert_eq!(orchestrator.refused(), [(FaultCode::Malformed, 1)]);
 
@@ -339,9 +399,9 @@ async fn what_must_not_travel_packed_and_what_is_a_bomb_is_refused() {
     let blown = sealed(CollectionResults::KIND, of_results());
     let blown = [blown.as_slice(), " ".repeat(900_000).as_bytes()].concat();
     for payload in [packed(&blown), vec![0x1f, 0x8b], packed(&vec![0; 1_000_000])] {
-        assert!(transport.publish(results_topic.clone(), payload));
+        assert!(transport.publish(results_topic.clone(), payload, QOS));
     }
-    assert!(transport.publish(results_topic, packed(&sealed(CollectionResults::KIND, of_results()))));
+    assert!(transport.publish(results_topic, packed(&sealed(CollectionResults::KIND, of_results())), QOS));
     assert_eq!(message(&mut results_heard).await.envelope().from, own);
     assert_eq!(repository.refused(), [(FaultCode::Malformed, 1), (FaultCode::TooLarge, 2)]);
 }

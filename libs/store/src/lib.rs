@@ -1,8 +1,9 @@
-//! What services share that keep what they know in SQLite or PostgreSQL: how a file is written and read, which database, how it is
+//! What services share that keep what they know in SQLite or PostgreSQL: how a file is written and read, how statements about many rows are written, which database, how it is
 //! waited for, and how a file is moved into it. The tables are each service's own.
 
 pub mod postgres;
 pub mod sqlite;
+pub mod statement;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod transfer;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use ::store::migrations;
 pub use ::store::postgres::DatabaseUrl;
 use ::store::postgres::NotMigrated;
+use ::store::statement::Marks;
 
 use super::StoreError;
 
@@ -21,6 +22,8 @@ type Database = sqlx::Postgres;
 type Pool = sqlx::PgPool;
 
 const BEGIN: &str = "BEGIN";
+/// How parameters are named in statements about many rows.
+const MARKS: Marks = Marks::Numbered;
 /// Everything is read as it was at one time.
 const READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ";
 

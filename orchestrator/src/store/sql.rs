@@ -10,7 +10,7 @@ use sqlx::{Row as _, Transaction};
 use uuid::Uuid;
 
 use super::super::{SentTask, StandingTask, StoreError, TokenRow, json};
-use super::{BEGIN, Database, Fence, Pool, READ};
+use super::{BEGIN, Database, Fence, MARKS, Pool, READ};
 use crate::core::label::Label;
 use crate::core::roster::Component;
 use crate::core::standing::Assigned;
@@ -67,16 +67,9 @@ async fn put(tx: &mut Tx, table: Table, key: &str, document: &str) -> Result<Eff
     Ok(Effect { before: before.as_deref().map(hash), after: Some(hash(document)) })
 }
 
-/// `($1, $2), ($3, $4), …`
-fn rows_of(count: usize, columns: usize) -> String {
-    let row =
-        |row: usize| (1..=columns).map(|column| format!("${}", row * columns + column)).collect::<Vec<_>>().join(", ");
-    (0..count).map(|number| format!("({})", row(number))).collect::<Vec<_>>().join(", ")
-}
-
 async fn put_tasks(tx: &mut Tx, tasks: &[SentTask]) -> Result<(), StoreError> {
     for some in tasks.chunks(ROWS_AT_ONCE) {
-        let rows = rows_of(some.len(), 5);
+        let rows = MARKS.rows(some.len(), 5);
         let sql = format!(
             "INSERT INTO sent_task (hash, request, responder, sealed, sent) VALUES {rows} ON CONFLICT (hash) DO NOTHING"
         );
@@ -99,7 +92,7 @@ type Responders<'action> = BTreeMap<(String, i64), &'action Responder>;
 
 async fn put_responders(tx: &mut Tx, responders: &Responders<'_>) -> Result<(), StoreError> {
     for some in responders.iter().collect::<Vec<_>>().chunks(ROWS_AT_ONCE) {
-        let rows = rows_of(some.len(), 3);
+        let rows = MARKS.rows(some.len(), 3);
         let sql = format!(
             "INSERT INTO responder (workflow, position, document) VALUES {rows} \
              ON CONFLICT (workflow, position) DO UPDATE SET document = excluded.document"

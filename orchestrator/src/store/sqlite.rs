@@ -4,6 +4,7 @@ use std::path::Path;
 
 use ::store::migrations;
 use ::store::sqlite::{Connections, Shape, open};
+use ::store::statement::Marks;
 use sqlx::migrate::Migrator;
 
 use super::StoreError;
@@ -16,6 +17,8 @@ type Pool = sqlx::SqlitePool;
 
 /// Writers must not begin by reading: the upgrade of the lock would fail at once.
 const BEGIN: &str = "BEGIN IMMEDIATE";
+/// How parameters are named in statements about many rows.
+const MARKS: Marks = Marks::InOrder;
 /// Everything is read as it was at one time.
 const READ: &str = "BEGIN";
 

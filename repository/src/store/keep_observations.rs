@@ -8,9 +8,9 @@ use proto::observation::Item;
 use sqlx::Row as _;
 
 use super::super::super::{Received, Report, StoreError, endpoint_text, json, label};
-use super::super::{INSERT, UPDATE, mark};
+use super::super::{INSERT, MARKS, UPDATE};
 use super::names::ByHash;
-use super::statement::{BATCH, NAMED_MAX, cases, marks, rows_of};
+use super::statement::{BATCH, NAMED_MAX, marks, rows_of};
 use super::{SqlStore, Tx, changes, reports};
 
 /// What is current at most once: an object of an endpoint as one collector sees it, each by its number.
@@ -46,7 +46,7 @@ struct Content {
 impl Content {
     fn of(item: &Item) -> Self {
         let text = json(item);
-        Self { hash: ContentHash::of(text.as_bytes()).to_string(), text }
+        Self { hash: ContentHash::of(text.as_bytes()).into(), text }
     }
 }
 
@@ -55,7 +55,7 @@ impl Finding {
         let items: Vec<&String> =
             part.items.iter().filter_map(|at| contents.get(*at as usize)).map(|content| &content.hash).collect();
         let (items, messages, flag) = (json(&items), json(&part.messages), label(&part.flag));
-        let hash = ContentHash::of(format!("{flag}\n{items}\n{messages}").as_bytes()).to_string();
+        let hash = ContentHash::of([flag.as_str(), &items, &messages].join("\n").as_bytes()).into();
         Self { hash, flag, items, messages }
     }
 }
@@ -424,8 +424,8 @@ async fn current(tx: &mut Tx, batch: &Batch<'_>) -> Result<HashMap<Key, Current>
         }
         let sql = format!(
             "SELECT {COLUMNS} FROM observed WHERE endpoint = {} AND origin = {} AND valid_to IS NULL",
-            mark(1),
-            mark(2)
+            MARKS.one(1),
+            MARKS.one(2)
         );
         let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(of_speaker[0].endpoint).bind(of_speaker[0].origin);
         query.fetch_all(&mut **tx).await?.into_iter().try_for_each(&mut take)?;
@@ -466,16 +466,12 @@ async fn insert(
         return Ok(());
     }
     let sql = format!(
-        "{UPDATE} observed SET valid_to = CASE id {} END WHERE id IN ({})",
-        cases(1, changed.len()),
-        marks(2 * changed.len() + 1, changed.len())
+        "{UPDATE} observed SET valid_to = ended.column2 FROM (VALUES {}) AS ended WHERE observed.id = ended.column1",
+        rows_of(changed.len(), 2)
     );
     let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
     for (fresh, before) in &changed {
         query = query.bind(before.id).bind(fresh.looked.collected());
-    }
-    for (_, before) in &changed {
-        query = query.bind(before.id);
     }
     query.execute(&mut **tx).await?;
     let begun: Vec<&Fresh<'_>> = changed.iter().map(|(fresh, _)| *fresh).collect();

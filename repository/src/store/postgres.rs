@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use ::store::migrations;
 pub use ::store::postgres::DatabaseUrl;
 use ::store::postgres::NotMigrated;
+use ::store::statement::Marks;
 use sqlx::migrate::Migration;
 use uuid::Uuid;
 
@@ -19,10 +20,8 @@ type Pool = sqlx::PgPool;
 
 const BEGIN: &str = "BEGIN";
 
-/// A parameter of a statement that has each once, in order.
-fn mark(number: usize) -> String {
-    format!("${number}")
-}
+/// How parameters are named in statements that have each once, in order.
+const MARKS: Marks = Marks::Numbered;
 
 /// How a row is written.
 const INSERT: &str = "INSERT INTO";

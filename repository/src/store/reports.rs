@@ -8,7 +8,7 @@ use proto::message::{ChainRequest, ChainResponse, KeptMessage};
 use sqlx::Row as _;
 
 use super::super::super::{Received, Report, StoreError, endpoint_text, time};
-use super::super::{INSERT, UPDATE, mark};
+use super::super::{INSERT, MARKS, UPDATE};
 use super::names::numbered;
 use super::statement::{BATCH, marks, rows_of};
 use super::{SqlStore, Tx};
@@ -55,7 +55,7 @@ pub(super) async fn keep(
 pub(super) async fn release(tx: &mut Tx, replaced: &BTreeSet<i64>, received: Timestamp) -> Result<(), StoreError> {
     let replaced: Vec<i64> = replaced.iter().copied().collect();
     for some in replaced.chunks(BATCH) {
-        let sql = format!("{UPDATE} report SET released = {} WHERE id IN ({})", mark(1), marks(2, some.len()));
+        let sql = format!("{UPDATE} report SET released = {} WHERE id IN ({})", MARKS.one(1), marks(2, some.len()));
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(received.as_microsecond());
         for number in some {
             query = query.bind(*number);

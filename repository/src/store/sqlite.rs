@@ -4,6 +4,7 @@ use std::path::Path;
 
 use ::store::migrations;
 use ::store::sqlite::{Connections, Shape, open};
+use ::store::statement::Marks;
 use sqlx::migrate::{Migration, Migrator};
 
 use super::StoreError;
@@ -17,10 +18,8 @@ type Pool = sqlx::SqlitePool;
 /// Writers must not begin by reading: the upgrade of the lock would fail at once.
 const BEGIN: &str = "BEGIN IMMEDIATE";
 
-/// A parameter of a statement that has each once, in order.
-fn mark(_: usize) -> String {
-    "?".to_owned()
-}
+/// How parameters are named in statements that have each once, in order.
+const MARKS: Marks = Marks::InOrder;
 
 /// How a row is written: where one of a statement's rows cannot be, nothing is committed. SQLite need not remember for each statement
 /// what was there before it.

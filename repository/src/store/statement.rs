@@ -1,6 +1,8 @@
 //! Statements about many rows, for whichever back end includes this file.
 
-use super::super::mark;
+use ::store::statement::Marks;
+
+use super::super::MARKS;
 
 /// Objects, or items, of one statement.
 pub(super) const BATCH: usize = 200;
@@ -9,27 +11,17 @@ pub(super) const NAMED_MAX: usize = 100;
 
 /// `$from, $from + 1, …`
 pub(super) fn places(from: usize, count: usize) -> String {
-    let places: Vec<String> = (from..from + count).map(|place| format!("${place}")).collect();
-    places.join(", ")
+    Marks::Numbered.list(from, count)
 }
 
-/// The same for a statement that has these parameters first, in the order of their numbers, each once (others may follow by number): SQLite goes through the names of
-/// all parameters to find one, which takes longer than the statement where there are thousands.
+/// The same for a statement that has these parameters first, in the order of their numbers, each once (others may follow by number).
 pub(super) fn marks(from: usize, count: usize) -> String {
-    let marks: Vec<String> = (from..from + count).map(mark).collect();
-    marks.join(", ")
+    MARKS.list(from, count)
 }
 
 /// `($1, $2), ($3, $4), …`
 pub(super) fn rows_of(count: usize, columns: usize) -> String {
-    let rows: Vec<String> = (0..count).map(|row| format!("({})", marks(row * columns + 1, columns))).collect();
-    rows.join(", ")
-}
-
-/// `WHEN $from THEN $from + 1 …`
-pub(super) fn cases(from: usize, count: usize) -> String {
-    let case = |at: usize| format!("WHEN {} THEN {}", mark(from + 2 * at), mark(from + 2 * at + 1));
-    (0..count).map(case).collect::<Vec<_>>().join(" ")
+    MARKS.rows(count, columns)
 }
 
 /// The rows of a table under a condition as one text, of each row these whole numbers: where rows are many and short, to hand each
