@@ -25,10 +25,17 @@ const PORTION: usize = 64;
 /// The time that a portion has: 3,200 a second. Whoever is asked answers at once, and the first answers are not to wait for the last
 /// question.
 const PORTION_TIME: Duration = Duration::from_millis(20);
-/// The same of the first portions after nothing waited. Those who answer first are stored meanwhile, and whoever waits for the first
-/// answer has it before everybody else answers, too.
+/// The time of each of the first portions after the line was empty, where very many wait. What those report who are asked first is stored
+/// meanwhile: whoever waits for the first result has it before everybody else answers, too.
 const FIRST_PORTION_TIME: Duration = Duration::from_millis(60);
-const FIRST_PORTIONS: u32 = 6;
+const FIRST_PORTIONS: usize = 6;
+/// How many are very many.
+const VERY_MANY: usize = 1_000;
+
+/// The time of a portion after so many others, where so many requests wait behind it.
+fn time_of(portions: usize, waiting: usize) -> Duration {
+    if portions < FIRST_PORTIONS && waiting >= VERY_MANY { FIRST_PORTION_TIME } else { PORTION_TIME }
+}
 
 /// Who is asked what.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,16 +143,17 @@ impl Handle {
     /// Takes what waits to the bus, in its order.
     pub(crate) async fn mind_letters(self) {
         let courier = &self.inner.courier;
-        let mut portions = 0_u32;
+        let mut portions = 0_usize;
         loop {
             // Not taken out before it can go: until then it can be called back.
             while !self.inner.bus.has_room() {
                 tokio::time::sleep(PAUSE).await;
             }
             let begun = tokio::time::Instant::now();
-            let portion: Vec<(Letter, bool)> = {
+            let (portion, waiting) = {
                 let mut lines = courier.lines();
-                std::iter::from_fn(|| lines.next()).take(PORTION).collect()
+                let portion: Vec<(Letter, bool)> = std::iter::from_fn(|| lines.next()).take(PORTION).collect();
+                (portion, lines.waiting.len())
             };
             if portion.is_empty() {
                 courier.filled.notified().await;
@@ -156,7 +164,7 @@ impl Handle {
             if let Err(error) = self.send_letters(portion).await {
                 tracing::error!(error = %Chain(&error), "requests could not be read or stored");
             }
-            let time = if portions < FIRST_PORTIONS { FIRST_PORTION_TIME } else { PORTION_TIME };
+            let time = time_of(portions, waiting);
             portions = portions.saturating_add(1);
             tokio::time::sleep_until(begun + time).await;
         }
@@ -199,6 +207,13 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+
+    #[test]
+    fn of_very_many_the_first_have_more_time_and_of_some_nobody_does() {
+        let of = |waiting: usize| (0..10).map(|portions| time_of(portions, waiting)).sum::<Duration>();
+        assert_eq!(of(VERY_MANY - 1), 10 * PORTION_TIME);
+        assert_eq!(of(10_000), 6 * FIRST_PORTION_TIME + 4 * PORTION_TIME);
+    }
 
     #[test]
     fn where_somebody_waits_goes_first_nobody_is_asked_twice_and_what_was_called_back_stays() {

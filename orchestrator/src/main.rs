@@ -12,7 +12,7 @@ service::allocator!();
 async fn main() -> anyhow::Result<()> {
     let cli = cli::Cli::parse();
     service::process::take_small_pages();
-    service::telemetry::start("info");
+    service::telemetry::start(service::telemetry::INFO);
     let sources = cli.load()?;
     let settings = orchestrator::Settings::try_from(&sources.config().orchestrator)?;
     if cli.daemon.check {

@@ -19,7 +19,7 @@ fn main() -> anyhow::Result<()> {
 
 async fn collect() -> anyhow::Result<()> {
     let cli = cli::Cli::parse();
-    service::telemetry::start("info");
+    service::telemetry::start(service::telemetry::INFO);
     let sources = cli.load()?;
     let config = sources.config().pcs_agent;
     let settings = Settings::try_from(&config)?;

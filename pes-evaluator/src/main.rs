@@ -26,7 +26,7 @@ fn main() -> anyhow::Result<()> {
 
 async fn run() -> anyhow::Result<()> {
     let cli = Cli::parse().member;
-    service::telemetry::start("info");
+    service::telemetry::start(service::telemetry::INFO);
     let sources = cli.load("pes-evaluator", [])?;
     let config = sources.config().pes_evaluator;
     let settings = Settings::try_from(&config)?;

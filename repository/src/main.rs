@@ -29,7 +29,7 @@ fn main() -> anyhow::Result<()> {
 
 async fn run() -> anyhow::Result<()> {
     let Cli { member: cli, database_file } = Cli::parse();
-    service::telemetry::start("info");
+    service::telemetry::start(service::telemetry::INFO);
     let (is_check, is_health) = (cli.daemon.check, cli.health);
     let load = move || cli.load("repository", [("database-file", database_file.clone())]);
     let sources = load()?;

@@ -4,22 +4,26 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use proto::limits::SERVICE_PAYLOAD_BYTES_MAX;
+
 /// Reports that wait to be stored.
 pub(crate) const REPORTS_MAX: usize = 1_024;
 /// Bytes of these, sealed and not packed. Each is there as it was sealed, as it is read, and packed: it takes about twice as much.
 const BYTES_MAX: usize = 64 * 1024 * 1024;
-/// One in so many places, and in so many bytes, is kept for those who were sent away before. They come when as many of those that wait are
+/// A quarter of the places, and of the bytes, is kept for those who were sent away before. They come when as many of those that wait are
 /// stored, and find others that wait: there is always something to store.
 const KEPT: usize = 4;
-/// Of how many reports, about, the mean is.
-const OF_MANY: usize = 16;
+/// The mean is of about so many of the last reports.
+const MEAN_OF: usize = 16;
+// Whatever comes has room where nothing waits, and somebody is called in.
+const _: () = assert!(BYTES_MAX / KEPT >= SERVICE_PAYLOAD_BYTES_MAX);
 
 /// What is taken of the room.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
     reports: AtomicUsize,
     bytes: AtomicUsize,
-    /// What a report has that came lately.
+    /// Bytes of a report, as a mean of those that came lately.
     mean: AtomicUsize,
 }
 
@@ -41,12 +45,10 @@ impl Room {
     /// A place for a report; whoever was told to come now may have one of those that are kept. One taker at a time.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize, is_promised: bool) -> Option<Place> {
         let mean = self.mean.load(Relaxed);
-        self.mean.store(if mean == 0 { bytes } else { mean - mean / OF_MANY + bytes / OF_MANY }, Relaxed);
+        self.mean.store(if mean == 0 { bytes } else { mean - mean / MEAN_OF + bytes / MEAN_OF }, Relaxed);
         let of = |most: usize| if is_promised { most } else { most - most / KEPT };
         let (reports, taken) = (self.reports.load(Relaxed), self.bytes.load(Relaxed));
-        // One that is larger than all of it has its turn, too.
-        let is_full = reports >= of(REPORTS_MAX) || (taken > 0 && taken + bytes > of(BYTES_MAX));
-        if is_full {
+        if reports >= of(REPORTS_MAX) || taken + bytes > of(BYTES_MAX) {
             return None;
         }
         self.reports.fetch_add(1, Relaxed);
@@ -94,14 +96,14 @@ mod tests {
     }
 
     #[test]
-    fn a_report_that_is_larger_than_the_room_has_its_turn_alone() {
+    fn as_many_are_called_in_as_there_is_room_for_if_they_are_like_those_that_came_lately() {
         let room = Arc::new(Room::default());
-        let place = room.take(2 * BYTES_MAX, false).unwrap();
-        assert!(room.take(1, true).is_none());
-        drop(place);
-        assert!(room.take(1, false).is_some());
-        // It was the only one that was large: the next are thought to be less and less so.
-        let lefts: Vec<usize> = (0..100).map(|_| room.take(1_000, true).map_or(0, |_| room.left())).collect();
-        assert!(lefts.is_sorted() && lefts[0] == 0 && lefts[99] > 100, "{lefts:?}");
+        drop(fill(&room, 1_000, true));
+        assert_eq!((room.left(), room.kept()), (REPORTS_MAX, REPORTS_MAX / KEPT));
+        let lefts: Vec<usize> =
+            (0..100).map(|_| room.take(SERVICE_PAYLOAD_BYTES_MAX, true).map_or(0, |_| room.left())).collect();
+        let least = BYTES_MAX / SERVICE_PAYLOAD_BYTES_MAX;
+        assert!(lefts.is_sorted_by(|one, next| one >= next), "{lefts:?}");
+        assert!(lefts[0] > 2 * least && lefts[99] <= least + 1, "{lefts:?}");
     }
 }

@@ -14,7 +14,7 @@ use system_tests::{Installation, baseline, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_acknowledges_nothing_and_loses_nothing() {
-    service::telemetry::start("info");
+    service::telemetry::start(service::telemetry::INFO);
     let installation = Installation::orchestrator().await;
     let path = installation.data.path().join("repository");
     let Some(disk) = Disk::mount(&path) else { return };

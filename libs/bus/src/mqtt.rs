@@ -276,6 +276,11 @@ async fn resubscribe(client: &AsyncClient, shared: &Shared) {
     }
 }
 
+/// Whether the broker will say that it has a message: with QoS 0 it has no packet id, and nobody says anything.
+fn is_to_be_acknowledged(outgoing: &Outgoing) -> bool {
+    matches!(outgoing, Outgoing::Publish(1..))
+}
+
 async fn poll(
     mut event_loop: EventLoop,
     deliver: mpsc::Sender<Incoming>,
@@ -312,8 +317,7 @@ async fn poll(
                     }
                 }
             }
-            // Without an id, nobody says that it has come.
-            Ok(Event::Outgoing(Outgoing::Publish(1..))) => {
+            Ok(Event::Outgoing(outgoing)) if is_to_be_acknowledged(&outgoing) => {
                 if in_flight == 0 {
                     progress = Instant::now();
                 }
@@ -341,6 +345,12 @@ mod tests {
         assert!(of("CertificateExpired") && of("BadCertificate") && of("UnknownCA") && of("CertificateRequired"));
         assert!(!of("BadRecordMac") && !of("DecodeError") && !of("UnexpectedMessage"));
         assert!(!is_about_the_certificate("TLS: I/O: invalid peer certificate: Expired"));
+    }
+
+    #[test]
+    fn what_nobody_acknowledges_is_not_waited_for() {
+        assert!(is_to_be_acknowledged(&Outgoing::Publish(1)) && is_to_be_acknowledged(&Outgoing::Publish(u16::MAX)));
+        assert!(!is_to_be_acknowledged(&Outgoing::Publish(0)) && !is_to_be_acknowledged(&Outgoing::PingReq));
     }
 
     #[test]

@@ -11,8 +11,9 @@ use bus::memory::MemoryBroker;
 use bus::outbox::Outbox;
 use bus::{Authentic, Bus, BusSettings, Context, Event, Incoming, Quality, RequestError, Transport, Trust};
 use proto::capability::ComponentType;
+use proto::envelope::{ENVELOPE_VERSION, Envelope};
 use proto::fault::{Fault, FaultCode};
-use proto::id::{ComponentId, EndpointId, RequestId, TransactionId};
+use proto::id::{ComponentId, EndpointId, MessageId, RequestId, TransactionId};
 use proto::message::{
     Ack, CollectedPart, CollectionResults, ContentRequest, ContentResponse, HealthCheckAction, HealthCheckRequest,
     Message as _, Phase, StatusNotification,
@@ -84,15 +85,15 @@ impl Ca {
     }
 }
 
-/// A transport that remembers where what went, and how.
+/// A transport that remembers how what it was given went.
 struct Noting {
     inner: Box<dyn Transport>,
-    sent: Arc<Mutex<Vec<(String, Quality)>>>,
+    sent: Arc<Mutex<Vec<Quality>>>,
 }
 
 impl Transport for Noting {
     fn publish(&self, topic: String, payload: Vec<u8>, quality: Quality) -> bool {
-        self.sent.lock().unwrap().push((topic.clone(), quality));
+        self.sent.lock().unwrap().push(quality);
         self.inner.publish(topic, payload, quality)
     }
 
@@ -138,6 +139,23 @@ fn status(publisher: ComponentId) -> StatusNotification {
         phase: Some(Phase::Completed),
         progress: None,
         fault: None,
+    }
+}
+
+/// A status as a collector without a bus says it.
+fn status_of(own: ComponentId, code: &str) -> Envelope {
+    Envelope {
+        v: ENVELOPE_VERSION,
+        id: MessageId(Uuid::now_v7()),
+        kind: StatusNotification::KIND.to_owned(),
+        from: own,
+        to: None,
+        sent: jiff::Timestamp::now(),
+        expires: None,
+        in_reply_to: None,
+        transaction: TransactionId(Uuid::now_v7()),
+        seq: 0,
+        body: serde_json::value::to_raw_value(&StatusNotification { code: code.to_owned(), ..status(own) }).unwrap(),
     }
 }
 
@@ -191,22 +209,26 @@ async fn a_durable_message_waits_for_its_acknowledgement_and_has_one_effect() {
 #[tokio::test]
 async fn nobody_says_on_the_way_of_an_acknowledgement_that_it_has_come() {
     let (broker, ca) = (MemoryBroker::default(), Ca::new());
-    let (collector, _events) = ca.join(&broker, ComponentType::PostureCollectionService);
     let sent = Arc::new(Mutex::new(Vec::new()));
     let noting = |inner| Box::new(Noting { inner, sent: Arc::clone(&sent) }) as Box<dyn Transport>;
     let (orchestrator, mut events) = ca.join_over(&broker, ComponentType::Orchestrator, noting);
-    let own = collector.own();
-    let (statuses, admin) = (Topic::Status(own), Topic::Admin(own));
-    let id = collector.send_durable(&statuses, &status(own), Context::alone()).unwrap();
+    let own = ComponentId(Uuid::new_v4());
+    let holder = Holder::Component(ComponentType::PostureCollectionService);
+    let (collector, _incoming) = broker.connect(Principal { id: own, holder });
+    let sealer = ca.settings(own, ComponentType::PostureCollectionService, &ca).sealer;
+    let (topic, admin) = (Topic::Status(own).to_string(), Topic::Admin(own));
+    let durable = sealer.seal(&status_of(own, "test.durable").to_bytes());
+    assert!(collector.publish(topic.clone(), durable.clone(), QOS));
     let received = message(&mut events).await;
-    // Anything else is said to have come.
+    // Of anything else it is said.
     let health = HealthCheckRequest { action: HealthCheckAction::Ping };
     orchestrator.send(&admin, &health, Context::alone()).unwrap();
     orchestrator.acknowledge(&received, admin.clone());
-    collector.settled(id).await;
-    let admin = admin.to_string();
-    let expected = [(admin.clone(), Quality::AtLeastOnce), (admin.clone(), Quality::AtMostOnce)];
-    assert_eq!(*sent.lock().unwrap(), expected);
+    // It comes again, and is acknowledged again.
+    assert!(collector.publish(topic.clone(), durable, QOS));
+    assert!(collector.publish(topic, sealer.seal(&status_of(own, "test.last").to_bytes()), QOS));
+    message(&mut events).await;
+    assert_eq!(*sent.lock().unwrap(), [Quality::AtLeastOnce, Quality::AtMostOnce, Quality::AtMostOnce]);
 }
 
 #[tokio::test]
@@ -256,22 +278,10 @@ async fn a_message_that_was_recorded_and_is_sent_again_has_no_effect() {
     let holder = Holder::Component(ComponentType::PostureCollectionService);
     let (transport, _incoming) = broker.connect(Principal { id: own, holder });
     let sealer = ca.settings(own, ComponentType::PostureCollectionService, &ca).sealer;
-    let envelope = |code: &str| proto::envelope::Envelope {
-        v: proto::envelope::ENVELOPE_VERSION,
-        id: proto::id::MessageId(Uuid::now_v7()),
-        kind: StatusNotification::KIND.to_owned(),
-        from: own,
-        to: None,
-        sent: jiff::Timestamp::now(),
-        expires: None,
-        in_reply_to: None,
-        transaction: TransactionId(Uuid::now_v7()),
-        seq: 0,
-        body: serde_json::value::to_raw_value(&StatusNotification { code: code.to_owned(), ..status(own) }).unwrap(),
-    };
     let topic = Topic::Status(own).to_string();
-    let recorded = sealer.seal(&envelope("test.recorded").to_bytes());
-    for payload in [recorded.clone(), recorded.clone(), recorded, sealer.seal(&envelope("test.last").to_bytes())] {
+    let recorded = sealer.seal(&status_of(own, "test.recorded").to_bytes());
+    for payload in [recorded.clone(), recorded.clone(), recorded, sealer.seal(&status_of(own, "test.last").to_bytes())]
+    {
         assert!(transport.publish(topic.clone(), payload, QOS));
     }
     let mut codes = Vec::new();
@@ -366,9 +376,9 @@ async fn what_must_not_travel_packed_and_what_is_a_bomb_is_refused() {
     let (transport, _incoming) = broker.connect(Principal { id: own, holder });
     let sealer = ca.settings(own, ComponentType::PostureCollectionService, &ca).sealer;
     let sealed = |kind: &str, body: Box<serde_json::value::RawValue>| {
-        let envelope = proto::envelope::Envelope {
-            v: proto::envelope::ENVELOPE_VERSION,
-            id: proto::id::MessageId(Uuid::now_v7()),
+        let envelope = Envelope {
+            v: ENVELOPE_VERSION,
+            id: MessageId(Uuid::now_v7()),
             kind: kind.to_owned(),
             from: own,
             to: None,

@@ -34,8 +34,9 @@ const WRITABLE: [&str; 2] = ["/tmp", "/var/tmp"];
 /// network namespace of its own is not what the machine has.
 const HIDDEN: [&str; 3] = ["/run", "/dev/shm", "/proc/sys/net"];
 /// Who a script is: from here on, a user and a group that nobody hands out, so that it owns nothing and no other process is its
-/// own. The process outside adds its number, so that of two scripts neither is the other: the kernel counts processes by user.
-const NOBODY: u32 = 2_000_000_000;
+/// own: above what directories hand out by default, and below what systemd takes for containers. The process outside adds its number, so
+/// that of two scripts neither is the other: the kernel counts processes by user.
+const NOBODY: u32 = 2_100_000_000;
 /// How long another script is waited for that has left no process to this one: one of a collector in another container, whose
 /// processes have numbers of their own.
 const OTHERS_END: Duration = Duration::from_secs(10);
@@ -89,7 +90,7 @@ pub fn run_if_asked() {
     }
     let token = words.next().and_then(|word| word.into_string().ok()).unwrap_or_default();
     let hidden = words.next().unwrap_or_default();
-    let user = words.next().and_then(|word| word.to_str()?.parse().ok()).unwrap_or(NOBODY);
+    let user: Option<u32> = words.next().and_then(|word| word.to_str()?.parse().ok());
     let Ok(exchange) = io::stdin().as_fd().try_clone_to_owned().map(File::from) else { exit(1) };
     let outcome = match () {
         () if is(OUTSIDE) => outside(&token, &hidden),
@@ -143,8 +144,9 @@ fn start_last(token: &str) -> io::Result<ExitStatus> {
 }
 
 /// Makes the file system, lets go of rights, and runs the script; nothing where the last one has said why it does not.
-fn inside(exchange: &File, token: &str, hidden: &Path, user: u32) -> Option<Outcome> {
-    let prepared = file_system(exchange, hidden).and_then(|()| limits()).and_then(|()| rights(user));
+fn inside(exchange: &File, token: &str, hidden: &Path, user: Option<u32>) -> Option<Outcome> {
+    let user = user.ok_or_else(|| "nobody said which user it is".to_owned());
+    let prepared = file_system(exchange, hidden).and_then(|()| limits()).and_then(|()| rights(user?));
     if let Err(why) = prepared {
         return Some(Outcome::NoSandbox(why));
     }

@@ -20,7 +20,7 @@ const START_SECONDS: u64 = 60;
 const TOKEN_SECONDS: u64 = 300;
 
 pub(crate) async fn run(data: &Path, args: UpArgs, output: Output) -> anyhow::Result<u8> {
-    service::telemetry::start("warn");
+    service::telemetry::start(service::telemetry::WARN);
     let (stopper, stop) = shutdown::channel();
     let (ended, mut ends) = mpsc::channel::<anyhow::Error>(8);
     let handle = start_orchestrator(data, &args, &stop, &ended, &mut ends).await?;
