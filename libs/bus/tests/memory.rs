@@ -23,6 +23,7 @@ use proto::plan::ObjectKey;
 use proto::seal::{Sealed, Sealer};
 use proto::topic::{Holder, Principal, Topic};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ED25519};
+use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -142,12 +143,12 @@ fn status(publisher: ComponentId) -> StatusNotification {
     }
 }
 
-/// A status as a collector without a bus says it.
-fn status_of(own: ComponentId, code: &str) -> Envelope {
+/// What a collector without a bus says.
+fn envelope_of(own: ComponentId, kind: &str, body: Box<RawValue>) -> Envelope {
     Envelope {
         v: ENVELOPE_VERSION,
         id: MessageId(Uuid::now_v7()),
-        kind: StatusNotification::KIND.to_owned(),
+        kind: kind.to_owned(),
         from: own,
         to: None,
         sent: jiff::Timestamp::now(),
@@ -155,8 +156,14 @@ fn status_of(own: ComponentId, code: &str) -> Envelope {
         in_reply_to: None,
         transaction: TransactionId(Uuid::now_v7()),
         seq: 0,
-        body: serde_json::value::to_raw_value(&StatusNotification { code: code.to_owned(), ..status(own) }).unwrap(),
+        body,
     }
+}
+
+/// A status as it says it.
+fn status_of(own: ComponentId, code: &str) -> Envelope {
+    let status = StatusNotification { code: code.to_owned(), ..status(own) };
+    envelope_of(own, StatusNotification::KIND, to_raw_value(&status).unwrap())
 }
 
 #[tokio::test]
@@ -375,28 +382,13 @@ async fn what_must_not_travel_packed_and_what_is_a_bomb_is_refused() {
     let holder = Holder::Component(ComponentType::PostureCollectionService);
     let (transport, _incoming) = broker.connect(Principal { id: own, holder });
     let sealer = ca.settings(own, ComponentType::PostureCollectionService, &ca).sealer;
-    let sealed = |kind: &str, body: Box<serde_json::value::RawValue>| {
-        let envelope = Envelope {
-            v: ENVELOPE_VERSION,
-            id: MessageId(Uuid::now_v7()),
-            kind: kind.to_owned(),
-            from: own,
-            to: None,
-            sent: jiff::Timestamp::now(),
-            expires: None,
-            in_reply_to: None,
-            transaction: TransactionId(Uuid::now_v7()),
-            seq: 0,
-            body,
-        };
-        sealer.seal(&envelope.to_bytes())
-    };
+    let sealed = |kind: &str, body| sealer.seal(&envelope_of(own, kind, body).to_bytes());
     let packed = |bytes: &[u8]| {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
         encoder.write_all(bytes).unwrap();
         encoder.finish().unwrap()
     };
-    let of_status = || serde_json::value::to_raw_value(&status(own)).unwrap();
+    let of_status = || to_raw_value(&status(own)).unwrap();
     let status_topic = Topic::Status(own).to_string();
     assert!(transport.publish(status_topic.clone(), packed(&sealed(StatusNotification::KIND, of_status())), QOS));
     assert!(transport.publish(status_topic, sealed(StatusNotification::KIND, of_status()), QOS));
@@ -404,7 +396,7 @@ async fn what_must_not_travel_packed_and_what_is_a_bomb_is_refused() {
     assert_eq!(orchestrator.refused(), [(FaultCode::Malformed, 1)]);
 
     let results_topic = Topic::CollectionResults(own).to_string();
-    let of_results = || serde_json::value::to_raw_value(&results(100)).unwrap();
+    let of_results = || to_raw_value(&results(100)).unwrap();
     // Sealed as it should be, and blown up by blanks that JSON allows.
     let blown = sealed(CollectionResults::KIND, of_results());
     let blown = [blown.as_slice(), " ".repeat(900_000).as_bytes()].concat();
