@@ -34,8 +34,9 @@ const WRITABLE: [&str; 2] = ["/tmp", "/var/tmp"];
 /// network namespace of its own is not what the machine has.
 const HIDDEN: [&str; 3] = ["/run", "/dev/shm", "/proc/sys/net"];
 /// Who a script is: from here on, a user and a group that nobody hands out, so that it owns nothing and no other process is its
-/// own: above what directories hand out by default, and below what systemd takes for containers. The process outside adds its number, so
-/// that of two scripts neither is the other: the kernel counts processes by user.
+/// own: above those of containers (systemd's `containeruidbasemax`, 1,878,982,656) and of directories (SSSD's `ldap_idmap_range_max`,
+/// 2,000,200,000), and with the largest number of a process (4,194,304) below 2^31. The process outside adds its number, so that of two scripts
+/// neither is the other: the kernel counts processes by user.
 const NOBODY: u32 = 2_100_000_000;
 /// How long another script is waited for that has left no process to this one: one of a collector in another container, whose
 /// processes have numbers of their own.
