@@ -25,7 +25,7 @@ use service::report::Chain;
 
 use crate::control::{Answers, ask_repository, until_settled};
 use crate::core::label::{Found, LabelWork, endpoint_item};
-use crate::core::workflow::Plan;
+use crate::core::workflow::{Plan, Targets};
 use crate::driver::Handle;
 use crate::policies::is_name;
 
@@ -77,11 +77,12 @@ impl Handle {
         question: &Question,
         answers: &mut Answers,
     ) -> std::io::Result<Result<(), Fault>> {
-        let prepared = self.prepare_question(question).await;
-        let (endpoints, undecided) = match prepared {
-            Ok(prepared) => prepared,
+        let targets = match self.prepare_question(question).await {
+            Ok(targets) => targets,
             Err(fault) => return Ok(Err(fault)),
         };
+        let undecided: usize = targets.iter().map(|targets| targets.undecided.len()).sum();
+        let endpoints: Vec<EndpointId> = targets.iter().flat_map(|targets| targets.endpoints.clone()).collect();
         if undecided > 0 {
             let text = format!("{undecided} endpoints are left out: it is not known whether a label means them");
             answers.send(&OperatorEvent::Notice(text)).await?;
@@ -98,7 +99,7 @@ impl Handle {
         let mut objects = Vec::new();
         if question.is_collected {
             let mut watched = self.inner.watchers.subscribe();
-            let id = match self.collect_for(actor, question).await {
+            let id = match self.collect_for(actor, question, targets).await {
                 Ok(begun) => begun,
                 Err(fault) => return Ok(Err(fault)),
             };
@@ -129,8 +130,8 @@ impl Handle {
         }
     }
 
-    /// The endpoints that a question is about, and how many are left out because nobody knows.
-    async fn prepare_question(&self, question: &Question) -> Result<(Vec<EndpointId>, usize), Fault> {
+    /// The endpoints that a question is about.
+    async fn prepare_question(&self, question: &Question) -> Result<Vec<Targets>, Fault> {
         checked(&question.query)?;
         if question.as_of.is_some_and(|as_of| as_of > Timestamp::now()) {
             return Err(malformed("nothing is known of a time that has not come yet"));
@@ -141,9 +142,7 @@ impl Handle {
         if question.query.kind == ENDPOINT_KIND && (question.as_of.is_some() || question.is_collected) {
             return Err(malformed("endpoints are those that are on the roster now"));
         }
-        let targets = self.inner.core.lock().await.targets(&question.targets, &question.excluded)?;
-        let undecided = targets.iter().map(|targets| targets.undecided.len()).sum();
-        Ok((targets.into_iter().flat_map(|targets| targets.endpoints).collect(), undecided))
+        self.inner.core.lock().await.targets(&question.targets, &question.excluded)
     }
 
     /// The roster as an answer.
@@ -193,7 +192,12 @@ impl Handle {
     }
 
     /// Has collectors look for what an operator's question is about.
-    async fn collect_for(&self, actor: Actor, question: &Question) -> Result<TransactionId, Fault> {
+    async fn collect_for(
+        &self,
+        actor: Actor,
+        question: &Question,
+        targets: Vec<Targets>,
+    ) -> Result<TransactionId, Fault> {
         let (content, _) = self.question_plan(&question.query).await?;
         let plan = Plan {
             targets: question.targets.clone(),
@@ -203,7 +207,7 @@ impl Handle {
             budget: question.budget,
             ..of_question(&format!("({})", cut(&question.query.to_string())), content)
         };
-        self.begin(actor, "query", plan).await
+        self.begin_on(actor, "query", plan, targets).await
     }
 
     /// The collection plan of a question, ready to be pulled.

@@ -56,7 +56,8 @@ impl One for dyn Store + '_ {
         from: Received,
         report: &Report,
     ) -> Result<Stored, StoreError> {
-        self.record(&[Incoming { said: Said::Observations(results), from, report }]).await.remove(0)
+        let results = CollectionResults { task: task_of(results.task.as_ref(), report), ..results.clone() };
+        self.record(&[Incoming { said: Said::Observations(&results), from, report }]).await.remove(0)
     }
 
     async fn record_evaluation(
@@ -65,8 +66,21 @@ impl One for dyn Store + '_ {
         from: Received,
         report: &Report,
     ) -> Result<Stored, StoreError> {
-        self.record(&[Incoming { said: Said::Verdicts(results), from, report }]).await.remove(0)
+        let results = EvaluationResults { task: task_of(results.task.as_ref(), report), ..results.clone() };
+        self.record(&[Incoming { said: Said::Verdicts(&results), from, report }]).await.remove(0)
     }
+}
+
+/// What a report answers: where nothing else is said, what nobody but it does.
+fn task_of(said: Option<&ContentHash>, report: &Report) -> Option<ContentHash> {
+    let usual = ContentHash::of(b"task");
+    said.map(|said| if *said == usual { ContentHash::of(report.hash.as_str().as_bytes()) } else { said.clone() })
+}
+
+/// Whether a report is kept that answers what no other does.
+async fn is_kept(store: &dyn Store, report: &Report) -> bool {
+    let task = task_of(Some(&ContentHash::of(b"task")), report).unwrap();
+    store.referenced(std::slice::from_ref(&task)).await.unwrap() == [task]
 }
 
 struct Case<'store> {
@@ -631,10 +645,8 @@ async fn verdicts_lead_back_to_the_reports_that_they_rest_on(store: &dyn Store) 
         store.record_collection(&case.results(value, at(second)), received, report).await.unwrap();
     };
     let reported = async || case.query(std::slice::from_ref(&object), None).await.rows[0].report.clone().unwrap();
-    let is_kept = async |report: &Report| {
-        let content = store.content(&ContentRef::to(&report.packed).sha256).await.unwrap();
-        content.is_some_and(|bytes| bytes == report.packed)
-    };
+    let is_kept = async |report: &Report| is_kept(store, report).await;
+    let content = async |report: &Report| store.content(&ContentRef::to(&report.packed).sha256).await.unwrap();
     collect("a", 0, 0, &first).await;
     assert_eq!(reported().await, first.hash);
     // The evaluator has read the first report when a second one confirms what it says.
@@ -668,7 +680,13 @@ async fn verdicts_lead_back_to_the_reports_that_they_rest_on(store: &dyn Store) 
     };
     let mut wanted = vec![first.hash.clone(), verdicts.hash.clone()];
     wanted.sort();
+    // Whoever has been told of a message may have it, and nobody else.
+    assert_eq!((content(&first).await, content(&verdicts).await), (None, None));
     assert_eq!(chain(None).await, wanted);
+    for told in [&first, &verdicts] {
+        assert_eq!(content(told).await.as_ref(), Some(&told.packed));
+    }
+    assert_eq!(content(&later).await, None);
     assert_eq!(chain(Some("that_rests")).await, wanted);
     // An evaluation is kept as it came: whoever wants one rule of it finds it in there.
     assert_eq!(chain(Some("another_rule")).await, wanted);

@@ -56,6 +56,7 @@ fn migrations() -> Vec<Migration> {
         14 "sequence" "../../migrations/postgres/0014_sequence.sql",
         15 "fleet_evidence" "../../migrations/both/0015_fleet_evidence.sql",
         16 "dense" "../../migrations/postgres/0016_dense.sql",
+        17 "told" "../../migrations/postgres/0017_told.sql",
     ]
 }
 

@@ -77,9 +77,10 @@ pub(super) async fn release(tx: &mut Tx, replaced: &BTreeSet<i64>, received: Tim
 }
 
 impl SqlStore {
+    /// What an evaluation of an endpoint rests on. Whoever is told of a message may ask for it by its content.
     pub(super) async fn chain_of(&self, request: &ChainRequest) -> Result<ChainResponse, StoreError> {
         let rows = sqlx::query(
-            "SELECT hash, content, CAST(length(bytes) AS BIGINT) AS size, received FROM report WHERE hash IN \
+            "SELECT id, hash, content, CAST(length(bytes) AS BIGINT) AS size, received, told FROM report WHERE hash IN \
              (SELECT report FROM evaluation_part WHERE transaction_id = $1 AND endpoint = $2 \
               UNION SELECT evidence.report FROM evidence JOIN evaluation_part ON evaluation_part.report = evidence.verdicts \
               WHERE transaction_id = $1 AND evaluation_part.endpoint = $2 \
@@ -89,6 +90,17 @@ impl SqlStore {
         .bind(endpoint_text(request.endpoint))
         .fetch_all(&self.readers)
         .await?;
+        let untold = rows.iter().filter(|row| row.try_get::<Option<i64>, _>("told").is_ok_and(|told| told.is_none()));
+        let mut untold: Vec<i64> = untold.map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
+        untold.sort_unstable();
+        for some in untold.chunks(BATCH) {
+            let sql = format!("{UPDATE} report SET told = {} WHERE id IN ({})", MARKS.one(1), marks(2, some.len()));
+            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(Timestamp::now().as_microsecond());
+            for number in some {
+                query = query.bind(*number);
+            }
+            query.execute(&self.writer).await?;
+        }
         let hash = |text: String| text.parse().map_err(|_| StoreError::Damaged("a hash in report".to_owned()));
         let messages = rows.into_iter().map(|row| {
             let size_bytes = row.try_get::<i64, _>("size")?.unsigned_abs();

@@ -20,6 +20,8 @@ const ROWS: i64 = 1_000;
 const EVALUATIONS: i64 = 100;
 /// Rows that are read at a time.
 const PAGE: i64 = 5_000;
+/// Tasks of one statement: on SQLite each goes through what all reports answer.
+const TASKS: usize = 1_000;
 /// How long the id of a message is remembered. Whoever was away for longer and sends again what it was never told is stored
 /// may have it stored twice; observations and verdicts are as they were all the same.
 const MESSAGES: SignedDuration = SignedDuration::from_hours(24 * 90);
@@ -79,20 +81,17 @@ impl SqlStore {
     /// Those of these tasks that something stored answers; all of them, as long as there are reports that do not say what they
     /// answer.
     pub(super) async fn referenced_of(&self, tasks: &[ContentHash]) -> Result<Vec<ContentHash>, StoreError> {
-        let silent =
-            sqlx::query("SELECT 1 FROM report WHERE task IS NULL LIMIT 1").fetch_optional(&self.readers).await?;
-        if silent.is_some() {
-            return Ok(tasks.to_vec());
-        }
         let mut referenced = HashSet::new();
-        for some in tasks.chunks(BATCH) {
-            let sql = format!("SELECT DISTINCT task FROM report WHERE task IN ({})", places(1, some.len()));
+        for some in tasks.chunks(TASKS) {
+            let sql =
+                format!("SELECT DISTINCT task FROM report WHERE task IS NULL OR task IN ({})", places(1, some.len()));
             let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
             for task in some {
                 query = query.bind(task.as_str());
             }
             for row in query.fetch_all(&self.readers).await? {
-                referenced.insert(row.try_get::<String, _>("task")?);
+                let Some(task) = row.try_get::<Option<String>, _>("task")? else { return Ok(tasks.to_vec()) };
+                referenced.insert(task);
             }
         }
         Ok(tasks.iter().filter(|task| referenced.contains(task.as_str())).cloned().collect())

@@ -289,7 +289,8 @@ impl Store for SqlStore {
 
     async fn content(&self, hash: &ContentHash) -> Result<Option<Vec<u8>>, StoreError> {
         let row = sqlx::query(
-            "SELECT bytes FROM content WHERE hash = $1 UNION ALL SELECT bytes FROM report WHERE content = $1 LIMIT 1",
+            "SELECT bytes FROM content WHERE hash = $1 \
+             UNION ALL SELECT bytes FROM report WHERE content = $1 AND told IS NOT NULL LIMIT 1",
         )
         .bind(hash.as_str())
         .fetch_optional(&self.readers)

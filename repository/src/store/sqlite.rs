@@ -60,6 +60,7 @@ fn migrations() -> Vec<Migration> {
         14 "sequence" "../../migrations/sqlite/0014_sequence.sql",
         15 "fleet_evidence" "../../migrations/both/0015_fleet_evidence.sql",
         16 "dense" "../../migrations/sqlite/0016_dense.sql",
+        17 "told" "../../migrations/sqlite/0017_told.sql",
     ]
 }
 

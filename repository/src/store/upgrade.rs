@@ -228,12 +228,16 @@ pub(in super::super) async fn check(pool: Pool, mut migrations: Vec<Migration>) 
     );
     assert_eq!(store.counts().await.unwrap().change_count, 2);
     // The reports themselves: those that observations name, and the others, each with a number of its own.
-    for packed in PACKED {
-        let content = ContentRef::to(packed).sha256;
-        assert_eq!(store.content(&content).await.unwrap().as_deref(), Some(packed));
+    let rows = sqlx::query("SELECT hash, task, released, content, bytes FROM report ORDER BY id")
+        .fetch_all(&store.readers)
+        .await
+        .unwrap();
+    for (packed, row) in PACKED.into_iter().zip(&rows) {
+        assert_eq!(
+            (row.get::<&[u8], _>("bytes"), row.get("content")),
+            (packed, ContentRef::to(packed).sha256.as_str())
+        );
     }
-    let rows =
-        sqlx::query("SELECT hash, task, released FROM report ORDER BY id").fetch_all(&store.readers).await.unwrap();
     let kept: Vec<(String, Option<String>, Option<i64>)> =
         rows.iter().map(|row| (row.get("hash"), row.get("task"), row.get("released"))).collect();
     let named = |hash: &ContentHash, task: &str, released| (hash.to_string(), Some(task.to_owned()), released);

@@ -31,6 +31,8 @@ pub struct Targets {
 /// Words that mean endpoints: a label, a name or the id of one, the id or name of its collector, or a label of that.
 struct Words<'words> {
     names: HashSet<&'words str>,
+    /// A bit for each length that a name has: most of what others are called has another, and need not be looked up.
+    lengths: u64,
     endpoints: HashSet<EndpointId>,
     components: HashSet<ComponentId>,
     /// Those that operators have given a meaning.
@@ -44,6 +46,7 @@ impl<'words> Words<'words> {
             words.iter().map(|word| (word.parse().ok(), word.parse().ok())).unzip::<_, _, Vec<_>, Vec<_>>();
         Self {
             labels: names.iter().copied().filter(|name| labels.has(name)).collect(),
+            lengths: names.iter().fold(0, |lengths, name| lengths | length_bit(name)),
             names,
             endpoints: endpoints.into_iter().flatten().collect(),
             components: components.into_iter().flatten().collect(),
@@ -58,8 +61,12 @@ impl<'words> Words<'words> {
         entry: &EndpointEntry,
         unknown: &mut HashSet<String>,
     ) -> Option<bool> {
+        if self.names.is_empty() {
+            return Some(false);
+        }
         let mut is_meant = false;
-        for name in called(component, entry).filter(|name| self.names.contains(name)) {
+        let is_named = |name: &&str| self.lengths & length_bit(name) != 0 && self.names.contains(name);
+        for name in called(component, entry).filter(is_named) {
             unknown.remove(name);
             is_meant = true;
         }
@@ -89,6 +96,10 @@ impl<'words> Words<'words> {
         }
         outcome
     }
+}
+
+fn length_bit(name: &str) -> u64 {
+    1 << (name.len() % 64)
 }
 
 /// The names of an endpoint, of its collector, and the labels of that.
@@ -128,6 +139,22 @@ impl Core {
         if plan.is_assigned { something(found) } else { known(found, unknown) }
     }
 
+    /// Of targets that were found before, what is still there.
+    pub(crate) fn still(&self, mut targets: Vec<Targets>) -> Result<Vec<Targets>, Fault> {
+        targets.retain_mut(|of| {
+            let Some(component) = self.components.get(&of.component).filter(|component| component.is_member()) else {
+                return false;
+            };
+            let its: HashSet<EndpointId> = component.endpoints.iter().map(|(_, entry)| entry.endpoint).collect();
+            of.is_there = component.state != ComponentState::Unavailable;
+            let Targets { endpoints, excluded, undecided, .. } = of;
+            let mut meant = [endpoints, excluded, undecided];
+            meant.iter_mut().for_each(|some| some.retain(|endpoint| its.contains(endpoint)));
+            meant.iter().any(|some| !some.is_empty())
+        });
+        something(targets)
+    }
+
     /// The same of words. A word that means nothing is a fault, so that a slip does not go for an empty answer.
     pub fn targets(&self, targets: &[String], excluded: &[String]) -> Result<Vec<Targets>, Fault> {
         let (found, unknown) = self.targets_and_unknown(targets, excluded);
@@ -158,8 +185,8 @@ impl Core {
             };
             for (_, entry) in &component.endpoints {
                 let is_left_out = left_out.mean(&labels, component, entry, &mut unknown);
-                let is_meant = meant.mean(&labels, component, entry, &mut unknown);
-                let is_meant = if targets.is_empty() { Some(true) } else { is_meant };
+                let is_meant =
+                    if targets.is_empty() { Some(true) } else { meant.mean(&labels, component, entry, &mut unknown) };
                 let place = match (is_meant, is_left_out) {
                     (Some(false), _) => continue,
                     (Some(true), Some(true)) => &mut of_component.excluded,

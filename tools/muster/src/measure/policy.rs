@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use pcs_agent::host::Host;
-use scap::compile::{Compiled, compile};
+use proto::verdict::Verdict;
+use scap::compile::{CheckPlan, Compiled, compile};
 use scap::evaluate::{Evidence, evaluate};
 
 use super::installation::WATCHED_FILE;
@@ -87,7 +88,9 @@ impl Policy {
         let evidence = found(&before, root);
         let now = Timestamp::now();
         let results = evaluate(&before, &evidence, now).results;
-        for at in criteria(text).take(TRIES) {
+        let decided = results.iter().filter(|result| matches!(result.verdict, Verdict::Pass | Verdict::Fail));
+        let definitions = decided.filter_map(|result| definition_of(&before, &result.rule));
+        for at in definitions.filter_map(|definition| criteria(text, definition).next()).take(TRIES) {
             let mut source = text.to_owned();
             source.insert_str(at, "negate=\"true\" ");
             let Ok(after) = compiled(source.as_bytes(), self.profile.as_deref()) else { continue };
@@ -104,18 +107,45 @@ impl Policy {
                 return Ok(Changed { rule: rule.clone(), source: source.into_bytes() });
             }
         }
-        bail!("none of the first {TRIES} criteria of the policy decides one rule alone on this root")
+        bail!("none of the first {TRIES} definitions of the policy's rules decides one rule alone on this root")
     }
 }
 
-/// Where attributes of criteria begin that are not turned round already.
-fn criteria(text: &str) -> impl Iterator<Item = usize> {
-    const NAME: &str = "criterion ";
-    text.match_indices(NAME).filter_map(move |(at, _)| {
-        let head = text[..at].rsplit('<').next()?;
-        let is_element = head.is_empty() || head.strip_suffix(':').is_some_and(|prefix| !prefix.contains([' ', '>']));
-        let tag = text[at..].split('>').next()?;
-        (is_element && !tag.contains("negate=")).then_some(at + NAME.len())
+/// The id of the OVAL definition by which a rule is decided, if it is one alone.
+fn definition_of<'policy>(policy: &'policy Compiled, rule: &str) -> Option<&'policy str> {
+    let rule = policy.rules.iter().find(|plan| plan.id == rule)?;
+    let CheckPlan::Definitions { definitions, .. } = &rule.check else { return None };
+    let [definition] = definitions[..] else { return None };
+    let mut ids = policy.documents.iter().flat_map(|document| &document.definitions);
+    ids.find(|(_, at)| **at == definition).map(|(id, _)| id.as_str())
+}
+
+/// Where attributes of the criteria of a definition begin that are not turned round already.
+fn criteria<'text>(text: &'text str, definition: &str) -> impl Iterator<Item = usize> {
+    let ids = [format!("id=\"{definition}\""), format!("id='{definition}'")];
+    let is_other = move |tag: &Tag<'text>| {
+        tag.name != "definition"
+            || !tag.attributes.split_ascii_whitespace().any(|attribute| ids.iter().any(|id| id == attribute))
+    };
+    let within = tags(text).skip_while(is_other).skip(1).take_while(|tag| tag.name != "definition");
+    within.filter(|tag| tag.name == "criterion" && !tag.attributes.contains("negate=")).map(|tag| tag.attributes_at)
+}
+
+/// Where an element begins that has attributes.
+struct Tag<'text> {
+    /// Without its prefix.
+    name: &'text str,
+    attributes: &'text str,
+    /// Where in the text they begin.
+    attributes_at: usize,
+}
+
+fn tags(text: &str) -> impl Iterator<Item = Tag<'_>> {
+    text.match_indices('<').filter_map(|(at, _)| {
+        let tag = text[at + 1..].split('>').next()?;
+        let (name, attributes) = tag.split_once(|character: char| character.is_ascii_whitespace())?;
+        let attributes_at = at + 1 + name.len() + 1;
+        Some(Tag { name: name.rsplit(':').next()?, attributes, attributes_at })
     })
 }
 
@@ -171,9 +201,13 @@ mod tests {
 
     #[test]
     fn elements_are_found_with_and_without_a_prefix_and_nothing_else_is() {
-        let text = "<criterion test_ref='1'/> a criterion of <o:criterion test_ref='2'/> <criterion negate='true' test_ref='3'/>";
-        let found: Vec<&str> = criteria(text).map(|at| &text[at..at + 12]).collect();
-        assert_eq!(found, ["test_ref='1'", "test_ref='2'"]);
+        let text = "<definition id='a:1'><criterion test_ref='0'/></definition> <o:definition class='x' id=\"a:12\"> \
+            <criterion test_ref='1'/> a criterion of <o:criterion\ntest_ref='2'/> <criterion negate='true' test_ref='3'/> \
+            <extend_definition definition_ref='a:1'/></o:definition><definition id='a:3'><criterion test_ref='4'/></definition>";
+        let found = |definition| criteria(text, definition).map(|at| &text[at..at + 12]).collect::<Vec<_>>();
+        assert_eq!(found("a:12"), ["test_ref='1'", "test_ref='2'"]);
+        assert_eq!((found("a:1"), found("a:3")), (vec!["test_ref='0'"], vec!["test_ref='4'"]));
+        assert!(found("a").is_empty());
     }
 
     #[test]
