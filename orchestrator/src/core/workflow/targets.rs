@@ -148,9 +148,12 @@ impl Core {
             let its: HashSet<EndpointId> = component.endpoints.iter().map(|(_, entry)| entry.endpoint).collect();
             of.is_there = component.state != ComponentState::Unavailable;
             let Targets { endpoints, excluded, undecided, .. } = of;
-            let mut meant = [endpoints, excluded, undecided];
-            meant.iter_mut().for_each(|some| some.retain(|endpoint| its.contains(endpoint)));
-            meant.iter().any(|some| !some.is_empty())
+            let mut is_any_there = false;
+            for some in [endpoints, excluded, undecided] {
+                some.retain(|endpoint| its.contains(endpoint));
+                is_any_there |= !some.is_empty();
+            }
+            is_any_there
         });
         something(targets)
     }
@@ -224,4 +227,95 @@ fn something(found: Vec<Targets>) -> Result<Vec<Targets>, Fault> {
         return Err(Fault::new(FaultCode::TargetUnknown, text));
     }
     Ok(found)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use jiff::Timestamp;
+    use proto::message::{AdvertisedEndpoint, CapabilityAdvertisement};
+
+    use super::*;
+    use crate::core::RandomIds;
+    use crate::core::admission::Joining;
+
+    const PCS: ComponentType = ComponentType::PostureCollectionService;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + second).unwrap()
+    }
+
+    fn advertise(core: &mut Core, id: ComponentId, endpoints: &[&str]) -> Vec<EndpointId> {
+        let endpoint =
+            |name: &&str| AdvertisedEndpoint { local_name: (*name).to_owned(), ..AdvertisedEndpoint::default() };
+        let advertisement = CapabilityAdvertisement {
+            capabilities: Capability::all_of(PCS),
+            endpoints: endpoints.iter().map(endpoint).collect(),
+            ..CapabilityAdvertisement::default()
+        };
+        let told = core.advertise(id, &advertisement, at(0)).unwrap().0.unwrap();
+        told.endpoints.iter().map(|endpoint| endpoint.endpoint).collect()
+    }
+
+    fn join(core: &mut Core, name: &str, key: u8) -> ComponentId {
+        let labels = &["all".to_owned()];
+        let joining =
+            Joining { component_type: PCS, name, public_key: [key; 32], token: "t", labels, needs_approval: false };
+        core.join(joining, at(0)).0.unwrap()
+    }
+
+    fn words(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn words_mean_what_is_called_so_and_not_what_is_as_long() {
+        let mut core = Core::new(Box::new(RandomIds), Vec::new(), Vec::new(), at(0));
+        let [one, two] = [("one", 1), ("two", 2)].map(|(name, key)| join(&mut core, name, key));
+        let (of_one, of_two) = (advertise(&mut core, one, &["a", "b"]), advertise(&mut core, two, &["a"]));
+        let found = |targets: &[&str], excluded: &[&str]| {
+            let found = core.targets(&words(targets), &words(excluded))?;
+            Ok::<Vec<EndpointId>, Fault>(found.into_iter().flat_map(|targets| targets.endpoints).collect())
+        };
+        let all = [of_one.clone(), of_two.clone()].concat();
+        let sorted = |mut endpoints: Vec<EndpointId>| {
+            endpoints.sort_unstable();
+            endpoints
+        };
+        assert_eq!(sorted(found(&[], &[]).unwrap()), sorted(all.clone()));
+        assert_eq!(sorted(found(&["all"], &[]).unwrap()), sorted(all));
+        assert_eq!(
+            (found(&["one"], &[]).unwrap(), found(&["all"], &["one"]).unwrap()),
+            (of_one.clone(), of_two.clone())
+        );
+        let by_id = [of_one[1].to_string(), two.to_string()];
+        assert_eq!(sorted(found(&[&by_id[0], &by_id[1]], &[]).unwrap()), sorted(vec![of_one[1], of_two[0]]));
+        // As long as names are, or as long by the rest of 64.
+        for unknown in ["six", &"x".repeat(67)] {
+            assert_eq!(found(&["one", unknown], &[]).unwrap_err().code, FaultCode::TargetUnknown);
+            assert_eq!(found(&["one"], &[unknown]).unwrap_err().code, FaultCode::TargetUnknown);
+        }
+    }
+
+    #[test]
+    fn what_was_found_is_begun_on_as_far_as_it_is_still_there() {
+        let mut core = Core::new(Box::new(RandomIds), Vec::new(), Vec::new(), at(0));
+        let [stays, leaves, loses] =
+            [("stays", 1), ("leaves", 2), ("loses", 3)].map(|(name, key)| join(&mut core, name, key));
+        for id in [stays, leaves, loses] {
+            advertise(&mut core, id, &["a", "b"]);
+        }
+        let found = core.targets(&[], &[]).unwrap();
+        assert!(found.len() == 3 && core.still(found.clone()).unwrap() == found);
+        core.dismiss(leaves, false, "").unwrap();
+        let left = advertise(&mut core, loses, &["b"]);
+        core.components.get_mut(&stays).unwrap().state = ComponentState::Unavailable;
+        let still = core.still(found.clone()).unwrap();
+        let of = |id: ComponentId| still.iter().find(|targets| targets.component == id);
+        assert!(of(leaves).is_none() && !of(stays).unwrap().is_there && of(stays).unwrap().endpoints.len() == 2);
+        assert!(of(loses).unwrap().endpoints == left && of(loses).unwrap().is_there);
+        // Where nothing is left nothing begins.
+        let only: Vec<Targets> = found.into_iter().filter(|targets| targets.component == leaves).collect();
+        assert_eq!(core.still(only).unwrap_err().code, FaultCode::TargetUnknown);
+    }
 }
