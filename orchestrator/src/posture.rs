@@ -99,7 +99,7 @@ impl Handle {
         let mut objects = Vec::new();
         if question.is_collected {
             let mut watched = self.inner.watchers.subscribe();
-            let id = match self.collect_for(actor, question, targets).await {
+            let id = match self.collect_for(actor, question, &endpoints).await {
                 Ok(begun) => begun,
                 Err(fault) => return Ok(Err(fault)),
             };
@@ -196,7 +196,7 @@ impl Handle {
         &self,
         actor: Actor,
         question: &Question,
-        targets: Vec<Targets>,
+        endpoints: &[EndpointId],
     ) -> Result<TransactionId, Fault> {
         let (content, _) = self.question_plan(&question.query).await?;
         let plan = Plan {
@@ -207,7 +207,7 @@ impl Handle {
             budget: question.budget,
             ..of_question(&format!("({})", cut(&question.query.to_string())), content)
         };
-        self.begin_on(actor, "query", plan, targets).await
+        self.begin_about(actor, "query", plan, endpoints).await
     }
 
     /// The collection plan of a question, ready to be pulled.

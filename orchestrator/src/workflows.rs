@@ -9,7 +9,7 @@ use service::audit::{Act, Actor};
 use tokio::sync::broadcast;
 
 use crate::control::ask_repository;
-use crate::core::workflow::{Plan, Stale, Targets};
+use crate::core::workflow::{Plan, Stale};
 use crate::core::{Action, workflow};
 use crate::driver::Handle;
 
@@ -34,26 +34,29 @@ impl Handle {
 
     /// Begins a workflow. What is fresh enough is not collected: the repository says what is not.
     pub(crate) async fn begin(&self, actor: Actor, operation: &str, plan: Plan) -> Result<TransactionId, Fault> {
-        let targets = self.inner.core.lock().await.targets_of(&plan)?;
-        self.begin_on(actor, operation, plan, targets).await
+        let is_selective = plan.max_age_seconds.is_some() && !plan.is_stored_only;
+        let found = if is_selective { self.inner.core.lock().await.targets_of(&plan)? } else { Vec::new() };
+        let endpoints: Vec<EndpointId> = found.into_iter().flat_map(|targets| targets.endpoints).collect();
+        self.begin_about(actor, operation, plan, &endpoints).await
     }
 
-    /// The same on targets that were found before: to find them, everybody is looked at.
-    pub(crate) async fn begin_on(
+    /// The same, where it was found out before which endpoints are meant: to find them, everybody is looked at. Of these the repository
+    /// says what is stale; which are meant when the workflow begins is found then.
+    pub(crate) async fn begin_about(
         &self,
         actor: Actor,
         operation: &str,
         plan: Plan,
-        targets: Vec<Targets>,
+        endpoints: &[EndpointId],
     ) -> Result<TransactionId, Fault> {
         let detail = match &plan.profile {
             Some(profile) => format!("policy `{}`, profile {profile}", plan.policy),
             None => format!("policy `{}`", plan.policy),
         };
         let is_selective = plan.max_age_seconds.is_some() && !plan.is_stored_only;
-        let stale = if is_selective { Some(self.stale(&plan, &targets).await?) } else { None };
+        let stale = if is_selective { Some(self.stale(&plan, endpoints).await?) } else { None };
         let begun = self
-            .act(|core, now| match core.begin_on(plan, targets, stale.as_ref(), now) {
+            .act(|core, now| match core.begin(plan, stale.as_ref(), now) {
                 Ok((id, mut actions)) => {
                     actions.push(Action::Record(Box::new(Act::new(actor, operation, id).because(detail))));
                     (Ok(id), actions)
@@ -64,8 +67,7 @@ impl Handle {
         begun.map_err(Fault::from)?
     }
 
-    async fn stale(&self, plan: &Plan, targets: &[Targets]) -> Result<Stale, Fault> {
-        let endpoints: Vec<EndpointId> = targets.iter().flat_map(|targets| targets.endpoints.clone()).collect();
+    async fn stale(&self, plan: &Plan, endpoints: &[EndpointId]) -> Result<Stale, Fault> {
         let collected_since = plan.stale_before(Timestamp::now());
         let mut stale = Stale { fresh: endpoints.iter().copied().collect(), ..Stale::default() };
         let mut at = 0;

@@ -19,9 +19,9 @@ use proto::fault::{Fault, FaultCode};
 use proto::id::ComponentId;
 use proto::limits::FLEET_ENDPOINTS_MAX;
 use proto::message::{
-    Ack, AuditWitness, ChangesRequest, ContentRequest, Message, PoliciesResponse, PolicyPublication, QueryRequest,
-    ReferenceRequest, ReferenceResponse, SearchRequest, StalenessRequest, StatusNotification, SummaryRequest,
-    SummaryResponse, ToRepository,
+    Ack, AuditWitness, ChainRequest, ChangesRequest, ContentRequest, Message, PoliciesResponse, PolicyPublication,
+    QueryRequest, ReferenceRequest, ReferenceResponse, SearchRequest, StalenessRequest, StatusNotification,
+    SummaryRequest, SummaryResponse, ToRepository,
 };
 use proto::topic::Topic;
 use service::config::{self, ConfigError, RepositoryConfig};
@@ -224,8 +224,9 @@ pub async fn serve(member: Member, store: Arc<dyn Store>, shutdown: &mut Shutdow
                             let repository = Arc::clone(&repository);
                             tokio::spawn(async move { repository.take(message).await });
                         }
-                        // Nor must questions, for which the orchestrator is asked what their sender may read.
-                        ChangesRequest::KIND | QueryRequest::KIND | ReferenceRequest::KIND | SearchRequest::KIND
+                        // Nor must questions, for which the orchestrator is asked what their sender may read, or the store waits for
+                        // its turn to write what it tells.
+                        ChainRequest::KIND | ChangesRequest::KIND | QueryRequest::KIND | ReferenceRequest::KIND | SearchRequest::KIND
                         | StalenessRequest::KIND | SummaryRequest::KIND => match Arc::clone(&questions).try_acquire_owned() {
                             Ok(place) => {
                                 let repository = Arc::clone(&repository);

@@ -133,7 +133,7 @@ pub trait Store: Send + Sync + 'static {
     /// Takes over who speaks for which endpoint, and which endpoints turned out to be others.
     async fn assign(&self, told: &EndpointAssignment, from: Received) -> Result<Stored, StoreError>;
 
-    /// The sealed messages that verdicts rest on.
+    /// The sealed messages that verdicts rest on; from now on they can be had by their content.
     async fn chain(&self, request: &ChainRequest) -> Result<ChainResponse, StoreError>;
 
     /// Stores a policy with its content.
@@ -147,7 +147,7 @@ pub trait Store: Send + Sync + 'static {
     /// Of each name the policy that came into force last.
     async fn policies(&self) -> Result<Vec<PolicyDescription>, StoreError>;
 
-    /// Content by its hash: a policy, or a sealed message.
+    /// Content by its hash: a policy, or a sealed message of which a chain has told.
     async fn content(&self, hash: &ContentHash) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Stored observations of an endpoint, as many as fit into an answer; or what is known of one or many, by its hash.

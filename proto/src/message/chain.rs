@@ -35,7 +35,7 @@ pub struct ChainResponse {
 pub struct KeptMessage {
     /// SHA-256 of its envelope, by which others refer to it.
     pub hash: ContentHash,
-    /// The sealed message, exactly as it came.
+    /// The sealed message, exactly as it came. It can be asked for (`content-request`) once a repository has told of it here.
     pub content: ContentRef,
     /// When it was received.
     pub received: Timestamp,

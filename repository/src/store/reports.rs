@@ -77,10 +77,11 @@ pub(super) async fn release(tx: &mut Tx, replaced: &BTreeSet<i64>, received: Tim
 }
 
 impl SqlStore {
-    /// What an evaluation of an endpoint rests on. Whoever is told of a message may ask for it by its content.
+    /// What an evaluation of an endpoint rests on. What is told here can be asked for by its content.
     pub(super) async fn chain_of(&self, request: &ChainRequest) -> Result<ChainResponse, StoreError> {
         let rows = sqlx::query(
-            "SELECT id, hash, content, CAST(length(bytes) AS BIGINT) AS size, received, told FROM report WHERE hash IN \
+            "SELECT report.id AS id, hash, report.content AS content, CAST(length(bytes) AS BIGINT) AS size, received, \
+             told.report AS told FROM report LEFT JOIN told ON told.content = report.content WHERE hash IN \
              (SELECT report FROM evaluation_part WHERE transaction_id = $1 AND endpoint = $2 \
               UNION SELECT evidence.report FROM evidence JOIN evaluation_part ON evaluation_part.report = evidence.verdicts \
               WHERE transaction_id = $1 AND evaluation_part.endpoint = $2 \
@@ -90,14 +91,22 @@ impl SqlStore {
         .bind(endpoint_text(request.endpoint))
         .fetch_all(&self.readers)
         .await?;
-        let untold = rows.iter().filter(|row| row.try_get::<Option<i64>, _>("told").is_ok_and(|told| told.is_none()));
-        let mut untold: Vec<i64> = untold.map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
-        untold.sort_unstable();
-        for some in untold.chunks(BATCH) {
-            let sql = format!("{UPDATE} report SET told = {} WHERE id IN ({})", MARKS.one(1), marks(2, some.len()));
-            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(Timestamp::now().as_microsecond());
-            for number in some {
-                query = query.bind(*number);
+        // In this order: whoever tells of the same never waits for each other in a circle.
+        let mut untold: BTreeMap<&str, i64> = BTreeMap::new();
+        for row in &rows {
+            let (id, told): (i64, Option<i64>) = (row.try_get("id")?, row.try_get("told")?);
+            if told != Some(id) {
+                untold.insert(row.try_get("content")?, id);
+            }
+        }
+        for some in untold.into_iter().collect::<Vec<_>>().chunks(BATCH) {
+            let sql = format!(
+                "{INSERT} told (content, report) VALUES {} ON CONFLICT (content) DO UPDATE SET report = excluded.report",
+                rows_of(some.len(), 2)
+            );
+            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+            for (content, report) in some {
+                query = query.bind(*content).bind(*report);
             }
             query.execute(&self.writer).await?;
         }

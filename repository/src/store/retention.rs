@@ -70,6 +70,9 @@ impl SqlStore {
         let observation_count = self.expire_observations(retention, now).await?;
         let item_count = if observation_count > 0 { self.expire_items().await? } else { 0 };
         self.expire_streams(before(now, retention.observations)).await?;
+        sqlx::query("DELETE FROM told WHERE NOT EXISTS (SELECT 1 FROM report WHERE report.id = told.report)")
+            .execute(&self.writer)
+            .await?;
         self.delete_some(
             "DELETE FROM message WHERE (sender, id) IN (SELECT sender, id FROM message WHERE received < $1 LIMIT $2)",
             before(now, MESSAGES),

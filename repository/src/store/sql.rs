@@ -290,7 +290,7 @@ impl Store for SqlStore {
     async fn content(&self, hash: &ContentHash) -> Result<Option<Vec<u8>>, StoreError> {
         let row = sqlx::query(
             "SELECT bytes FROM content WHERE hash = $1 \
-             UNION ALL SELECT bytes FROM report WHERE content = $1 AND told IS NOT NULL LIMIT 1",
+             UNION ALL SELECT report.bytes FROM told JOIN report ON report.id = told.report WHERE told.content = $1 LIMIT 1",
         )
         .bind(hash.as_str())
         .fetch_optional(&self.readers)

@@ -232,7 +232,12 @@ pub(in super::super) async fn check(pool: Pool, mut migrations: Vec<Migration>) 
         .fetch_all(&store.readers)
         .await
         .unwrap();
+    sqlx::query("INSERT INTO told (content, report) SELECT content, id FROM report")
+        .execute(&store.writer)
+        .await
+        .unwrap();
     for (packed, row) in PACKED.into_iter().zip(&rows) {
+        assert_eq!(store.content(&ContentRef::to(packed).sha256).await.unwrap().as_deref(), Some(packed));
         assert_eq!(
             (row.get::<&[u8], _>("bytes"), row.get("content")),
             (packed, ContentRef::to(packed).sha256.as_str())
@@ -246,6 +251,9 @@ pub(in super::super) async fn check(pool: Pool, mut migrations: Vec<Migration>) 
     let others: BTreeSet<&str> = kept[2..].iter().map(|(hash, ..)| hash.as_str()).collect();
     let expected = ["x", "y"].map(|other| ContentHash::of(other.as_bytes()).to_string());
     assert_eq!(others, expected.iter().map(String::as_str).collect());
+    // One that does not say what it answers may answer anything.
+    let tasks = ["task 0", "nobody's"].map(|task| ContentHash::of(task.as_bytes()));
+    assert_eq!(store.referenced(&tasks).await.unwrap(), tasks);
     // What held, and holds.
     let request = |selection| ResultsRequest { selection, verdicts: Vec::new(), only_summaries: false, after: None };
     let held = store.results(&request(ResultsSelection::Latest)).await.unwrap();

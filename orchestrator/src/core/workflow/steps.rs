@@ -36,23 +36,11 @@ impl Core {
     /// Begins a workflow; `stale` says what has to be collected, and everything has to be where it is absent.
     pub fn begin(
         &mut self,
-        plan: Plan,
+        mut plan: Plan,
         stale: Option<&Stale>,
         now: Timestamp,
     ) -> Result<(TransactionId, Vec<Action>), Fault> {
         let targets = self.targets_of(&plan)?;
-        self.begin_on(plan, targets, stale, now)
-    }
-
-    /// The same on targets that were found before, as far as they are still there.
-    pub fn begin_on(
-        &mut self,
-        mut plan: Plan,
-        targets: Vec<Targets>,
-        stale: Option<&Stale>,
-        now: Timestamp,
-    ) -> Result<(TransactionId, Vec<Action>), Fault> {
-        let targets = self.still(targets)?;
         plan.timeout_seconds = plan.timeout_seconds.clamp(1, 86_400);
         plan.expires_seconds = plan.expires_seconds.clamp(0, EXPIRES_SECONDS_MAX);
         // What has to be collected differs from one to the next.

@@ -139,25 +139,6 @@ impl Core {
         if plan.is_assigned { something(found) } else { known(found, unknown) }
     }
 
-    /// Of targets that were found before, what is still there.
-    pub(crate) fn still(&self, mut targets: Vec<Targets>) -> Result<Vec<Targets>, Fault> {
-        targets.retain_mut(|of| {
-            let Some(component) = self.components.get(&of.component).filter(|component| component.is_member()) else {
-                return false;
-            };
-            let its: HashSet<EndpointId> = component.endpoints.iter().map(|(_, entry)| entry.endpoint).collect();
-            of.is_there = component.state != ComponentState::Unavailable;
-            let Targets { endpoints, excluded, undecided, .. } = of;
-            let mut is_any_there = false;
-            for some in [endpoints, excluded, undecided] {
-                some.retain(|endpoint| its.contains(endpoint));
-                is_any_there |= !some.is_empty();
-            }
-            is_any_there
-        });
-        something(targets)
-    }
-
     /// The same of words. A word that means nothing is a fault, so that a slip does not go for an empty answer.
     pub fn targets(&self, targets: &[String], excluded: &[String]) -> Result<Vec<Targets>, Fault> {
         let (found, unknown) = self.targets_and_unknown(targets, excluded);
@@ -295,27 +276,5 @@ mod tests {
             assert_eq!(found(&["one", unknown], &[]).unwrap_err().code, FaultCode::TargetUnknown);
             assert_eq!(found(&["one"], &[unknown]).unwrap_err().code, FaultCode::TargetUnknown);
         }
-    }
-
-    #[test]
-    fn what_was_found_is_begun_on_as_far_as_it_is_still_there() {
-        let mut core = Core::new(Box::new(RandomIds), Vec::new(), Vec::new(), at(0));
-        let [stays, leaves, loses] =
-            [("stays", 1), ("leaves", 2), ("loses", 3)].map(|(name, key)| join(&mut core, name, key));
-        for id in [stays, leaves, loses] {
-            advertise(&mut core, id, &["a", "b"]);
-        }
-        let found = core.targets(&[], &[]).unwrap();
-        assert!(found.len() == 3 && core.still(found.clone()).unwrap() == found);
-        core.dismiss(leaves, false, "").unwrap();
-        let left = advertise(&mut core, loses, &["b"]);
-        core.components.get_mut(&stays).unwrap().state = ComponentState::Unavailable;
-        let still = core.still(found.clone()).unwrap();
-        let of = |id: ComponentId| still.iter().find(|targets| targets.component == id);
-        assert!(of(leaves).is_none() && !of(stays).unwrap().is_there && of(stays).unwrap().endpoints.len() == 2);
-        assert!(of(loses).unwrap().endpoints == left && of(loses).unwrap().is_there);
-        // Where nothing is left nothing begins.
-        let only: Vec<Targets> = found.into_iter().filter(|targets| targets.component == leaves).collect();
-        assert_eq!(core.still(only).unwrap_err().code, FaultCode::TargetUnknown);
     }
 }

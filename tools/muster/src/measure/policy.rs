@@ -1,6 +1,7 @@
 //! The policies of a measurement: the one whose rules are evaluated, the same with one rule changed, and one with a rule that reads
 //! a file of the real collector.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -89,8 +90,10 @@ impl Policy {
         let now = Timestamp::now();
         let results = evaluate(&before, &evidence, now).results;
         let decided = results.iter().filter(|result| matches!(result.verdict, Verdict::Pass | Verdict::Fail));
-        let definitions = decided.filter_map(|result| definition_of(&before, &result.rule));
-        for at in definitions.filter_map(|definition| criteria(text, definition).next()).take(TRIES) {
+        let mut seen = BTreeSet::new();
+        let definitions =
+            decided.filter_map(|result| definition_of(&before, &result.rule)).filter(|of| seen.insert(*of));
+        for at in definitions.flat_map(|definition| criteria(text, definition).take(2)).take(TRIES) {
             let mut source = text.to_owned();
             source.insert_str(at, "negate=\"true\" ");
             let Ok(after) = compiled(source.as_bytes(), self.profile.as_deref()) else { continue };
@@ -107,7 +110,7 @@ impl Policy {
                 return Ok(Changed { rule: rule.clone(), source: source.into_bytes() });
             }
         }
-        bail!("none of the first {TRIES} definitions of the policy's rules decides one rule alone on this root")
+        bail!("none of the first {TRIES} criteria of the policy's rules decides one rule alone on this root")
     }
 }
 
