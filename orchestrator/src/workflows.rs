@@ -16,6 +16,11 @@ use crate::driver::Handle;
 /// Endpoints in one question.
 const STALENESS_ENDPOINTS: usize = 500;
 
+/// Whether only what is stale is collected.
+fn is_selective(plan: &Plan) -> bool {
+    plan.max_age_seconds.is_some() && !plan.is_stored_only
+}
+
 impl Handle {
     /// Begins what an operator asks for.
     pub(crate) async fn begin_asked(
@@ -34,8 +39,7 @@ impl Handle {
 
     /// Begins a workflow. What is fresh enough is not collected: the repository says what is not.
     pub(crate) async fn begin(&self, actor: Actor, operation: &str, plan: Plan) -> Result<TransactionId, Fault> {
-        let is_selective = plan.max_age_seconds.is_some() && !plan.is_stored_only;
-        let found = if is_selective { self.inner.core.lock().await.targets_of(&plan)? } else { Vec::new() };
+        let found = if is_selective(&plan) { self.inner.core.lock().await.targets_of(&plan)? } else { Vec::new() };
         let endpoints: Vec<EndpointId> = found.into_iter().flat_map(|targets| targets.endpoints).collect();
         self.begin_about(actor, operation, plan, &endpoints).await
     }
@@ -53,8 +57,7 @@ impl Handle {
             Some(profile) => format!("policy `{}`, profile {profile}", plan.policy),
             None => format!("policy `{}`", plan.policy),
         };
-        let is_selective = plan.max_age_seconds.is_some() && !plan.is_stored_only;
-        let stale = if is_selective { Some(self.stale(&plan, endpoints).await?) } else { None };
+        let stale = if is_selective(&plan) { Some(self.stale(&plan, endpoints).await?) } else { None };
         let begun = self
             .act(|core, now| match core.begin(plan, stale.as_ref(), now) {
                 Ok((id, mut actions)) => {

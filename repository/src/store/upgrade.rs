@@ -232,10 +232,14 @@ pub(in super::super) async fn check(pool: Pool, mut migrations: Vec<Migration>) 
         .fetch_all(&store.readers)
         .await
         .unwrap();
-    sqlx::query("INSERT INTO told (content, report) SELECT content, id FROM report")
-        .execute(&store.writer)
-        .await
-        .unwrap();
+    // What was told of a report goes when the report has gone.
+    let told =
+        "INSERT INTO told (content, report) SELECT content, id FROM report UNION ALL SELECT 'of one that is gone', 0";
+    sqlx::query(told).execute(&store.writer).await.unwrap();
+    let gone = store.expire(&Retention::default(), Timestamp::UNIX_EPOCH).await.unwrap();
+    assert!(gone.is_nothing(), "{gone:?}");
+    let told: i64 = sqlx::query_scalar("SELECT count(*) FROM told").fetch_one(&store.readers).await.unwrap();
+    assert_eq!(told, i64::try_from(rows.len()).unwrap());
     for (packed, row) in PACKED.into_iter().zip(&rows) {
         assert_eq!(store.content(&ContentRef::to(packed).sha256).await.unwrap().as_deref(), Some(packed));
         assert_eq!(
