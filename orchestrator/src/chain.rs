@@ -100,13 +100,28 @@ impl Handle {
         Ok(evaluations)
     }
 
-    /// What a repository keeps of it.
+    /// What a repository keeps of it. A verdict on one rule that an evaluation has taken over is followed where it was decided.
     async fn answers(
         &self,
         transaction: TransactionId,
         endpoint: EndpointId,
         rule: Option<&str>,
     ) -> Result<Vec<Link>, Fault> {
+        let (mut links, taken_over) = self.kept_of(transaction, endpoint, rule).await?;
+        if links.is_empty() && rule.is_some() {
+            for earlier in taken_over {
+                links.extend(self.kept_of(earlier, endpoint, rule).await?.0);
+            }
+        }
+        Ok(links)
+    }
+
+    async fn kept_of(
+        &self,
+        transaction: TransactionId,
+        endpoint: EndpointId,
+        rule: Option<&str>,
+    ) -> Result<(Vec<Link>, Vec<TransactionId>), Fault> {
         let repository =
             self.repository().await.ok_or_else(|| Fault::new(FaultCode::Busy, "no repository is active"))?;
         let bus = &self.inner.bus;
@@ -122,10 +137,11 @@ impl Handle {
             let sealed = sealed.map_err(|_| Fault::new(FaultCode::ContentInvalid, "a kept message is not text"))?;
             links.push(Link::received(sealed, message.received, endpoint));
         }
-        Ok(match rule {
+        let links = match rule {
             Some(rule) => needed_for(links, rule),
             None => links,
-        })
+        };
+        Ok((links, kept.taken_over))
     }
 
     async fn sent(&self, task: &ContentHash) -> Result<Option<Link>, Fault> {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use proto::content::ContentHash;
 use proto::fault::{Fault, FaultCode};
 use proto::id::EndpointId;
-use proto::message::{Brief, Briefs, KnownAt, QueryRequest, QueryResponse, SummaryRequest, SummaryResponse};
+use proto::message::{Brief, Briefs, Knowledge, KnownAt, QueryRequest, QueryResponse, SummaryRequest, SummaryResponse};
 use proto::observation::Collected;
 use proto::plan::ObjectKey;
 use proto::verdict::EvaluationSummary;
@@ -27,7 +27,7 @@ const QUERY_OBJECTS: usize = 500;
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) compiled: Compiled,
-    dependencies: Dependencies,
+    pub(crate) dependencies: Dependencies,
     /// The rules that are selected.
     rules: BTreeSet<usize>,
     /// Of all objects that it reads.
@@ -72,15 +72,19 @@ pub(crate) struct Decided {
     pub(crate) is_partial: bool,
     /// The oldest observation that the whole rests on.
     pub(crate) oldest_collected: Option<Timestamp>,
+    /// What was known of the endpoint, where every verdict was decided on that.
+    pub(crate) knowledge: Option<Knowledge>,
 }
 
 /// What is known of an endpoint.
 pub(crate) struct Seen {
-    view: View,
+    pub(crate) view: View,
     /// By the object's position.
-    reports: Vec<Option<Arc<ContentHash>>>,
+    pub(crate) reports: Vec<Option<Arc<ContentHash>>>,
     /// Those that were read.
     contents: BTreeMap<usize, Collected>,
+    /// All that is known of it, in one word; what was read by its hash is no newer.
+    pub(crate) knowledge: Option<Knowledge>,
 }
 
 /// What was found of objects, when, by which reports: what the brief answers of a repository refer to.
@@ -102,11 +106,11 @@ impl Seen {
     fn nothing(prepared: &Prepared, collected_since: Option<Timestamp>) -> Self {
         let count = prepared.objects().len();
         let view = View { known: vec![None; count], collected_since };
-        Self { view, reports: vec![None; count], contents: BTreeMap::new() }
+        Self { view, reports: vec![None; count], contents: BTreeMap::new(), knowledge: None }
     }
 
     /// Whether everything that is read is there, and collected late enough.
-    fn is_fresh(&self, objects: impl IntoIterator<Item = usize>) -> bool {
+    pub(crate) fn is_fresh(&self, objects: impl IntoIterator<Item = usize>) -> bool {
         let is_late_enough = |known: &Known| self.view.collected_since.is_none_or(|since| known.collected >= since);
         objects
             .into_iter()
@@ -183,6 +187,7 @@ impl Evaluator {
             is_fresh: seen.is_fresh(0..prepared.objects().len()),
             reports: seen.reports,
             is_partial: false,
+            knowledge: seen.knowledge,
         })
     }
 
@@ -202,8 +207,9 @@ impl Evaluator {
             endpoint,
             policy: request.policy.clone(),
             profile: prepared.compiled.profile.clone(),
+            others: Vec::new(),
         };
-        let SummaryResponse { summary } =
+        let SummaryResponse { summary, .. } =
             self.repositories.ask(request, &question, Context::of(task.transaction)).await?;
         let same = |summary: &EvaluationSummary| summary.content.as_ref() == Some(&request.content.sha256);
         let Some(before) = summary.filter(same) else { return Ok(None) };
@@ -224,11 +230,13 @@ impl Evaluator {
             is_fresh: seen.is_fresh(objects) && before.is_fresh.unwrap_or(false),
             reports: seen.reports,
             is_partial: true,
+            // What else has changed since is decided by itself.
+            knowledge: None,
         }))
     }
 
     /// Decides these rules, reading what has to be read for that.
-    async fn decide(
+    pub(crate) async fn decide(
         &self,
         task: &Task,
         endpoint: EndpointId,
@@ -274,7 +282,7 @@ impl Evaluator {
         let request = &task.request;
         let count = prepared.objects().len();
         let mut seen = Seen::nothing(prepared, request.collected_since);
-        let mut at = 0;
+        let (mut at, mut knowledge) = (0, None);
         // That it is everything which the policy reads need not be spelled out, where both mean the same by it.
         let mut is_everything = positions.len() == count;
         while at < positions.len() {
@@ -298,43 +306,52 @@ impl Evaluator {
                 }
                 // A repository of before answers in full.
                 self.read(task, endpoint, prepared, rest, &mut seen).await?;
-                break;
+                return Ok(seen);
             };
-            let Brief { contents, times, reports, known, .. } = brief;
+            let Brief { contents, times, reports, known, knowledge: of_page, .. } = brief;
+            // It may have changed from one page to the next.
+            knowledge = if at == 0 { of_page } else { knowledge.filter(|known| Some(known) == of_page.as_ref()) };
             at += known.len();
             let listed = Listed::of(prepared, &contents, times, reports);
             seen.take(rest.iter().copied(), &listed, known).ok_or_else(wrong)?;
         }
+        seen.knowledge = knowledge;
         Ok(seen)
     }
 
-    /// What is known of the first of these endpoints, by its hash, of all that is read; `None` where a repository does not say that
-    /// of many.
+    /// What is known of these objects of the first of these endpoints, by its hash; `None` where a repository does not say that of
+    /// many.
     pub(crate) async fn seen_of_many(
         &self,
         task: &Task,
         endpoints: &[EndpointId],
         prepared: &Prepared,
+        positions: &[usize],
     ) -> Result<Option<Vec<Seen>>, Fault> {
         let request = &task.request;
+        let is_everything = positions.len() == prepared.objects().len();
+        let named = if is_everything { &[] } else { positions };
+        let objects: Vec<ObjectKey> = named.iter().map(|at| prepared.objects()[*at].clone()).collect();
+        let asked_hash = if is_everything { prepared.objects_hash.clone() } else { Brief::hash_of(&objects) };
         let [endpoint, others @ ..] = endpoints else { return Ok(Some(Vec::new())) };
         let question = QueryRequest {
             request: Some(request.request),
             endpoint: *endpoint,
-            objects: Vec::new(),
+            objects,
             as_of: request.as_of,
             is_brief: true,
             others: others.to_vec(),
         };
         let page: QueryResponse = self.repositories.ask(request, &question, Context::of(task.transaction)).await?;
-        let is_meant = |briefs: &Briefs| briefs.objects == prepared.objects_hash && !briefs.endpoints.is_empty();
+        let is_meant = |briefs: &Briefs| briefs.objects == asked_hash && !briefs.endpoints.is_empty();
         let Some(briefs) = page.briefs.filter(is_meant) else { return Ok(None) };
-        let Briefs { contents, times, reports, endpoints: known, .. } = briefs;
+        let Briefs { contents, times, reports, endpoints: known, knowledge, .. } = briefs;
         let listed = Listed::of(prepared, &contents, times, reports);
-        let count = prepared.objects().len();
-        let seen = known.into_iter().take(endpoints.len()).map(|known| {
+        let knowledge = knowledge.into_iter().chain(std::iter::repeat(None));
+        let seen = known.into_iter().take(endpoints.len()).zip(knowledge).map(|(known, knowledge)| {
             let mut seen = Seen::nothing(prepared, request.collected_since);
-            seen.take(0..count, &listed, known).ok_or_else(wrong).map(|()| seen)
+            seen.knowledge = knowledge;
+            seen.take(positions.iter().copied(), &listed, known).ok_or_else(wrong).map(|()| seen)
         });
         seen.collect::<Result<_, _>>().map(Some)
     }

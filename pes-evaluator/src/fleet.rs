@@ -64,6 +64,11 @@ impl<'task> Fleet<'task> {
         }
     }
 
+    /// By what they are decided.
+    pub(crate) fn prepared(&self) -> &'task Prepared {
+        self.prepared
+    }
+
     /// Whether this goes into the message, too. What does not go into one that is empty is sent in parts.
     pub(crate) fn has_room_for(&self, decided: &Decided) -> bool {
         let new = decided.decisions.iter().filter(|(_, decision)| !self.decisions.contains_key(&place(decision)));

@@ -35,10 +35,12 @@ use tokio::sync::mpsc;
 mod deciding;
 mod fleet;
 mod repositories;
+mod versions;
 
 use deciding::{Decided, Prepared};
 use fleet::Fleet;
 use repositories::Repositories;
+use versions::{Engine, Others, may_take_over};
 
 /// Requests that wait at one evaluator.
 const TASKS_MAX: usize = 256;
@@ -128,6 +130,7 @@ pub async fn serve(member: Member, content: ContentStore, mut shutdown: Shutdown
         content,
         prepared: Mutex::default(),
         open: Mutex::default(),
+        engine: Engine::own(),
     });
     tokio::spawn(Arc::clone(&evaluator).work(first, then));
     loop {
@@ -184,6 +187,7 @@ struct Evaluator {
     content: ContentStore,
     prepared: Mutex<PreparedOfLate>,
     open: Mutex<Open>,
+    engine: Engine,
 }
 
 impl Evaluator {
@@ -274,6 +278,7 @@ impl Evaluator {
         let total = task.total();
         self.tell(&task, Phase::Accepted);
         let prepared = self.prepared(request, context).await?;
+        let others = Arc::new(self.others(&task, &prepared));
         let mut sent = Vec::new();
         let mut told = tokio::time::Instant::now();
         // Questions to the repository overlap.
@@ -292,12 +297,12 @@ impl Evaluator {
                 if open.len() >= at_once || self.bus.unacknowledged_count() >= unacknowledged {
                     break;
                 }
-                let (some, others) = rest.split_at(rest.len().min(together));
-                rest = others;
+                let (some, left) = rest.split_at(rest.len().min(together));
+                rest = left;
                 let (this, task, prepared) = (Arc::clone(self), Arc::clone(&task), Arc::clone(&prepared));
-                let endpoints = some.to_vec();
+                let (endpoints, others) = (some.to_vec(), Arc::clone(&others));
                 open.spawn(async move {
-                    let published = this.evaluate_endpoints(&task, &endpoints, &prepared).await;
+                    let published = this.evaluate_endpoints(&task, &endpoints, &prepared, &others).await;
                     published.map(|published| (endpoints.len() as u64, published))
                 });
             }
@@ -349,14 +354,29 @@ impl Evaluator {
         task: &Task,
         endpoints: &[EndpointId],
         prepared: &Arc<Prepared>,
+        others: &Others,
     ) -> Result<Vec<MessageId>, Fault> {
         let mut sent = Vec::new();
-        let mut rest = endpoints;
         let mut fleet = Fleet::new(task, prepared);
+        let mut whole = endpoints.to_vec();
+        if whole.len() > 1 && others.are_hoped_for() && task.is_together.load(Ordering::Relaxed) {
+            let evaluated = Timestamp::now();
+            let decided = self.decide_unshared(task, endpoints, prepared, (others, evaluated)).await?;
+            let mut decided = decided.into_iter();
+            whole.clear();
+            for endpoint in endpoints {
+                match decided.next().flatten() {
+                    Some(decided) => sent.extend(self.add(task, *endpoint, &mut fleet, (&decided, evaluated))?),
+                    None => whole.push(*endpoint),
+                }
+            }
+        }
+        let all: Vec<usize> = (0..prepared.objects().len()).collect();
+        let mut rest = whole.as_slice();
         while rest.len() > 1 && task.is_together.load(Ordering::Relaxed) {
             // As of the time before anything is read: what changes meanwhile is newer.
             let evaluated = Timestamp::now();
-            let Some(seen) = self.seen_of_many(task, rest, prepared).await? else {
+            let Some(seen) = self.seen_of_many(task, rest, prepared, &all).await? else {
                 task.is_together.store(false, Ordering::Relaxed);
                 break;
             };
@@ -364,21 +384,34 @@ impl Evaluator {
                 let Some((endpoint, others)) = rest.split_first() else { break };
                 rest = others;
                 let decided = self.decide_seen(task, *endpoint, prepared, seen).await?;
-                if !fleet.has_room_for(&decided) {
-                    sent.extend(self.publish_fleet(task, &mut fleet)?);
-                    if !fleet.has_room_for(&decided) {
-                        sent.extend(self.publish(task, *endpoint, prepared, (&decided, evaluated))?);
-                        continue;
-                    }
-                }
-                let summary = self.summary(task, *endpoint, prepared, (&decided, evaluated));
-                fleet.add(&decided, summary);
+                sent.extend(self.add(task, *endpoint, &mut fleet, (&decided, evaluated))?);
             }
         }
         sent.extend(self.publish_fleet(task, &mut fleet)?);
         for endpoint in rest {
             sent.extend(self.evaluate_endpoint(task, *endpoint, prepared).await?);
         }
+        Ok(sent)
+    }
+
+    /// Puts what was decided on an endpoint to what was decided on others; what there is no room for is sent.
+    fn add(
+        &self,
+        task: &Task,
+        endpoint: EndpointId,
+        fleet: &mut Fleet<'_>,
+        (decided, evaluated): (&Decided, Timestamp),
+    ) -> Result<Vec<MessageId>, Fault> {
+        let mut sent = Vec::new();
+        if !fleet.has_room_for(decided) {
+            sent.extend(self.publish_fleet(task, fleet)?);
+            if !fleet.has_room_for(decided) {
+                sent.extend(self.publish(task, endpoint, fleet.prepared(), (decided, evaluated))?);
+                return Ok(sent);
+            }
+        }
+        let summary = self.summary(task, endpoint, fleet.prepared(), (decided, evaluated));
+        fleet.add(decided, summary);
         Ok(sent)
     }
 
@@ -427,6 +460,19 @@ impl Evaluator {
         Ok(prepared)
     }
 
+    /// Other versions of what a task evaluates, of those that were evaluated of late; none where all of it is decided.
+    fn others(&self, task: &Task, prepared: &Prepared) -> Others {
+        if !may_take_over(&task.request) {
+            return Others::default();
+        }
+        let of_profile: Vec<(ContentHash, Arc<Prepared>)> = {
+            let known = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+            let of_profile = known.iter().filter(|((_, profile), _)| *profile == task.request.profile);
+            of_profile.map(|((content, _), known)| (content.clone(), Arc::clone(known))).collect()
+        };
+        Others::of(task, prepared, &of_profile)
+    }
+
     /// What was decided on an endpoint, in short.
     fn summary(
         &self,
@@ -452,6 +498,7 @@ impl Evaluator {
             content: Some(request.content.sha256.clone()),
             verdicts: tally.letters.clone(),
             is_partial: decided.is_partial,
+            knowledge: decided.knowledge.as_ref().and_then(|knowledge| self.engine.decided_on(knowledge)),
         }
     }
 

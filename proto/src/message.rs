@@ -59,7 +59,7 @@ pub use periodic_collection::{PeriodicCollection, PeriodicCollectionResponse, Pe
 pub use policy::{
     PoliciesRequest, PoliciesResponse, PolicyDescription, PolicyOrigin, PolicyPublication, ProfileDescription,
 };
-pub use query::{Brief, Briefs, KnownAt, QueryRequest, QueryResponse, QueryRow};
+pub use query::{Brief, Briefs, Knowledge, KnownAt, QueryRequest, QueryResponse, QueryRow};
 pub use reference::{ReferenceRequest, ReferenceResponse};
 pub use registration::{ComponentRegistrationRequest, ComponentRegistrationResponse, JoinProof};
 pub use results_query::{ResultsRequest, ResultsResponse, ResultsSelection};
@@ -140,7 +140,7 @@ kinds! {
     "search-response" => SearchResponse, "one page of them";
     "staleness-request" => StalenessRequest, "what has to be collected so that it is fresh";
     "staleness-response" => StalenessResponse, "this";
-    "summary-request" => SummaryRequest, "what was decided last, for an evaluation of what has changed";
+    "summary-request" => SummaryRequest, "what was decided last, for an evaluation of what has changed since, there or in the policy";
     "summary-response" => SummaryResponse, "this";
     "results-request" => ResultsRequest, "stored verdicts";
     "results-response" => ResultsResponse, "one page of them";

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::content::ContentHash;
 use crate::id::{ComponentId, EndpointId, TransactionId};
+use crate::message::Knowledge;
 use crate::plan::ObjectKey;
 
 /// XCCDF 1.2 `resultEnumType`.
@@ -235,7 +236,10 @@ pub struct EvaluationSummary {
     /// evaluation of what has changed starts from.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub verdicts: String,
-    /// Whether only what reads changed objects was decided, and the rest taken over.
+    /// Whether only what reads changed objects, or what another version of the policy has changed, was decided, and the rest taken over.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_partial: bool,
+    /// What was known of the endpoint then: where it is the same later, what was decided may be taken over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub knowledge: Option<Knowledge>,
 }

@@ -16,7 +16,7 @@ use oval::condition::Matcher;
 use proto::capability::ComponentType;
 use proto::envelope::Envelope;
 use proto::fault::{Fault, FaultCode};
-use proto::id::ComponentId;
+use proto::id::{ComponentId, EndpointId};
 use proto::limits::FLEET_ENDPOINTS_MAX;
 use proto::message::{
     Ack, AuditWitness, ChainRequest, ChangesRequest, ContentRequest, Message, PoliciesResponse, PolicyPublication,
@@ -349,10 +349,7 @@ impl Repository {
                 if let Err(fault) = self.may_read_summary(&message, &request).await {
                     return self.refuse(&message, &fault);
                 }
-                self.store
-                    .newest(request.endpoint, &request.policy, &request.profile)
-                    .await
-                    .map(|summary| self.answer(&message, &SummaryResponse { summary }))
+                self.newest(&request).await.map(|response| self.answer(&message, &response))
             }
             ToRepository::ChainRequest(request) => {
                 self.store.chain(&request).await.map(|response| self.answer(&message, &response))
@@ -383,10 +380,7 @@ impl Repository {
     /// An error for a question that its sender has no task for: an evaluator reads what it was asked to evaluate, the
     /// orchestrator whatever its operators want to see (RFC 8248 G-015, ARCH-008).
     async fn may_read(&self, message: &Authentic, request: &mut QueryRequest) -> Result<(), Fault> {
-        if request.others.len() > FLEET_ENDPOINTS_MAX {
-            let text = format!("a question is about at most {FLEET_ENDPOINTS_MAX} endpoints besides the first");
-            return Err(Fault::new(FaultCode::TooLarge, text));
-        }
+        are_few(&request.others)?;
         if message.sender_type() == Some(ComponentType::Orchestrator) {
             return Ok(());
         }
@@ -394,11 +388,25 @@ impl Repository {
         self.told_refused(message, self.expected.query(sender, transaction, request).await)
     }
 
-    /// The same, for what was decided on an endpoint before.
+    /// The same, for what was decided on endpoints before.
     async fn may_read_summary(&self, message: &Authentic, request: &SummaryRequest) -> Result<(), Fault> {
+        are_few(&request.others)?;
         let Received { sender, transaction, .. } = received(message);
-        let read = self.expected.may_evaluate(sender, transaction, request.endpoint, request.request).await;
-        self.told_refused(message, read.map(|_| ()))
+        for endpoint in std::iter::once(&request.endpoint).chain(&request.others) {
+            let read = self.expected.may_evaluate(sender, transaction, *endpoint, request.request).await;
+            self.told_refused(message, read.map(|_| ()))?;
+        }
+        Ok(())
+    }
+
+    /// What was decided last, of one endpoint or of many.
+    async fn newest(&self, request: &SummaryRequest) -> Result<SummaryResponse, StoreError> {
+        let endpoints: Vec<EndpointId> = std::iter::once(&request.endpoint).chain(&request.others).copied().collect();
+        let mut newest = self.store.newest(&endpoints, &request.policy, &request.profile).await?;
+        if request.others.is_empty() {
+            return Ok(SummaryResponse { summary: newest.pop().flatten(), newest: Vec::new() });
+        }
+        Ok(SummaryResponse { summary: None, newest })
     }
 
     fn told_refused(&self, message: &Authentic, read: Result<(), Fault>) -> Result<(), Fault> {
@@ -525,6 +533,15 @@ impl Repository {
         };
         Topic::Directed { to, operation: operation.to_owned(), from: self.bus.own() }
     }
+}
+
+/// An error for a question about too many endpoints.
+fn are_few(others: &[EndpointId]) -> Result<(), Fault> {
+    if others.len() > FLEET_ENDPOINTS_MAX {
+        let text = format!("a question is about at most {FLEET_ENDPOINTS_MAX} endpoints besides the first");
+        return Err(Fault::new(FaultCode::TooLarge, text));
+    }
+    Ok(())
 }
 
 fn received(message: &Authentic) -> Received {

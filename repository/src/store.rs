@@ -164,13 +164,13 @@ pub trait Store: Send + Sync + 'static {
         collected_since: Timestamp,
     ) -> Result<StalenessResponse, StoreError>;
 
-    /// The newest evaluation of an endpoint by a policy and profile that holds now.
+    /// Of each of these endpoints the newest evaluation by a policy and profile that holds now; of as many of them as fit into an answer.
     async fn newest(
         &self,
-        endpoint: EndpointId,
+        endpoints: &[EndpointId],
         policy: &str,
         profile: &str,
-    ) -> Result<Option<EvaluationSummary>, StoreError>;
+    ) -> Result<Vec<Option<EvaluationSummary>>, StoreError>;
 
     /// Changes of what was known before, by their numbers and in their order. Without items unless they are whole.
     async fn changes_numbered(&self, numbers: &[u64], is_whole: bool) -> Result<Vec<AttributeChange>, StoreError>;

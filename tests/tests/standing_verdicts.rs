@@ -17,6 +17,7 @@ use scap::evaluate::{Evaluation, Evidence, Observed, evaluate};
 use scap::memo::{DecidedTests, Decision, Known, Memo, Tally, View};
 use scap::partial::Partial;
 use scap::standing::Standing;
+use scap::versions::changed_rules;
 use system_tests::generate::Random;
 use system_tests::{BASELINE, evidence_of};
 
@@ -209,4 +210,100 @@ fn what_changes_is_decided_as_if_everything_were() {
     assert!(objects_read < 300 * objects.len() / 4, "{objects_read} of {} objects were read", 300 * objects.len());
     // It would be easy to agree on nothing.
     assert!(rules_changed.len() > 20 && rules_again > 200, "{} rules, {rules_again} times", rules_changed.len());
+}
+
+/// Another version of a policy: one thing in it says something else.
+fn another_version(random: &mut Random, text: &str) -> String {
+    const EDITS: [(&str, &str); 12] = [
+        (" test_ref=\"", " negate=\"true\" test_ref=\""),
+        (" operator=\"AND\"", " operator=\"OR\""),
+        (" severity=\"medium\"", " severity=\"high\""),
+        (" selected=\"true\" severity=", " selected=\"true\" weight=\"7.5\" severity="),
+        (" selected=\"true\" severity=", " selected=\"true\" role=\"unscored\" severity="),
+        ("<fixtext>", "<fixtext>First of all: "),
+        ("<title>", "<title>From now on: "),
+        (" check=\"all\"", " check=\"none satisfy\""),
+        (" check_existence=\"none_exist\"", " check_existence=\"any_exist\""),
+        (" comment=\"", " comment=\"what is said here: "),
+        (" operation=\"greater than or equal\"", " operation=\"less than\""),
+        (" operation=\"pattern match\"", " operation=\"equals\""),
+    ];
+    let (from, to) = EDITS[random.below(EDITS.len())];
+    let places: Vec<usize> = text.match_indices(from).map(|(at, _)| at).collect();
+    let at = places[random.below(places.len())];
+    format!("{}{to}{}", &text[..at], &text[at + from.len()..])
+}
+
+#[test]
+fn what_another_version_does_not_change_is_taken_over_as_if_everything_were_decided_by_it() {
+    let text = String::from_utf8(BASELINE.to_vec()).unwrap();
+    let compiled_from =
+        |text: &str| compile(&scap::datastream::read(text.as_bytes().to_vec()).unwrap(), Some("server")).unwrap();
+    let before = compiled_from(&text);
+    assert_eq!(changed_rules(&before, &compiled_from(&text)), Some(BTreeSet::new()));
+    let original = evidence_of(&before, "/");
+    let rules = selected(&before);
+    let mut random = Random::new(17);
+    let mut now = Timestamp::now();
+    let (mut changed_count, mut different) = (0, BTreeSet::new());
+    for _ in 0..200 {
+        now += SignedDuration::from_mins(1);
+        let mut evidence = original.clone();
+        for object in original.observations.keys() {
+            if random.once_in(4) {
+                match changed(&mut random, &original, object, now) {
+                    Some(observed) => evidence.observations.insert(object.clone(), observed),
+                    None => evidence.observations.remove(object),
+                };
+            }
+        }
+        let after = compiled_from(&another_version(&mut random, &text));
+        let changed = changed_rules(&before, &after).expect("the same rules");
+        changed_count += changed.len();
+        let of = |evaluation: Evaluation| -> BTreeMap<String, RuleResult> {
+            evaluation.results.into_iter().map(|result| (result.rule.clone(), result)).collect()
+        };
+        let whole = evaluate(&after, &evidence, now);
+        let (said, counts, score) = (of(evaluate(&before, &evidence, now)), whole.counts.clone(), whole.score);
+        let says = of(whole);
+        for at in &rules {
+            let rule = &before.rules[*at].id;
+            if said[rule] != says[rule] {
+                assert!(changed.contains(at), "{rule} is not what it was: {:?}, {:?}", said[rule], says[rule]);
+                different.insert(rule.clone());
+            }
+        }
+        // Without anything but the letters of the version before, and the objects that have to be read.
+        let mut by_before = Remembering { compiled: &before, memo: Memo::of(&before), read: 0 };
+        let letters = Tally::of(&before, &by_before.decide(&evidence, &rules, now).1, None).unwrap().letters;
+        let partial = Partial::of_rules(&Dependencies::of(&after), changed);
+        evidence.observations.retain(|object, _| partial.objects.contains(object));
+        let mut by_after = Remembering { compiled: &after, memo: Memo::of(&after), read: 0 };
+        let (_, part) = by_after.decide(&evidence, &partial.rules, now);
+        let tally = Tally::of(&after, &part, Some(&letters)).unwrap();
+        assert_eq!((tally.score, tally.counts), (score, counts));
+        assert!(part.iter().all(|(_, decision)| says[&decision.result.rule] == decision.result));
+    }
+    assert!(changed_count < 200 * rules.len() / 4, "{changed_count} rules were taken for others");
+    assert!(different.len() > 20, "{different:?}");
+}
+
+#[test]
+fn versions_with_other_rules_have_nothing_that_could_be_taken_over() {
+    let text = String::from_utf8(BASELINE.to_vec()).unwrap();
+    let compiled_from = |text: &str, profile: &str| {
+        compile(&scap::datastream::read(text.as_bytes().to_vec()).unwrap(), Some(profile)).unwrap()
+    };
+    let before = compiled_from(&text, "server");
+    let rule = &before.rules[3].id;
+    let renamed = text.replace(&format!("\"{rule}\""), "\"xccdf_dev.muster_rule_another\"");
+    let selects = |is_selected| format!("<select idref=\"{rule}\" selected=\"{is_selected}\"/>");
+    let left_out = text.replace(&selects(true), &selects(false));
+    for other in [renamed, left_out] {
+        assert_ne!(other, text);
+        assert_eq!(changed_rules(&before, &compiled_from(&other, "server")), None);
+    }
+    let profiles = scap::datastream::read(BASELINE.to_vec()).unwrap();
+    let another = profiles.benchmark.profiles.iter().find(|profile| profile.id != before.profile).unwrap();
+    assert_eq!(changed_rules(&before, &compiled_from(&text, &another.id)), None);
 }

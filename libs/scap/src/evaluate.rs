@@ -293,7 +293,7 @@ impl<'run> Evaluator<'run> {
                 continue;
             }
             let lacking: BTreeMap<usize, String> =
-                asked.into_iter().filter_map(|definition| Some((definition, self.lacking(definition)?))).collect();
+                asked.iter().filter_map(|definition| Some((*definition, self.lacking(*definition)?))).collect();
             let may_be_here = |assumed: Truth| {
                 let mut of_definition = |definition| {
                     if lacking.contains_key(&definition) {
@@ -304,7 +304,8 @@ impl<'run> Evaluator<'run> {
                 };
                 level.iter().any(|platform| platform_truth(platform, &mut of_definition, &mut |_| ()) == Truth::True)
             };
-            if let Some(reason) = lacking.values().next()
+            // The first that was asked, wherever another version of the policy has its definition.
+            if let Some(reason) = asked.iter().find_map(|definition| lacking.get(definition))
                 && (may_be_here(Truth::True) || may_be_here(Truth::False))
             {
                 let reason = format!("whether the rule's platform is here is not known: {reason}");

@@ -37,6 +37,7 @@ pub mod tailored;
 pub mod tailoring;
 pub mod test_result;
 pub mod validity;
+pub mod versions;
 pub mod xccdf;
 mod xccdf_reader;
 pub mod xml;

@@ -1,10 +1,10 @@
-//! What has to be decided again when certain objects change; the other verdicts are taken over.
+//! What has to be decided again when certain objects change, or a policy does; the other verdicts are taken over.
 
 use std::collections::BTreeSet;
 
 use proto::plan::ObjectKey;
 
-use crate::dependencies::Dependencies;
+use crate::dependencies::{Dependencies, Dependents};
 
 /// What is to be decided again, and what is needed for it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -18,11 +18,14 @@ pub struct Partial {
 impl Partial {
     /// What reads these objects, and what reads the clock.
     pub fn of(dependencies: &Dependencies, changed: &[ObjectKey]) -> Self {
-        let mut rules = dependencies.clock.rules.clone();
-        for object in changed {
-            rules.extend(dependencies.objects.get(object).iter().flat_map(|dependents| &dependents.rules));
-        }
-        let reads = |(object, dependents): (&ObjectKey, &crate::dependencies::Dependents)| {
+        let reading = |object| dependencies.objects.get(object).into_iter().flat_map(|dependents| &dependents.rules);
+        Self::of_rules(dependencies, changed.iter().flat_map(reading).copied().collect())
+    }
+
+    /// These rules, and what reads the clock.
+    pub fn of_rules(dependencies: &Dependencies, mut rules: BTreeSet<usize>) -> Self {
+        rules.extend(&dependencies.clock.rules);
+        let reads = |(object, dependents): (&ObjectKey, &Dependents)| {
             (!dependents.rules.is_disjoint(&rules)).then(|| object.clone())
         };
         let objects = dependencies.objects.iter().filter_map(reads).collect();

@@ -27,6 +27,9 @@ pub struct ChainRequest {
 pub struct ChainResponse {
     /// In no particular order.
     pub messages: Vec<KeptMessage>,
+    /// The workflows whose verdicts were taken over, where this one has decided a part: of the rule that is asked for, or of all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taken_over: Vec<TransactionId>,
 }
 
 /// A sealed message that a repository keeps.

@@ -42,6 +42,10 @@ pub struct EvaluationRequest {
     /// content; empty: decide everything.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changed: Vec<ObjectKey>,
+    /// Whether nothing was collected for it: where nothing is known that was not before, verdicts of another version of the policy on
+    /// rules that are the same in both may be taken over (from versions before it: no).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_stored_only: bool,
     /// After this nobody waits for an answer.
     pub deadline: Timestamp,
     /// Whether somebody waits for it.

@@ -27,8 +27,8 @@ pub struct QueryRequest {
     /// Whether the hashes of what was found are enough (versions before it answer in full).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_brief: bool,
-    /// Where `is_brief`, and of all that the policy reads: of which other endpoints besides, at most
-    /// [`FLEET_ENDPOINTS_MAX`](crate::limits::FLEET_ENDPOINTS_MAX) (versions before it answer of `endpoint` alone).
+    /// Where `is_brief`: of which other endpoints besides, at most [`FLEET_ENDPOINTS_MAX`](crate::limits::FLEET_ENDPOINTS_MAX)
+    /// (versions before it answer of `endpoint` alone).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<EndpointId>,
 }
@@ -59,6 +59,12 @@ pub struct QueryResponse {
 /// known; nothing where nothing is stored.
 pub type KnownAt = Option<(u32, u32, Option<u32>)>;
 
+/// All that is known of an endpoint, in one word that its repository gives it: as long as it is the same, everything is as it was,
+/// whenever it was looked at. Nobody but the repository reads more out of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Knowledge(pub String);
+
 /// What is known of objects, by its hash. Whoever has seen it before need not read it again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -73,6 +79,9 @@ pub struct Brief {
     pub reports: Vec<ContentHash>,
     /// Of each object in turn: its content, its time, and its report where that is known; nothing where nothing is stored.
     pub known: Vec<KnownAt>,
+    /// What is known of the endpoint in all (absent from versions before it, and where that cannot be said).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub knowledge: Option<Knowledge>,
 }
 
 impl Brief {
@@ -103,6 +112,9 @@ pub struct Briefs {
     /// Of each endpoint in turn, of each object in turn: its content, its time, and its report where that is known; nothing where
     /// nothing is stored.
     pub endpoints: Vec<Vec<KnownAt>>,
+    /// Of each endpoint in turn what is known of it in all, where that can be said (none from versions before it).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub knowledge: Vec<Option<Knowledge>>,
 }
 
 /// One stored observation.

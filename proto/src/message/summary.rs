@@ -1,5 +1,5 @@
-//! `summary-request` and its response: the newest evaluation of an endpoint, for an evaluator that is to decide again only
-//! what has changed since.
+//! `summary-request` and its response: the newest evaluation of endpoints, for an evaluator that is to decide again only what has
+//! changed since.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,13 +19,20 @@ pub struct SummaryRequest {
     pub policy: String,
     /// The profile's id, or `(default)`.
     pub profile: String,
+    /// On which other endpoints besides, at most [`FLEET_ENDPOINTS_MAX`](crate::limits::FLEET_ENDPOINTS_MAX) (versions before it
+    /// answer of `endpoint` alone).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<EndpointId>,
 }
 
 /// The answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct SummaryResponse {
     /// The newest evaluation that holds now; absent where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<EvaluationSummary>,
+    /// In its place where many are asked about: of each of the first of them in turn, of as many as fit into an answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub newest: Vec<Option<EvaluationSummary>>,
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use jiff::Timestamp;
 use proto::content::ContentHash;
 use proto::id::EndpointId;
-use proto::message::{Brief, Briefs, KnownAt, QueryRequest};
+use proto::message::{Brief, Briefs, Knowledge, KnownAt, QueryRequest};
 use proto::plan::ObjectKey;
 use sqlx::Row as _;
 
@@ -15,7 +15,7 @@ use super::super::super::{StoreError, endpoint_text, time};
 use super::names::Hashes;
 use super::observations::collected_at;
 use super::statement::{NAMED_MAX, gathered, places, rows_in, rows_of};
-use super::{ALIASES, SqlStore};
+use super::{ALIASES, SqlStore, knowledge};
 
 /// Objects of one answer: a hash each, at worst.
 pub(super) const OBJECTS_MAX: usize = 2_000;
@@ -85,6 +85,13 @@ struct Seen {
     looked: (i64, i64),
 }
 
+/// What was seen of an endpoint.
+#[derive(Default)]
+struct SeenOf {
+    objects: HashMap<i64, Seen>,
+    knowledge: Option<Knowledge>,
+}
+
 fn content_of(hashes: &Hashes, number: i64) -> Result<ContentHash, StoreError> {
     let hash = hashes.get(&number).and_then(|hash| hash.parse().ok());
     hash.ok_or_else(|| StoreError::Damaged(format!("the hash of the row {number}")))
@@ -93,9 +100,10 @@ fn content_of(hashes: &Hashes, number: i64) -> Result<ContentHash, StoreError> {
 impl SqlStore {
     pub(super) async fn brief(&self, request: &QueryRequest) -> Result<Brief, StoreError> {
         let objects = &request.objects[..request.objects.len().min(OBJECTS_MAX)];
-        let Briefs { objects, contents, times, reports, mut endpoints } =
+        let Briefs { objects, contents, times, reports, mut endpoints, mut knowledge } =
             self.briefs_of(&[request.endpoint], objects, request.as_of).await?;
-        Ok(Brief { objects, contents, times, reports, known: endpoints.pop().unwrap_or_default() })
+        let (known, knowledge) = (endpoints.pop().unwrap_or_default(), knowledge.pop().flatten());
+        Ok(Brief { objects, contents, times, reports, known, knowledge })
     }
 
     /// The same of many endpoints, of the first so many as fit into an answer.
@@ -117,14 +125,14 @@ impl SqlStore {
         let seen = self.seen(endpoints, &numbers, as_of).await?;
         let hashes = {
             let mut connection = self.readers.acquire().await?;
-            let all = || seen.iter().flat_map(HashMap::values);
+            let all = || seen.iter().flat_map(|of_one| of_one.objects.values());
             let findings = self.hashes(&mut connection, "finding", all().map(|seen| seen.finding).collect()).await?;
             let reports = all().filter_map(|seen| seen.report).collect();
             (findings, self.hashes(&mut connection, "report", reports).await?)
         };
         let mut lists = Lists::default();
         let mut known = Vec::with_capacity(seen.len());
-        for seen in &seen {
+        for SeenOf { objects: seen, .. } in &seen {
             if lists.bytes() + POSITIONS_BYTES * objects.len() * known.len() > BYTES_MAX {
                 break;
             }
@@ -139,37 +147,41 @@ impl SqlStore {
             contents: lists.contents.values,
             times: lists.times.values,
             reports: lists.reports.values,
+            knowledge: seen.into_iter().take(known.len()).map(|seen| seen.knowledge).collect(),
             endpoints: known,
         })
     }
 
-    /// Of each of these endpoints, of each object what was seen last.
+    /// Of each of these endpoints, of each object what was seen last; and what is known of it in all, where that is asked of now.
     async fn seen(
         &self,
         endpoints: &[EndpointId],
         objects: &[Option<i64>],
         as_of: Option<Timestamp>,
-    ) -> Result<Vec<HashMap<i64, Seen>>, StoreError> {
+    ) -> Result<Vec<SeenOf>, StoreError> {
         let objects: BTreeSet<i64> = objects.iter().flatten().copied().collect();
-        let mut seen: Vec<HashMap<i64, Seen>> = endpoints.iter().map(|_| HashMap::new()).collect();
-        if objects.is_empty() {
-            return Ok(seen);
-        }
+        let mut seen: Vec<SeenOf> = endpoints.iter().map(|_| SeenOf::default()).collect();
         let time = 2 * endpoints.len() + 1;
         let held = match as_of {
             None => format!("valid_to IS NULL AND valid_from <= ${time}"),
             Some(_) => format!("valid_from <= ${time} AND (valid_to IS NULL OR valid_to > ${time})"),
         };
         let named = objects.len() <= NAMED_MAX;
-        let which = if named { format!("AND object IN ({})", places(time + 1, objects.len())) } else { String::new() };
+        let which = match objects.len() {
+            0 => "AND 1 = 0".to_owned(),
+            count if named => format!("AND object IN ({})", places(time + 1, count)),
+            _ => String::new(),
+        };
         // What was merged into an endpoint counts as it.
-        let aliases = ALIASES.replace("$1", "asked.column2");
+        let numbers = format!("SELECT id FROM name WHERE text IN ({})", ALIASES.replace("$1", "asked.column2"));
         let rows = gathered(
             &["object", "finding", "COALESCE(report, 0)", "valid_from", "last_seen", "id"],
-            &format!("observed WHERE endpoint IN (SELECT id FROM name WHERE text IN ({aliases})) AND {held} {which}"),
+            &format!("observed WHERE endpoint IN ({numbers}) AND {held} {which}"),
         );
+        // In one statement with the rows: it is the word for just them.
+        let knowledge = if as_of.is_none() { knowledge::of("asked.column2") } else { "NULL AS knowledge".to_owned() };
         let asked = rows_of(endpoints.len(), 2);
-        let sql = format!("SELECT asked.column1 AS at, {rows} AS seen FROM (VALUES {asked}) AS asked");
+        let sql = format!("SELECT asked.column1 AS at, {rows} AS seen, {knowledge} FROM (VALUES {asked}) AS asked");
         let as_of = as_of.unwrap_or(Timestamp::MAX).as_microsecond();
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
         for (at, endpoint) in (0_i64..).zip(endpoints) {
@@ -181,7 +193,9 @@ impl SqlStore {
         }
         for row in query.fetch_all(&self.readers).await? {
             let seen = usize::try_from(row.try_get::<i64, _>("at")?).ok().and_then(|at| seen.get_mut(at));
-            let Some((seen, rows)) = seen.zip(row.try_get::<Option<&str>, _>("seen")?) else { continue };
+            let Some(SeenOf { objects: seen, knowledge }) = seen else { continue };
+            *knowledge = knowledge::in_row(&row, self.process)?;
+            let rows = row.try_get::<Option<&str>, _>("seen")?.unwrap_or_default();
             for [object, finding, report, valid_from, last_seen, id] in rows_in(rows) {
                 let looked = (last_seen, id);
                 // Of several origins, the one that looked last.

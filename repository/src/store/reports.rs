@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::{SignedDuration, Timestamp};
 use proto::content::{ContentHash, ContentRef};
+use proto::id::TransactionId;
 use proto::message::{ChainRequest, ChainResponse, KeptMessage};
 use sqlx::Row as _;
 
-use super::super::super::{Received, Report, StoreError, endpoint_text, time};
+use super::super::super::{Received, Report, StoreError, endpoint_text, id, time};
 use super::super::{INSERT, MARKS, UPDATE};
 use super::names::numbered;
 use super::statement::{BATCH, marks, rows_of};
@@ -119,6 +120,30 @@ impl SqlStore {
                 received: time(row.try_get("received")?)?,
             })
         });
-        Ok(ChainResponse { messages: messages.collect::<Result<_, StoreError>>()? })
+        let messages = messages.collect::<Result<_, StoreError>>()?;
+        Ok(ChainResponse { messages, taken_over: self.taken_over(request).await? })
+    }
+
+    /// The workflows whose verdicts held when this one had decided a part, but for its own.
+    async fn taken_over(&self, request: &ChainRequest) -> Result<Vec<TransactionId>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT verdict.rule AS rule, verdict.transaction_id AS decided_in FROM evaluation JOIN verdict \
+             ON verdict.endpoint = evaluation.endpoint AND verdict.policy = evaluation.policy AND verdict.profile = evaluation.profile \
+             WHERE evaluation.transaction_id = $1 AND evaluation.endpoint = $2 AND evaluation.is_partial = 1 \
+             AND verdict.transaction_id <> $1 AND verdict.valid_from <= evaluation.evaluated \
+             AND (verdict.valid_to IS NULL OR verdict.valid_to > evaluation.evaluated)",
+        )
+        .bind(request.transaction.to_string())
+        .bind(endpoint_text(request.endpoint))
+        .fetch_all(&self.readers)
+        .await?;
+        let mut workflows = BTreeSet::new();
+        for row in rows {
+            let rule: &str = row.try_get("rule")?;
+            if request.rule.as_ref().is_none_or(|wanted| rule.ends_with(wanted.as_str())) {
+                workflows.insert(row.try_get::<String, _>("decided_in")?);
+            }
+        }
+        workflows.iter().map(|workflow| id(workflow)).collect()
     }
 }

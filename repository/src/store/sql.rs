@@ -16,6 +16,7 @@ use proto::message::{
 use proto::plan::ObjectKey;
 use proto::verdict::EvaluationSummary;
 use sqlx::{Row as _, Transaction};
+use uuid::Uuid;
 
 use super::super::{Counts, Incoming, Received, Store, StoreError, Stored, endpoint_text, json, unjson};
 use super::{BEGIN, Database, INSERT, Pool, SHARE_CONTENT};
@@ -28,6 +29,8 @@ pub struct SqlStore {
     pub(super) readers: Pool,
     pub(super) writer: Pool,
     names: Arc<names::Names>,
+    /// What this process calls itself in what others give back to it.
+    process: Uuid,
 }
 
 #[path = "brief.rs"]
@@ -42,6 +45,8 @@ mod identity;
 mod keep_observations;
 #[path = "keep_verdicts.rs"]
 mod keep_verdicts;
+#[path = "knowledge.rs"]
+mod knowledge;
 #[path = "names.rs"]
 mod names;
 #[path = "observations.rs"]
@@ -73,7 +78,7 @@ type Query<'query> = sqlx::query::Query<'query, Database, <Database as sqlx::Dat
 
 impl SqlStore {
     pub(super) fn over(readers: Pool, writer: Pool) -> Self {
-        Self { readers, writer, names: Arc::default() }
+        Self { readers, writer, names: Arc::default(), process: Uuid::new_v4() }
     }
 
     async fn begin(&self) -> Result<Tx, StoreError> {
@@ -238,11 +243,11 @@ impl Store for SqlStore {
 
     async fn newest(
         &self,
-        endpoint: EndpointId,
+        endpoints: &[EndpointId],
         policy: &str,
         profile: &str,
-    ) -> Result<Option<EvaluationSummary>, StoreError> {
-        self.newest_of(endpoint, policy, profile).await
+    ) -> Result<Vec<Option<EvaluationSummary>>, StoreError> {
+        self.newest_of(endpoints, policy, profile).await
     }
 
     async fn record_policy(

@@ -183,6 +183,7 @@ impl Before {
             content: None,
             verdicts: String::new(),
             is_partial: false,
+            knowledge: None,
         }
     }
 

@@ -11,6 +11,7 @@ use proto::verdict::{EvaluationSummary, RuleResult, Verdict};
 use sqlx::Row as _;
 
 use super::super::super::{StoreError, endpoint_text, json, time, unjson};
+use super::statement::rows_of;
 use super::{ALIASES, Row, SqlStore};
 
 /// Evaluations on a page.
@@ -27,20 +28,34 @@ struct Key<'key> {
 impl SqlStore {
     pub(super) async fn newest_of(
         &self,
-        endpoint: EndpointId,
+        endpoints: &[EndpointId],
         policy: &str,
         profile: &str,
-    ) -> Result<Option<EvaluationSummary>, StoreError> {
-        let row = sqlx::query(
-            "SELECT summary FROM evaluation WHERE endpoint = $1 AND policy = $2 AND profile = $3 AND is_past = 0 \
-             ORDER BY evaluated DESC LIMIT 1",
-        )
-        .bind(endpoint_text(endpoint))
-        .bind(policy)
-        .bind(profile)
-        .fetch_optional(&self.readers)
-        .await?;
-        row.map(|row| unjson(&row.try_get::<String, _>("summary")?)).transpose()
+    ) -> Result<Vec<Option<EvaluationSummary>>, StoreError> {
+        let [policy_at, profile_at] = [1, 2].map(|at| 2 * endpoints.len() + at);
+        let sql = format!(
+            "SELECT asked.column1 AS at, (SELECT summary FROM evaluation WHERE endpoint = asked.column2 AND policy = ${policy_at} \
+             AND profile = ${profile_at} AND is_past = 0 ORDER BY evaluated DESC LIMIT 1) AS summary FROM (VALUES {}) AS asked",
+            rows_of(endpoints.len(), 2)
+        );
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+        for (at, endpoint) in (0_i64..).zip(endpoints) {
+            query = query.bind(at).bind(endpoint_text(*endpoint));
+        }
+        let mut found: BTreeMap<i64, Row> = BTreeMap::new();
+        for row in query.bind(policy).bind(profile).fetch_all(&self.readers).await? {
+            found.insert(row.try_get("at")?, row);
+        }
+        let (mut newest, mut bytes) = (Vec::with_capacity(found.len()), 0);
+        for row in found.into_values() {
+            if bytes > RESULT_PART_BYTES {
+                break;
+            }
+            let summary: Option<&str> = row.try_get("summary")?;
+            bytes += summary.map_or(0, str::len);
+            newest.push(summary.map(unjson).transpose()?);
+        }
+        Ok(newest)
     }
 
     pub(super) async fn stale_of(

@@ -183,7 +183,7 @@ pub enum CriteriaPlan {
 }
 
 /// A test, ready to be decided.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct TestPlan {
     /// Its kind.
     pub kind: String,

@@ -400,6 +400,7 @@ impl Core {
             collected_since: workflow.plan.fresh_since(workflow.begun),
             as_of: workflow.plan.as_of,
             changed: workflow.plan.changed.clone(),
+            is_stored_only: workflow.plan.is_stored_only,
             deadline: responder.deadline,
             priority: workflow.plan.priority(),
         };
