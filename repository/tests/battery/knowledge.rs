@@ -43,8 +43,14 @@ impl Case<'_> {
     }
 }
 
+pub(super) async fn cases(store: &dyn Store) {
+    what_is_known_of_an_endpoint_has_a_word_of_its_own(store).await;
+    what_was_decided_last_is_told_of_many(store).await;
+    what_was_taken_over_leads_to_who_decided_it(store).await;
+}
+
 /// Whatever is observed anew or otherwise has another word, also where it is as it was before; what is looked at again has not.
-pub(super) async fn what_is_known_of_an_endpoint_has_a_word_of_its_own(store: &dyn Store) {
+async fn what_is_known_of_an_endpoint_has_a_word_of_its_own(store: &dyn Store) {
     let (case, beside) = (Case::new(store).await, Case::new(store).await);
     assert_eq!(case.knowledge().await, None);
     let mut words = Vec::new();
@@ -85,7 +91,7 @@ pub(super) async fn what_is_known_of_an_endpoint_has_a_word_of_its_own(store: &d
 }
 
 /// Of each of many what was decided last, in their order.
-pub(super) async fn what_was_decided_last_is_told_of_many(store: &dyn Store) {
+async fn what_was_decided_last_is_told_of_many(store: &dyn Store) {
     let [decided, unknown, another] = [Case::new(store).await, Case::unassigned(store), Case::new(store).await];
     decided.decide(&decided.verdicts(0, &[("a", Pass)], |_| {})).await;
     let last = decided.verdicts(10, &[("a", Fail)], |results| {
@@ -99,6 +105,7 @@ pub(super) async fn what_was_decided_last_is_told_of_many(store: &dyn Store) {
     let first = Some((decided.endpoint, at(10)));
     assert_eq!(told, [first, None, Some((another.endpoint, at(5))), first]);
     assert_eq!(newest[0].as_ref().unwrap().knowledge, last.summary.unwrap().knowledge);
+    assert_eq!(store.newest(&[decided.endpoint], "policy", "another").await.unwrap(), [None]);
     // Those that fit: each of them says very much.
     let many = vec![decided.endpoint; 200];
     let long = decided.verdicts(20, &[("a", Fail)], |results| {
@@ -110,7 +117,7 @@ pub(super) async fn what_was_decided_last_is_told_of_many(store: &dyn Store) {
 }
 
 /// A verdict that an evaluation has taken over leads to the workflow that decided it.
-pub(super) async fn what_was_taken_over_leads_to_who_decided_it(store: &dyn Store) {
+async fn what_was_taken_over_leads_to_who_decided_it(store: &dyn Store) {
     let case = Case::new(store).await;
     let partly = |second, verdicts: &[(&str, Verdict)], content: &[u8]| {
         case.verdicts(second, verdicts, |results| {
