@@ -78,9 +78,9 @@ pub(crate) struct Decided {
 
 /// What is known of an endpoint.
 pub(crate) struct Seen {
-    pub(crate) view: View,
+    view: View,
     /// By the object's position.
-    pub(crate) reports: Vec<Option<Arc<ContentHash>>>,
+    reports: Vec<Option<Arc<ContentHash>>>,
     /// Those that were read.
     contents: BTreeMap<usize, Collected>,
     /// All that is known of it, in one word; what was read by its hash is no newer.
@@ -110,7 +110,7 @@ impl Seen {
     }
 
     /// Whether everything that is read is there, and collected late enough.
-    pub(crate) fn is_fresh(&self, objects: impl IntoIterator<Item = usize>) -> bool {
+    fn is_fresh(&self, objects: impl IntoIterator<Item = usize>) -> bool {
         let is_late_enough = |known: &Known| self.view.collected_since.is_none_or(|since| known.collected >= since);
         objects
             .into_iter()
@@ -220,23 +220,37 @@ impl Evaluator {
         }
         let partial = Partial::of(&prepared.dependencies, &request.changed);
         let objects: Vec<usize> = partial.objects.iter().filter_map(|object| prepared.position(object)).collect();
-        let seen = self.seen(task, endpoint, prepared, &objects).await?;
-        let (seen, decisions) = self.decide(task, endpoint, prepared, seen, partial.rules).await?;
+        let mut seen = self.seen(task, endpoint, prepared, &objects).await?;
+        // What else has changed since is decided by itself.
+        seen.knowledge = None;
+        self.decide_part(task, endpoint, prepared, seen, (&partial.rules, &objects), &before).await
+    }
+
+    /// Decides these rules, which read these objects, and takes the other verdicts over; nothing where those are of another plan.
+    pub(crate) async fn decide_part(
+        &self,
+        task: &Task,
+        endpoint: EndpointId,
+        prepared: &Arc<Prepared>,
+        seen: Seen,
+        (rules, objects): (&BTreeSet<usize>, &[usize]),
+        before: &EvaluationSummary,
+    ) -> Result<Option<Decided>, Fault> {
+        let (seen, decisions) = self.decide(task, endpoint, prepared, seen, rules.clone()).await?;
         let Some(tally) = Tally::of(&prepared.compiled, &decisions, Some(&before.verdicts)) else { return Ok(None) };
         Ok(Some(Decided {
             oldest_collected: [seen.view.oldest(&decisions), before.oldest_collected].into_iter().flatten().min(),
             decisions,
             tally,
-            is_fresh: seen.is_fresh(objects) && before.is_fresh.unwrap_or(false),
+            is_fresh: seen.is_fresh(objects.iter().copied()) && before.is_fresh.unwrap_or(false),
             reports: seen.reports,
             is_partial: true,
-            // What else has changed since is decided by itself.
-            knowledge: None,
+            knowledge: seen.knowledge,
         }))
     }
 
     /// Decides these rules, reading what has to be read for that.
-    pub(crate) async fn decide(
+    async fn decide(
         &self,
         task: &Task,
         endpoint: EndpointId,

@@ -12,11 +12,10 @@ use proto::fault::Fault;
 use proto::id::EndpointId;
 use proto::message::{EvaluationRequest, Knowledge, SummaryRequest, SummaryResponse};
 use proto::verdict::EvaluationSummary;
-use scap::memo::Tally;
 use scap::partial::Partial;
 use scap::versions::changed_rules;
 
-use crate::deciding::{Decided, Prepared, Seen};
+use crate::deciding::{Decided, Prepared};
 use crate::{Evaluator, Task};
 
 /// Other versions of a policy, by their content, and what each of them does not share with it.
@@ -51,8 +50,6 @@ struct Before<'versions> {
     /// Which of the endpoints that are asked about.
     at: usize,
     summary: EvaluationSummary,
-    /// What was known of it then.
-    knowledge: Knowledge,
     unshared: &'versions Unshared,
 }
 
@@ -69,13 +66,12 @@ impl Others {
         !self.versions.is_empty() && !self.is_in_vain.load(Ordering::Relaxed)
     }
 
-    /// What was decided, where it may be gone on from: by another version, before now, and it is told what was known then.
+    /// What was decided, where it may be gone on from: by another version, and before now.
     fn before(&self, at: usize, summary: EvaluationSummary, now: Timestamp) -> Option<Before<'_>> {
         let unshared = self.versions.get(summary.content.as_ref()?)?;
-        let knowledge = summary.knowledge.clone()?;
         // What was stale then may count now.
         let is_all_told = summary.collected_since.is_none() || summary.is_fresh == Some(true);
-        (is_all_told && summary.evaluated < now).then_some(Before { at, summary, knowledge, unshared })
+        (is_all_told && summary.evaluated < now).then_some(Before { at, summary, unshared })
     }
 }
 
@@ -140,8 +136,13 @@ impl Evaluator {
                 let Some(seen) = seen.filter(|seen| !seen.is_empty()) else { break };
                 let (some, others) = left.split_at(seen.len().min(left.len()));
                 left = others;
-                for (before, seen) in some.iter().zip(seen) {
-                    decided[before.at] = self.decide_from(task, endpoints[before.at], prepared, before, seen).await?;
+                for (Before { at, summary, unshared: Unshared { rules, objects } }, seen) in some.iter().zip(seen) {
+                    let known = seen.knowledge.as_ref().and_then(|known| self.engine.decided_on(known));
+                    // Nothing else may be known than was then.
+                    if known.is_some() && known == summary.knowledge {
+                        let part = (rules, objects.as_slice());
+                        decided[*at] = self.decide_part(task, endpoints[*at], prepared, seen, part, summary).await?;
+                    }
                 }
             }
         }
@@ -149,32 +150,5 @@ impl Evaluator {
             others.is_in_vain.store(true, Ordering::Relaxed);
         }
         Ok(decided)
-    }
-
-    /// Decides what another version does not share; nothing where more is known now than it knew, or something else.
-    async fn decide_from(
-        &self,
-        task: &Task,
-        endpoint: EndpointId,
-        prepared: &Arc<Prepared>,
-        before: &Before<'_>,
-        seen: Seen,
-    ) -> Result<Option<Decided>, Fault> {
-        let Before { summary, knowledge, unshared: Unshared { rules, objects }, .. } = before;
-        let now = seen.knowledge.as_ref().and_then(|now| self.engine.decided_on(now));
-        if now.as_ref() != Some(knowledge) {
-            return Ok(None);
-        }
-        let (seen, decisions) = self.decide(task, endpoint, prepared, seen, rules.clone()).await?;
-        let Some(tally) = Tally::of(&prepared.compiled, &decisions, Some(&summary.verdicts)) else { return Ok(None) };
-        Ok(Some(Decided {
-            oldest_collected: [seen.view.oldest(&decisions), summary.oldest_collected].into_iter().flatten().min(),
-            decisions,
-            tally,
-            is_fresh: seen.is_fresh(objects.iter().copied()) && summary.is_fresh.unwrap_or(false),
-            reports: seen.reports,
-            is_partial: true,
-            knowledge: seen.knowledge,
-        }))
     }
 }
